@@ -1,0 +1,294 @@
+"""Configuration: frozen records that check themselves, and how presets, files and `--set` become one of them.
+
+`TokenizerConfig` is saved with the weights; `TrainConfig` holds it and all else a run needs.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from imtok.errors import ConfigError
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+_R = TypeVar("_R", bound=_Record)
+
+
+class NetworkConfig(_Record):
+    """The convolutional encoder and decoder."""
+
+    fold: int = Field(4, ge=1, le=32, description="pixels folded into channels, per side, before the first layer")
+    channels: tuple[Annotated[int, Field(ge=4)], ...] = Field(
+        (64, 128), min_length=1, description="width of each stage, finest first; the grid halves between stages"
+    )
+    blocks: int = Field(2, ge=1, description="residual blocks a stage")
+    attention: bool = Field(False, description="self-attention at the lowest resolution")
+
+    @property
+    def downsample(self) -> int:
+        """Image pixels per latent position, along one side."""
+        return int(self.fold * 2 ** (len(self.channels) - 1))
+
+
+class FSQConfig(_Record):
+    """Finite scalar quantization."""
+
+    kind: Literal["fsq"] = "fsq"
+    levels: tuple[int, ...] = Field((8, 8, 8, 6, 5), min_length=1, description="values per dimension, each >= 3")
+
+
+class VQConfig(_Record):
+    """Vector quantization; the fields are those of `imtok.quantizers.VectorQuantizer`."""
+
+    kind: Literal["vq"] = "vq"
+    dim: int = Field(8, ge=1)
+    num_codes: int = Field(1024, ge=1)
+    metric: Literal["euclidean", "cosine"] = "euclidean"
+    estimator: Literal["straight_through", "rotation"] = "straight_through"
+    codebook_update: Literal["ema", "gradient"] = "ema"
+    decay: float = 0.99
+    commitment_weight: float = 0.25
+    codebook_weight: float = 1.0
+    kmeans_start: bool = True
+    revival_threshold: float = 0.05
+
+
+QuantizerConfig = Annotated[FSQConfig | VQConfig, Field(discriminator="kind")]
+
+
+class TokenizerConfig(_Record):
+    """What a tokenizer folder's config.json holds."""
+
+    network: NetworkConfig = NetworkConfig()
+    quantizer: QuantizerConfig = FSQConfig()
+    size: int = Field(256, ge=1, description="image side it was trained for; `imtok encode` uses it by default")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.size % self.network.downsample:
+            raise ValueError(
+                f"size {self.size} is no multiple of the downsampling {self.network.downsample} "
+                f"(fold {self.network.fold} x 2^{len(self.network.channels) - 1})"
+            )
+        return self
+
+
+class DataConfig(_Record):
+    """How training images are taken."""
+
+    crop: int = Field(96, ge=1, description="side of the random training crops, at the tokenizer's `size`")
+    flip: bool = Field(True, description="mirror half of the crops")
+    val_fraction: float = Field(0.05, ge=0, lt=1, description="held out for validation, chosen by key")
+    val_images: int = Field(256, ge=1, description="at most so many images are measured at a validation")
+    cache_gb: float = Field(2.0, ge=0, description="memory for decoded images, so that small sets decode once")
+    workers: int = Field(2, ge=1, description="threads that decode images")
+
+
+class LossConfig(_Record):
+    """Weights of the reconstruction losses; the quantizer's are with the quantizer."""
+
+    l1: float = Field(0.0, ge=0)
+    l2: float = Field(1.0, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.l1 == 0 and self.l2 == 0:
+            raise ValueError("l1 and l2 are both 0; one must be above 0")
+        return self
+
+
+class OptimizerConfig(_Record):
+    """AdamW with linear warm-up, then cosine to zero."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the run")
+    clip_norm: float = Field(1.0, gt=0, description="gradient norm above which gradients are scaled down")
+
+
+class TrainConfig(_Record):
+    """All that decides the outcome of a training run, besides its images."""
+
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    data: DataConfig = DataConfig()
+    loss: LossConfig = LossConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    images: int = Field(100_000, ge=1, description="length of the run, in training images seen")
+    batch_size: int = Field(16, ge=1)
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="moving average of the weights; 0 switches it off")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where it is fast")
+    device: str = "auto"
+    threads: int = Field(0, ge=0, description="CPU threads; 0 takes all cores and is resolved in the saved config")
+    seed: int = Field(0, ge=0)
+    validate_every: int = Field(0, ge=0, description="training images between validations; 0: ten a run")
+    checkpoint_every: int = Field(0, ge=0, description="training images between checkpoints; 0: twenty a run")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        downsample = self.tokenizer.network.downsample
+        if self.data.crop % downsample:
+            raise ValueError(f"data.crop {self.data.crop} is no multiple of the downsampling {downsample}")
+        if self.data.crop > self.tokenizer.size:
+            raise ValueError(f"data.crop {self.data.crop} is larger than tokenizer.size {self.tokenizer.size}")
+        return self
+
+    @property
+    def validation_interval(self) -> int:
+        """Training images between validations."""
+        return self.validate_every or max(self.batch_size, self.images // 10)
+
+    @property
+    def checkpoint_interval(self) -> int:
+        """Training images between checkpoints."""
+        return self.checkpoint_every or max(self.batch_size, self.images // 20)
+
+    def to_yaml(self) -> str:
+        """The whole configuration as YAML; `load_train_config` reads it back to an equal record."""
+        return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
+
+
+def preset_names() -> list[str]:
+    """Names that `--preset` takes."""
+    folder = resources.files("imtok") / "presets"
+    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def preset(name: str) -> dict[str, Any]:
+    """The mapping a preset stands for; raises ConfigError on an unknown name."""
+    names = preset_names()
+    if name not in names:
+        raise ConfigError(f"--preset {name}: unknown, expected one of {', '.join(names)}{_did_you_mean(name, names)}")
+    text = (resources.files("imtok") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
+
+
+def read_config_file(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; raises ConfigError where there is none."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read ({reason}); give a YAML file") from error
+    except yaml.YAMLError as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where is not None else ""
+        raise ConfigError(f"{path}: not valid YAML{line}; see `imtok train --help` for the form") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: holds a {type(content).__name__}, expected keys such as `images: 100000`")
+    return content
+
+
+def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
+    """`["tokenizer.quantizer.levels=[8,5,5,5]", …]` -> the nested mapping it stands for.
+
+    `quantizer.…`, `network.…` and `size` may leave out the leading `tokenizer.`.
+    """
+    result: dict[str, Any] = {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--set {setting}: expected key=value, for instance quantizer.levels=[8,5,5,5]")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"--set {setting}: the value is not valid YAML; quote it for the shell") from error
+        for part in reversed(_full_key(name.strip())):
+            value = {part: value}
+        result = merge(result, value)
+    return result
+
+
+def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `over` laid upon it, key by key; a quantizer of another kind replaces the whole quantizer."""
+    result = dict(base)
+    for key, value in over.items():
+        old = result.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            changes_kind = "kind" in value and "kind" in old and value["kind"] != old["kind"]
+            result[key] = dict(value) if changes_kind else merge(old, value)
+        else:
+            result[key] = value
+    return result
+
+
+def load_train_config(values: Mapping[str, Any], origin: str = "configuration") -> TrainConfig:
+    """A checked TrainConfig; raises ConfigError with one line for the first thing that is wrong."""
+    values = _lift_tokenizer_keys(values)
+    tokenizer = values.get("tokenizer")
+    if isinstance(tokenizer, Mapping) and isinstance(tokenizer.get("quantizer"), Mapping):
+        values = merge(values, {"tokenizer": {"quantizer": _with_kind(tokenizer["quantizer"])}})
+    return _checked(TrainConfig, values, origin)
+
+
+def load_tokenizer_config(values: Mapping[str, Any], origin: str) -> TokenizerConfig:
+    """A checked TokenizerConfig, `origin` naming its file in errors."""
+    return _checked(TokenizerConfig, values, origin)
+
+
+def _checked(record: type[_R], values: Mapping[str, Any], origin: str) -> _R:
+    try:
+        return record.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_first_problem(error, record)}") from error
+
+
+def _first_problem(error: ValidationError, record: type[BaseModel]) -> str:
+    problem = error.errors()[0]
+    place = [str(part) for part in problem["loc"] if str(part) not in ("fsq", "vq")]
+    name = ".".join(place)
+    if problem["type"] == "extra_forbidden":
+        known = _field_names(record, place[:-1])
+        return f"{name}: unknown key{_did_you_mean(place[-1], known)}; known here: {', '.join(known)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    found = problem["input"]
+    if isinstance(found, str | int | float | list | tuple | bool):
+        message += f" (found {found!r})"
+    return f"{name}: {message}" if name else message
+
+
+def _field_names(record: type[BaseModel], place: list[str]) -> list[str]:
+    for part in place:
+        annotation = record.model_fields[part].annotation
+        if part == "quantizer":
+            return sorted({*FSQConfig.model_fields, *VQConfig.model_fields})
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            return []
+        record = annotation
+    return list(record.model_fields)
+
+
+def _did_you_mean(name: str, names: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _full_key(name: str) -> list[str]:
+    parts = name.split(".")
+    return ["tokenizer", *parts] if parts[0] in TokenizerConfig.model_fields else parts
+
+
+def _lift_tokenizer_keys(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Let a file write `quantizer:` at its top level as `--set` does."""
+    lifted = {key: value for key, value in values.items() if key in TokenizerConfig.model_fields}
+    rest = {key: value for key, value in values.items() if key not in lifted}
+    return merge(rest, {"tokenizer": lifted}) if lifted else rest
+
+
+def _with_kind(quantizer: Mapping[str, Any]) -> dict[str, Any]:
+    """A quantizer given without its kind is told by its fields: `levels` belong to FSQ."""
+    if "kind" in quantizer:
+        return dict(quantizer)
+    return {"kind": "fsq" if "levels" in quantizer or not quantizer else "vq", **quantizer}

@@ -1,0 +1,89 @@
+"""What can go wrong, as one tree; the command line catches its root and exits with its code.
+
+ImtokError (1)
+  ConfigError (1)      a configuration that cannot be used
+  SourceError (1)      an input folder or tar that cannot be used
+  ImageError (1)       one image that cannot be read: caught per image and recorded as a skip
+  TokenizerError (1)   a tokenizer folder, or codes that do not fit it
+  TokensError (1)      a token folder
+  TrainingError (1)    a run folder, or a run that cannot go on
+  TooManySkips (3)     all is committed, but more inputs were skipped than allowed
+  DiskError (74)       the disk refused a write
+  Interrupted (75)     stopped on request; the same command goes on
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+
+
+class ImtokError(Exception):
+    """Base of every error a user can cause; its text is one line that names finding, expectation and remedy."""
+
+    exit_code = 1
+
+
+class ConfigError(ImtokError):
+    """A configuration that cannot be used."""
+
+
+class SourceError(ImtokError):
+    """An input folder or tar that cannot be used."""
+
+
+class TokenizerError(ImtokError):
+    """A tokenizer folder that cannot be used, or codes and images that do not fit the tokenizer."""
+
+
+class TokensError(ImtokError):
+    """A token folder that cannot be used."""
+
+
+class TrainingError(ImtokError):
+    """A run folder that cannot be used, or a training run that cannot go on."""
+
+
+class ImageError(ImtokError):
+    """An image that cannot be read; `reason` is a short word that ends up in the shard."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class TooManySkips(ImtokError):
+    """Everything is committed, but more inputs were skipped than `--max-skip` allows."""
+
+    exit_code = 3
+
+
+class DiskError(ImtokError):
+    """The disk refused a write; nothing committed before is harmed."""
+
+    exit_code = 74
+
+
+class Interrupted(ImtokError):
+    """The job was asked to stop; the same command takes it up again."""
+
+    exit_code = 75
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full, read-only or failing disk under `path` into a DiskError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_ERRNOS:
+            raise DiskError(
+                f"{path}: {error.strerror or error}; make room or choose another disk, then run the same "
+                "command again: what is committed stays"
+            ) from error
+        raise

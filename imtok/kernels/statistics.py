@@ -1,0 +1,17 @@
+"""Per-code counts and sums for codebooks that learn by moving averages; never through a one-hot matrix."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def codebook_statistics(latents: Tensor, codes: Tensor, num_codes: int) -> tuple[Tensor, Tensor]:
+    """How many vectors chose each code, and their sum: (N, D), (N,) int64 -> (K,), (K, D) float.
+
+    `index_add_` adds in the order of the rows on a CPU, so the same input gives the same bits.
+    """
+    latents = latents.detach()
+    counts = torch.bincount(codes, minlength=num_codes).to(latents.dtype)
+    sums = latents.new_zeros(num_codes, latents.shape[1]).index_add_(0, codes, latents)
+    return counts, sums

@@ -1,0 +1,68 @@
+"""The convolutional encoder and decoder around the quantizer.
+
+In the manner of VQ-GAN (Esser et al., 2021), with one addition: the first stage may fold `fold` x `fold` pixels
+into channels. That replaces the layers at full resolution, which hold few parameters and most of the cost.
+"""
+
+# Axes: B batch, H x W image, h x w latent grid with h = H / downsample.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imtok.networks.blocks import Attention, Downsample, ResidualBlock, Upsample, group_norm
+
+
+class Encoder(nn.Module):
+    """Images to latents; `channels` from the finest to the coarsest stage, the grid halved between stages."""
+
+    def __init__(
+        self, dim: int, *, fold: int, channels: Sequence[int], blocks: int, attention: bool
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [
+            nn.PixelUnshuffle(fold),
+            nn.Conv2d(3 * fold**2, channels[0], 3, padding=1),
+        ]
+        for stage, width in enumerate(channels):
+            if stage > 0:
+                layers.append(Downsample(channels[stage - 1], width))
+            layers += [ResidualBlock(width) for _ in range(blocks)]
+        if attention:
+            layers += [Attention(channels[-1]), ResidualBlock(channels[-1])]
+        self.trunk = nn.Sequential(*layers)
+        self.norm_out = group_norm(channels[-1])
+        self.conv_out = nn.Conv2d(channels[-1], dim, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> (B, dim, h, w)."""
+        latents: Tensor = self.conv_out(F.silu(self.norm_out(self.trunk(images))))
+        return latents
+
+
+class Decoder(nn.Module):
+    """Latents to images; the encoder's stages in reverse."""
+
+    def __init__(
+        self, dim: int, *, fold: int, channels: Sequence[int], blocks: int, attention: bool
+    ) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(dim, channels[-1], 3, padding=1)]
+        if attention:
+            layers += [ResidualBlock(channels[-1]), Attention(channels[-1])]
+        for stage in reversed(range(len(channels))):
+            layers += [ResidualBlock(channels[stage]) for _ in range(blocks)]
+            if stage > 0:
+                layers.append(Upsample(channels[stage], channels[stage - 1]))
+        self.trunk = nn.Sequential(*layers)
+        self.norm_out = group_norm(channels[0])
+        self.conv_out = nn.Conv2d(channels[0], 3 * fold**2, 3, padding=1)
+        self.unfold = nn.PixelShuffle(fold)
+
+    def forward(self, latents: Tensor) -> Tensor:
+        """(B, dim, h, w) -> (B, 3, H, W), nominally in [-1, 1] but not clamped."""
+        images: Tensor = self.unfold(self.conv_out(F.silu(self.norm_out(self.trunk(latents)))))
+        return images

@@ -1,0 +1,7 @@
+"""Quantizers: latents (B, D, H, W) to codes (B, H, W) and back, under one contract (`Quantizer`)."""
+
+from imtok.quantizers.base import Quantized, Quantizer
+from imtok.quantizers.finite_scalar import FSQ
+from imtok.quantizers.vector import VectorQuantizer
+
+__all__ = ["FSQ", "Quantized", "Quantizer", "VectorQuantizer"]

@@ -1,0 +1,77 @@
+"""The contract every quantizer keeps: one forward, one look-up, one named result."""
+
+# Axes: B batch, D latent channels, H x W latent grid, N = B*H*W vectors, K codes.
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """What a quantizer returns."""
+
+    latents: Tensor  # (B, D, H, W) what the decoder reads; its gradient reaches the encoder
+    codes: Tensor  # (B, H, W) int64 in [0, K)
+    losses: dict[str, Tensor]  # scalars by name, unweighted; empty where the method has none
+    loss: Tensor  # scalar: the losses weighted by `quantizer.loss_weights`, zero where there are none
+
+
+class Quantizer(nn.Module, ABC):
+    """Latents (B, D, H, W) to codes (B, H, W) and back.
+
+    `lookup(forward(z).codes)` is, to the last bit, the latents of an eval-mode forward. Quantizers compute in
+    float32 (float64 stays) whatever autocast surrounds them, since bfloat16 merges neighbouring codes.
+    """
+
+    dim: int
+    num_codes: int
+    num_codebooks: int = 1
+    loss_weights: dict[str, float]
+
+    def forward(self, latents: Tensor) -> Quantized:
+        """Quantize latents (B, D, H, W); raises ValueError when D is not `dim` or values are not finite."""
+        if latents.ndim != 4 or latents.shape[1] != self.dim:
+            raise ValueError(f"latents are {tuple(latents.shape)}, expected (B, {self.dim}, H, W)")
+        with torch.autocast(latents.device.type, enabled=False):
+            full = latents.to(torch.promote_types(latents.dtype, torch.float32))
+            quantized, codes, losses = self.quantize(full)
+            loss = full.new_zeros(())
+            for name, value in losses.items():
+                loss = loss + self.loss_weights[name] * value
+        return Quantized(quantized, codes, losses, loss)
+
+    @abstractmethod
+    def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """Latents (B, D, H, W), at least float32 -> quantized latents, codes (B, H, W), unweighted losses."""
+
+    @abstractmethod
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Codes (B, H, W) int64 -> latents (B, D, H, W); raises ValueError on codes outside [0, K)."""
+
+    @abstractmethod
+    def code_tensors(self) -> dict[str, Tensor]:
+        """The tensors that decide which code a latent gets; the tokenizer's fingerprint hashes them."""
+
+    def _check_codes(self, codes: Tensor) -> None:
+        if codes.dtype in (torch.bool,) or codes.is_floating_point():
+            raise ValueError(f"codes must be integers, got {codes.dtype}")
+        if codes.numel():
+            low, high = int(codes.min()), int(codes.max())
+            if low < 0 or high >= self.num_codes:
+                raise ValueError(f"codes span [{low}, {high}], expected [0, {self.num_codes})")
+
+
+def to_rows(latents: Tensor) -> Tensor:
+    """(B, D, H, W) -> (N, D), one row per grid position."""
+    return latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])
+
+
+def to_grid(rows: Tensor, like: Tensor) -> Tensor:
+    """(N, D) -> (B, D, H, W) with the batch and grid of `like` (B, *, H, W)."""
+    batch, _, height, width = like.shape
+    return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)

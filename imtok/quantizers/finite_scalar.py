@@ -1,0 +1,63 @@
+"""Finite scalar quantization (Mentzer et al., 2023): each latent channel is bounded and rounded; no codebook."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from imtok.kernels import codes_to_digits, digits_to_codes, finite_scalar_bound, round_through
+from imtok.quantizers.base import Quantizer
+
+
+class FSQ(Quantizer):
+    """Rounds dimension i to `levels[i]` values in [-1, 1]; K is the product of the levels.
+
+    Levels below 3 are refused: with L = 2 the published bound is nearly flat and the dimension hardly trains.
+    """
+
+    levels: Tensor
+    half_widths: Tensor
+
+    def __init__(self, levels: Sequence[int]) -> None:
+        super().__init__()
+        if not levels:
+            raise ValueError("FSQ needs at least one level count, for instance [8, 5, 5, 5]")
+        if min(levels) < 3:
+            raise ValueError(f"FSQ levels are {list(levels)}, expected 3 or more in each dimension")
+        if math.prod(levels) > 2**31:
+            raise ValueError(f"FSQ levels {list(levels)} make {math.prod(levels)} codes, at most 2^31 are supported")
+        self.dim = len(levels)
+        self.num_codes = math.prod(levels)
+        self.loss_weights = {}
+        self._levels = [int(level) for level in levels]
+        self.register_buffer("levels", torch.tensor(self._levels, dtype=torch.float32), persistent=False)
+        self.register_buffer("half_widths", torch.tensor(self._levels) // 2, persistent=False)
+
+    def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """See `Quantizer.quantize`; there are no losses, the bound alone keeps the latents in range."""
+        if not torch.isfinite(latents.detach()).all():
+            raise ValueError("the latents hold NaN or infinite values; no code exists")
+        bounded = finite_scalar_bound(latents, self.levels.to(latents.dtype), dim=1)
+        rounded = round_through(bounded)
+        half_widths = self.half_widths.view(1, -1, 1, 1)
+        digits = rounded.detach().long() + half_widths  # (B, D, H, W), 0 .. L-1
+        codes = digits_to_codes(digits.movedim(1, -1), self._levels)
+        return rounded / half_widths, codes, {}
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Codes (B, H, W) -> latents (B, D, H, W) in [-1, 1]; levels that are even span [-1, 1 - 2/L]."""
+        self._check_codes(codes)
+        digits = codes_to_digits(codes, self._levels).movedim(-1, 1)
+        half_widths = self.half_widths.view(1, -1, 1, 1)
+        return (digits - half_widths).to(torch.float32) / half_widths
+
+    def code_tensors(self) -> dict[str, Tensor]:
+        """None: the levels alone decide."""
+        return {}
+
+    def extra_repr(self) -> str:
+        """The levels and their product, for `print(model)`."""
+        return f"levels={self._levels}, num_codes={self.num_codes}"

@@ -1,0 +1,232 @@
+"""The Tokenizer: an encoder, a quantizer and a decoder, saved as config.json + model.safetensors.
+
+Images are float in [-1, 1], (B, 3, H, W), inside; uint8 is accepted at the border. Codes are (B, h, w) int64 in
+[0, K).
+"""
+
+# Axes: B batch, H x W image, h x w latent grid with h = H / downsample, K codes.
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from imtok.config import FSQConfig, QuantizerConfig, TokenizerConfig, load_tokenizer_config
+from imtok.errors import ConfigError, TokenizerError, disk_errors
+from imtok.networks import Decoder, Encoder
+from imtok.quantizers import FSQ, Quantized, Quantizer, VectorQuantizer
+
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_FORMAT = 1
+
+
+class Tokenizer(nn.Module):
+    """Images to codes and back.
+
+    A `TokenizerConfig` decides the shape; `imtok.load(folder)` gives a trained one.
+    """
+
+    def __init__(self, config: TokenizerConfig) -> None:
+        super().__init__()
+        self.config = config
+        try:
+            self.quantizer = build_quantizer(config.quantizer)
+        except ValueError as error:
+            raise ConfigError(f"quantizer: {error}") from error
+        shape = config.network.model_dump()
+        self.encoder = Encoder(self.quantizer.dim, **shape)
+        self.decoder = Decoder(self.quantizer.dim, **shape)
+
+    @property
+    def num_codes(self) -> int:
+        """K, the size of a codebook."""
+        return self.quantizer.num_codes
+
+    @property
+    def downsample(self) -> int:
+        """Image pixels per latent position, along one side."""
+        return self.config.network.downsample
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hex, of what determines the codes: encoder, quantizer, and their configuration.
+
+        The decoder is left out on purpose: one that was tuned further still reads the same tokens.
+        """
+        digest = hashlib.sha256()
+        identity = {"network": self.config.network.model_dump(mode="json"), "quantizer": self._code_identity()}
+        digest.update(_canonical(identity))
+        tensors = {f"encoder.{name}": value for name, value in self.encoder.state_dict().items()}
+        tensors |= {f"quantizer.{name}": value for name, value in self.quantizer.code_tensors().items()}
+        for name, value in sorted(tensors.items()):
+            digest.update(_canonical([name, str(value.dtype), list(value.shape)]))
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Quantized]:
+        """Images (B, 3, H, W) in [-1, 1] -> reconstructions of the same shape, and what the quantizer returned."""
+        quantized: Quantized = self.quantizer(self.encoder(images))
+        return self.decoder(quantized.latents), quantized
+
+    @torch.inference_mode()
+    def encode(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W), uint8 or float in [-1, 1], H and W multiples of `downsample` -> codes (B, h, w) int64.
+
+        Raises TokenizerError on other shapes, dtypes or ranges.
+        """
+        images = self._checked_images(images)
+        with _evaluating(self):
+            quantized: Quantized = self.quantizer(self.encoder(images))
+        return quantized.codes
+
+    @torch.inference_mode()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (B, h, w) int64 in [0, K) -> images (B, 3, H, W) float32, clamped to [-1, 1].
+
+        Raises TokenizerError on codes the codebook does not have.
+        """
+        if codes.ndim != 3:
+            raise TokenizerError(f"codes are {tuple(codes.shape)}, expected (B, h, w)")
+        with _evaluating(self):
+            try:
+                latents = self.quantizer.lookup(codes.to(self.device))
+            except ValueError as error:
+                raise TokenizerError(f"{error}; were they made by this tokenizer?") from error
+            images: Tensor = self.decoder(latents)
+        return images.float().clamp(-1, 1)
+
+    def save(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors into `folder`, made if needed."""
+        folder = Path(folder)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / _WEIGHTS).write_bytes(self._weights())
+            (folder / _CONFIG).write_bytes(self._config_text())
+
+    def files(self) -> dict[str, bytes]:
+        """The folder's files by name, the same bytes for the same tokenizer."""
+        return {_CONFIG: self._config_text(), _WEIGHTS: self._weights()}
+
+    def _weights(self) -> bytes:
+        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        return safetensors.torch.save(state)
+
+    def _config_text(self) -> bytes:
+        content = {"format": "imtok-tokenizer", "version": _FORMAT, **self.config.model_dump(mode="json")}
+        return (json.dumps(content, indent=2) + "\n").encode()
+
+    def _code_identity(self) -> dict[str, Any]:
+        config = self.config.quantizer
+        if isinstance(config, FSQConfig):
+            return config.model_dump(mode="json")
+        return config.model_dump(mode="json", include={"kind", "dim", "num_codes", "metric"})
+
+    def _checked_images(self, images: Tensor) -> Tensor:
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise TokenizerError(f"images are {tuple(images.shape)}, expected (B, 3, H, W)")
+        height, width = images.shape[2:]
+        if height % self.downsample or width % self.downsample:
+            raise TokenizerError(
+                f"images are {height}x{width}, expected multiples of {self.downsample} (the downsampling)"
+            )
+        images = images.to(self.device)
+        if images.dtype == torch.uint8:
+            return to_float(images)
+        if not images.is_floating_point():
+            raise TokenizerError(f"images are {images.dtype}, expected uint8 or float in [-1, 1]")
+        if images.numel() and float(images.abs().max()) > 1.01:
+            low, high = float(images.min()), float(images.max())
+            raise TokenizerError(f"float images span [{low:.3g}, {high:.3g}], expected [-1, 1]")
+        return images
+
+
+def load(path_or_name: str | Path) -> Tokenizer:
+    """The tokenizer in a tokenizer folder, a run folder (its `tokenizer/`) or a token folder, in eval mode on the CPU.
+
+    Raises TokenizerError where there is none or where it is damaged.
+    """
+    folder = find_tokenizer(Path(path_or_name))
+    config_path, weights_path = folder / _CONFIG, folder / _WEIGHTS
+    try:
+        content = json.loads(config_path.read_bytes())
+        state = safetensors.torch.load(weights_path.read_bytes())
+    except (OSError, ValueError, SafetensorError) as error:
+        damaged = weights_path if isinstance(error, SafetensorError) else config_path
+        raise TokenizerError(f"{damaged}: cannot be read ({_brief(error)}); copy the tokenizer again") from error
+    if not isinstance(content, dict) or content.pop("format", None) != "imtok-tokenizer":
+        raise TokenizerError(f"{config_path}: not a tokenizer of imtok; expected \"format\": \"imtok-tokenizer\"")
+    version = content.pop("version", None)
+    if version != _FORMAT:
+        raise TokenizerError(f"{config_path}: format version {version}, this imtok reads {_FORMAT}; update imtok")
+    tokenizer = Tokenizer(load_tokenizer_config(content, str(config_path)))
+    try:
+        tokenizer.load_state_dict(state)
+    except RuntimeError as error:
+        raise TokenizerError(f"{weights_path}: its tensors do not fit {config_path.name} beside it") from error
+    return tokenizer.eval().requires_grad_(False)
+
+
+def find_tokenizer(path: Path) -> Path:
+    """The tokenizer folder that `path` is, or holds as `tokenizer/`; raises TokenizerError where there is none."""
+    for folder in (path, path / "tokenizer"):
+        if (folder / _CONFIG).is_file() and (folder / _WEIGHTS).is_file():
+            return folder
+    if not path.exists():
+        raise TokenizerError(f"{path}: no such folder; give a folder made by `imtok train`")
+    if (path / "checkpoints").is_dir():
+        raise TokenizerError(f"{path}: this run is not finished; run the same `imtok train` again to finish it")
+    raise TokenizerError(f"{path}: holds no tokenizer ({_CONFIG} and {_WEIGHTS}); give a folder made by `imtok train`")
+
+
+def build_quantizer(config: QuantizerConfig) -> Quantizer:
+    """The quantizer a configuration stands for; raises ValueError on values it refuses."""
+    if isinstance(config, FSQConfig):
+        return FSQ(config.levels)
+    return VectorQuantizer(**config.model_dump(exclude={"kind"}))
+
+
+def to_float(images: Tensor) -> Tensor:
+    """uint8 images -> float32 in [-1, 1]."""
+    return images.to(torch.float32) / 127.5 - 1
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Float images in [-1, 1] -> uint8, rounded to the nearest level."""
+    return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+class _evaluating:  # noqa: N801  (reads as a verb at its call)
+    """Put a module in eval mode for a while; does nothing, and touches nothing, where it already is."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.was_training = module, module.training
+
+    def __enter__(self) -> None:
+        if self.was_training:
+            self.module.eval()
+
+    def __exit__(self, *_: object) -> None:
+        if self.was_training:
+            self.module.train()
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _brief(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return str(error).splitlines()[0]
