@@ -48,9 +48,7 @@ def rotation_gradient(latents: Tensor, targets: Tensor, grad: Tensor) -> Tensor:
     v = _divide(targets, target_length)
     w = u + v
     w = _divide(w, w.norm(dim=1, keepdim=True))
-    turned = (
-        grad - 2 * (grad * w).sum(dim=1, keepdim=True) * w + 2 * (grad * v).sum(dim=1, keepdim=True) * u
-    )
+    turned = grad - 2 * (grad * w).sum(dim=1, keepdim=True) * w + 2 * (grad * v).sum(dim=1, keepdim=True) * u
     return torch.where(length > 0, _divide(target_length, length) * turned, grad)
 
 

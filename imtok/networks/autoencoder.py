@@ -19,9 +19,7 @@ from imtok.networks.blocks import Attention, Downsample, ResidualBlock, Upsample
 class Encoder(nn.Module):
     """Images to latents; `channels` from the finest to the coarsest stage, the grid halved between stages."""
 
-    def __init__(
-        self, dim: int, *, fold: int, channels: Sequence[int], blocks: int, attention: bool
-    ) -> None:
+    def __init__(self, dim: int, *, fold: int, channels: Sequence[int], blocks: int, attention: bool) -> None:
         super().__init__()
         layers: list[nn.Module] = [
             nn.PixelUnshuffle(fold),
@@ -46,9 +44,7 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Latents to images; the encoder's stages in reverse."""
 
-    def __init__(
-        self, dim: int, *, fold: int, channels: Sequence[int], blocks: int, attention: bool
-    ) -> None:
+    def __init__(self, dim: int, *, fold: int, channels: Sequence[int], blocks: int, attention: bool) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(dim, channels[-1], 3, padding=1)]
         if attention:

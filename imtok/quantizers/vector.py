@@ -108,7 +108,9 @@ class VectorQuantizer(Quantizer):
             self._start(rows.detach())
         table = self._table()  # (K, D)
         codes = nearest_codes(rows, table)  # on the unit sphere the Euclidean order is the cosine order
-        chosen = F.embedding(codes, table)  # F.embedding: its backward on a CPU is deterministic, indexing's is not
+        chosen = F.embedding(
+            codes, table
+        )  # F.embedding: its backward on a CPU is deterministic, indexing's is not
         losses = {"commitment": F.mse_loss(rows, chosen.detach())}
         if self.codebook_update == "gradient":
             losses["codebook"] = F.mse_loss(chosen, rows.detach())
@@ -212,7 +214,9 @@ def _check_numbers(
     if not 0 <= decay < 1:
         raise ValueError(f"decay is {decay}, expected [0, 1); 0.99 averages over about 100 steps")
     if commitment < 0 or codebook < 0:
-        raise ValueError(f"commitment_weight {commitment} and codebook_weight {codebook} must not be negative")
+        raise ValueError(
+            f"commitment_weight {commitment} and codebook_weight {codebook} must not be negative"
+        )
     if not 0 <= revival < 1:
         raise ValueError(f"revival_threshold is {revival}, expected [0, 1): a fraction of the fair share N/K")
 

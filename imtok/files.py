@@ -1,0 +1,96 @@
+"""Files that appear whole or not at all, whatever happens to the process that writes them.
+
+A temporary is named after its target, lies in the same folder and is held by `flock` while its writer lives, so a
+sweep removes what the dead left and nothing else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from imtok.errors import disk_errors
+
+_PREFIX = ".tmp-"
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write `data` to `path`: synced to disk under another name, then renamed; an older file is replaced.
+
+    Raises DiskError where the disk refuses, with the temporary removed.
+    """
+    with disk_errors(path), _temporary(path) as (file, temporary):
+        file.write(data)
+        _sync(file)
+        temporary.replace(path)
+        sync_folder(path.parent)
+
+
+def publish_once(path: Path, data: bytes) -> bool:
+    """Create `path` with `data` unless it exists; True when this call made it. Of several callers one wins."""
+    if path.exists():
+        return False
+    with disk_errors(path), _temporary(path) as (file, temporary):
+        file.write(data)
+        _sync(file)
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        except OSError:  # a file system without hard links
+            if path.exists():
+                return False
+            temporary.replace(path)
+        sync_folder(path.parent)
+    return True
+
+
+def sweep_temporaries(folder: Path) -> int:
+    """Remove temporaries under `folder` that no living process holds; how many there were."""
+    swept = 0
+    for temporary in folder.rglob(f"{_PREFIX}*"):
+        with suppress(OSError), temporary.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            temporary.unlink()
+            swept += 1
+    return swept
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    """An open, locked temporary beside `path`; gone afterwards unless it was renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        temporary = path.parent / f"{_PREFIX}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        file = temporary.open("xb")
+        fcntl.flock(file, fcntl.LOCK_EX)
+        # A sweep between creation and lock may have taken it: then the name is gone, and another is tried.
+        if temporary.exists():
+            break
+        file.close()
+    try:
+        yield file, temporary
+    finally:
+        # Closing flushes what a full disk refused and would raise again; the first error is the one that counts.
+        with suppress(OSError):
+            file.close()
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
