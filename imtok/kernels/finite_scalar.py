@@ -44,6 +44,7 @@ def digits_to_codes(digits: Tensor, levels: list[int]) -> Tensor:
 
 
 def codes_to_digits(codes: Tensor, levels: list[int]) -> Tensor:
-    """(...) int64 in [0, K) -> (..., d) int64 in [0, L): the inverse of `digits_to_codes`, in whole numbers."""
+    """(...) integers in [0, K) -> (..., d) int64 in [0, L): the inverse of `digits_to_codes`, in whole numbers."""
+    codes = codes.long()  # the basis would not fit small integers
     basis = codes.new_tensor([math.prod(levels[:i]) for i in range(len(levels))])
     return codes.unsqueeze(-1) // basis % codes.new_tensor(levels)

@@ -23,10 +23,14 @@ def nearest_codes(latents: Tensor, codebook: Tensor, metric: Metric = "euclidean
 
     `euclidean`: |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 cannot change which row wins, so the least
     |e|^2 / 2 - z.e is sought. `cosine`: the greatest z.e / |e|; the length of z cannot change the winner.
-    Equal scores go to the lower index. Computes in the latents' own precision, and at least in float32.
+    Equal scores go to the lower index. Computes in the latents' own precision, and at least in float32, whatever
+    autocast surrounds it.
 
-    Raises ValueError on shapes that do not fit, on an empty codebook and on NaN or infinite latents.
+    Raises ValueError on shapes that do not fit, on an empty codebook, on an unknown metric and on NaN or infinite
+    latents.
     """
+    if metric not in ("euclidean", "cosine"):
+        raise ValueError(f"metric is {metric!r}, expected euclidean or cosine")
     if latents.ndim != 2 or codebook.ndim != 2 or latents.shape[1] != codebook.shape[1]:
         raise ValueError(
             f"latents {tuple(latents.shape)} and codebook {tuple(codebook.shape)} must be (N, D) and (K, D)"
@@ -42,11 +46,12 @@ def nearest_codes(latents: Tensor, codebook: Tensor, metric: Metric = "euclidean
         half_norms = codebook.square().sum(dim=1) / 2  # (K,)
     codes = torch.empty(len(latents), dtype=torch.int64, device=latents.device)
     finite = torch.ones((), dtype=torch.bool, device=latents.device)
-    for start in range(0, len(latents), _TILE_ROWS):
-        rows = latents[start : start + _TILE_ROWS]
-        best, index = _search(rows, codebook, half_norms)
-        codes[start : start + _TILE_ROWS] = index
-        finite &= torch.isfinite(best).all()
+    with torch.autocast(latents.device.type, enabled=False):
+        for start in range(0, len(latents), _TILE_ROWS):
+            rows = latents[start : start + _TILE_ROWS]
+            best, index = _search(rows, codebook, half_norms)
+            codes[start : start + _TILE_ROWS] = index
+            finite &= torch.isfinite(best).all()
     if not finite:
         raise ValueError("the latents or the codebook hold NaN or infinite values; no nearest code exists")
     return codes
@@ -58,7 +63,8 @@ def _search(rows: Tensor, codebook: Tensor, half_norms: Tensor) -> tuple[Tensor,
     for start in range(_TILE_CODES, len(codebook), _TILE_CODES):
         stop = start + _TILE_CODES
         tile_best, tile_index = _search_tile(rows, codebook[start:stop], half_norms[start:stop])
-        better = tile_best < best  # strictly, so that equal scores stay with the lower index
+        # Strictly less, so that equal scores stay with the lower index; a NaN wins, so that the caller sees it.
+        better = (tile_best < best) | tile_best.isnan()
         best = torch.where(better, tile_best, best)
         index = torch.where(better, tile_index + start, index)
     return best, index

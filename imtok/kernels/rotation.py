@@ -22,7 +22,11 @@ def rotate_to(latents: Tensor, targets: Tensor) -> Tensor:
     The value is `targets` to the last bit. The gradient to `latents` is s (g - 2 (g.w) w + 2 (g.v) u); none
     reaches `targets`. Where the formula has no value the gradient stays finite: exactly opposite vectors are
     reflected (w = 0), and a zero latent, which has no direction, takes the gradient as it is.
+
+    Raises ValueError on shapes that are not (N, D), twice the same.
     """
+    if latents.ndim != 2 or latents.shape != targets.shape:
+        raise ValueError(f"latents {tuple(latents.shape)} and targets {tuple(targets.shape)} must both be (N, D)")
     rotated: Tensor = _Rotation.apply(latents, targets)
     return rotated
 

@@ -9,9 +9,10 @@ from torch import Tensor
 def codebook_statistics(latents: Tensor, codes: Tensor, num_codes: int) -> tuple[Tensor, Tensor]:
     """How many vectors chose each code, and their sum: (N, D), (N,) int64 -> (K,), (K, D) float.
 
+    Both in the latents' own precision, and at least in float32: bfloat16 cannot count beyond 256.
     `index_add_` adds in the order of the rows on a CPU, so the same input gives the same bits.
     """
-    latents = latents.detach()
+    latents = latents.detach().to(torch.promote_types(latents.dtype, torch.float32))
     counts = torch.bincount(codes, minlength=num_codes).to(latents.dtype)
     sums = latents.new_zeros(num_codes, latents.shape[1]).index_add_(0, codes, latents)
     return counts, sums

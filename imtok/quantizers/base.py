@@ -58,10 +58,14 @@ class Quantizer(nn.Module, ABC):
         """The tensors that decide which code a latent gets; the tokenizer's fingerprint hashes them."""
 
     def _check_codes(self, codes: Tensor) -> None:
-        if codes.dtype in (torch.bool,) or codes.is_floating_point():
+        if codes.dtype == torch.bool or codes.is_floating_point() or codes.is_complex():
             raise ValueError(f"codes must be integers, got {codes.dtype}")
+        if codes.ndim != (3 if self.num_codebooks == 1 else 4):
+            expected = "(B, H, W)" if self.num_codebooks == 1 else "(B, H, W, Q)"
+            raise ValueError(f"codes are {tuple(codes.shape)}, expected {expected}")
         if codes.numel():
-            low, high = int(codes.min()), int(codes.max())
+            whole = codes.long()  # torch.uint16 has no min
+            low, high = int(whole.min()), int(whole.max())
             if low < 0 or high >= self.num_codes:
                 raise ValueError(f"codes span [{low}, {high}], expected [0, {self.num_codes})")
 
@@ -74,4 +78,4 @@ def to_rows(latents: Tensor) -> Tensor:
 def to_grid(rows: Tensor, like: Tensor) -> Tensor:
     """(N, D) -> (B, D, H, W) with the batch and grid of `like` (B, *, H, W)."""
     batch, _, height, width = like.shape
-    return rows.view(batch, height, width, -1).permute(0, 3, 1, 2)
+    return rows.view(batch, height, width, rows.shape[1]).permute(0, 3, 1, 2)

@@ -25,12 +25,12 @@ class FSQ(Quantizer):
         super().__init__()
         if not levels:
             raise ValueError("FSQ needs at least one level count, for instance [8, 5, 5, 5]")
+        if any(level != int(level) for level in levels):
+            raise ValueError(f"FSQ levels are {list(levels)}, expected whole numbers")
         if min(levels) < 3:
             raise ValueError(f"FSQ levels are {list(levels)}, expected 3 or more in each dimension")
         if math.prod(levels) > 2**31:
-            raise ValueError(
-                f"FSQ levels {list(levels)} make {math.prod(levels)} codes, at most 2^31 are supported"
-            )
+            raise ValueError(f"FSQ levels {list(levels)} make {math.prod(levels)} codes, at most 2^31 are supported")
         self.dim = len(levels)
         self.num_codes = math.prod(levels)
         self.loss_weights = {}

@@ -1,4 +1,4 @@
-"""Vector quantization against a learned codebook (van den Oord et al., 2017, "Neural Discrete Representation Learning").
+"""Vector quantization with a learned codebook (van den Oord et al., 2017, "Neural Discrete Representation Learning").
 
 VQ is three independent choices rather than many classes: how a code is found (`metric`), how the gradient passes
 (`estimator`) and how the codebook learns (`codebook_update`), plus a k-means start and the revival of dead codes.
@@ -8,6 +8,7 @@ VQ is three independent choices rather than many classes: how a code is found (`
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
@@ -108,9 +109,7 @@ class VectorQuantizer(Quantizer):
             self._start(rows.detach())
         table = self._table()  # (K, D)
         codes = nearest_codes(rows, table)  # on the unit sphere the Euclidean order is the cosine order
-        chosen = F.embedding(
-            codes, table
-        )  # F.embedding: its backward on a CPU is deterministic, indexing's is not
+        chosen = F.embedding(codes, table)  # F.embedding: its backward on a CPU is deterministic, indexing's is not
         losses = {"commitment": F.mse_loss(rows, chosen.detach())}
         if self.codebook_update == "gradient":
             losses["codebook"] = F.mse_loss(chosen, rows.detach())
@@ -143,6 +142,7 @@ class VectorQuantizer(Quantizer):
 
     @torch.no_grad()
     def _learn(self, rows: Tensor, codes: Tensor) -> None:
+        rows = rows.to(self.codebook.dtype)  # latents may be float64 where the codebook is float32
         counts, sums = codebook_statistics(rows, codes, self.num_codes)
         _sum_over_ranks(counts, sums)
         self.cluster_size.lerp_(counts, 1 - self.decay)
@@ -206,16 +206,14 @@ def _check_choices(metric: str, estimator: str, codebook_update: str) -> None:
             raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
 
 
-def _check_numbers(
-    dim: int, num_codes: int, decay: float, commitment: float, codebook: float, revival: float
-) -> None:
+def _check_numbers(dim: int, num_codes: int, decay: float, commitment: float, codebook: float, revival: float) -> None:
     if dim < 1 or num_codes < 1:
         raise ValueError(f"dim {dim} and num_codes {num_codes} must be 1 or more")
     if not 0 <= decay < 1:
         raise ValueError(f"decay is {decay}, expected [0, 1); 0.99 averages over about 100 steps")
-    if commitment < 0 or codebook < 0:
+    if not (0 <= commitment < math.inf and 0 <= codebook < math.inf):
         raise ValueError(
-            f"commitment_weight {commitment} and codebook_weight {codebook} must not be negative"
+            f"commitment_weight {commitment} and codebook_weight {codebook} must be finite and not negative"
         )
     if not 0 <= revival < 1:
         raise ValueError(f"revival_threshold is {revival}, expected [0, 1): a fraction of the fair share N/K")
