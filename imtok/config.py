@@ -27,9 +27,7 @@ _R = TypeVar("_R", bound=_Record)
 class NetworkConfig(_Record):
     """The convolutional encoder and decoder."""
 
-    fold: int = Field(
-        4, ge=1, le=32, description="pixels folded into channels, per side, before the first layer"
-    )
+    fold: int = Field(4, ge=1, le=32, description="pixels folded into channels, per side, before the first layer")
     channels: tuple[Annotated[int, Field(ge=4)], ...] = Field(
         (64, 128),
         min_length=1,
@@ -48,9 +46,7 @@ class FSQConfig(_Record):
     """Finite scalar quantization."""
 
     kind: Literal["fsq"] = "fsq"
-    levels: tuple[int, ...] = Field(
-        (8, 8, 8, 6, 5), min_length=1, description="values per dimension, each >= 3"
-    )
+    levels: tuple[int, ...] = Field((8, 8, 8, 6, 5), min_length=1, description="values per dimension, each >= 3")
 
 
 class VQConfig(_Record):
@@ -77,9 +73,7 @@ class TokenizerConfig(_Record):
 
     network: NetworkConfig = NetworkConfig()
     quantizer: QuantizerConfig = FSQConfig()
-    size: int = Field(
-        256, ge=1, description="image side it was trained for; `imtok encode` uses it by default"
-    )
+    size: int = Field(256, ge=1, description="image side it was trained for; `imtok encode` uses it by default")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -98,9 +92,7 @@ class DataConfig(_Record):
     flip: bool = Field(True, description="mirror half of the crops")
     val_fraction: float = Field(0.05, ge=0, lt=1, description="held out for validation, chosen by key")
     val_images: int = Field(256, ge=1, description="at most so many images are measured at a validation")
-    cache_gb: float = Field(
-        2.0, ge=0, description="memory for decoded images, so that small sets decode once"
-    )
+    cache_gb: float = Field(2.0, ge=0, description="memory for decoded images, so that small sets decode once")
     workers: int = Field(2, ge=1, description="threads that decode images")
 
 
@@ -136,14 +128,10 @@ class TrainConfig(_Record):
     optimizer: OptimizerConfig = OptimizerConfig()
     images: int = Field(100_000, ge=1, description="length of the run, in training images seen")
     batch_size: int = Field(16, ge=1)
-    ema_decay: float = Field(
-        0.999, ge=0, lt=1, description="moving average of the weights; 0 switches it off"
-    )
+    ema_decay: float = Field(0.999, ge=0, lt=1, description="moving average of the weights; 0 switches it off")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where it is fast")
     device: str = "auto"
-    threads: int = Field(
-        0, ge=0, description="CPU threads; 0 takes all cores and is resolved in the saved config"
-    )
+    threads: int = Field(0, ge=0, description="CPU threads; 0 takes all cores and is resolved in the saved config")
     seed: int = Field(0, ge=0)
     validate_every: int = Field(0, ge=0, description="training images between validations; 0: ten a run")
     checkpoint_every: int = Field(0, ge=0, description="training images between checkpoints; 0: twenty a run")
@@ -154,9 +142,7 @@ class TrainConfig(_Record):
         if self.data.crop % downsample:
             raise ValueError(f"data.crop {self.data.crop} is no multiple of the downsampling {downsample}")
         if self.data.crop > self.tokenizer.size:
-            raise ValueError(
-                f"data.crop {self.data.crop} is larger than tokenizer.size {self.tokenizer.size}"
-            )
+            raise ValueError(f"data.crop {self.data.crop} is larger than tokenizer.size {self.tokenizer.size}")
         return self
 
     @property
@@ -184,9 +170,7 @@ def preset(name: str) -> dict[str, Any]:
     """The mapping a preset stands for; raises ConfigError on an unknown name."""
     names = preset_names()
     if name not in names:
-        raise ConfigError(
-            f"--preset {name}: unknown, expected one of {', '.join(names)}{_did_you_mean(name, names)}"
-        )
+        raise ConfigError(f"--preset {name}: unknown, expected one of {', '.join(names)}{_did_you_mean(name, names)}")
     text = (resources.files("imtok") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     return dict(yaml.safe_load(text))
 
@@ -222,9 +206,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
         try:
             value = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ConfigError(
-                f"--set {setting}: the value is not valid YAML; quote it for the shell"
-            ) from error
+            raise ConfigError(f"--set {setting}: the value is not valid YAML; quote it for the shell") from error
         for part in reversed(_full_key(name.strip())):
             value = {part: value}
         result = merge(result, value)

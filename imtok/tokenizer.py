@@ -167,23 +167,17 @@ def load(path_or_name: str | Path) -> Tokenizer:
         state = safetensors.torch.load(weights_path.read_bytes())
     except (OSError, ValueError, SafetensorError) as error:
         damaged = weights_path if isinstance(error, SafetensorError) else config_path
-        raise TokenizerError(
-            f"{damaged}: cannot be read ({_brief(error)}); copy the tokenizer again"
-        ) from error
+        raise TokenizerError(f"{damaged}: cannot be read ({_brief(error)}); copy the tokenizer again") from error
     if not isinstance(content, dict) or content.pop("format", None) != "imtok-tokenizer":
         raise TokenizerError(f'{config_path}: not a tokenizer of imtok; expected "format": "imtok-tokenizer"')
     version = content.pop("version", None)
     if version != _FORMAT:
-        raise TokenizerError(
-            f"{config_path}: format version {version}, this imtok reads {_FORMAT}; update imtok"
-        )
+        raise TokenizerError(f"{config_path}: format version {version}, this imtok reads {_FORMAT}; update imtok")
     tokenizer = Tokenizer(load_tokenizer_config(content, str(config_path)))
     try:
         tokenizer.load_state_dict(state)
     except RuntimeError as error:
-        raise TokenizerError(
-            f"{weights_path}: its tensors do not fit {config_path.name} beside it"
-        ) from error
+        raise TokenizerError(f"{weights_path}: its tensors do not fit {config_path.name} beside it") from error
     return tokenizer.eval().requires_grad_(False)
 
 
@@ -195,12 +189,8 @@ def find_tokenizer(path: Path) -> Path:
     if not path.exists():
         raise TokenizerError(f"{path}: no such folder; give a folder made by `imtok train`")
     if (path / "checkpoints").is_dir():
-        raise TokenizerError(
-            f"{path}: this run is not finished; run the same `imtok train` again to finish it"
-        )
-    raise TokenizerError(
-        f"{path}: holds no tokenizer ({_CONFIG} and {_WEIGHTS}); give a folder made by `imtok train`"
-    )
+        raise TokenizerError(f"{path}: this run is not finished; run the same `imtok train` again to finish it")
+    raise TokenizerError(f"{path}: holds no tokenizer ({_CONFIG} and {_WEIGHTS}); give a folder made by `imtok train`")
 
 
 def build_quantizer(config: QuantizerConfig) -> Quantizer:

@@ -23,7 +23,24 @@ from imtok.errors import ImageError
 
 Fit = Literal["crop", "pad"]
 
-SUFFIXES = frozenset(".jpg .jpeg .jpe .jfif .png .webp .gif .bmp .tif .tiff .ppm .pgm .avif .jp2".split())
+SUFFIXES = frozenset(
+    [
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".avif",
+        ".jp2",
+    ]
+)
 # Formats are listed because Pillow would otherwise try all it knows, PostScript through an outside program among them.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
 # Above this a header is taken for a decompression bomb: 178 megapixels, Pillow's own hard limit.
@@ -52,9 +69,7 @@ def decode_image(data: bytes) -> Image.Image:
     except UnidentifiedImageError as error:
         raise ImageError("not an image", _what_it_is(data)) from error
     except Image.DecompressionBombError as error:
-        raise ImageError(
-            "too large", f"the header claims more than {MAX_PIXELS // 10**6} megapixels"
-        ) from error
+        raise ImageError("too large", f"the header claims more than {MAX_PIXELS // 10**6} megapixels") from error
     except MemoryError as error:
         raise ImageError("too large", "it does not fit in memory") from error
     except ImageError:
@@ -75,9 +90,7 @@ def to_rgb(picture: Image.Image) -> Image.Image:
             raise ImageError("unsupported", f"{picture.mode} values outside 0 .. 65535")
         return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
     if picture.mode == "F":
-        raise ImageError(
-            "unsupported", "floating-point pixels have no known range; save the picture with 8 or 16 bits"
-        )
+        raise ImageError("unsupported", "floating-point pixels have no known range; save the picture with 8 or 16 bits")
     if "transparency" in picture.info or "A" in picture.mode or "a" in picture.mode:
         rgba = picture.convert("RGBA")
         white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
@@ -130,9 +143,7 @@ def central_square(picture: Image.Image, size: int) -> Image.Image:
     # its two passes in the other order, which moves some pixels by a few levels: hence not for every picture.
     across, down = width / new_width, height / new_height
     right, bottom = min(width, (left + size) * across), min(height, (top + size) * down)
-    return picture.resize(
-        (size, size), Image.Resampling.BICUBIC, box=(left * across, top * down, right, bottom)
-    )
+    return picture.resize((size, size), Image.Resampling.BICUBIC, box=(left * across, top * down, right, bottom))
 
 
 def padded_content(height: int, width: int, size: int) -> tuple[int, int, int, int]:

@@ -6,13 +6,14 @@ its folder's name. Lists are sorted by the bytes of their keys, so every machine
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from braceexpand import UnbalancedBracesError, braceexpand
+from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]
 
 from imtok.data.images import SUFFIXES
 from imtok.errors import SourceError
@@ -95,23 +96,17 @@ class _Found:
 
 def _expand(argument: str) -> list[Path]:
     if "://" in argument or argument.startswith("pipe:"):
-        raise SourceError(
-            f"{argument}: remote sources are not read yet; copy the files here and give their folder"
-        )
+        raise SourceError(f"{argument}: remote sources are not read yet; copy the files here and give their folder")
     if Path(argument).exists():
         return [Path(argument)]
     if "{" in argument:
         try:
             paths = [Path(item) for item in braceexpand(argument)]
         except UnbalancedBracesError as error:
-            raise SourceError(
-                f"{argument}: its braces do not balance; write train-{{000..099}}.tar"
-            ) from error
+            raise SourceError(f"{argument}: its braces do not balance; write train-{{000..099}}.tar") from error
         missing = [str(path) for path in paths if not path.exists()]
         if missing:
-            raise SourceError(
-                f"{argument}: {len(missing)} of {len(paths)} files do not exist, first {missing[0]}"
-            )
+            raise SourceError(f"{argument}: {len(missing)} of {len(paths)} files do not exist, first {missing[0]}")
         return paths
     raise SourceError(f"{argument}: no such file or folder; give a folder of images or tar files")
 
@@ -131,9 +126,7 @@ def _scan(folder: Path, prefix: str) -> _Found:
     found.tars.sort(key=lambda path: os.fsencode(path))
     if not found.files and not found.tars:
         others = f" ({found.ignored} files of other kinds)" if found.ignored else ""
-        raise SourceError(
-            f"{folder}: holds no images{others}; expected {' '.join(sorted(SUFFIXES))} or .tar files"
-        )
+        raise SourceError(f"{folder}: holds no images{others}; expected {' '.join(sorted(SUFFIXES))} or .tar files")
     return found
 
 
@@ -163,18 +156,14 @@ def _prefixes(folders: list[Path]) -> dict[Path, str]:
     names = Counter(folder.resolve().name for folder in folders)
     for name, times in names.items():
         if times > 1:
-            raise SourceError(
-                f"{times} of the given folders are called {name}; their keys would collide, rename one"
-            )
+            raise SourceError(f"{times} of the given folders are called {name}; their keys would collide, rename one")
     return {folder: folder.resolve().name + "/" for folder in folders}
 
 
 def _refuse_twins(files: list[ImageFile]) -> None:
-    for one, other in zip(files, files[1:], strict=False):
+    for one, other in itertools.pairwise(files):
         if one.key == other.key:
-            raise SourceError(
-                f"{one.path} and {other.path}: both would have the key {one.key}; give one of them"
-            )
+            raise SourceError(f"{one.path} and {other.path}: both would have the key {one.key}; give one of them")
 
 
 def _name_tars(paths: list[Path]) -> list[TarFile]:

@@ -73,9 +73,7 @@ def index_tar(path: Path) -> TarIndex:
     except OSError as error:
         return TarIndex(path, (), 0, f"cannot be read ({error.strerror or error})")
     problem = problem or _end_problem(path, end)
-    labels = {
-        name.removesuffix(".cls"): (offset, size) for name, offset, size in members if name.endswith(".cls")
-    }
+    labels = {name.removesuffix(".cls"): (offset, size) for name, offset, size in members if name.endswith(".cls")}
     pictures = [member for member in members if _is_image(member[0])]
     images = tuple(TarImage(name, offset, size, _label_of(name, labels)) for name, offset, size in pictures)
     return TarIndex(path, images, len(members) - len(images) - len(labels), problem)
@@ -135,7 +133,5 @@ def _read_at(path: Path, offset: int, size: int) -> bytes:
     finally:
         os.close(descriptor)
     if len(data) != size:
-        raise SourceError(
-            f"{path}: {len(data)} of {size} bytes at {offset}; the file changed while it was read"
-        )
+        raise SourceError(f"{path}: {len(data)} of {size} bytes at {offset}; the file changed while it was read")
     return data

@@ -1,4 +1,4 @@
-"""Vector quantization with a learned codebook (van den Oord et al., 2017, "Neural Discrete Representation Learning").
+"""Vector quantization against a learned codebook (van den Oord et al., 2017).
 
 VQ is three independent choices rather than many classes: how a code is found (`metric`), how the gradient passes
 (`estimator`) and how the codebook learns (`codebook_update`), plus a k-means start and the revival of dead codes.

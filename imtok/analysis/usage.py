@@ -1,0 +1,104 @@
+"""How a codebook is used, from code counts alone."""
+
+# Axes: K codes.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CodebookUsage:
+    """Counts of each code over a set of tokens, and what follows from them.
+
+    With p_k the share of code k: entropy H = -sum p_k log2 p_k in bits, perplexity 2^H. Both are of the sample at
+    hand: with few tokens per code they come out low.
+    """
+
+    counts: Counts  # (K,)
+    images: int  # 0 where the counts did not come from whole images
+
+    @property
+    def codebook_size(self) -> int:
+        """K."""
+        return len(self.counts)
+
+    @cached_property
+    def tokens(self) -> int:
+        """How many codes were counted."""
+        return int(self.counts.sum())
+
+    @cached_property
+    def used(self) -> int:
+        """Codes that occur at least once."""
+        return int(np.count_nonzero(self.counts))
+
+    @property
+    def usage(self) -> float:
+        """used / K, in [0, 1]."""
+        return self.used / self.codebook_size
+
+    @property
+    def dead(self) -> int:
+        """Codes that never occur."""
+        return self.codebook_size - self.used
+
+    @cached_property
+    def entropy_bits(self) -> float:
+        """Entropy of the code distribution in bits a token, at most log2 K; 0 for no tokens."""
+        if self.tokens == 0:
+            return 0.0
+        shares = self.counts[self.counts > 0] / self.tokens
+        return float(max(0.0, -(shares * np.log2(shares)).sum()))
+
+    @property
+    def perplexity(self) -> float:
+        """2^entropy: the number of equally frequent codes with the same entropy; 0 for no tokens."""
+        return float(2.0**self.entropy_bits) if self.tokens else 0.0
+
+    @property
+    def max_bits(self) -> float:
+        """log2 K."""
+        return math.log2(self.codebook_size)
+
+    def top(self, count: int) -> list[tuple[int, int]]:
+        """The most used codes as (code, count), the most used first, equals by code."""
+        order = np.argsort(-self.counts, kind="stable")[:count]
+        return [(int(code), int(self.counts[code])) for code in order if self.counts[code] > 0]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures by their public names, as `imtok stats --json` prints them."""
+        return {
+            "images": self.images,
+            "tokens": self.tokens,
+            "codebook_size": self.codebook_size,
+            "used": self.used,
+            "usage": self.usage,
+            "perplexity": self.perplexity,
+            "entropy_bits": self.entropy_bits,
+            "max_bits": self.max_bits,
+            "dead": self.dead,
+        }
+
+
+def count_codes(batches: Iterable[npt.NDArray[np.integer[Any]]], codebook_size: int) -> Counts:
+    """Occurrences of each code over arrays of any shape: (K,) int64; raises ValueError on codes outside [0, K)."""
+    counts = np.zeros(codebook_size, dtype=np.int64)
+    for codes in batches:
+        flat = codes.reshape(-1)
+        if flat.size == 0:
+            continue
+        found = np.bincount(flat, minlength=codebook_size)
+        if len(found) > codebook_size:
+            raise ValueError(f"code {len(found) - 1} is outside [0, {codebook_size})")
+        counts += found
+    return counts

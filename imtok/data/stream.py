@@ -1,0 +1,129 @@
+"""The endless stream of training crops, exact to resume.
+
+Order, crop and mirroring of the n-th training image are functions of (seed, n) alone: not of a worker's random
+state or a shuffle buffer. So the only thing to save is how many images were seen.
+"""
+
+# Axes: B batch, S crop.
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Lock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imtok.data.collection import ImageCollection
+from imtok.data.images import decode_image, resize_shorter
+from imtok.errors import ImageError, SourceError, TrainingError
+
+_AHEAD = 4  # batches made before they are asked for
+
+
+class TrainingStream:
+    """Batches of random crops, each epoch in its own order.
+
+    Pictures are brought to shorter side `size`, then `crop` x `crop` is taken at random. Resized pictures are kept
+    up to `cache_bytes`. An unreadable picture is replaced by the next one and named in `unreadable`.
+    """
+
+    def __init__(
+        self,
+        images: ImageCollection,
+        *,
+        size: int,
+        crop: int,
+        flip: bool,
+        seed: int,
+        batch_size: int,
+        cache_bytes: int,
+        workers: int,
+    ) -> None:
+        self.images, self.size, self.crop, self.flip = images, size, crop, flip
+        self.seed, self.batch_size, self.workers = seed, batch_size, workers
+        self.unreadable: dict[str, str] = {}
+        self._keys = images.keys
+        self._cache = _Cache(cache_bytes)
+        self._orders: OrderedDict[int, Tensor] = OrderedDict()
+        self._lock = Lock()
+
+    def batches(self, seen: int, until: int) -> Iterator[Tensor]:
+        """(B, 3, S, S) uint8 batches from the `seen`-th training image on, until `until` are seen."""
+        with ThreadPoolExecutor(self.workers, "imtok-data") as pool:
+            starts = iter(range(seen, until, self.batch_size))
+            waiting: deque[Future[Tensor]] = deque()
+            try:
+                for start in starts:
+                    waiting.append(pool.submit(self.batch, start))
+                    if len(waiting) > _AHEAD:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+
+    def batch(self, start: int) -> Tensor:
+        """The batch of training images `start` .. `start + B`: (B, 3, S, S) uint8."""
+        crops = np.stack([self._sample(number) for number in range(start, start + self.batch_size)])
+        return torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
+
+    def _sample(self, number: int) -> np.ndarray:
+        """The crop shown as the `number`-th training image: (S, S, 3) uint8."""
+        epoch, position = divmod(number, len(self.images))
+        picture = self._picture(int(self._order(epoch)[position]))
+        random = np.random.default_rng((self.seed, number))
+        top = int(random.integers(picture.shape[0] - self.crop + 1))
+        left = int(random.integers(picture.shape[1] - self.crop + 1))
+        crop = picture[top : top + self.crop, left : left + self.crop]
+        return crop[:, ::-1] if self.flip and random.random() < 0.5 else crop
+
+    def _picture(self, index: int) -> np.ndarray:
+        """The index-th picture, or the first readable one after it, at shorter side `size`: (H, W, 3) uint8."""
+        for candidate in range(index, index + len(self.images)):
+            place = candidate % len(self.images)
+            key = self._keys[place]
+            if key in self.unreadable:
+                continue
+            cached = self._cache.get(place)
+            if cached is not None:
+                return cached
+            try:
+                picture = np.asarray(resize_shorter(decode_image(self.images.read(place)), self.size))
+            except (ImageError, SourceError) as error:
+                self.unreadable[key] = str(error)
+                continue
+            self._cache.put(place, picture)
+            return picture
+        raise TrainingError(f"none of the {len(self.images)} training images can be read; `imtok encode` names why")
+
+    def _order(self, epoch: int) -> Tensor:
+        with self._lock:
+            if epoch not in self._orders:
+                generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+                self._orders[epoch] = torch.randperm(len(self.images), generator=generator)
+                while len(self._orders) > 3:
+                    self._orders.popitem(last=False)
+            return self._orders[epoch]
+
+
+class _Cache:
+    """Pictures in memory until the limit is reached; what is in stays in, as every epoch needs all alike."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._used = limit, 0
+        self._pictures: dict[int, np.ndarray] = {}
+        self._lock = Lock()
+
+    def get(self, index: int) -> np.ndarray | None:
+        return self._pictures.get(index)
+
+    def put(self, index: int, picture: np.ndarray) -> None:
+        with self._lock:
+            if index not in self._pictures and self._used + picture.nbytes <= self._limit:
+                self._pictures[index] = picture
+                self._used += picture.nbytes

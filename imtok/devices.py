@@ -1,0 +1,50 @@
+"""Where to compute, in what precision, on how many cores: `auto` made definite."""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+
+from imtok.errors import ConfigError
+
+Precision = Literal["fp32", "bf16"]
+
+
+def usable_cores() -> int:
+    """CPU cores this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` -> a GPU where there is one, else the CPU; raises ConfigError on a device that is not here."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"device {name}: not a device; expected auto, cpu, cuda or cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device {name}: not supported; expected auto, cpu, cuda or cuda:N")
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device {name}: no CUDA device is usable here; leave --device out to use the CPU")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ConfigError(f"device {name}: this machine has cuda:0 to cuda:{torch.cuda.device_count() - 1}")
+    return device
+
+
+def fast_precision(device: torch.device) -> Precision:
+    """bf16 where the device multiplies it faster than fp32 (1.7 times on CPUs with AVX-512 BF16), else fp32."""
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() else "fp32"
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    """The autocast a precision stands for; fp32 switches any surrounding one off."""
+    context: AbstractContextManager[None] = torch.autocast(
+        device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False
+    )
+    return context

@@ -1,0 +1,160 @@
+"""Reconstruction quality by one stated protocol.
+
+Pictures are brought to shorter side S by Pillow's bicubic filter, the central S x S is encoded and decoded in
+fp32 unless told otherwise, and both sides are compared as uint8 RGB. PSNR is the mean over images of
+10 log10(255^2 / MSE); SSIM is torchmetrics' (Wang et al., 2004; 11 x 11 Gaussian window, sigma 1.5), the mean over
+images. Usage counts the codes of these images.
+"""
+
+# Axes: B batch, S size.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from imtok.analysis.usage import CodebookUsage, count_codes
+from imtok.data.collection import ImageCollection
+from imtok.data.images import decode_image, fit_image
+from imtok.devices import Precision, autocast, resolve_device, usable_cores
+from imtok.errors import ConfigError, ImageError, SourceError
+from imtok.tokenizer import Tokenizer, load, to_uint8
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a tokenizer keeps of a set of images."""
+
+    images: int
+    skipped: int  # images that could not be read
+    size: int  # side of the square, pixels
+    precision: Precision
+    psnr: float  # dB; infinite where every image comes back exactly
+    ssim: float  # in [-1, 1]
+    bits_per_image: float
+    usage: CodebookUsage
+
+    @property
+    def protocol(self) -> str:
+        """How the figures were made, to print beside them."""
+        return (
+            f"PIL bicubic to shorter side {self.size}, centre crop {self.size}x{self.size}, {self.precision}, "
+            f"uint8 RGB; PSNR mean over images of 10 log10(255^2/MSE); SSIM 11x11 Gaussian window, mean over images"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The figures by name, as `imtok eval --json` prints them; an infinite PSNR is null."""
+        return {
+            "images": self.images,
+            "skipped": self.skipped,
+            "size": self.size,
+            "precision": self.precision,
+            "psnr": self.psnr if math.isfinite(self.psnr) else None,
+            "ssim": self.ssim,
+            "bits_per_image": self.bits_per_image,
+            **{k: v for k, v in self.usage.as_dict().items() if k != "images"},
+            "protocol": self.protocol,
+        }
+
+
+def evaluate(
+    tokenizer_path: str | Path,
+    sources: Sequence[str | Path],
+    *,
+    size: int | None = None,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    batch_size: int = 16,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Quality:
+    """Measure a tokenizer folder on the images of SOURCEs; `size` is the tokenizer's own by default."""
+    tokenizer = load(tokenizer_path).to(resolve_device(device))
+    size = size or tokenizer.config.size
+    if size % tokenizer.downsample:
+        raise ConfigError(f"--size {size}: no multiple of the tokenizer's downsampling {tokenizer.downsample}")
+    images = ImageCollection.open(sources)
+    if limit is not None:
+        images = images.spread(limit)
+    return measure(tokenizer, images, size=size, precision=precision, batch_size=batch_size, progress=progress)
+
+
+def measure(
+    tokenizer: Tokenizer,
+    images: ImageCollection,
+    *,
+    size: int,
+    precision: Precision = "fp32",
+    batch_size: int = 16,
+    progress: Callable[[int, int], None] | None = None,
+) -> Quality:
+    """Measure a loaded tokenizer; raises SourceError where not one image can be read."""
+    psnrs: list[Tensor] = []
+    ssims: list[Tensor] = []
+    codes: list[np.ndarray] = []
+    done = 0
+    for batch in _batches(images, size, batch_size):
+        with autocast(tokenizer.device, precision):
+            batch_codes = tokenizer.encode(batch)
+            restored = to_uint8(tokenizer.decode(batch_codes)).cpu()
+        psnrs.append(psnr(restored, batch))
+        ssims.append(ssim(restored, batch))
+        codes.append(batch_codes.cpu().numpy())
+        done += len(batch)
+        if progress:
+            progress(done, len(images))
+    if not done:
+        raise SourceError(f"none of the {len(images)} images can be read; `imtok encode` names why")
+    usage = CodebookUsage(count_codes(codes, tokenizer.num_codes), done)
+    bits = usage.tokens / done * math.log2(tokenizer.num_codes)
+    return Quality(
+        images=done,
+        skipped=len(images) - done,
+        size=size,
+        precision=precision,
+        psnr=float(torch.cat(psnrs).mean()),
+        ssim=float(torch.cat(ssims).mean()),
+        bits_per_image=bits,
+        usage=usage,
+    )
+
+
+def psnr(restored: Tensor, originals: Tensor) -> Tensor:
+    """Per image 10 log10(255^2 / MSE) in dB: two (B, 3, H, W) uint8 -> (B,) float64, infinite for equal images."""
+    errors = (restored.double() - originals.double()).square().mean(dim=(1, 2, 3))
+    return 10 * torch.log10(255**2 / errors)
+
+
+def ssim(restored: Tensor, originals: Tensor) -> Tensor:
+    """Per image structural similarity: two (B, 3, H, W) uint8 -> (B,) float64 in [-1, 1]."""
+    values = structural_similarity_index_measure(
+        restored.float(), originals.float(), data_range=255.0, reduction="none"
+    )
+    assert isinstance(values, Tensor)
+    return values.double().reshape(-1)
+
+
+def _batches(images: ImageCollection, size: int, batch_size: int) -> Iterator[Tensor]:
+    """Readable images as (B, 3, S, S) uint8, decoded ahead on all cores."""
+    with ThreadPoolExecutor(usable_cores(), "imtok-data") as pool:
+        for start in range(0, len(images), batch_size * 4):
+            indices = range(start, min(start + batch_size * 4, len(images)))
+            fitted = [pixels for pixels in pool.map(lambda i: _fitted(images, i, size), indices) if pixels is not None]
+            for first in range(0, len(fitted), batch_size):
+                yield torch.stack(fitted[first : first + batch_size])
+
+
+def _fitted(images: ImageCollection, index: int, size: int) -> Tensor | None:
+    try:
+        return fit_image(decode_image(images.read(index)), size).pixels
+    except (ImageError, SourceError):
+        return None

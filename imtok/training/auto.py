@@ -1,0 +1,68 @@
+"""A configuration for images nobody has described: look at some of them and choose."""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+from imtok.data.collection import ImageCollection
+from imtok.data.images import image_size
+from imtok.errors import ImageError, SourceError
+
+_LOOKED_AT = 200
+_SIZES = (32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, and a sentence that says why."""
+
+    values: dict[str, Any]
+    reason: str
+
+
+def choose(images: ImageCollection, *, gpu: bool) -> Choice:
+    """Values for `load_train_config` that suit the images' sizes and the device.
+
+    The training size is the largest of 32, 64, 128, 256 that the median picture fills. Small pictures get
+    downsampling 4, others 8, so that a picture becomes 64 to 1024 tokens. FSQ is the codebook that cannot collapse.
+    """
+    shorter = _shorter_sides(images)
+    median = int(statistics.median(shorter))
+    size = max((side for side in _SIZES if side <= median), default=_SIZES[0])
+    downsample = 4 if size <= 64 else 8
+    values: dict[str, Any] = {
+        "tokenizer": {
+            "size": size,
+            "network": {"fold": downsample // 2, "channels": [128, 256] if gpu else [64, 128]},
+            "quantizer": {"kind": "fsq", "levels": [8, 8, 8, 6, 5]},
+        },
+        "data": {"crop": min(size, 96)},
+        "images": _length(size, gpu),
+        "batch_size": 64 if size <= 64 else 16,
+    }
+    tokens = (size // downsample) ** 2
+    reason = (
+        f"{len(images)} images, shorter side {min(shorter)} to {max(shorter)} px, median {median}: "
+        f"size {size}, downsampling {downsample}, {tokens} tokens an image, FSQ 8x8x8x6x5 (15360 codes)"
+    )
+    return Choice(values, reason)
+
+
+def _length(size: int, gpu: bool) -> int:
+    """Training images that take some minutes on two CPU cores, or some on a GPU."""
+    on_cpu = 200_000 if size <= 64 else 60_000
+    return on_cpu * 20 if gpu else on_cpu
+
+
+def _shorter_sides(images: ImageCollection) -> list[int]:
+    sides = []
+    for _, data in images.spread(_LOOKED_AT):
+        try:
+            sides.append(min(image_size(data)))
+        except ImageError:
+            continue
+    if not sides:
+        raise SourceError(f"none of {min(len(images), _LOOKED_AT)} images looked at can be read; check the files")
+    return sides

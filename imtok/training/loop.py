@@ -1,0 +1,336 @@
+"""Training, from top to bottom: log, validate, save, and only then train on, so that the end is always measured.
+
+The loop's place is `state.seen`, the training images seen; the data stream is a function of it, so that a run
+stopped anywhere goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from imtok.analysis.usage import CodebookUsage
+from imtok.config import TrainConfig
+from imtok.data.collection import ImageCollection
+from imtok.data.images import decode_image, fit_image
+from imtok.data.stream import TrainingStream
+from imtok.devices import fast_precision, resolve_device, usable_cores
+from imtok.errors import ImageError, Interrupted, TrainingError
+from imtok.evaluation import Quality, measure
+from imtok.training.preview import write_preview
+from imtok.training.run import RunFolder, append_json
+from imtok.training.state import TrainState
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+_LINES = 200  # lines of the log over a whole run
+_PREVIEWED = 8
+_COLLAPSED = 0.1  # share of the codes that could be in use, below which the codebook is called collapsed
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """What the caller is told: after every step, with more filled in where there is news."""
+
+    seen: int
+    images: int
+    metrics: dict[str, float] | None = None  # a line of the log
+    usage: CodebookUsage | None = None  # of the codes since the last line
+    images_per_second: float = 0.0
+    data_wait: float = 0.0  # share of the time spent waiting for images
+    validation: Quality | None = None
+    notice: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """How the run ended."""
+
+    run: Path
+    tokenizer: Path
+    images: int
+    seconds: float
+    resumed_from: int  # training images seen before this call
+    already_done: bool
+    validation: dict[str, Any]  # `val/psnr` and so on, empty where nothing was held out
+
+
+Listener = Callable[[TrainProgress], None]
+
+
+def train(
+    sources: Sequence[str | Path],
+    run: Path,
+    config: TrainConfig,
+    *,
+    val: Sequence[str | Path] = (),
+    resume: bool = False,
+    progress: Listener | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> TrainReport:
+    """Train a tokenizer on the images of `sources` into the folder `run`, going on where an earlier call stopped.
+
+    `val` names images for validation; without it a part of `sources` is held out. `resume` demands that there is a
+    checkpoint. Raises TrainingError, ConfigError or SourceError for what cannot be used, Interrupted after
+    `should_stop` said so and a checkpoint was written.
+    """
+    folder = RunFolder(run)
+    saved = folder.saved_config()
+    wanted = resolve(config, saved)
+    if saved is not None:
+        folder.check_config(saved, wanted)
+    if folder.finished:
+        return TrainReport(run, folder.tokenizer, wanted.images, 0.0, wanted.images, True, folder.last_validation())
+    if resume and not folder.has_checkpoint():
+        raise TrainingError(f"{run}: --resume was given but there is no checkpoint; leave it out to begin")
+    images = ImageCollection.open(sources)
+    held_out = ImageCollection.open(val) if val else None
+    if held_out is None:
+        images, held_out = images.split(wanted.data.val_fraction)
+    with folder.claimed(), _seeded(wanted):
+        if saved is None:
+            folder.save_config(wanted)
+        job = _Job(folder, wanted, images, held_out, progress or (lambda _: None), should_stop or (lambda: False))
+        return job.run()
+
+
+def resolve(config: TrainConfig, saved: TrainConfig | None = None) -> TrainConfig:
+    """Make `auto` definite: as in the saved configuration of the run where there is one, else for this machine."""
+    device = str(saved.device if saved and config.device == "auto" else resolve_device(config.device))
+    precision, threads = config.precision, config.threads
+    if precision == "auto":
+        precision = saved.precision if saved else fast_precision(resolve_device(device))
+    if threads == 0:
+        threads = saved.threads if saved else usable_cores()
+    return config.model_copy(update={"device": device, "precision": precision, "threads": threads})
+
+
+class _Job:
+    """One call of `train`: the state, the data and where to report."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        config: TrainConfig,
+        images: ImageCollection,
+        held_out: ImageCollection,
+        tell: Listener,
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.folder, self.config, self.tell, self.should_stop = folder, config, tell, should_stop
+        self.images, self.held_out = images, held_out.spread(config.data.val_images) if len(held_out) else held_out
+        self.state = TrainState(config, resolve_device(config.device))
+        self.stream = TrainingStream(
+            images,
+            size=config.tokenizer.size,
+            crop=config.data.crop,
+            flip=config.data.flip,
+            seed=config.seed,
+            batch_size=config.batch_size,
+            cache_bytes=int(config.data.cache_gb * 2**30),
+            workers=config.data.workers,
+        )
+        self.clock = _Clock()
+        self.line_interval = max(config.batch_size, config.images // _LINES)
+
+    def run(self) -> TrainReport:
+        started, resumed_from = time.perf_counter(), self._resume()
+        self.board = _tensorboard(self.folder.path, self.state.seen)
+        previews = self._preview_images()
+        state, config = self.state, self.config
+        batches = self.stream.batches(state.seen, config.images)
+        reported = state.seen  # what a checkpoint holds has been logged before it was written
+        validation: Quality | None = None
+        while True:
+            last = state.seen >= config.images
+            if state.seen > reported:
+                if last or self._due(self.line_interval):
+                    self._log()
+                if len(self.held_out) and (last or self._due(config.validation_interval)):
+                    validation = self._validate(previews)
+                if not last and self._due(config.checkpoint_interval):
+                    self._save()
+            if last:
+                break
+            if self.should_stop():
+                self._save()
+                raise Interrupted(
+                    f"{self.folder.path}: stopped after {state.seen} of {config.images} training images, "
+                    "all of it saved; the same command goes on"
+                )
+            with self.clock.waiting():
+                batch = next(batches)
+            state.step(batch)
+            self.clock.images += len(batch)
+            self.tell(TrainProgress(state.seen, config.images))
+        self.folder.write_tokenizer(state.average)
+        if self.board:
+            self.board.close()
+        figures = _val_figures(validation) if validation else self.folder.last_validation()
+        seconds = time.perf_counter() - started
+        return TrainReport(
+            self.folder.path, self.folder.tokenizer, config.images, seconds, resumed_from, False, figures
+        )
+
+    def _resume(self) -> int:
+        facts, notices = self.folder.restore_newest(self.state)
+        for notice in notices:
+            self._notice(notice)
+        if facts is not None and facts["data"] != self.images.fingerprint:
+            raise TrainingError(
+                f"{self.folder.path}: the training images are not those the run began with ({len(self.images)} now); "
+                "give the same SOURCE, or begin another run with another -o"
+            )
+        self.folder.rewind_metrics(facts["metrics_bytes"] if facts else 0)
+        if facts is not None:
+            self._notice(f"resumed after {self.state.seen} of {self.config.images} training images")
+        return self.state.seen
+
+    def _due(self, interval: int) -> bool:
+        """The last step has passed a multiple of `interval`."""
+        return self.state.seen // interval > (self.state.seen - self.config.batch_size) // interval
+
+    def _log(self) -> None:
+        window = self.state.window
+        usage = CodebookUsage(window.counts.numpy().copy(), 0)
+        metrics = window.means() | {"codebook/usage": usage.usage, "codebook/perplexity": usage.perplexity}
+        window.clear()
+        rate, wait = self.clock.lap()
+        append_json(self.folder.metrics, {"images": self.state.seen, **metrics})
+        append_json(self.folder.timing, {"images": self.state.seen, "images_per_second": rate, "data_wait": wait})
+        self._plot(metrics | {"images_per_second": rate, "data_wait": wait})
+        self.tell(TrainProgress(self.state.seen, self.config.images, metrics, usage, rate, wait))
+        for key, reason in self._new_unreadable():
+            self._notice(f"{key}: passed over in training ({reason})")
+
+    def _validate(self, previews: Tensor | None) -> Quality:
+        with self.clock.paused():
+            quality = measure(self.state.average, self.held_out, size=self.config.tokenizer.size)
+            figures = _val_figures(quality)
+            append_json(self.folder.metrics, {"images": self.state.seen, **figures})
+            self._plot(figures)
+            if previews is not None:
+                write_preview(self.folder.preview_path(self.state.seen), self.state.average, previews)
+        hint = collapse_hint(quality.usage, self.config)
+        self.tell(TrainProgress(self.state.seen, self.config.images, validation=quality, notice=hint))
+        return quality
+
+    def _save(self) -> None:
+        with self.clock.paused():
+            size = self.folder.metrics.stat().st_size
+            self.folder.save_checkpoint(self.state, {"data": self.images.fingerprint, "metrics_bytes": size})
+
+    def _preview_images(self) -> Tensor | None:
+        fitted = []
+        for _, data in self.held_out.spread(_PREVIEWED) if len(self.held_out) else ():
+            try:
+                fitted.append(fit_image(decode_image(data), self.config.tokenizer.size).pixels)
+            except ImageError:
+                continue
+        return torch.stack(fitted) if fitted else None
+
+    def _new_unreadable(self) -> list[tuple[str, str]]:
+        told: set[str] = self.__dict__.setdefault("_told", set())
+        new = [(key, reason) for key, reason in list(self.stream.unreadable.items()) if key not in told]
+        told.update(key for key, _ in new)
+        return new
+
+    def _plot(self, figures: dict[str, float]) -> None:
+        if self.board:
+            for name, value in figures.items():
+                self.board.add_scalar(name, value, self.state.seen)  # type: ignore[no-untyped-call]
+
+    def _notice(self, text: str) -> None:
+        self.tell(TrainProgress(self.state.seen, self.config.images, notice=text))
+
+
+def collapse_hint(usage: CodebookUsage, config: TrainConfig) -> str | None:
+    """A sentence of advice when few of the codes that could be in use are, None for a healthy codebook."""
+    possible = min(usage.codebook_size, usage.tokens)
+    if usage.used >= _COLLAPSED * possible:
+        return None
+    advice = ["--set quantizer.kind=fsq cannot collapse"]
+    quantizer = config.tokenizer.quantizer
+    if quantizer.kind == "vq":
+        if quantizer.estimator != "rotation":
+            advice.insert(0, "quantizer.estimator=rotation")
+        if quantizer.revival_threshold < 0.05:
+            advice.insert(0, "quantizer.revival_threshold=0.05")
+        if not quantizer.kmeans_start:
+            advice.insert(0, "quantizer.kmeans_start=true")
+    else:
+        advice = ["a lower optimizer.learning_rate", "fewer quantizer.levels"]
+    return (
+        f"the codebook is collapsing: {usage.used} of {usage.codebook_size} codes in use, "
+        f"perplexity {usage.perplexity:.1f}; try {', or '.join(advice)}"
+    )
+
+
+def _val_figures(quality: Quality) -> dict[str, Any]:
+    return {
+        "val/psnr": quality.psnr,
+        "val/ssim": quality.ssim,
+        "val/usage": quality.usage.usage,
+        "val/perplexity": quality.usage.perplexity,
+    }
+
+
+@dataclass
+class _Clock:
+    """Images a second and the share of time spent waiting for data, between two laps."""
+
+    images: int = 0
+    _start: float = dataclasses.field(default_factory=time.perf_counter)
+    _waited: float = 0.0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - start
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out what is neither training nor waiting."""
+        start = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - start
+
+    def lap(self) -> tuple[float, float]:
+        seconds = max(time.perf_counter() - self._start, 1e-9)
+        result = self.images / seconds, self._waited / seconds
+        self.images, self._start, self._waited = 0, time.perf_counter(), 0.0
+        return result
+
+
+@contextmanager
+def _seeded(config: TrainConfig) -> Iterator[None]:
+    """The run's own random state and thread count, the caller's put back afterwards."""
+    threads = torch.get_num_threads()
+    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(config.seed)
+        torch.set_num_threads(config.threads)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
+
+def _tensorboard(run: Path, seen: int) -> SummaryWriter | None:
+    """A writer where the tensorboard extra is installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    writer: SummaryWriter = SummaryWriter(str(run / "tensorboard"), purge_step=seen or None)  # type: ignore[no-untyped-call]
+    return writer

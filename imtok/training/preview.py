@@ -1,0 +1,42 @@
+"""Originals beside their reconstructions, as one picture."""
+
+# Axes: B batch, S side.
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.utils import make_grid
+
+from imtok.data.images import to_picture
+from imtok.files import write_atomically
+from imtok.tokenizer import Tokenizer, to_uint8
+
+_LARGEST = 1024  # pixels across
+
+
+def write_preview(path: Path, tokenizer: Tokenizer, images: Tensor) -> None:
+    """Write images (B, 3, S, S) uint8 and, below each, what the tokenizer makes of it, as a PNG."""
+    restored = to_uint8(tokenizer.decode(tokenizer.encode(images))).cpu()
+    write_atomically(path, png_bytes(pair_grid(images, restored)))
+
+
+def pair_grid(originals: Tensor, restored: Tensor) -> Image.Image:
+    """Rows of originals, each above the row of its reconstructions: twice (B, 3, S, S) uint8 -> a picture."""
+    columns = max(1, min(len(originals), _LARGEST // originals.shape[-1]))
+    rows = [
+        torch.cat([originals[start : start + columns], restored[start : start + columns]])
+        for start in range(0, len(originals) - len(originals) % columns, columns)
+    ]
+    return to_picture(make_grid(torch.cat(rows), nrow=columns, padding=4, pad_value=255))
+
+
+def png_bytes(picture: Image.Image) -> bytes:
+    """A picture as PNG."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,18 @@
+"""Functions of how far a run has come, in training images seen."""
+
+from __future__ import annotations
+
+import math
+
+
+def learning_rate(seen: int, images: int, peak: float, warmup: float) -> float:
+    """Linear from 0 to `peak` over the share `warmup` of the run, then half a cosine down to 0."""
+    progress = min(1.0, seen / images)
+    if progress < warmup:
+        return peak * progress / warmup
+    return peak * 0.5 * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup)))
+
+
+def average_decay(steps: int, decay: float) -> float:
+    """Decay of the weight average after `steps` steps: short at first, so that the start is soon forgotten."""
+    return min(decay, (1 + steps) / (10 + steps))
