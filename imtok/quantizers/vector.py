@@ -109,7 +109,8 @@ class VectorQuantizer(Quantizer):
             self._start(rows.detach())
         table = self._table()  # (K, D)
         codes = nearest_codes(rows, table)  # on the unit sphere the Euclidean order is the cosine order
-        chosen = F.embedding(codes, table)  # F.embedding: its backward on a CPU is deterministic, indexing's is not
+        # F.embedding: its backward on a CPU is deterministic, indexing's is not.
+        chosen = F.embedding(codes, table).to(rows.dtype)
         losses = {"commitment": F.mse_loss(rows, chosen.detach())}
         if self.codebook_update == "gradient":
             losses["codebook"] = F.mse_loss(chosen, rows.detach())
