@@ -1,0 +1,665 @@
+"""What every quantizer owes, written once over all of them; then what is particular to VQ and to FSQ."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+
+from imtok.quantizers import FSQ, Quantizer, VectorQuantizer
+
+QUANTIZERS: dict[str, Callable[[], Quantizer]] = {
+    f"vq-{metric}-{estimator}-{update}": partial(
+        VectorQuantizer, 4, 24, metric=metric, estimator=estimator, codebook_update=update
+    )
+    for metric in ("euclidean", "cosine")
+    for estimator in ("straight_through", "rotation")
+    for update in ("ema", "gradient")
+}
+QUANTIZERS |= {
+    "fsq-even": lambda: FSQ([8, 6, 4]),
+    "fsq-odd": lambda: FSQ([7, 5, 3]),
+    "fsq-mixed": lambda: FSQ([8, 5, 5, 5]),
+}
+VQ = [name for name in QUANTIZERS if name.startswith("vq")]
+
+
+def make(name: str, seed: int = 0) -> Quantizer:
+    torch.manual_seed(seed)
+    return QUANTIZERS[name]()
+
+
+def noise(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def noise_for(quantizer: Quantizer, batch: int = 2, side: int = 4, seed: int = 1) -> Tensor:
+    return noise(batch, quantizer.dim, side, side, seed=seed)
+
+
+def as_grid(rows: Tensor) -> Tensor:
+    """(N, D) -> (1, D, 1, N)."""
+    return rows.T[None, :, None, :]
+
+
+def as_rows(latents: Tensor) -> Tensor:
+    """(B, D, H, W) -> (N, D)."""
+    return latents.movedim(1, -1).flatten(0, 2)
+
+
+def set_codebook(quantizer: VectorQuantizer, rows: Tensor) -> None:
+    quantizer.codebook.data.copy_(rows)
+    if quantizer.codebook_update == "ema":
+        quantizer.embed_sum.copy_(rows)
+
+
+# --- every quantizer
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_the_contract_of_shapes_and_dtypes_holds(name: str) -> None:
+    quantizer = make(name)
+    out = quantizer(noise(2, quantizer.dim, 3, 5))
+    assert out.latents.shape == (2, quantizer.dim, 3, 5)
+    assert out.latents.dtype == torch.float32
+    assert out.codes.shape == (2, 3, 5)
+    assert out.codes.dtype == torch.int64
+    assert out.codes.min() >= 0
+    assert out.codes.max() < quantizer.num_codes
+    assert set(out.losses) == set(quantizer.loss_weights)
+    assert all(loss.shape == () for loss in [*out.losses.values(), out.loss])
+    assert quantizer.lookup(out.codes).shape == out.latents.shape
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_codes_alone_rebuild_the_latents_to_the_last_bit(name: str) -> None:
+    quantizer = make(name).eval()
+    out = quantizer(noise_for(quantizer, batch=8, side=32) * 2)
+    assert torch.equal(quantizer.lookup(out.codes), out.latents)
+    assert len(out.codes.unique()) > 0.9 * quantizer.num_codes
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_training_reads_the_same_latents_as_the_codes_give(name: str) -> None:
+    quantizer = make(name).train()
+    before = copy.deepcopy(quantizer)
+    out = quantizer(noise_for(quantizer))
+    assert torch.equal(before.lookup(out.codes), out.latents)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_training_and_evaluation_choose_the_same_codes(name: str) -> None:
+    quantizer = make(name)
+    latents = noise_for(quantizer)
+    assert torch.equal(quantizer.eval()(latents).codes, quantizer.train()(latents).codes)
+
+
+@pytest.mark.parametrize("name", VQ)
+def test_every_code_is_its_own_nearest(name: str) -> None:
+    quantizer = make(name).eval()
+    codes = torch.arange(quantizer.num_codes).view(1, 1, -1)
+    assert torch.equal(quantizer(quantizer.lookup(codes)).codes, codes)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_autocast_around_it_changes_nothing(name: str) -> None:
+    quantizer = make(name).eval()
+    latents = noise_for(quantizer, side=16)
+    plain = quantizer(latents)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = quantizer(latents)
+        assert torch.equal(quantizer.lookup(plain.codes), plain.latents)
+    assert torch.equal(inside.codes, plain.codes)
+    assert torch.equal(inside.latents, plain.latents)
+    assert torch.equal(inside.loss, plain.loss)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_bfloat16_latents_are_quantized_in_float32(name: str) -> None:
+    quantizer = make(name)
+    latents = noise_for(quantizer).bfloat16().requires_grad_()
+    out = quantizer.eval()(latents)
+    wide = quantizer(latents.detach().float())
+    assert out.latents.dtype == torch.float32
+    assert torch.equal(out.codes, wide.codes)
+    assert torch.equal(out.latents, wide.latents)
+    (quantizer.train()(latents).latents.sum() + out.loss).backward()
+    assert latents.grad is not None
+    assert latents.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_float64_latents_stay_float64(name: str) -> None:
+    quantizer = make(name).train()
+    out = quantizer(noise_for(quantizer).double())
+    assert out.latents.dtype == torch.float64
+    assert torch.equal(out.codes, make(name)(noise_for(quantizer)).codes)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_memory_layout_does_not_matter(name: str) -> None:
+    quantizer = make(name).eval()
+    latents = noise_for(quantizer)
+    other = quantizer(latents.contiguous(memory_format=torch.channels_last))
+    assert torch.equal(other.codes, quantizer(latents).codes)
+    assert torch.equal(other.latents, quantizer(latents).latents)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_an_empty_batch_has_no_codes(name: str) -> None:
+    quantizer = make(name).eval()
+    assert quantizer(torch.zeros(0, quantizer.dim, 2, 3)).codes.shape == (0, 2, 3)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_evaluation_leaves_the_state_as_it_is(name: str) -> None:
+    quantizer = make(name).eval()
+    before = copy.deepcopy(quantizer.state_dict())
+    quantizer(noise_for(quantizer))
+    assert all(torch.equal(value, before[key]) for key, value in quantizer.state_dict().items())
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_the_loss_is_the_weighted_sum_of_the_losses(name: str) -> None:
+    quantizer = make(name)
+    quantizer.loss_weights = {key: 0.3 + index for index, key in enumerate(quantizer.loss_weights)}
+    out = quantizer(noise_for(quantizer))
+    expected = sum(weight * out.losses[key].item() for key, weight in quantizer.loss_weights.items())
+    assert out.loss.item() == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_a_saved_state_gives_the_same_codes(name: str) -> None:
+    quantizer = make(name).train()
+    for step in range(3):
+        quantizer(noise_for(quantizer, seed=step))
+    other = make(name, seed=5)
+    other.load_state_dict(quantizer.state_dict())
+    latents = noise_for(quantizer, seed=9)
+    assert torch.equal(other.eval()(latents).codes, quantizer.eval()(latents).codes)
+    assert torch.equal(other(latents).latents, quantizer(latents).latents)
+
+
+REVIVING: dict[str, Callable[[], Quantizer]] = {
+    f"{name}-kmeans-revival": partial(
+        QUANTIZERS[name].func,  # type: ignore[attr-defined]
+        *QUANTIZERS[name].args,  # type: ignore[attr-defined]
+        **QUANTIZERS[name].keywords,  # type: ignore[attr-defined]
+        kmeans_start=True,
+        revival_threshold=0.5,
+    )
+    for name in (
+        "vq-euclidean-rotation-ema",
+        "vq-cosine-straight_through-ema",
+        "vq-euclidean-straight_through-gradient",
+    )
+}
+
+
+@pytest.mark.parametrize("name", [*QUANTIZERS, *REVIVING])
+def test_resumed_training_continues_bit_for_bit(name: str) -> None:
+    def step(quantizer: Quantizer, optimizer: torch.optim.Optimizer | None, seed: int) -> Tensor:
+        latents = noise_for(quantizer, seed=seed).requires_grad_()
+        out = quantizer(latents)
+        (out.loss + (out.latents * noise_for(quantizer, seed=seed + 100)).sum()).backward()
+        if optimizer is not None:
+            optimizer.step()
+            optimizer.zero_grad()
+        assert latents.grad is not None
+        return torch.cat([out.latents.flatten(), latents.grad.flatten()])
+
+    def start(seed: int) -> tuple[Quantizer, torch.optim.Optimizer | None]:
+        torch.manual_seed(seed)
+        quantizer = (QUANTIZERS | REVIVING)[name]().train()
+        parameters = list(quantizer.parameters())
+        return quantizer, torch.optim.Adam(parameters, lr=0.01) if parameters else None
+
+    quantizer, optimizer = start(0)
+    for seed in range(3):
+        step(quantizer, optimizer, seed)
+    saved = copy.deepcopy((quantizer.state_dict(), optimizer and optimizer.state_dict(), torch.get_rng_state()))
+    unbroken = [step(quantizer, optimizer, seed) for seed in range(3, 6)]
+
+    resumed, resumed_optimizer = start(7)
+    resumed.load_state_dict(saved[0])
+    if resumed_optimizer is not None and saved[1] is not None:
+        resumed_optimizer.load_state_dict(saved[1])
+    torch.set_rng_state(saved[2])
+    again = [step(resumed, resumed_optimizer, seed) for seed in range(3, 6)]
+    assert all(torch.equal(one, other) for one, other in zip(unbroken, again, strict=True))
+    ours, theirs = quantizer.state_dict(), resumed.state_dict()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_latents_of_another_shape_are_refused(name: str) -> None:
+    quantizer = make(name)
+    for shape in [(2, quantizer.dim + 1, 4, 4), (2, quantizer.dim, 4), (quantizer.dim, 4, 4)]:
+        with pytest.raises(ValueError, match=rf"expected \(B, {quantizer.dim}, H, W\)"):
+            quantizer(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("name", [*QUANTIZERS, *REVIVING])
+def test_latents_that_are_not_finite_are_refused_and_change_nothing(name: str, bad: float) -> None:
+    torch.manual_seed(0)
+    quantizer = (QUANTIZERS | REVIVING)[name]().train()
+    before = copy.deepcopy(quantizer.state_dict())
+    latents = noise_for(quantizer)
+    latents[1, 0, 2, 3] = bad
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        quantizer(latents)
+    assert all(torch.equal(value, before[key]) for key, value in quantizer.state_dict().items())
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_codes_the_codebook_does_not_have_are_refused(name: str) -> None:
+    quantizer = make(name)
+    last = quantizer.num_codes - 1
+    quantizer.lookup(torch.tensor([[[0, last]]]))
+    for low, high in [(-1, 0), (0, last + 1)]:
+        with pytest.raises(ValueError, match=rf"codes span \[{low}, {high}\], expected \[0, {last + 1}\)"):
+            quantizer.lookup(torch.tensor([[[low, high]]]))
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_codes_that_are_not_integers_are_refused(name: str) -> None:
+    for dtype in (torch.float32, torch.bool):
+        with pytest.raises(ValueError, match=f"codes must be integers, got {dtype}"):
+            make(name).lookup(torch.zeros(1, 2, 2, dtype=dtype))
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_codes_of_another_shape_are_refused(name: str) -> None:
+    for shape in [(5,), (2, 5), (1, 2, 2, 1)]:
+        with pytest.raises(ValueError, match=r"expected \(B, H, W\)"):
+            make(name).lookup(torch.zeros(shape, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32])
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_codes_of_any_integer_type_are_looked_up(name: str, dtype: torch.dtype) -> None:
+    quantizer = make(name)
+    codes = torch.arange(min(quantizer.num_codes, 250)).view(1, 1, -1)
+    assert torch.equal(quantizer.lookup(codes.to(dtype)), quantizer.lookup(codes))
+
+
+# --- VQ: losses and gradients
+
+
+@pytest.mark.parametrize("name", [name for name in VQ if "gradient" in name and "euclidean" in name])
+def test_the_commitment_loss_moves_the_latents_alone(name: str) -> None:
+    quantizer = make(name)
+    latents = noise_for(quantizer).requires_grad_()
+    out = quantizer(latents)
+    out.losses["commitment"].backward()
+    codes = quantizer.lookup(out.codes).detach()
+    assert out.losses["commitment"].item() == pytest.approx(F.mse_loss(latents, codes).item())
+    assert latents.grad is not None
+    torch.testing.assert_close(latents.grad, 2 * (latents.detach() - codes) / latents.numel())
+    assert quantizer.codebook.grad is None
+
+
+@pytest.mark.parametrize("name", [name for name in VQ if "gradient" in name and "euclidean" in name])
+def test_the_codebook_loss_moves_the_chosen_codes_alone(name: str) -> None:
+    quantizer = make(name)
+    latents = noise_for(quantizer).requires_grad_()
+    out = quantizer(latents)
+    out.losses["codebook"].backward()
+    assert latents.grad is None
+    pull = torch.zeros(quantizer.num_codes, quantizer.dim)
+    pull.index_add_(0, out.codes.flatten(), as_rows(quantizer.lookup(out.codes) - latents).detach())
+    torch.testing.assert_close(quantizer.codebook.grad, 2 * pull / latents.numel())
+
+
+def test_cosine_losses_are_taken_on_the_unit_sphere() -> None:
+    quantizer = make("vq-cosine-straight_through-gradient")
+    latents = noise_for(quantizer).requires_grad_()
+    out = quantizer(latents)
+    rows, codes = as_rows(latents).detach(), as_rows(out.latents).detach()
+    torch.testing.assert_close(codes.norm(dim=1), torch.ones(len(codes)))
+    expected = (2 - 2 * F.cosine_similarity(rows, codes)).mean() / quantizer.dim  # |a - b|^2 = 2 - 2 cos
+    torch.testing.assert_close(out.losses["commitment"], expected)
+    torch.testing.assert_close(out.losses["codebook"], expected)
+    out.losses["commitment"].backward()
+    assert latents.grad is not None
+    along = (as_rows(latents.grad) * rows).sum(dim=1)  # a length has no effect, so no gradient goes along it
+    torch.testing.assert_close(along, torch.zeros_like(along), atol=1e-7, rtol=0)
+
+
+def test_straight_through_gradients_are_ones() -> None:
+    for name in ("vq-euclidean-straight_through-ema", "vq-euclidean-straight_through-gradient"):
+        quantizer = make(name)
+        latents = noise_for(quantizer).requires_grad_()
+        quantizer(latents).latents.sum().backward()
+        assert latents.grad is not None
+        assert torch.equal(latents.grad, torch.ones_like(latents))
+
+
+def test_rotated_gradients_have_the_ratio_of_lengths() -> None:
+    quantizer = make("vq-euclidean-rotation-ema").eval()
+    latents, grad = noise_for(quantizer).requires_grad_(), noise_for(quantizer, seed=3)
+    out = quantizer(latents)
+    out.latents.backward(grad)
+    assert latents.grad is not None
+    ratio = out.latents.norm(dim=1) / latents.norm(dim=1)
+    torch.testing.assert_close(latents.grad.norm(dim=1), ratio * grad.norm(dim=1))
+    assert not torch.allclose(latents.grad, grad)
+
+
+@pytest.mark.parametrize("name", [name for name in VQ if "gradient" in name])
+def test_the_decoders_gradient_reaches_the_latents_and_not_the_codebook(name: str) -> None:
+    quantizer = make(name)
+    latents = noise_for(quantizer).requires_grad_()
+    (quantizer(latents).latents * noise_for(quantizer, seed=3)).sum().backward()
+    assert latents.grad is not None
+    assert latents.grad.abs().sum() > 0
+    assert quantizer.codebook.grad is None
+
+
+@pytest.mark.parametrize("name", VQ)
+def test_only_a_gradient_codebook_is_a_parameter(name: str) -> None:
+    quantizer = make(name)
+    assert [key for key, _ in quantizer.named_parameters()] == (["codebook"] if "gradient" in name else [])
+    assert "codebook" in quantizer.state_dict()
+
+
+# --- VQ: moving averages
+
+
+def test_moving_averages_bring_the_codes_to_the_means_of_their_latents() -> None:
+    quantizer = VectorQuantizer(2, 2, decay=0.5)
+    set_codebook(quantizer, torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
+    latents = as_grid(torch.tensor([[2.0, 3.0], [4.0, 3.0], [-2.0, -1.0]]))
+    for _ in range(30):
+        quantizer(latents)
+    torch.testing.assert_close(quantizer.codebook, torch.tensor([[3.0, 3.0], [-2.0, -1.0]]), atol=1e-3, rtol=0)
+    torch.testing.assert_close(quantizer.cluster_size, torch.tensor([2.0, 1.0]), atol=1e-3, rtol=0)
+
+
+def test_codes_that_are_not_used_stay_where_they_are() -> None:
+    quantizer = VectorQuantizer(4, 3, decay=0.99)
+    set_codebook(quantizer, torch.tensor([[0.0] * 4, [5.0] * 4, [-5.0, 5.0, -5.0, 5.0]]))
+    before = quantizer.codebook.clone()
+    for seed in range(100):
+        assert quantizer(noise(1, 4, 4, 4, seed=seed) * 0.1).codes.max() == 0
+    torch.testing.assert_close(quantizer.codebook[1:], before[1:], atol=0, rtol=1e-4)
+    assert not torch.equal(quantizer.codebook[0], before[0])
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_the_codebook_learns_after_the_look_up(metric: Any) -> None:
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(4, 8, metric=metric, decay=0.0)
+    before = copy.deepcopy(quantizer).eval()
+    latents = noise(4, 4, 8, 8)
+    out, expected = quantizer(latents), before(latents)
+    assert torch.equal(out.latents, expected.latents)
+    assert torch.equal(out.losses["commitment"], expected.losses["commitment"])
+    assert not torch.allclose(quantizer.codebook, before.codebook, atol=0.05)
+
+
+def test_cosine_codes_stay_on_the_unit_sphere() -> None:
+    quantizer = make("vq-cosine-straight_through-ema")
+    assert isinstance(quantizer, VectorQuantizer)
+    for seed in range(5):
+        quantizer(noise_for(quantizer, seed=seed))
+        torch.testing.assert_close(quantizer.codebook.norm(dim=1), torch.ones(quantizer.num_codes))
+
+
+# --- VQ: revival
+
+
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_revival_puts_dead_codes_on_latents_and_touches_no_others(update: Any) -> None:
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(2, 4, codebook_update=update, revival_threshold=0.1)
+    set_codebook(quantizer, torch.tensor([[0.0, 0.0], [50.0, 50.0], [1.0, 1.0], [-50.0, 50.0]]))
+    quantizer.cluster_size.copy_(torch.tensor([6.0, 0.3, 6.0, 0.61]))  # dead is below 0.1 * 24 / 4 = 0.6
+    plain = copy.deepcopy(quantizer)
+    plain.revival_threshold = 0.0
+    latents = noise(1, 2, 4, 6) * 0.3
+    quantizer(latents)
+    plain(latents)
+
+    assert torch.equal(quantizer.codebook[[0, 2, 3]], plain.codebook[[0, 2, 3]])
+    assert torch.equal(quantizer.cluster_size[[0, 2, 3]], plain.cluster_size[[0, 2, 3]])
+    assert (as_rows(latents) == quantizer.codebook[1]).all(dim=1).any()
+    assert quantizer.cluster_size[1] == 6.0  # the fair share
+    if update == "ema":
+        assert torch.equal(quantizer.embed_sum[[0, 2, 3]], plain.embed_sum[[0, 2, 3]])
+        assert torch.equal(quantizer.embed_sum[1], quantizer.codebook[1] * 6.0)
+
+
+def test_a_revived_code_outlives_the_next_update() -> None:
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(2, 2, revival_threshold=0.1)
+    set_codebook(quantizer, torch.tensor([[0.0, 0.0], [900.0, 900.0]]))
+    quantizer.cluster_size.copy_(torch.tensor([10.0, 0.01]))
+    quantizer(noise(1, 2, 4, 5))
+    revived = quantizer.codebook[1].clone()
+    quantizer(noise(1, 2, 4, 5, seed=2))
+    assert revived.abs().max() < 5
+    torch.testing.assert_close(quantizer.codebook[1], revived, atol=0.2, rtol=0)
+
+
+def test_revival_raises_the_use_of_a_collapsed_codebook() -> None:
+    def used(threshold: float) -> int:
+        torch.manual_seed(0)
+        quantizer = VectorQuantizer(2, 64, decay=0.9, revival_threshold=threshold)
+        set_codebook(quantizer, 20 + noise(64, 2, seed=3))
+        for seed in range(60):
+            quantizer(noise(4, 2, 8, 8, seed=seed))
+        return len(quantizer.eval()(noise(16, 2, 8, 8, seed=99)).codes.unique())
+
+    assert used(0.0) < 12
+    assert used(0.1) > 55
+
+
+# --- VQ: k-means start
+
+
+def clusters(num: int = 16, each: int = 40) -> Tensor:
+    """(num * each, 2) points in tight clusters far apart."""
+    centres = 10 * noise(num, 1, 2, seed=4)
+    return (centres + 0.05 * noise(num, each, 2, seed=5)).flatten(0, 1)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_a_k_means_start_lowers_the_quantization_error(metric: Any, update: Any) -> None:
+    def error(kmeans_start: bool) -> float:
+        torch.manual_seed(0)
+        quantizer = VectorQuantizer(2, 16, metric=metric, codebook_update=update, kmeans_start=kmeans_start)
+        return float(quantizer(as_grid(clusters())).losses["commitment"])
+
+    assert error(kmeans_start=True) < 0.5 * error(kmeans_start=False)
+
+
+def test_the_k_means_start_happens_once_and_in_training_only() -> None:
+    quantizer = VectorQuantizer(2, 8, kmeans_start=True, codebook_update="gradient")
+    before = quantizer.codebook.detach().clone()
+    quantizer.eval()(noise(1, 2, 4, 4))
+    assert not quantizer.started
+    assert torch.equal(quantizer.codebook, before)
+    quantizer.train()(noise(1, 2, 4, 4))
+    assert quantizer.started
+    started = quantizer.codebook.detach().clone()
+    assert not torch.equal(started, before)
+    quantizer(noise(1, 2, 4, 4, seed=2))
+    assert torch.equal(quantizer.codebook, started)
+
+
+def test_a_start_is_not_repeated_after_loading() -> None:
+    quantizer = VectorQuantizer(2, 8, kmeans_start=True)
+    quantizer(noise(1, 2, 4, 4))
+    other = VectorQuantizer(2, 8, kmeans_start=True)
+    other.load_state_dict(quantizer.state_dict())
+    assert other.started
+
+
+def test_k_means_statistics_fit_its_codebook() -> None:
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(2, 16, kmeans_start=True, decay=0.99)
+    quantizer(as_grid(clusters()))
+    torch.testing.assert_close(
+        quantizer.embed_sum / quantizer.cluster_size.unsqueeze(1), quantizer.codebook, rtol=1e-4, atol=1e-5
+    )
+    assert quantizer.cluster_size.sum().item() == pytest.approx(640, rel=0.01)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_clusters_without_latents_are_no_trouble(metric: Any) -> None:
+    quantizer = VectorQuantizer(2, 8, metric=metric, kmeans_start=True)
+    out = quantizer(as_grid(torch.tensor([[3.0, 4.0], [-3.0, 4.0]]).repeat(20, 1)))  # two places for eight centres
+    assert torch.isfinite(quantizer.codebook).all()
+    assert out.losses["commitment"] < 1e-6
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_fewer_latents_than_codes_are_no_trouble(metric: Any) -> None:
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(4, 64, metric=metric, kmeans_start=True)
+    quantizer(noise(1, 4, 2, 3))
+    assert torch.isfinite(quantizer.codebook).all()
+    assert len(quantizer.codebook.unique(dim=0)) == 64
+    one = VectorQuantizer(4, 8, metric=metric, kmeans_start=True)
+    assert one(noise(1, 4, 1, 1)).losses["commitment"] < 1e-6
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"commitment_weight": 0.0}, "an EMA codebook with commitment_weight 0 diverges.*0.25 is usual"),
+        ({"codebook_update": "gradient", "codebook_weight": 0.0}, "codebook_weight 0 never learns"),
+        ({"metric": "dot"}, "metric is 'dot', expected one of euclidean, cosine"),
+        ({"estimator": "gumbel"}, "estimator is 'gumbel', expected one of straight_through, rotation"),
+        ({"codebook_update": "sgd"}, "codebook_update is 'sgd', expected one of ema, gradient"),
+        ({"decay": 1.0}, r"decay is 1.0, expected \[0, 1\)"),
+        ({"decay": -0.1}, "decay is -0.1"),
+        ({"decay": math.nan}, "decay is nan"),
+        ({"commitment_weight": -1.0}, "must be finite and not negative"),
+        ({"commitment_weight": math.nan}, "must be finite and not negative"),
+        ({"codebook_weight": math.inf}, "must be finite and not negative"),
+        ({"revival_threshold": 1.0}, "revival_threshold is 1.0, expected"),
+        ({"num_codes": 0}, "num_codes 0 must be 1 or more"),
+        ({"dim": 0}, "dim 0"),
+    ],
+)
+def test_unsafe_choices_are_refused_with_the_reason(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        VectorQuantizer(**({"dim": 4, "num_codes": 8} | options))
+
+
+def test_a_cosine_codebook_needs_no_commitment() -> None:
+    assert VectorQuantizer(4, 8, metric="cosine", commitment_weight=0.0).loss_weights == {"commitment": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ([8, 2], r"FSQ levels are \[8, 2\], expected 3 or more"),
+        ([1], "expected 3 or more"),
+        ([], "needs at least one level count"),
+        ([5.5, 4], "expected whole numbers"),
+        ([64] * 6, r"make 68719476736 codes, at most 2\^31"),
+    ],
+)
+def test_fsq_refuses_levels_that_do_not_work(levels: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FSQ(levels)
+
+
+# --- FSQ
+
+
+@pytest.mark.parametrize("levels", [[8, 6, 4], [7, 5, 3], [27, 4], [3]])
+def test_fsq_codes_are_all_distinct_and_lie_on_the_published_grid(levels: list[int]) -> None:
+    quantizer = FSQ(levels)
+    assert quantizer.num_codes == math.prod(levels)
+    grid = as_rows(quantizer.lookup(torch.arange(quantizer.num_codes).view(1, 1, -1)))
+    assert len(grid.unique(dim=0)) == quantizer.num_codes
+    for axis, level in enumerate(levels):
+        places = (torch.arange(level) - level // 2) / (level // 2)  # even counts span [-1, 1 - 2/L]
+        assert torch.equal(grid[:, axis].unique(), places)
+
+
+def test_fsq_passes_the_gradient_of_its_bound() -> None:
+    quantizer = FSQ([5])
+    latents = torch.tensor([-3.0, -0.4, 0.0, 0.7, 2.0]).view(1, 1, 1, 5).requires_grad_()
+    quantizer(latents).latents.sum().backward()
+    assert latents.grad is not None
+    # codes are round(tanh(z) h) / 2 with h = 4 * 0.999 / 2
+    torch.testing.assert_close(latents.grad, (1 - latents.detach().tanh() ** 2) * 1.998 / 2)
+
+
+def test_fsq_reaches_its_outermost_codes_and_has_nothing_to_save() -> None:
+    quantizer = FSQ([8, 5])
+    out = quantizer(torch.tensor([[-30.0, 30.0], [-30.0, 30.0]]).view(1, 2, 1, 2))
+    assert out.codes.tolist() == [[[0, 39]]]
+    assert out.latents[0, :, 0].tolist() == [[-1.0, 0.75], [-1.0, 1.0]]
+    assert quantizer.state_dict() == {}
+    assert out.loss == 0
+
+
+# --- several ranks
+
+
+def train_on_rank(rank: int, folder: Path) -> None:
+    """Train three quantizers on half a batch each; runs in a process of its own and writes what became of them."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    try:
+        torch.save({name: train(name, rank, share=2) for name in DISTRIBUTED}, folder / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+DISTRIBUTED: dict[str, dict[str, Any]] = {
+    "ema": {"decay": 0.8},
+    "cosine-ema": {"decay": 0.8, "metric": "cosine"},
+    "kmeans-revival": {"decay": 0.2, "kmeans_start": True, "revival_threshold": 0.5},
+    "gradient-kmeans-revival": {
+        "decay": 0.2,
+        "codebook_update": "gradient",
+        "kmeans_start": True,
+        "revival_threshold": 0.5,
+    },
+}
+
+
+def train(name: str, rank: int, share: int) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(3, 12, **DISTRIBUTED[name])
+    torch.manual_seed(100 + rank)  # ranks draw different numbers, as they do in a real run
+    for seed in range(3):
+        batch = noise(4, 3, 4, 4, seed=seed) + 5 * seed  # on the move, so that codes die
+        quantizer(batch[rank * share : (rank + 1) * share])
+    return dict(quantizer.state_dict())
+
+
+def test_codebooks_are_the_same_on_all_ranks_and_as_from_the_joint_batch(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(train_on_rank, args=(tmp_path,), nprocs=2)
+    first, second = torch.load(tmp_path / "0.pt"), torch.load(tmp_path / "1.pt")
+    for name in DISTRIBUTED:
+        for key, value in first[name].items():
+            assert torch.equal(value, second[name][key]), (name, key)
+    for name in ("ema", "cosine-ema"):
+        for key, value in train(name, rank=0, share=4).items():
+            torch.testing.assert_close(first[name][key], value, msg=f"{name} {key}")
+    fair_share = torch.tensor(4 * 16 / 12)
+    for name in ("kmeans-revival", "gradient-kmeans-revival"):
+        assert (first[name]["cluster_size"] == fair_share).any()  # codes were revived in the last step
+        assert first[name]["codebook"].max() > 5  # and put on its latents
