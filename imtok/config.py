@@ -171,8 +171,12 @@ def preset(name: str) -> dict[str, Any]:
     names = preset_names()
     if name not in names:
         raise ConfigError(f"--preset {name}: unknown, expected one of {', '.join(names)}{_did_you_mean(name, names)}")
-    text = (resources.files("imtok") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    return dict(yaml.safe_load(text))
+    return {key: value for key, value in _preset_file(name).items() if key != "about"}
+
+
+def preset_about(name: str) -> str:
+    """One sentence on what a preset is for."""
+    return str(_preset_file(name)["about"])
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
@@ -226,9 +230,16 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return result
 
 
+def lift(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Let a file write `quantizer:`, `network:` and `size:` at its top level, as `--set` does."""
+    lifted = {key: value for key, value in values.items() if key in TokenizerConfig.model_fields}
+    rest = {key: value for key, value in values.items() if key not in lifted}
+    return merge(rest, {"tokenizer": lifted}) if lifted else rest
+
+
 def load_train_config(values: Mapping[str, Any], origin: str = "configuration") -> TrainConfig:
     """A checked TrainConfig; raises ConfigError with one line for the first thing that is wrong."""
-    values = _lift_tokenizer_keys(values)
+    values = lift(values)
     tokenizer = values.get("tokenizer")
     if isinstance(tokenizer, Mapping) and isinstance(tokenizer.get("quantizer"), Mapping):
         values = merge(values, {"tokenizer": {"quantizer": _with_kind(tokenizer["quantizer"])}})
@@ -238,6 +249,11 @@ def load_train_config(values: Mapping[str, Any], origin: str = "configuration") 
 def load_tokenizer_config(values: Mapping[str, Any], origin: str) -> TokenizerConfig:
     """A checked TokenizerConfig, `origin` naming its file in errors."""
     return _checked(TokenizerConfig, values, origin)
+
+
+def _preset_file(name: str) -> dict[str, Any]:
+    text = (resources.files("imtok") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
+    return dict(yaml.safe_load(text))
 
 
 def _checked(record: type[_R], values: Mapping[str, Any], origin: str) -> _R:
@@ -280,13 +296,6 @@ def _did_you_mean(name: str, names: Iterable[str]) -> str:
 def _full_key(name: str) -> list[str]:
     parts = name.split(".")
     return ["tokenizer", *parts] if parts[0] in TokenizerConfig.model_fields else parts
-
-
-def _lift_tokenizer_keys(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Let a file write `quantizer:` at its top level as `--set` does."""
-    lifted = {key: value for key, value in values.items() if key in TokenizerConfig.model_fields}
-    rest = {key: value for key, value in values.items() if key not in lifted}
-    return merge(rest, {"tokenizer": lifted}) if lifted else rest
 
 
 def _with_kind(quantizer: Mapping[str, Any]) -> dict[str, Any]:

@@ -75,6 +75,16 @@ class CodebookUsage:
         order = np.argsort(-self.counts, kind="stable")[:count]
         return [(int(code), int(self.counts[code])) for code in order if self.counts[code] > 0]
 
+    def by_frequency(self) -> list[tuple[str, int]]:
+        """How many codes occur never, once, 2 to 9 times, 10 to 99 times and so on, up to the most frequent."""
+        buckets = [("never", self.dead), ("once", int(np.count_nonzero(self.counts == 1)))]
+        low, high, most = 2, 10, int(self.counts.max(initial=0))
+        while low <= most:
+            number = int(np.count_nonzero((self.counts >= low) & (self.counts < high)))
+            buckets.append((f"{low:,} to {high - 1:,}", number))
+            low, high = high, high * 10
+        return buckets
+
     def as_dict(self) -> dict[str, Any]:
         """The figures by their public names, as `imtok stats --json` prints them."""
         return {

@@ -71,10 +71,9 @@ class ImageCollection:
             held_out[min(range(len(self)), key=lambda i: _hash(self._images[i].key))] = True
         if all(held_out):
             held_out[max(range(len(self)), key=lambda i: _hash(self._images[i].key))] = False
-        parts = [
-            [image for image, out in zip(self._images, held_out, strict=True) if out is side] for side in (False, True)
-        ]
-        return ImageCollection(parts[0]), ImageCollection(parts[1])
+        pairs = list(zip(self._images, held_out, strict=True))
+        training = ImageCollection([image for image, out in pairs if not out])
+        return training, ImageCollection([image for image, out in pairs if out])
 
     def spread(self, count: int) -> ImageCollection:
         """At most `count` of the images, evenly spaced over the list."""

@@ -24,22 +24,8 @@ from imtok.errors import ImageError
 Fit = Literal["crop", "pad"]
 
 SUFFIXES = frozenset(
-    [
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".png",
-        ".webp",
-        ".gif",
-        ".bmp",
-        ".tif",
-        ".tiff",
-        ".ppm",
-        ".pgm",
-        ".avif",
-        ".jp2",
-    ]
+    f".{name}"
+    for name in "jpg jpeg jpe jfif png webp gif bmp tif tiff ppm pgm avif jp2".split(" ")  # noqa: SIM905
 )
 # Formats are listed because Pillow would otherwise try all it knows, PostScript through an outside program among them.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")

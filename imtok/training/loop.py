@@ -247,7 +247,7 @@ class _Job:
     def _plot(self, figures: dict[str, float]) -> None:
         if self.board:
             for name, value in figures.items():
-                self.board.add_scalar(name, value, self.state.seen)  # type: ignore[no-untyped-call]
+                self.board.add_scalar(name, value, self.state.seen)
 
     def _notice(self, text: str) -> None:
         self.tell(TrainProgress(self.state.seen, self.config.images, notice=text))
@@ -332,5 +332,5 @@ def _tensorboard(run: Path, seen: int) -> SummaryWriter | None:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         return None
-    writer: SummaryWriter = SummaryWriter(str(run / "tensorboard"), purge_step=seen or None)  # type: ignore[no-untyped-call]
+    writer: SummaryWriter = SummaryWriter(str(run / "tensorboard"), purge_step=seen or None)
     return writer

@@ -100,7 +100,7 @@ class RunFolder:
 
     def restore_newest(self, state: TrainState) -> tuple[dict[str, Any] | None, list[str]]:
         """Restore the newest sound checkpoint: its extra facts, None without one, and words on damaged ones."""
-        notices = []
+        notices: list[str] = []
         for path in self._checkpoint_paths():
             try:
                 return state.restore(path.read_bytes()), notices

@@ -81,7 +81,7 @@ class TrainState:
         weights = {"l1": self.config.loss.l1, "l2": self.config.loss.l2}
         reconstruction = sum((weights[name] * value for name, value in losses.items()), images.new_zeros(()))
         loss = reconstruction + quantized.loss
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         norm = nn.utils.clip_grad_norm_(self.tokenizer.parameters(), self.config.optimizer.clip_norm)
         if not torch.isfinite(norm + loss.detach()):
             raise TrainingError(self._advice("the loss or its gradient is not finite"))

@@ -1,0 +1,62 @@
+"""The command line: one file a command; each parses, calls one library function, and renders what it returns.
+
+No torch here at module level, so that `imtok --help` stays quick.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from imtok.cli.console import reports_errors
+from imtok.cli.decode import decode
+from imtok.cli.demo import demo
+from imtok.cli.encode import encode
+from imtok.cli.evaluate import evaluate
+from imtok.cli.info import info
+from imtok.cli.stats import stats
+from imtok.cli.train import train
+from imtok.cli.verify import verify
+from imtok.version import __version__
+
+app = typer.Typer(
+    help="Turn images into discrete tokens and back, and see whether the codebook is alive.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Begin with: imtok demo",
+)
+
+for _name, _command in {
+    "demo": demo,
+    "train": train,
+    "encode": encode,
+    "decode": decode,
+    "stats": stats,
+    "eval": evaluate,
+    "info": info,
+    "verify": verify,
+}.items():
+    app.command(_name)(reports_errors(_command))
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"imtok {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[  # noqa: ARG001  (its callback does the work)
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Entry point of the `imtok` command."""
+    app(prog_name="imtok")

@@ -1,0 +1,114 @@
+"""`imtok encode`."""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from imtok.cli.console import out, progress_bar, say, stop_on_signals, warn
+
+if TYPE_CHECKING:
+    from imtok.encoding import EncodeReport
+
+
+class Fit(StrEnum):
+    """How a picture becomes a square."""
+
+    CROP = "crop"
+    PAD = "pad"
+
+
+class Precision(StrEnum):
+    """In what the encoder computes."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+
+
+class OnDuplicate(StrEnum):
+    """What becomes of a key that occurs twice in a tar."""
+
+    FAIL = "fail"
+    SUFFIX = "suffix"
+
+
+def encode(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Folders of images, .tar files, or train-{000..099}.tar.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="TOKENS", help="Folder for the tokens.")],
+    tokenizer: Annotated[
+        Path, typer.Option("-t", "--tokenizer", help="Tokenizer folder, or a finished run of `imtok train`.")
+    ],
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the square to encode; the tokenizer's training size by default.")
+    ] = None,
+    fit: Annotated[
+        Fit,
+        typer.Option(help="crop: the central square. pad: the whole picture, its edges repeated; decode undoes it."),
+    ] = Fit.CROP,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU where there is one.")] = "auto",
+    precision: Annotated[
+        Precision | None, typer.Option(help="bf16 is faster and may change some tokens. [default: fp32]")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch. [default: 16, on a GPU 64]")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read and, on a CPU, encode. [default: one a core]")
+    ] = None,
+    unit_size: Annotated[
+        int, typer.Option(min=1, help="Images of a folder in one shard; a tar is always one shard.")
+    ] = 2048,
+    max_skip: Annotated[
+        int | None, typer.Option(min=0, help="End with exit code 3 when more images than this were skipped.")
+    ] = None,
+    salvage: Annotated[bool, typer.Option("--salvage", help="Take what can be read of a damaged tar.")] = False,
+    on_duplicate: Annotated[
+        OnDuplicate, typer.Option(help="A key twice in a tar: fail that tar, or add a suffix to the second.")
+    ] = OnDuplicate.FAIL,
+    shard: Annotated[
+        str, typer.Option(metavar="I/N", help="Do only every N-th unit, from I = 0: for job arrays.")
+    ] = "0/1",
+) -> None:
+    """Turn images into tokens.
+
+    The same command again goes on where a stopped one was; killed at any moment, the result is bit for bit the same.
+    """
+    import imtok.encoding
+
+    with progress_bar("encoding") as bar, stop_on_signals() as should_stop:
+        report = imtok.encoding.encode(
+            sources,
+            output,
+            tokenizer,
+            size=size,
+            fit=fit.value,
+            device=device,
+            precision=precision.value if precision else None,
+            batch_size=batch_size,
+            workers=workers,
+            unit_size=unit_size,
+            max_skip=max_skip,
+            salvage=salvage,
+            on_duplicate=on_duplicate.value,
+            shard=_shard(shard),
+            rank=int(os.environ.get("RANK", "0")),
+            world_size=int(os.environ.get("WORLD_SIZE", "1")),
+            progress=lambda p: bar(p.done, p.total),
+            should_stop=should_stop,
+        )
+    _print_report(report, output)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise typer.BadParameter(f"{text}: expected I/N with 0 <= I < N, for instance 0/8", param_hint="--shard")
+    return int(index), int(count)
+
+
+def _print_report(report: EncodeReport, output: Path) -> None:
+    pass

@@ -1,0 +1,61 @@
+"""`imtok eval`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from imtok.cli.console import out, progress_bar, say, warn
+from imtok.cli.encode import Precision
+
+
+def evaluate(
+    tokenizer: Annotated[Path, typer.Argument(metavar="TOKENIZER", help="Tokenizer folder, or a finished run.")],
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE...", help="Folders of images, or .tar files.")],
+    size: Annotated[
+        int | None, typer.Option(min=1, help="Side of the square compared; the tokenizer's training size by default.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images, evenly spaced.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU where there is one.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="In what the networks compute.")] = Precision.FP32,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+) -> None:
+    """Measure what a tokenizer keeps of images: PSNR, SSIM, usage, bits per image, by a stated protocol."""
+    import imtok.evaluation
+
+    with progress_bar("measuring") as bar:
+        quality = imtok.evaluation.evaluate(
+            tokenizer,
+            sources,
+            size=size,
+            device=device,
+            precision=precision.value,
+            limit=limit,
+            progress=bar,
+        )
+    if as_json:
+        typer.echo(json.dumps(quality.as_dict()))
+        return
+    from rich.table import Table
+
+    usage = quality.usage
+    table = Table(show_header=False, box=None)
+    table.add_column(style="dim")
+    table.add_column()
+    rows = {
+        "images": f"{quality.images:,}",
+        "PSNR": f"{quality.psnr:.2f} dB",
+        "SSIM": f"{quality.ssim:.4f}",
+        "bits per image": f"{quality.bits_per_image:,.0f} ({quality.bits_per_image / quality.size**2:.3f} a pixel)",
+        "codes used": f"{usage.used:,} of {usage.codebook_size:,} ({usage.usage:.1%})",
+        "perplexity": f"{usage.perplexity:,.1f}",
+    }
+    for name, value in rows.items():
+        table.add_row(name, value)
+    out().print(table)
+    say(f"protocol: {quality.protocol}")
+    if quality.skipped:
+        warn(f"{quality.skipped} images could not be read and are left out")

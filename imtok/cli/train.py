@@ -1,0 +1,226 @@
+"""`imtok train`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from imtok.cli.console import err, out, say, stop_on_signals, warn
+from imtok.errors import ConfigError
+
+if TYPE_CHECKING:
+    from imtok.config import TrainConfig
+    from imtok.training import TrainProgress, TrainReport
+
+
+def _print_presets(wanted: bool) -> None:
+    if wanted:
+        from imtok.config import preset_about, preset_names
+
+        for name in preset_names():
+            out().print(f"{name:18} {preset_about(name)}", markup=False, soft_wrap=True)
+        raise typer.Exit
+
+
+def train(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Folders of images, .tar files, or train-{000..099}.tar.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="Folder for the run.")],
+    preset: Annotated[str | None, typer.Option(help="A ready configuration; --list-presets names them.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file, laid over the preset.", exists=True, dir_okay=False)
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One setting, laid over all else: quantizer.levels=[8,5,5,5]"),
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="Length of the run in training images; short for --set images=N.")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; a GPU is taken where there is one.")] = None,
+    val: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SOURCE", help="Images for validation; without it a part of SOURCE is held out."),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Insist that there is a checkpoint to go on from.")] = False,
+    list_presets: Annotated[  # noqa: ARG001  (its callback does the work)
+        bool, typer.Option("--list-presets", callback=_print_presets, is_eager=True, help="Name the presets and exit.")
+    ] = False,
+) -> None:
+    """Train a tokenizer on images.
+
+    With no configuration it looks at the images, chooses one, and says so. The same command again goes on where a
+    stopped run was, to the same result bit for bit on a CPU.
+    """
+    _refuse_launcher()
+    with err().status("looking at the images"):
+        import imtok.training
+
+        extra = [f"images={images}"] if images is not None else []
+        extra += [f"device={device}"] if device is not None else []
+        chosen = _configuration(sources, output, preset, config, [*(settings or []), *extra])
+    with stop_on_signals() as should_stop, _Display(chosen) as display:
+        report = imtok.training.train(
+            sources,
+            output,
+            chosen,
+            val=val or (),
+            resume=resume,
+            progress=display.update,
+            should_stop=should_stop,
+        )
+    _print_report(report)
+
+
+def _configuration(
+    sources: list[str], output: Path, preset: str | None, config: Path | None, settings: list[str]
+) -> TrainConfig:
+    from imtok import config as configs
+
+    saved = output / "config.yaml"
+    if saved.is_file() and not (preset or config or settings):
+        return configs.load_train_config(configs.read_config_file(saved), str(saved))
+    values: dict[str, Any] = {}
+    if preset:
+        values = configs.preset(preset)
+    elif not config:
+        values = _automatic(sources)
+    if config:
+        values = configs.merge(values, configs.lift(configs.read_config_file(config)))
+    values = configs.merge(values, configs.parse_settings(settings))
+    chosen = configs.load_train_config(values, str(config) if config and not settings else "configuration")
+    _try_out(chosen)
+    return chosen
+
+
+def _automatic(sources: list[str]) -> dict[str, Any]:
+    import torch
+
+    from imtok.data.collection import ImageCollection
+    from imtok.training import choose
+
+    choice = choose(ImageCollection.open(sources), gpu=torch.cuda.is_available())
+    say(choice.reason)
+    return choice.values
+
+
+def _try_out(config: TrainConfig) -> None:
+    """Let the quantizer refuse what it must before images are read."""
+    from imtok.tokenizer import build_quantizer
+
+    try:
+        build_quantizer(config.tokenizer.quantizer)
+    except ValueError as error:
+        raise ConfigError(f"quantizer: {error}") from error
+
+
+def _refuse_launcher() -> None:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConfigError(
+            "training over several processes is not supported yet; start imtok train once, without torchrun"
+        )
+
+
+def _print_report(report: TrainReport) -> None:
+    figures = report.validation
+    quality = (
+        f"validation PSNR {figures['val/psnr']:.2f} dB, SSIM {figures['val/ssim']:.3f}, "
+        f"{figures['val/usage']:.1%} of the codes used"
+        if figures
+        else "nothing was held out, so nothing was measured"
+    )
+    if report.already_done:
+        say(f"{report.run}: this run is finished")
+    else:
+        say(f"trained on {report.images - report.resumed_from} images in {report.seconds:.0f} s")
+    out().print(quality, soft_wrap=True)
+    out().print(f"tokenizer in {report.tokenizer}", markup=False, soft_wrap=True)
+
+
+class _Display:
+    """On a terminal a bar and a line of figures below it; elsewhere a line now and then."""
+
+    def __init__(self, config: TrainConfig) -> None:
+        from rich.live import Live
+
+        self.config = config
+        self.console = err()
+        self.live = Live(console=self.console, refresh_per_second=4, transient=True)
+        self.news: dict[str, str] = {}
+        self.last: TrainProgress | None = None
+
+    def __enter__(self) -> _Display:
+        self._print_choice()
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.console.is_terminal:
+            self.live.stop()
+
+    def update(self, progress: TrainProgress) -> None:
+        """Take in one piece of news."""
+        if progress.metrics is not None and progress.usage is not None:
+            usage = progress.usage
+            self.news |= {
+                "loss": f"{progress.metrics['loss']:.4f}",
+                "codes in use": f"{usage.used} of {usage.codebook_size} ({usage.usage:.1%})",
+                "perplexity": f"{usage.perplexity:.0f}",
+                "speed": f"{progress.images_per_second:.0f} images/s, {progress.data_wait:.1%} waiting for data",
+            }
+        if progress.validation is not None:
+            quality = progress.validation
+            line = (
+                f"PSNR {quality.psnr:.2f} dB, SSIM {quality.ssim:.3f}, "
+                f"{quality.usage.used} of {quality.usage.codebook_size} codes, {quality.images} images"
+            )
+            self.news["validation"] = f"{line} (after {progress.seen})"
+            if not self.console.is_terminal:
+                loss = f"loss {self.news['loss']}, {self.news['speed']}, " if "loss" in self.news else ""
+                say(f"{progress.seen} of {progress.images}: {loss}validation {line}")
+        if progress.notice:
+            warn(progress.notice) if not self.console.is_terminal else self.live.console.print(
+                f"[yellow]note:[/] {progress.notice}", soft_wrap=True
+            )
+        self.last = progress
+        if self.console.is_terminal:
+            self.live.update(self._render(progress))
+
+    def _render(self, progress: TrainProgress) -> Any:
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        share = progress.seen / progress.images
+        head = Table.grid(padding=(0, 1))
+        head.add_row(
+            "training",
+            ProgressBar(total=1.0, completed=share, width=40),
+            f"{share:.0%}",
+            f"{progress.seen}/{progress.images} images",
+        )
+        body = Table.grid(padding=(0, 2))
+        for name, value in self.news.items():
+            body.add_row(f"[dim]{name}[/]", value)
+        return Group(head, body)
+
+    def _print_choice(self) -> None:
+        tokenizer = self.config.tokenizer
+        side = tokenizer.size // tokenizer.network.downsample
+        quantizer = tokenizer.quantizer
+        if quantizer.kind == "fsq":
+            what = f"FSQ {'x'.join(map(str, quantizer.levels))}"
+        else:
+            what = (
+                f"VQ of {quantizer.num_codes} codes, {quantizer.metric}, {quantizer.estimator}, "
+                f"{quantizer.codebook_update} codebook"
+            )
+        say(
+            f"{tokenizer.size} px to {side}x{side} tokens, {what}; {self.config.images} training images in batches "
+            f"of {self.config.batch_size}, crops of {self.config.data.crop} px"
+        )

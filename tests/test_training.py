@@ -1,0 +1,303 @@
+"""Training: what a run folder holds, that it resumes bit for bit, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import imtok
+from imtok.analysis import CodebookUsage
+from imtok.config import TrainConfig, load_train_config, merge, parse_settings
+from imtok.data.collection import ImageCollection
+from imtok.data.stream import TrainingStream
+from imtok.errors import ConfigError, Interrupted, SourceError, TrainingError
+from imtok.training import TrainProgress, TrainReport, choose, train
+from imtok.training.loop import collapse_hint
+from imtok.training.schedule import average_decay, learning_rate
+from imtok.training.state import TrainState
+
+TINY = (
+    "size=16 data.crop=16 network.fold=2 network.channels=[8,16] network.blocks=1 quantizer.levels=[5,5,3] "
+    "images=96 batch_size=8 validate_every=40 checkpoint_every=24 data.val_fraction=0.2 threads=1 precision=fp32"
+).split()
+VQ = [
+    "quantizer.kind=vq",
+    "quantizer.dim=4",
+    "quantizer.num_codes=16",
+    "quantizer.estimator=rotation",
+    "quantizer.revival_threshold=0.5",
+]
+
+
+def tiny(*settings: str) -> TrainConfig:
+    values = parse_settings(TINY if "quantizer.kind=vq" not in settings else [s for s in TINY if "levels" not in s])
+    return load_train_config(merge(values, parse_settings(settings)))
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """Thirty pictures of 20 x 24 smooth random pixels."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(30):
+        coarse = Image.fromarray(random.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+        coarse.resize((24, 20), Image.Resampling.BICUBIC).save(folder / f"{number:02}.png")
+    return folder
+
+
+def run_until(stops: list[int], pictures: Path, run: Path, config: TrainConfig) -> TrainReport:
+    """Train, stopping once each of the numbers of images is reached and starting again, then to the end."""
+    seen = 0
+
+    def note(progress: TrainProgress) -> None:
+        nonlocal seen
+        seen = progress.seen
+
+    for stop in stops:
+        with pytest.raises(Interrupted):
+            train([pictures], run, config, progress=note, should_stop=lambda stop=stop: seen >= stop)
+    return train([pictures], run, config, progress=note)
+
+
+@pytest.mark.parametrize("settings", [[], VQ, [*VQ, "quantizer.codebook_update=gradient"], ["precision=bf16"]])
+def test_a_stopped_and_resumed_run_equals_an_unbroken_one_bit_for_bit(
+    settings: list[str], pictures: Path, tmp_path: Path
+) -> None:
+    config = tiny(*settings)
+    run_until([], pictures, tmp_path / "unbroken", config)
+    run_until([13, 40, 80], pictures, tmp_path / "broken", config)
+    for name in ("metrics.jsonl", "config.yaml", "tokenizer/model.safetensors", "tokenizer/config.json"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
+
+
+def test_a_run_killed_between_checkpoints_repeats_what_was_lost(pictures: Path, tmp_path: Path) -> None:
+    config = tiny()
+    run_until([], pictures, tmp_path / "unbroken", config)
+
+    def die(progress: TrainProgress) -> None:
+        if progress.seen == 64:  # the last checkpoint was at 48
+            raise RuntimeError("killed")
+
+    with pytest.raises(RuntimeError, match="killed"):
+        train([pictures], tmp_path / "killed", config, progress=die)
+    report = train([pictures], tmp_path / "killed", config, resume=True)
+    assert report.resumed_from == 48
+    for name in ("metrics.jsonl", "tokenizer/model.safetensors"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_word(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run_until([], pictures, tmp_path / "unbroken", tiny())
+    stopped: list[int] = []
+    with pytest.raises(Interrupted):
+        train([pictures], run, tiny(), progress=lambda p: stopped.append(p.seen), should_stop=lambda: 64 in stopped)
+    newest = max((run / "checkpoints").iterdir())
+    newest.write_bytes(newest.read_bytes()[:1000])
+    notices: list[str] = []
+    report = train([pictures], run, tiny(), progress=lambda p: notices.append(p.notice or ""))
+    assert report.resumed_from == 48
+    assert any("damaged, passed over" in notice for notice in notices)
+    assert (run / "metrics.jsonl").read_bytes() == (tmp_path / "unbroken" / "metrics.jsonl").read_bytes()
+
+
+def test_a_run_folder_holds_what_a_user_looks_for(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    report = train([pictures], run, tiny())
+    tokenizer = imtok.load(run)
+    assert imtok.load(report.tokenizer).fingerprint == tokenizer.fingerprint
+    assert load_train_config(yaml.safe_load((run / "config.yaml").read_text())) == tiny("device=cpu")
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["images"] == 96
+    assert {"val/psnr", "val/ssim", "val/usage"} <= rows[-1].keys()
+    assert {"loss", "learning_rate", "codebook/usage", "codebook/perplexity"} <= rows[-2].keys()
+    assert report.validation["val/psnr"] == rows[-1]["val/psnr"]
+    with Image.open(run / "previews" / f"{96:012}.png") as preview:
+        assert preview.height > 2 * 16  # originals above reconstructions
+    assert len(list((run / "checkpoints").iterdir())) <= 2
+    assert not list(run.rglob(".tmp-*"))
+
+
+def test_training_lowers_the_loss_and_validation_sees_it(pictures: Path, tmp_path: Path) -> None:
+    train([pictures], tmp_path / "run", tiny("images=2400", "optimizer.learning_rate=0.005"))
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    quality = [row["val/psnr"] for row in rows if "val/psnr" in row]
+    assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
+    assert quality[-1] > quality[0] + 1
+
+
+def test_a_finished_run_is_left_as_it_is(pictures: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    first = train([pictures], run, tiny())
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    again = train([pictures], run, tiny())
+    assert again.already_done
+    assert again.validation == {"images": 96, **first.validation}
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_another_configuration_is_refused_and_both_sides_named(pictures: Path, tmp_path: Path) -> None:
+    run_until([], pictures, tmp_path / "run", tiny())
+    with pytest.raises(ConfigError, match=r"seed = 0, the command asks for 7"):
+        train([pictures], tmp_path / "run", tiny("seed=7"))
+
+
+def test_other_images_are_refused(pictures: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+    with pytest.raises(Interrupted):
+        train(
+            [pictures],
+            tmp_path / "run",
+            tiny(),
+            progress=lambda p: seen.append(p.seen),
+            should_stop=lambda: len(seen) > 3,
+        )
+    Image.new("RGB", (24, 20)).save(pictures / "new.png")
+    with pytest.raises(TrainingError, match="not those the run began with"):
+        train([pictures], tmp_path / "run", tiny())
+
+
+def test_resume_without_a_checkpoint_is_refused(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="no checkpoint"):
+        train([pictures], tmp_path / "run", tiny(), resume=True)
+
+
+def test_a_foreign_folder_is_no_run(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="is no run of imtok"):
+        train([pictures], pictures, tiny())
+
+
+def test_two_processes_cannot_train_one_run(pictures: Path, tmp_path: Path) -> None:
+    def again(progress: TrainProgress) -> None:
+        with pytest.raises(TrainingError, match="another process is training"):
+            train([pictures], tmp_path / "run", tiny())
+        raise RuntimeError("seen enough")
+
+    with pytest.raises(RuntimeError, match="seen enough"):
+        train([pictures], tmp_path / "run", tiny(), progress=again)
+
+
+def test_an_exploding_run_stops_with_advice_and_keeps_its_checkpoints(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"lower optimizer.learning_rate"):
+        train([pictures], tmp_path / "run", tiny("optimizer.learning_rate=1e30", "images=4000", "validate_every=4000"))
+
+
+def test_unreadable_training_images_are_passed_over_and_named(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "07.png").write_bytes(b"not a picture")
+    notices: list[str] = []
+    train([pictures], tmp_path / "run", tiny(), progress=lambda p: notices.append(p.notice or ""))
+    assert any("07.png" in notice for notice in notices)
+
+
+def test_only_unreadable_images_end_in_one_clear_line(tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.jpg").write_bytes(b"no")
+    with pytest.raises(SourceError, match="none of"):
+        choose(ImageCollection.open([folder]), gpu=False)
+    with pytest.raises(TrainingError, match="none of"):
+        train([folder], tmp_path / "run", tiny("data.val_fraction=0"))
+
+
+def test_training_leaves_the_callers_random_state_and_threads_alone(pictures: Path, tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train([pictures], tmp_path / "run", tiny())
+    torch.testing.assert_close(torch.rand(3), expected, rtol=0, atol=0)
+    assert torch.get_num_threads() == threads
+
+
+def stream(images: ImageCollection, **changes: Any) -> TrainingStream:
+    settings: dict[str, Any] = {
+        "size": 16, "crop": 8, "flip": True, "seed": 3, "batch_size": 4, "cache_bytes": 10**9, "workers": 2,
+    }  # fmt: skip
+    return TrainingStream(images, **(settings | changes))
+
+
+def test_the_stream_is_a_function_of_seed_and_position_alone(pictures: Path) -> None:
+    images = ImageCollection.open([pictures])
+    whole = torch.cat(list(stream(images).batches(0, 80)))
+    later = torch.cat(list(stream(images, cache_bytes=0, workers=1).batches(32, 80)))
+    torch.testing.assert_close(whole[32:], later, rtol=0, atol=0)
+    assert not torch.equal(whole, torch.cat(list(stream(images, seed=4).batches(0, 80))))
+
+
+def test_every_epoch_shows_each_image_once_in_an_order_of_its_own(pictures: Path) -> None:
+    images = ImageCollection.open([pictures])
+    crops = torch.cat(list(stream(images, crop=16, flip=False, batch_size=1, size=16).batches(0, 60)))
+    means = crops.float().mean(dim=(1, 2, 3))  # one number a picture, nearly independent of where the crop was
+    order = [images.keys[int(i)] for i in stream(images)._order(0)]
+    assert sorted(order) == images.keys
+    assert order != [images.keys[int(i)] for i in stream(images)._order(1)]
+    assert len(means) == 60
+
+
+def test_the_split_is_decided_by_key_so_that_a_grown_set_keeps_it(pictures: Path) -> None:
+    before = set(ImageCollection.open([pictures]).split(0.2)[1].keys)
+    Image.new("RGB", (24, 20)).save(pictures / "zz.png")
+    training, validation = ImageCollection.open([pictures]).split(0.2)
+    assert before <= set(validation.keys)
+    assert set(training.keys).isdisjoint(validation.keys)
+    assert len(training) + len(validation) == 31
+    assert ImageCollection.open([pictures]).split(0.0)[1].keys == []
+
+
+def test_the_learning_rate_rises_then_falls_as_a_cosine() -> None:
+    rates = [learning_rate(seen, 1000, 1.0, 0.1) for seen in (0, 50, 100, 550, 1000, 2000)]
+    assert rates == pytest.approx([0.0, 0.5, 1.0, 0.5, 0.0, 0.0])
+    assert learning_rate(0, 1000, 1.0, 0.0) == 1.0
+
+
+def test_the_weight_average_forgets_its_start_soon() -> None:
+    assert average_decay(0, 0.999) == pytest.approx(0.1)
+    assert average_decay(10**6, 0.999) == 0.999
+
+
+def test_the_average_without_decay_is_the_live_tokenizer() -> None:
+    state = TrainState(tiny("ema_decay=0"), torch.device("cpu"))
+    state.step(torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
+    for name, value in state.tokenizer.state_dict().items():
+        torch.testing.assert_close(state.average.state_dict()[name], value, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("side", "gpu", "size", "downsample"),
+    [(20, False, 32, 4), (64, False, 64, 4), (300, False, 256, 8), (300, True, 256, 8)],
+)
+def test_the_automatic_choice_follows_the_images(
+    side: int, gpu: bool, size: int, downsample: int, tmp_path: Path
+) -> None:
+    for number in range(3):
+        Image.new("RGB", (side, side + number)).save(tmp_path / f"{number}.png")
+    choice = choose(ImageCollection.open([tmp_path]), gpu=gpu)
+    config = load_train_config(choice.values)
+    assert config.tokenizer.size == size
+    assert config.tokenizer.network.downsample == downsample
+    assert f"size {size}" in choice.reason
+
+
+def usage(counts: list[int]) -> CodebookUsage:
+    return CodebookUsage(np.array(counts, dtype=np.int64), 0)
+
+
+def test_the_collapse_hint_names_what_to_change_and_is_silent_on_health() -> None:
+    dead = usage([1000] + [0] * 99)
+    hint = collapse_hint(dead, tiny(*VQ, "quantizer.estimator=straight_through"))
+    assert hint is not None
+    assert "1 of 100 codes" in hint
+    assert "estimator=rotation" in hint
+    assert collapse_hint(dead, tiny()) is not None
+    assert collapse_hint(usage([10] * 100), tiny()) is None
+    assert collapse_hint(usage([1] * 20 + [0] * 980), tiny()) is None  # all that so few tokens can use
