@@ -52,7 +52,8 @@ class FSQ(Quantizer):
     def lookup(self, codes: Tensor) -> Tensor:
         """Codes (B, H, W) -> latents (B, D, H, W) in [-1, 1]; levels that are even span [-1, 1 - 2/L]."""
         self._check_codes(codes)
-        digits = codes_to_digits(codes, self._levels).movedim(-1, 1)
+        # Contiguous as `forward` gives them, since a convolution's last bits depend on the memory layout.
+        digits = codes_to_digits(codes, self._levels).movedim(-1, 1).contiguous()
         half_widths = self.half_widths.view(1, -1, 1, 1)
         return (digits - half_widths).to(torch.float32) / half_widths
 
