@@ -5,13 +5,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from imtok.errors import TokensError
+from imtok.tokens import TokenDataset, open_tokens
 
 Counts = npt.NDArray[np.int64]
 
@@ -100,14 +104,37 @@ class CodebookUsage:
         }
 
 
-def count_codes(batches: Iterable[npt.NDArray[np.integer[Any]]], codebook_size: int) -> Counts:
+def analyze(
+    folder: str | Path, *, partial: bool = False, progress: Callable[[int, int], None] | None = None
+) -> CodebookUsage:
+    """Codebook use of a token folder, shard by shard; `progress` takes (shards done, shards in all).
+
+    Raises TokensError where the folder cannot be read, or has units missing and `partial` is False.
+    """
+    return codebook_usage(open_tokens(folder, partial=partial), progress)
+
+
+def codebook_usage(tokens: TokenDataset, progress: Callable[[int, int], None] | None = None) -> CodebookUsage:
+    """Codebook use of an open data set; every code of every codebook counts, skipped images do not."""
+
+    def arrays() -> Iterable[npt.NDArray[np.integer[Any]]]:
+        for done, shard in enumerate(tokens.shards(), 1):
+            yield shard.codes
+            if progress:
+                progress(done, len(tokens.units))
+
+    try:
+        counts = count_codes(arrays(), tokens.codebook_size)
+    except ValueError as error:
+        raise TokensError(f"{tokens.folder}: {error}; `imtok verify` names the shard") from error
+    return CodebookUsage(counts, len(tokens))
+
+
+def count_codes(arrays: Iterable[npt.NDArray[np.integer[Any]]], codebook_size: int) -> Counts:
     """Occurrences of each code over arrays of any shape: (K,) int64; raises ValueError on codes outside [0, K)."""
     counts = np.zeros(codebook_size, dtype=np.int64)
-    for codes in batches:
-        flat = codes.reshape(-1)
-        if flat.size == 0:
-            continue
-        found = np.bincount(flat, minlength=codebook_size)
+    for codes in arrays:
+        found = np.bincount(codes.reshape(-1), minlength=codebook_size)
         if len(found) > codebook_size:
             raise ValueError(f"code {len(found) - 1} is outside [0, {codebook_size})")
         counts += found

@@ -5,6 +5,7 @@ No torch here at module level, so that `imtok --help` stays quick.
 
 from __future__ import annotations
 
+import inspect
 from typing import Annotated
 
 import typer
@@ -29,6 +30,13 @@ app = typer.Typer(
     epilog="Begin with: imtok demo",
 )
 
+
+def _reflowed(text: str) -> str:
+    """A docstring with each paragraph on one line, for a help page to wrap at its own width."""
+    paragraphs = inspect.cleandoc(text).split("\n\n")
+    return "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
+
+
 for _name, _command in {
     "demo": demo,
     "train": train,
@@ -39,7 +47,7 @@ for _name, _command in {
     "info": info,
     "verify": verify,
 }.items():
-    app.command(_name)(reports_errors(_command))
+    app.command(_name, help=_reflowed(_command.__doc__ or ""))(reports_errors(_command))
 
 
 def _print_version(wanted: bool) -> None:
@@ -50,7 +58,7 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _root(
-    version: Annotated[  # noqa: ARG001  (its callback does the work)
+    version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:

@@ -6,6 +6,7 @@ import functools
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+_SECONDS_BETWEEN_LINES = 30.0
 
 
 def out() -> Console:
@@ -106,29 +109,42 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
 
 @contextmanager
-def progress_bar(description: str, unit: str = "images") -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, silence elsewhere; the function takes (done, total)."""
+def progress_bar(description: str, unit: str = "images") -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on a terminal, elsewhere a line twice a minute; the function takes (done, total or None)."""
+    if not err().is_terminal:
+        yield _sparse_lines(description, unit)
+        return
     with _progress(unit) as progress:
         task = progress.add_task(description, total=None)
 
-        def update(done: int, total: int) -> None:
+        def update(done: int, total: int | None) -> None:
             progress.update(task, completed=done, total=total)
 
         yield update
 
 
+def _sparse_lines(description: str, unit: str) -> Callable[[int, int | None], None]:
+    said = time.monotonic()
+
+    def update(done: int, total: int | None) -> None:
+        nonlocal said
+        if time.monotonic() - said >= _SECONDS_BETWEEN_LINES:
+            said = time.monotonic()
+            say(f"{description}: {done} of {total} {unit}" if total else f"{description}: {done} {unit}")
+
+    return update
+
+
 def _progress(unit: str) -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    console = err()
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
         TimeRemainingColumn(compact=True),
-        console=console,
-        disable=not console.is_terminal,
+        console=err(),
         transient=True,
     )
 

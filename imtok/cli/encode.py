@@ -38,7 +38,7 @@ class OnDuplicate(StrEnum):
 
 def encode(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Folders of images, .tar files, or train-{000..099}.tar.")
+        list[str], typer.Argument(metavar="SOURCE", help="Folders of images, .tar files, or train-{000..099}.tar.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="TOKENS", help="Folder for the tokens.")],
     tokenizer: Annotated[

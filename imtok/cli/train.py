@@ -27,7 +27,7 @@ def _print_presets(wanted: bool) -> None:
 
 def train(
     sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE...", help="Folders of images, .tar files, or train-{000..099}.tar.")
+        list[str], typer.Argument(metavar="SOURCE", help="Folders of images, .tar files, or train-{000..099}.tar.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="Folder for the run.")],
     preset: Annotated[str | None, typer.Option(help="A ready configuration; --list-presets names them.")] = None,

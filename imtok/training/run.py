@@ -92,6 +92,10 @@ class RunFolder:
         """There is something to resume from."""
         return bool(self._checkpoint_paths())
 
+    def checkpoints_seen(self) -> list[int]:
+        """Training images seen at each checkpoint, newest first."""
+        return [int(path.stem) for path in self._checkpoint_paths()]
+
     def save_checkpoint(self, state: TrainState, extra: dict[str, Any]) -> None:
         """Write a checkpoint whole or not at all, then drop all but the newest ones."""
         write_atomically(self._checkpoints / f"{state.seen:012d}.safetensors", state.to_bytes(extra))

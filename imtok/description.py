@@ -1,0 +1,89 @@
+"""What any folder of imtok's is, as plain facts by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from imtok.errors import ImtokError
+from imtok.tokenizer import Tokenizer, load
+from imtok.tokens import open_tokens
+from imtok.tokens.folder import INFO, read_manifest
+from imtok.training.run import RunFolder
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """Facts about a run, a tokenizer folder or a token folder; raises ImtokError where it is none of them."""
+    if (folder / INFO).is_file():
+        return _tokens(folder)
+    if (folder / "config.yaml").is_file():
+        return _run(folder)
+    if (folder / "config.json").is_file():
+        return {"kind": "tokenizer", **_tokenizer(load(folder))}
+    if not folder.exists():
+        raise ImtokError(f"{folder}: no such folder; give a run, a tokenizer or a token folder")
+    raise ImtokError(f"{folder}: neither a run, nor a tokenizer, nor a token folder of imtok")
+
+
+def _tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
+    quantizer = tokenizer.config.quantizer.model_dump(mode="json")
+    parameters = {
+        "encoder": sum(p.numel() for p in tokenizer.encoder.parameters()),
+        "decoder": sum(p.numel() for p in tokenizer.decoder.parameters()),
+    }
+    return {
+        "codebook_size": tokenizer.num_codes,
+        "downsample": tokenizer.downsample,
+        "size": tokenizer.config.size,
+        "quantizer": quantizer,
+        "network": tokenizer.config.network.model_dump(mode="json"),
+        "parameters": parameters,
+        "fingerprint": tokenizer.fingerprint,
+    }
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    run = RunFolder(folder)
+    config = run.saved_config()
+    assert config is not None
+    last = run.last_validation()
+    facts: dict[str, Any] = {
+        "kind": "run",
+        "finished": run.finished,
+        "training_images": config.images,
+        "validation": {name.removeprefix("val/"): value for name, value in last.items()},
+        "resumable_from": run.checkpoints_seen(),
+    }
+    tokenizer = load(folder) if run.finished else Tokenizer(config.tokenizer)
+    described = _tokenizer(tokenizer)
+    if not run.finished:
+        del described["fingerprint"]  # of weights that do not exist yet
+    return facts | described
+
+
+def _tokens(folder: Path) -> dict[str, Any]:
+    tokens = open_tokens(folder, partial=True)
+    info = tokens.info
+    manifest = read_manifest(folder)
+    labels: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for shard in tokens.shards():
+        reasons.update(reason.split(":")[0] for reason in shard.skip_reasons)
+        if shard.labels is not None and tokens.class_names:
+            labels.update(tokens.class_names[label] for label in shard.labels if label >= 0)
+    return {
+        "kind": "tokens",
+        "complete": manifest is not None,
+        "images": len(tokens),
+        "skipped": dict(reasons),
+        "units": f"{len(tokens.units)} of {info.units}",
+        "grid": list(info.grid),
+        "codebook_size": info.codebook_size,
+        "size": info.size,
+        "fit": info.fit,
+        "classes": dict(sorted(labels.items())),
+        "numerics": info.numerics.model_dump(mode="json"),
+        "fingerprint": info.fingerprint,
+        "dataset_id": manifest.dataset_id if manifest else None,
+    }

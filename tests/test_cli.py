@@ -1,0 +1,236 @@
+"""The command line: exit codes, one clear line for every mistake, and no torch before it is needed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from imtok.cli import app
+
+TINY = (
+    "size=16 data.crop=16 network.fold=2 network.channels=[8,16] network.blocks=1 quantizer.levels=[5,5,3] "
+    "images=64 batch_size=8 threads=1"
+).split()
+
+
+def imtok(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def train_arguments(pictures: Path, run: Path) -> list[object]:
+    return ["train", pictures, "-o", run, *(word for setting in TINY for word in ("--set", setting))]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eight pictures in two class folders."""
+    folder = tmp_path_factory.mktemp("cli") / "pictures"
+    random = np.random.default_rng(0)
+    for number in range(8):
+        path = folder / ("cats", "dogs")[number % 2] / f"{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(random.integers(0, 256, (5, 6, 3), dtype=np.uint8))
+        coarse.resize((24, 20), Image.Resampling.BICUBIC).save(path)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(pictures: Path) -> Path:
+    """A finished training run."""
+    folder = pictures.parent / "run"
+    result = imtok(*train_arguments(pictures, folder))
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tokens(pictures: Path, run: Path) -> Path:
+    """The pictures as tokens."""
+    folder = pictures.parent / "tokens"
+    result = imtok("encode", pictures, "-o", folder, "-t", run)
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+def test_train_encode_decode_stats_end_to_end(pictures: Path, run: Path, tokens: Path, tmp_path: Path) -> None:
+    again = imtok(*train_arguments(pictures, run))
+    assert again.exit_code == 0, again.output
+    assert "finished" in again.output
+    back = imtok("decode", tokens, "-o", tmp_path / "back")
+    assert back.exit_code == 0, back.output
+    names = sorted(p.relative_to(tmp_path / "back").as_posix() for p in (tmp_path / "back").rglob("*.png"))
+    assert names == sorted(f"{p.parent.name}/{p.name}.png" for p in pictures.rglob("*.jpg"))
+    with Image.open(tmp_path / "back" / names[0]) as picture:
+        assert picture.size == (16, 16)
+    stats = imtok("stats", tokens, "--json")
+    assert stats.exit_code == 0, stats.output
+    figures = json.loads(stats.stdout)
+    assert figures["images"] == 8
+    assert figures["tokens"] == 8 * 16
+    assert figures["codebook_size"] == 75
+    assert figures["used"] + figures["dead"] == 75
+    assert figures["usage"] == pytest.approx(figures["used"] / 75)
+    assert figures["perplexity"] == pytest.approx(2 ** figures["entropy_bits"])
+
+
+def test_stats_shows_figures_and_a_histogram(tokens: Path) -> None:
+    result = imtok("stats", tokens)
+    assert result.exit_code == 0, result.output
+    for words in ("codes used", "perplexity", "entropy", "dead codes", "most used", "never", "█"):
+        assert words in result.stdout
+
+
+def test_eval_prints_the_protocol_beside_the_figures(run: Path, pictures: Path) -> None:
+    result = imtok("eval", run, pictures)
+    assert result.exit_code == 0, result.output
+    assert "PSNR" in result.stdout
+    assert "bicubic to shorter side 16, centre crop 16x16" in result.stderr
+    figures = json.loads(imtok("eval", run, pictures, "--json", "--limit", "3").stdout)
+    assert figures["images"] == 3
+    assert {"psnr", "ssim", "usage", "bits_per_image", "protocol"} <= figures.keys()
+
+
+def test_verify_is_content_with_a_sound_folder_and_names_a_damaged_shard(tokens: Path, tmp_path: Path) -> None:
+    import shutil
+
+    assert imtok("verify", tokens).exit_code == 0
+    copy = tmp_path / "tokens"
+    shutil.copytree(tokens, copy)
+    shard = next((copy / "shards").rglob("*.safetensors"))
+    shard.write_bytes(shard.read_bytes()[:-7])
+    result = imtok("verify", copy)
+    assert result.exit_code == 1
+    assert shard.name in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["run", "tokenizer", "tokens"])
+def test_info_describes_any_folder_of_ours(kind: str, run: Path, tokens: Path) -> None:
+    folder = {"run": run, "tokenizer": run / "tokenizer", "tokens": tokens}[kind]
+    result = imtok("info", folder)
+    assert result.exit_code == 0, result.output
+    facts = json.loads(imtok("info", folder, "--json").stdout)
+    assert kind in facts["kind"]
+    assert facts["codebook_size"] == 75
+
+
+def test_encoding_again_says_it_is_done_and_changes_nothing(pictures: Path, run: Path, tokens: Path) -> None:
+    before = {p: p.read_bytes() for p in tokens.rglob("*") if p.is_file()}
+    result = imtok("encode", pictures, "-o", tokens, "-t", run)
+    assert result.exit_code == 0, result.output
+    assert "already" in result.stderr
+    assert {p: p.read_bytes() for p in tokens.rglob("*") if p.is_file()} == before
+
+
+def test_too_many_skips_end_with_3_and_a_complete_set(pictures: Path, run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "good.jpg").write_bytes(next(pictures.rglob("*.jpg")).read_bytes())
+    (folder / "bad.jpg").write_bytes(b"<html>")
+    result = imtok("encode", folder, "-o", tmp_path / "tokens", "-t", run, "--max-skip", "0")
+    assert result.exit_code == 3, result.output
+    assert "bad.jpg" in result.stderr
+    assert imtok("verify", tmp_path / "tokens").exit_code == 0
+    counted = imtok("encode", folder, "-o", tmp_path / "tokens2", "-t", run)
+    assert counted.exit_code == 0
+    assert "1" in counted.stderr
+    assert "not an image" in counted.stderr
+
+
+MISTAKES = {
+    "no such source": (["encode", "{tmp}/nope", "-o", "{tmp}/t", "-t", "{run}"], 1, "no such file"),
+    "empty source": (["encode", "{tmp}", "-o", "{tmp}/t", "-t", "{run}"], 1, "holds no images"),
+    "remote source": (["encode", "s3://x/y.tar", "-o", "{tmp}/t", "-t", "{run}"], 1, "remote"),
+    "no tokenizer": (["encode", "{pictures}", "-o", "{tmp}/t", "-t", "{tmp}"], 1, "holds no tokenizer"),
+    "bad size": (["encode", "{pictures}", "-o", "{tmp}/t", "-t", "{run}", "--size", "18"], 1, "18"),
+    "bad shard": (["encode", "{pictures}", "-o", "{tmp}/t", "-t", "{run}", "--shard", "3/2"], 2, "I/N"),
+    "bad fit": (["encode", "{pictures}", "-o", "{tmp}/t", "-t", "{run}", "--fit", "squash"], 2, "squash"),
+    "output is input": (["encode", "{pictures}", "-o", "{pictures}", "-t", "{run}"], 1, "pictures"),
+    "no device": (["encode", "{pictures}", "-o", "{tmp}/t", "-t", "{run}", "--device", "tpu"], 1, "device tpu"),
+    "decode a run": (["decode", "{run}", "-o", "{tmp}/x"], 1, "run"),
+    "stats of nothing": (["stats", "{tmp}/nope"], 1, "nope"),
+    "verify a folder of pictures": (["verify", "{pictures}"], 1, "pictures"),
+    "info of a foreign folder": (["info", "{pictures}"], 1, "pictures"),
+    "eval without tokenizer": (["eval", "{tmp}", "{pictures}"], 1, "holds no tokenizer"),
+    "unknown preset": (["train", "{pictures}", "-o", "{tmp}/r", "--preset", "fsq-f9"], 1, "did you mean fsq-f"),
+    "unknown setting": (["train", "{pictures}", "-o", "{tmp}/r", "--set", "imagez=3"], 1, "did you mean images?"),
+    "bad value": (["train", "{pictures}", "-o", "{tmp}/r", "--set", "images=many"], 1, "images"),
+    "bad levels": (["train", "{pictures}", "-o", "{tmp}/r", "--set", "quantizer.levels=[2,8]"], 1, "3 or more"),
+    "setting without value": (["train", "{pictures}", "-o", "{tmp}/r", "--set", "images"], 1, "key=value"),
+    "train into pictures": (["train", "{pictures}", "-o", "{pictures}"], 1, "is no run"),
+    "resume from nothing": (["train", "{pictures}", "-o", "{tmp}/r", "--resume"], 1, "no checkpoint"),
+    "missing argument": (["train", "{pictures}"], 2, "--output"),
+    "unknown command": (["tokenize"], 2, "tokenize"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_gets_one_clear_line_and_the_right_code(name: str, pictures: Path, run: Path, tmp_path: Path) -> None:
+    words, code, expected = MISTAKES[name]
+    arguments = [word.format(tmp=tmp_path, run=run, pictures=pictures) for word in words]
+    result = imtok(*arguments)
+    assert result.exit_code == code, result.output
+    assert expected in result.stderr
+    assert "Traceback" not in result.output
+    if code == 1:
+        lines = [line for line in result.stderr.splitlines() if line.startswith("error:")]
+        assert len(lines) == 1
+        assert "unforeseen" not in lines[0]
+
+
+def test_every_command_and_option_has_help() -> None:
+    names = ["demo", "train", "encode", "decode", "stats", "eval", "info", "verify"]
+    top = imtok("--help")
+    assert top.exit_code == 0
+    for name in names:
+        assert name in top.stdout
+        page = imtok(name, "--help")
+        assert page.exit_code == 0, page.output
+        assert len(page.stdout) > 200
+    assert imtok("--version").stdout.startswith("imtok ")
+    presets = imtok("train", "--list-presets")
+    assert presets.exit_code == 0
+    assert "fsq-f8" in presets.stdout
+
+
+def test_help_loads_no_torch_and_is_quick() -> None:
+    code = "import sys, imtok.cli; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    command = [sys.executable, "-m", "imtok", "--help"]
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    # The goal is 0.3 s on an idle machine; the bound leaves room for a busy one, the import check above does not.
+    assert min(times) < 0.6, times
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_training_run_saves_exits_75_and_goes_on(
+    number: int, pictures: Path, run: Path, tmp_path: Path
+) -> None:
+    arguments = [str(word) for word in train_arguments(pictures, tmp_path / "run")]
+    arguments += ["--set", "images=400000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "imtok", *arguments], stderr=subprocess.PIPE, text=True, env={**os.environ}
+    )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (metrics.exists() and metrics.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 75, errors
+    assert "the same command goes on" in errors
+    assert "Traceback" not in errors
+    assert list((tmp_path / "run" / "checkpoints").iterdir())

@@ -1,0 +1,73 @@
+"""The README does what it says: its commands and its Python run, in order, in one folder."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner
+
+from imtok.cli import app
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+# Short of length, the commands run as they stand.
+SHORT = ["--images", "64", "--set", "network.channels=[8,16]"]
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+
+
+def commands() -> list[str]:
+    return [line for block in blocks("sh") for line in block.splitlines() if line.startswith("imtok ")]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `photos/` in it, in which all that the README names is made."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "photos").mkdir()
+    random = np.random.default_rng(0)
+    for number in range(6):
+        coarse = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+        coarse.resize((40, 36), Image.Resampling.BICUBIC).save(folder / "photos" / f"{number}.jpg")
+    return folder
+
+
+def test_the_commands_run_in_order_and_the_python_after_them(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(workplace)
+    runner = CliRunner()
+    assert len(commands()) >= 6
+    for command in commands():
+        words = shlex.split(command)[1:]
+        if words[0] == "train" and "--list-presets" not in words:
+            preset = ["--set", "tokenizer.size=32", "--set", "data.crop=32"] if "--preset" in words else []
+            words += [*SHORT, *preset]
+        result = runner.invoke(app, words)
+        assert result.exit_code == 0, f"{command}\n{result.output}"
+    assert (workplace / "back").is_dir()
+    samples = blocks("python")
+    assert len(samples) >= 2
+    for sample in samples:
+        exec(compile(sample, "README.md", "exec"), {})
+
+
+def test_the_commands_named_in_the_text_exist() -> None:
+    for name in set(re.findall(r"`imtok (\w+)", README)):
+        result = CliRunner().invoke(app, [name, "--help"])
+        assert result.exit_code == 0, name
+
+
+def test_ci_runs_the_readmes_own_test_command() -> None:
+    script = ROOT / ".ci" / "run"
+    if not script.exists():
+        pytest.skip("the checkout's .ci is not here")
+    (command,) = [line for block in blocks("sh") for line in block.splitlines() if line.endswith("pytest")]
+    assert command in script.read_text()
+    assert os.access(script, os.X_OK)
