@@ -630,6 +630,7 @@ def train_on_rank(rank: int, folder: Path) -> None:
 DISTRIBUTED: dict[str, dict[str, Any]] = {
     "ema": {"decay": 0.8},
     "cosine-ema": {"decay": 0.8, "metric": "cosine"},
+    "kmeans-of-few-places": {"kmeans_start": True},  # clusters stay empty and keep the latent that was drawn
     "kmeans-revival": {"decay": 0.2, "kmeans_start": True, "revival_threshold": 0.5},
     "gradient-kmeans-revival": {
         "decay": 0.2,
@@ -646,6 +647,8 @@ def train(name: str, rank: int, share: int) -> dict[str, Tensor]:
     torch.manual_seed(100 + rank)  # ranks draw different numbers, as they do in a real run
     for seed in range(3):
         batch = noise(4, 3, 4, 4, seed=seed) + 5 * seed  # on the move, so that codes die
+        if name == "kmeans-of-few-places":
+            batch = batch[:, :1].sign().expand_as(batch)  # two
         quantizer(batch[rank * share : (rank + 1) * share])
     return dict(quantizer.state_dict())
 
