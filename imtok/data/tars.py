@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tarfile
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -16,6 +17,7 @@ from imtok.data.images import SUFFIXES
 from imtok.errors import SourceError
 
 _BLOCK = 512
+_LABEL_BYTES = 64  # a longer .cls member is no class number
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class TarImage:
 
     @property
     def unsafe(self) -> bool:
-        """The name would leave the folder it is unpacked in."""
+        """The name would leave the folder it is unpacked in, or can be no file's name."""
         path = PurePosixPath(self.key)
-        return path.is_absolute() or ".." in path.parts
+        return path.is_absolute() or ".." in path.parts or "\0" in self.key
 
 
 @dataclass(frozen=True)
@@ -45,34 +47,39 @@ class TarIndex:
 
     @cached_property
     def duplicates(self) -> tuple[str, ...]:
-        """Keys that occur more than once, sorted."""
-        seen: set[str] = set()
-        twice = {image.key for image in self.images if image.key in seen or seen.add(image.key)}  # type: ignore[func-returns-value]
-        return tuple(sorted(twice))
+        """Keys that occur more than once, sorted; unsafe ones are left out, as nothing is made of them."""
+        times = Counter(image.key for image in self.images if not image.unsafe)
+        return tuple(sorted(key for key, count in times.items() if count > 1))
 
     def read(self, image: TarImage) -> bytes:
         """The bytes of one image; raises SourceError when the file has become shorter."""
         return _read_at(self.path, image.offset, image.size)
 
     def read_label(self, image: TarImage) -> int | None:
-        """The class number of one image, None where there is none or it is no number."""
-        if image.label is None:
+        """The class number of one image, None where there is none or it is no 64-bit number."""
+        if image.label is None or image.label[1] > _LABEL_BYTES:
             return None
         try:
-            return int(_read_at(self.path, *image.label).strip())
+            label = int(_read_at(self.path, *image.label))
         except ValueError:
             return None
+        return label if -(2**63) <= label < 2**63 else None
 
 
 def index_tar(path: Path) -> TarIndex:
-    """Read the headers of a tar; damage is reported in `problem`, not raised."""
+    """Read the headers of a tar; damage is reported in `problem`, not raised.
+
+    Raises SourceError where the file cannot be read: that may pass, and says nothing about the tar.
+    """
     try:
         if path.stat().st_size == 0:
             return TarIndex(path, (), 0, "the file is empty (0 bytes)")
         members, end, problem = _read_headers(path)
+        problem = problem or _end_problem(path, end)
     except OSError as error:
-        return TarIndex(path, (), 0, f"cannot be read ({error.strerror or error})")
-    problem = problem or _end_problem(path, end)
+        raise SourceError(
+            f"{path}: cannot be read ({error.strerror or error}); check it and its permissions"
+        ) from error
     labels = {name.removesuffix(".cls"): (offset, size) for name, offset, size in members if name.endswith(".cls")}
     pictures = [member for member in members if _is_image(member[0])]
     images = tuple(TarImage(name, offset, size, _label_of(name, labels)) for name, offset, size in pictures)
