@@ -19,16 +19,27 @@ from imtok.errors import disk_errors
 _PREFIX = ".tmp-"
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write `data` to `path`: synced to disk under another name, then renamed; an older file is replaced.
+def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
+    """Write `data` to `path` under another name, then rename it; an older file is replaced.
 
+    `durable` syncs it to disk first; without, a kill never leaves half a file, but a power cut may.
     Raises DiskError where the disk refuses, with the temporary removed.
     """
-    with disk_errors(path), _temporary(path) as (file, temporary):
+    with atomic_writer(path, durable=durable) as file:
         file.write(data)
-        _sync(file)
+
+
+@contextmanager
+def atomic_writer(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
+    """A file that becomes `path` when the block ends well; when it raises, `path` stays as it was."""
+    with disk_errors(path), _temporary(path) as (file, temporary):
+        yield file
+        file.flush()
+        if durable:
+            os.fsync(file.fileno())
         temporary.replace(path)
-        sync_folder(path.parent)
+        if durable:
+            sync_folder(path.parent)
 
 
 def publish_once(path: Path, data: bytes) -> bool:
@@ -37,7 +48,8 @@ def publish_once(path: Path, data: bytes) -> bool:
         return False
     with disk_errors(path), _temporary(path) as (file, temporary):
         file.write(data)
-        _sync(file)
+        file.flush()
+        os.fsync(file.fileno())
         try:
             os.link(temporary, path)
         except FileExistsError:
@@ -89,8 +101,3 @@ def _temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
         with suppress(OSError):
             file.close()
         temporary.unlink(missing_ok=True)
-
-
-def _sync(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
