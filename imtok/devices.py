@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -46,5 +46,15 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """The autocast a precision stands for; fp32 switches any surrounding one off."""
     context: AbstractContextManager[None] = torch.autocast(
         device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False
+    )
+    return context
+
+
+def repeatable(device: torch.device) -> AbstractContextManager[None]:
+    """Within the block cuDNN repeats its results bit for bit, and fp32 is not quietly computed in TF32."""
+    if device.type != "cuda":
+        return nullcontext()
+    context: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )
     return context
