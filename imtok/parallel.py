@@ -1,0 +1,71 @@
+"""Work spread over threads, each computing on one core, with results in order.
+
+Pillow and torch release the interpreter's lock while they compute, so threads suffice. One batch per thread beats
+several threads per batch: nothing waits for anything (on two cores 100 images/s against 80), and results do not
+depend on how many cores there are, since a convolution on two threads differs from one in the last bits.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+
+from imtok.errors import Interrupted
+
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+
+_POLL_SECONDS = 0.1  # how long a request to stop may go unseen
+
+
+def in_order(
+    function: Callable[[_Item], _Result],
+    items: Iterable[_Item],
+    *,
+    workers: int,
+    ahead: int,
+    should_stop: Callable[[], bool] | None = None,
+) -> Generator[_Result, None, None]:
+    """`map(function, items)` on `workers` threads, at most `ahead` items beyond the one asked for.
+
+    Raises what `function` raises, and Interrupted once `should_stop` says so. Close the iterator, or run it to its
+    end: then no thread is left and torch's thread count is what it was.
+    """
+    # OpenMP keeps the thread count for each thread: those of the pool set it as they start.
+    with _one_core_each(), ThreadPoolExecutor(workers, "imtok", torch.set_num_threads, (1,)) as pool:
+        waiting: deque[Future[_Result]] = deque()
+        try:
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > ahead:
+                    yield _result(waiting.popleft(), should_stop)
+            while waiting:
+                yield _result(waiting.popleft(), should_stop)
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _result(future: Future[_Result], should_stop: Callable[[], bool] | None) -> _Result:
+    if should_stop is None:
+        return future.result()
+    while not should_stop():
+        if wait([future], _POLL_SECONDS).done:
+            return future.result()
+    raise Interrupted("stopped on request")
+
+
+@contextmanager
+def _one_core_each() -> Iterator[None]:
+    """Within the block torch computes every operation on the core of its own thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
