@@ -1,0 +1,24 @@
+"""Token folders: shards of codes, their plan and manifest, and reading them as a data set."""
+
+from imtok.tokens.dataset import TokenDataset, open_tokens
+from imtok.tokens.folder import Manifest, Numerics, TokensInfo, read_info, read_manifest
+from imtok.tokens.shard import Shard, ShardHeader, read_shard, shard_to_bytes
+from imtok.tokens.texts import Texts
+from imtok.tokens.verify import Verification, verify_tokens
+
+__all__ = [
+    "Manifest",
+    "Numerics",
+    "Shard",
+    "ShardHeader",
+    "Texts",
+    "TokenDataset",
+    "TokensInfo",
+    "Verification",
+    "open_tokens",
+    "read_info",
+    "read_manifest",
+    "read_shard",
+    "shard_to_bytes",
+    "verify_tokens",
+]

@@ -1,0 +1,163 @@
+"""Tokens by number, and shard by shard: a token folder as a data set.
+
+Shards are mapped as they are needed, so random access costs microseconds and a data set may be larger than memory.
+"""
+
+# Axes: h x w latent grid, Q codebooks.
+
+from __future__ import annotations
+
+import itertools
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from imtok.errors import TokensError
+from imtok.tokens.folder import MANIFEST, Manifest, TokensInfo, find_shards, read_info, read_manifest, shard_path
+from imtok.tokens.shard import NO_LABEL, Shard, read_shard
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# A process may hold 65,530 maps on Linux; a billion images in shards of 2,048 would need 488,000.
+_OPEN_SHARDS = 4096
+
+
+class TokenDataset:
+    """A list of (key, codes): `len(tokens)`, `tokens[i]`, iteration in the order of the inputs.
+
+    Codes are int64 tensors (h, w), or (h, w, Q) for Q codebooks. Picklable, for the workers of a DataLoader.
+    """
+
+    def __init__(
+        self, folder: Path, info: TokensInfo, units: Sequence[int], counts: Sequence[int], skipped: int
+    ) -> None:
+        self.folder, self.info = folder, info
+        self.units = tuple(units)  # those that are there, ascending
+        self.skipped = skipped  # inputs that could not be read
+        self._ends = list(itertools.accumulate(counts))
+        self._open: dict[int, Shard] = {}
+
+    @property
+    def codebook_size(self) -> int:
+        """K: codes are in [0, K)."""
+        return self.info.codebook_size
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(h, w): codes down and across."""
+        return self.info.grid
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the tokenizer that made the codes."""
+        return self.info.fingerprint
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What labels are indices into; empty where they come from .cls files, or there are none."""
+        return self.info.class_names
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> tuple[str, Tensor]:
+        import torch  # here, since the readers of whole shards do without it
+
+        shard, row = self._find(index)
+        return shard.keys[row], torch.from_numpy(shard.codes[row].astype(np.int64))
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor]]:
+        import torch
+
+        for shard in self.shards():
+            for key, codes in zip(shard.keys, shard.codes, strict=True):
+                yield key, torch.from_numpy(codes.astype(np.int64))
+
+    def label(self, index: int) -> int | None:
+        """The class number of an image, None where its input had none."""
+        shard, row = self._find(index)
+        if shard.labels is None or shard.labels[row] == NO_LABEL:
+            return None
+        return int(shard.labels[row])
+
+    def shards(self) -> Iterator[Shard]:
+        """The units in order, as arrays that are views of the files."""
+        for unit in self.units:
+            yield self._read(unit)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": {}}  # a map belongs to its process
+
+    def _find(self, index: int) -> tuple[Shard, int]:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} of {len(self)} images")
+        index %= len(self)
+        place = bisect_right(self._ends, index)
+        start = self._ends[place - 1] if place else 0
+        return self._shard(self.units[place]), index - start
+
+    def _shard(self, unit: int) -> Shard:
+        shard = self._open.get(unit)
+        if shard is None:
+            if len(self._open) >= _OPEN_SHARDS:
+                self._open.clear()
+            shard = self._open[unit] = self._read(unit)
+        return shard
+
+    def _read(self, unit: int) -> Shard:
+        path = self.folder / shard_path(unit)
+        shard = read_shard(path)
+        check_shard(shard, unit, self.info, path)
+        return shard
+
+
+def open_tokens(folder: str | Path, *, partial: bool = False) -> TokenDataset:
+    """The tokens in a folder written by `imtok encode`.
+
+    Raises TokensError where it is no token folder, is damaged, or has missing units and `partial` is False.
+    """
+    folder = Path(folder)
+    info = read_info(folder)
+    manifest = read_manifest(folder)
+    units, _ = find_shards(folder)
+    missing = [unit for unit in range(info.units) if unit not in units]
+    if missing and not partial:
+        raise TokensError(
+            f"{folder}: {len(missing)} of {info.units} units are missing, first unit {missing[0]}; run the same "
+            "`imtok encode` again to complete it, or take it as it is with partial=True (--partial)"
+        )
+    present = sorted(units & set(range(info.units)))
+    counts, skipped = _counts(folder, info, manifest, present)
+    return TokenDataset(folder, info, present, counts, skipped)
+
+
+def check_shard(shard: Shard, unit: int, info: TokensInfo, path: Path) -> None:
+    """Raise TokensError where a sound shard does not belong to the folder it lies in."""
+    header = shard.header
+    shape = (*info.grid, info.num_codebooks)[: shard.codes.ndim - 1]
+    for name, found, expected in (
+        ("unit", header.unit, unit),
+        ("the tokenizer's fingerprint", header.fingerprint, info.fingerprint),
+        ("the codebook size", header.codebook_size, info.codebook_size),
+        ("the grid", shard.codes.shape[1:], shape),
+    ):
+        if found != expected:
+            raise TokensError(f"{path}: foreign, {name} is {found}, expected {expected}; delete it and encode again")
+
+
+def _counts(folder: Path, info: TokensInfo, manifest: Manifest | None, units: Sequence[int]) -> tuple[list[int], int]:
+    """Images of each unit and skipped inputs of all, from the manifest or else from the shards."""
+    if manifest is None:
+        shards = [read_shard(folder / shard_path(unit)) for unit in units]
+        return [len(shard) for shard in shards], sum(shard.skipped for shard in shards)
+    if len(manifest.entries) != info.units:
+        raise TokensError(
+            f"{folder / MANIFEST}: {len(manifest.entries)} units, expected {info.units}; delete it and run the same "
+            "`imtok encode` again"
+        )
+    entries = [manifest.entries[unit] for unit in units]
+    return [entry.images for entry in entries], sum(entry.skipped for entry in entries)

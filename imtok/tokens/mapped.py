@@ -1,0 +1,67 @@
+"""Arrays of a safetensors file, mapped rather than read.
+
+The library gives numpy copies, or views through torch. A reader of tokens wants neither: it takes a few bytes here
+and there, and should not wait for torch to load. Nothing in the header is trusted.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "U8": np.dtype("u1"),
+    "U16": np.dtype("<u2"),
+    "U32": np.dtype("<u4"),
+    "I32": np.dtype("<i4"),
+    "I64": np.dtype("<i8"),
+}
+
+
+def map_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+    """Arrays by name, read-only views of the file, and the metadata; raises ValueError where the file is damaged."""
+    with path.open("rb") as file:
+        size = file.seek(0, 2)
+        if size < 8:
+            raise ValueError(f"{size} bytes are no safetensors file")
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    start = 8 + int.from_bytes(data[:8], "little")
+    if start > size:
+        raise ValueError(f"cut short: {size} bytes, its header alone needs {start}")
+    header = _header(data[8:start])
+    metadata = header.pop("__metadata__", {})
+    arrays = {name: _view(data, start, name, entry) for name, entry in header.items()}
+    end = start + sum(array.nbytes for array in arrays.values())
+    if end != size:
+        raise ValueError(f"{size} bytes where its header describes {end}")
+    return arrays, metadata
+
+
+def _header(text: bytes) -> dict[str, Any]:
+    try:
+        header = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError("its header is not JSON") from error
+    if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):
+        raise ValueError("its header is not that of a safetensors file")
+    return header
+
+
+def _view(data: mmap.mmap, start: int, name: str, entry: Any) -> npt.NDArray[Any]:
+    try:
+        dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
+        begin, end = entry["data_offsets"]
+        if begin < 0 or min(shape, default=0) < 0:
+            raise ValueError
+        count = int(np.prod(shape, dtype=object))
+        if end - begin != count * dtype.itemsize:
+            raise ValueError
+        array: npt.NDArray[Any] = np.frombuffer(data, dtype, count, start + begin).reshape(shape)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise ValueError(f"array {name} does not fit the file") from error
+    return array

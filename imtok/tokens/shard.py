@@ -1,0 +1,157 @@
+"""One shard: what became of one unit of inputs, as a safetensors file.
+
+`codes` [N,h,w] or [N,h,w,Q] u8, u16 or u32, whichever first holds the codebook; `key_bytes` u8, `key_offsets`
+i64[N+1]; `index` i64[N], the position in the unit; `original_size` i32[N,2], height and width of the upright
+picture; `labels` i64[N] where the input had them, -1 for none. Of the inputs that could not be read: `skip_index`,
+`skip_key_*`, `skip_reason_*`. Together `index` and `skip_index` count 0 .. inputs-1, each once.
+
+One metadata key, `imtok`, holds the header as canonical JSON (with two, safetensors orders them at random): no
+times, no host names, so the same unit gives the same bytes wherever it is encoded.
+"""
+
+# Axes: N images, h x w latent grid, Q codebooks, S skipped inputs.
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from imtok.errors import TokensError
+from imtok.tokens.mapped import map_arrays
+from imtok.tokens.texts import Texts
+
+Codes = npt.NDArray[np.unsignedinteger[Any]]
+
+NO_LABEL = -1
+
+_REMEDY = "delete it and run the same `imtok encode` again"
+
+
+class ShardHeader(BaseModel):
+    """What a shard says of itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal["imtok-shard"] = "imtok-shard"
+    version: Literal[1] = 1
+    unit: int = Field(ge=0)
+    inputs: int = Field(ge=0)  # images and skipped inputs together
+    fingerprint: str  # of the tokenizer
+    codebook_size: int = Field(ge=1)
+    salvaged: str | None = None  # the damage of a tar that was taken as far as it could be read
+    renamed: int = Field(0, ge=0)  # keys that occurred before in their tar and got a suffix
+
+
+@dataclass(frozen=True, eq=False)
+class Shard:
+    """The codes of a unit, and the inputs it had to skip."""
+
+    header: ShardHeader
+    codes: Codes  # (N, h, w) or (N, h, w, Q)
+    keys: Texts  # N
+    index: npt.NDArray[np.int64]  # (N,) ascending
+    original_size: npt.NDArray[np.int32]  # (N, 2) height, width
+    labels: npt.NDArray[np.int64] | None  # (N,), NO_LABEL where one is missing
+    skip_index: npt.NDArray[np.int64]  # (S,) ascending
+    skip_keys: Texts  # S
+    skip_reasons: Texts  # S
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    @property
+    def skipped(self) -> int:
+        """Inputs without codes."""
+        return len(self.skip_index)
+
+
+def smallest_dtype(codebook_size: int) -> np.dtype[np.unsignedinteger[Any]]:
+    """The narrowest of u8, u16 and u32 that holds the codes 0 .. codebook_size-1."""
+    return next(np.dtype(f"<u{width}") for width in (1, 2, 4) if codebook_size <= 256**width)
+
+
+def shard_to_bytes(shard: Shard) -> bytes:
+    """The file's bytes, the same for equal shards."""
+    arrays: dict[str, npt.NDArray[Any]] = {
+        "codes": shard.codes.astype(smallest_dtype(shard.header.codebook_size), copy=False),
+        "key_bytes": shard.keys.data,
+        "key_offsets": shard.keys.offsets,
+        "index": shard.index,
+        "original_size": shard.original_size,
+        "skip_index": shard.skip_index,
+        "skip_key_bytes": shard.skip_keys.data,
+        "skip_key_offsets": shard.skip_keys.offsets,
+        "skip_reason_bytes": shard.skip_reasons.data,
+        "skip_reason_offsets": shard.skip_reasons.offsets,
+    }
+    if shard.labels is not None:
+        arrays["labels"] = shard.labels
+    whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    header = json.dumps(shard.header.model_dump(), sort_keys=True, separators=(",", ":"))
+    return safetensors.numpy.save(whole, metadata={"imtok": header})
+
+
+def read_shard(path: Path) -> Shard:
+    """The shard in a file, its arrays mapped; raises TokensError, naming the file, where it is damaged or foreign."""
+    try:
+        arrays, metadata = map_arrays(path)
+        shard = Shard(
+            header=ShardHeader.model_validate_json(metadata.get("imtok", "")),
+            codes=arrays["codes"],
+            keys=Texts(_array(arrays, "key_bytes", "u1"), _array(arrays, "key_offsets", "<i8")),
+            index=_array(arrays, "index", "<i8"),
+            original_size=_array(arrays, "original_size", "<i4"),
+            labels=_array(arrays, "labels", "<i8") if "labels" in arrays else None,
+            skip_index=_array(arrays, "skip_index", "<i8"),
+            skip_keys=Texts(_array(arrays, "skip_key_bytes", "u1"), _array(arrays, "skip_key_offsets", "<i8")),
+            skip_reasons=Texts(_array(arrays, "skip_reason_bytes", "u1"), _array(arrays, "skip_reason_offsets", "<i8")),
+        )
+        _check_shapes(shard)
+    except OSError as error:
+        raise TokensError(f"{path}: cannot be read ({error.strerror or error}); run `imtok encode` again") from error
+    except ValidationError as error:
+        raise TokensError(f"{path}: not a shard that this imtok reads; expected a file of `imtok encode`") from error
+    except KeyError as error:
+        raise TokensError(f"{path}: damaged, its array {error} is missing; {_REMEDY}") from error
+    except ValueError as error:
+        raise TokensError(f"{path}: damaged ({error}); {_REMEDY}") from error
+    return shard
+
+
+def _array(arrays: dict[str, npt.NDArray[Any]], name: str, dtype: str) -> npt.NDArray[Any]:
+    if arrays[name].dtype != np.dtype(dtype):
+        raise ValueError(f"{name} is {arrays[name].dtype}, expected {np.dtype(dtype)}")
+    return arrays[name]
+
+
+def _check_shapes(shard: Shard) -> None:
+    if shard.codes.dtype != smallest_dtype(shard.header.codebook_size) or shard.codes.ndim not in (3, 4):
+        raise ValueError(f"codes are {shard.codes.dtype}{list(shard.codes.shape)}")
+    images, skipped = len(shard.codes), len(shard.skip_index)
+    _check_shape("index", shard.index, (images,))
+    _check_shape("original_size", shard.original_size, (images, 2))
+    _check_shape("skip_index", shard.skip_index, (skipped,))
+    if images and int(shard.original_size.min()) < 1:
+        raise ValueError("original_size holds a side below 1")
+    if shard.labels is not None:
+        _check_shape("labels", shard.labels, (images,))
+    for name, texts, count in (
+        ("keys", shard.keys, images),
+        ("skipped keys", shard.skip_keys, skipped),
+        ("skip reasons", shard.skip_reasons, skipped),
+    ):
+        _check_shape(f"the offsets of the {name}", texts.offsets, (count + 1,))
+        if problem := texts.problem():
+            raise ValueError(f"{name}: {problem}")
+
+
+def _check_shape(name: str, array: npt.NDArray[Any], shape: tuple[int, ...]) -> None:
+    if array.shape != shape:
+        raise ValueError(f"{name}: shape {array.shape}, expected {shape}")

@@ -1,0 +1,162 @@
+"""Whether a token folder is what it should be: every hash, every shard's own account, every gap named."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+
+from imtok.errors import TokensError
+from imtok.tokens.dataset import check_shard
+from imtok.tokens.folder import (
+    PLAN,
+    Manifest,
+    ManifestEntry,
+    PlanEntry,
+    TokensInfo,
+    find_shards,
+    read_info,
+    read_manifest,
+    read_plan,
+    shard_path,
+)
+from imtok.tokens.shard import Shard, read_shard
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What a check of a token folder found."""
+
+    units: int  # planned
+    images: int
+    skipped: int
+    dataset_id: str | None  # None without a manifest
+    problems: list[str] = field(default_factory=list)  # one line each, naming unit and input or file
+
+    @property
+    def ok(self) -> bool:
+        """The folder is complete and sound."""
+        return not self.problems
+
+
+@dataclass
+class _Tally:
+    images: int = 0
+    skipped: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def verify_tokens(folder: Path, progress: Callable[[int, int], None] | None = None) -> Verification:
+    """Check every unit of a token folder; `progress` is told units done and units in all.
+
+    Raises TokensError where imtok.json, the plan or the manifest cannot be read at all.
+    """
+    info = read_info(folder)
+    manifest = read_manifest(folder)
+    present, strangers = find_shards(folder)
+    tally = _Tally(problems=_folder_problems(folder, info, manifest))
+    tally.problems += [f"{name}: a file that nobody planned" for name in strangers]
+    tally.problems += [
+        f"{shard_path(unit)}: a unit that nobody planned" for unit in sorted(present) if unit >= info.units
+    ]
+    for unit, entries in groupby(read_plan(folder), lambda entry: entry.unit):
+        entry = manifest.entries[unit] if manifest and unit < len(manifest.entries) else None
+        _check_unit(folder, info, list(entries), entry, tally)
+        if progress:
+            progress(unit + 1, info.units)
+    dataset_id = manifest.dataset_id if manifest else None
+    return Verification(info.units, tally.images, tally.skipped, dataset_id, tally.problems)
+
+
+def _folder_problems(folder: Path, info: TokensInfo, manifest: Manifest | None) -> list[str]:
+    problems = []
+    found = hashlib.sha256((folder / PLAN).read_bytes()).hexdigest() if (folder / PLAN).exists() else None
+    if found is not None and found != info.plan:
+        problems.append(f"{PLAN}: its hash is {found[:12]}…, imtok.json says {info.plan[:12]}…")
+    if manifest is None:
+        problems.append("MANIFEST.jsonl is missing: the set is not finished; run the same `imtok encode` again")
+    elif len(manifest.entries) != info.units:
+        problems.append(f"MANIFEST.jsonl: {len(manifest.entries)} units, imtok.json says {info.units}")
+    return problems
+
+
+def _check_unit(
+    folder: Path, info: TokensInfo, inputs: list[PlanEntry], entry: ManifestEntry | None, tally: _Tally
+) -> None:
+    unit = inputs[0].unit
+    place = f"unit {unit} ({_span(inputs)})"
+    path = folder / shard_path(unit)
+    if not path.exists():
+        tally.problems.append(f"{place} is missing; run the same `imtok encode` again")
+        return
+    try:
+        shard = read_shard(path)
+        check_shard(shard, unit, info, path)
+    except TokensError as error:
+        tally.problems.append(f"{place}: {error}")
+        return
+    tally.images += len(shard)
+    tally.skipped += shard.skipped
+    tally.problems += [f"{place}: {path.name}: {problem}" for problem in _shard_problems(shard, inputs)]
+    if entry is not None:
+        tally.problems += [f"{place}: {path.name}: {problem}" for problem in _manifest_problems(path, shard, entry)]
+
+
+def _span(inputs: list[PlanEntry]) -> str:
+    if len(inputs) == 1:
+        return inputs[0].name
+    return f"{inputs[0].name} to {inputs[-1].name}, {len(inputs)} inputs"
+
+
+def _manifest_problems(path: Path, shard: Shard, entry: ManifestEntry) -> Iterator[str]:
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != entry.sha256:
+        yield f"its hash is {found[:12]}…, MANIFEST.jsonl says {entry.sha256[:12]}…; delete it and encode again"
+    if (len(shard), shard.skipped) != (entry.images, entry.skipped):
+        yield (
+            f"{len(shard)} images and {shard.skipped} skipped, MANIFEST.jsonl says {entry.images} and {entry.skipped}"
+        )
+
+
+def _shard_problems(shard: Shard, inputs: list[PlanEntry]) -> Iterator[str]:
+    from_tar = inputs[0].tar is not None
+    if not from_tar and shard.header.inputs != len(inputs):
+        yield f"it accounts for {shard.header.inputs} inputs, the plan has {len(inputs)}"
+        return
+    yield from _gaps(shard, inputs)
+    if len(shard) and int(shard.codes.max()) >= shard.header.codebook_size:
+        yield f"code {int(shard.codes.max())} is outside [0, {shard.header.codebook_size})"
+    if from_tar and len(set(shard.keys)) != len(shard):
+        yield "a key occurs twice"
+    if not from_tar:
+        yield from _wrong_keys(shard, inputs)
+
+
+def _gaps(shard: Shard, inputs: list[PlanEntry]) -> Iterator[str]:
+    """Positions that are not accounted for exactly once, or stand out of order."""
+    for name, index in (("index", shard.index), ("skip_index", shard.skip_index)):
+        if (np.diff(index) <= 0).any():
+            yield f"{name} is not in ascending order"
+    positions = np.concatenate([shard.index, shard.skip_index])
+    planned = shard.header.inputs
+    outside = positions[(positions < 0) | (positions >= planned)]
+    if len(outside):
+        yield f"position {int(outside[0])} is outside the unit's {planned} inputs"
+        return
+    times = np.bincount(positions, minlength=planned)
+    for position in np.flatnonzero(times != 1):
+        name = inputs[position].name if len(inputs) == planned else f"position {position} of {inputs[0].name}"
+        yield f"{name} is accounted for {times[position]} times, expected once"
+
+
+def _wrong_keys(shard: Shard, inputs: list[PlanEntry]) -> Iterator[str]:
+    for index, keys in ((shard.index, shard.keys), (shard.skip_index, shard.skip_keys)):
+        for position, key in zip(index.tolist(), keys, strict=True):
+            if 0 <= position < len(inputs) and key != inputs[position].key:
+                yield f"position {position} holds {key}, the plan says {inputs[position].key}"
+                return
