@@ -1,0 +1,108 @@
+"""One batch from bytes to codes, as a thread does it from beginning to end.
+
+A batch is a fixed run of positions in one unit, and always of the same size for the network: what is missing at the
+end, or cannot be read, stays black. So the codes of an image depend on its place in its unit and on nothing else.
+"""
+
+# Axes: B batch, S side of the square, n images read of a batch.
+
+from __future__ import annotations
+
+import threading
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from imtok.data.images import decode_image, fit_image
+from imtok.devices import autocast
+from imtok.encoding.inputs import OpenUnit
+from imtok.encoding.settings import Settings
+from imtok.errors import ConfigError, ImageError, SourceError, TokenizerError
+from imtok.tokenizer import Tokenizer
+from imtok.tokens.shard import NO_LABEL, Codes, smallest_dtype
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A run of positions in a unit."""
+
+    unit: OpenUnit
+    positions: range
+    last: bool  # of its unit
+
+
+@dataclass
+class Encoded:
+    """What became of a batch."""
+
+    batch: Batch
+    codes: Codes | None = None  # (n, h, w) or (n, h, w, Q); None where nothing could be read
+    index: list[int] = field(default_factory=list)  # n positions in the unit
+    sizes: list[tuple[int, int]] = field(default_factory=list)  # n heights and widths
+    labels: list[int] = field(default_factory=list)  # n
+    cut: float = 0.0  # sum over the n images of the share of area that the crop left out
+    skips: list[tuple[int, str]] = field(default_factory=list)  # positions and reasons
+    failure: str | None = None  # why the whole unit fails
+
+
+class BatchEncoder:
+    """Batches to codes; called from many threads at once."""
+
+    def __init__(self, tokenizer: Tokenizer, settings: Settings) -> None:
+        self._tokenizer, self._settings = tokenizer, settings
+        on_gpu = settings.device.type == "cuda"
+        # Two forwards at once would only double the memory of a GPU; on a CPU each thread has its own core.
+        self._turn = threading.Lock() if on_gpu else nullcontext()
+        self._pinned = on_gpu
+        self._dtype = smallest_dtype(tokenizer.num_codes)
+
+    def __call__(self, batch: Batch) -> Encoded:
+        """Read, decode, fit and encode a batch; only what is wrong with the whole job is raised."""
+        side, count = self._settings.size, self._settings.batch_size
+        pixels = torch.zeros(count, 3, side, side, dtype=torch.uint8, pin_memory=self._pinned)
+        done = Encoded(batch)
+        try:
+            for row, position in enumerate(batch.positions):
+                self._read(batch.unit, position, done, pixels[row])
+        except SourceError as error:
+            return Encoded(batch, failure=str(error))
+        if done.index:
+            rows = [position - batch.positions.start for position in done.index]
+            done.codes = self._codes(pixels)[rows]
+        return done
+
+    def _read(self, unit: OpenUnit, position: int, done: Encoded, pixels: Tensor) -> None:
+        """Fill `pixels` (3, S, S) and note what was read, or why nothing was."""
+        try:
+            picture = decode_image(unit.read(position))
+        except ImageError as error:
+            done.skips.append((position, error.reason))
+            return
+        fitted = fit_image(picture, self._settings.size, self._settings.fit)
+        pixels.copy_(fitted.pixels)
+        label = unit.label(position)
+        done.index.append(position)
+        done.sizes.append(fitted.original)
+        done.labels.append(NO_LABEL if label is None else label)
+        done.cut += fitted.cut
+
+    def _codes(self, pixels: Tensor) -> Codes:
+        """(B, 3, S, S) uint8 -> (B, h, w) codes in the smallest type."""
+        on_device = pixels.to(self._settings.device, non_blocking=True)
+        try:
+            with self._turn, autocast(self._settings.device, self._settings.precision):
+                codes = self._tokenizer.encode(on_device)
+        except ValueError as error:  # from the quantizer: NaN in the latents
+            raise TokenizerError(f"this tokenizer cannot encode these images: {error}") from error
+        except RuntimeError as error:
+            raise _memory_error(error, self._settings.batch_size) from error
+        return codes.cpu().numpy().astype(self._dtype)
+
+
+def _memory_error(error: RuntimeError, batch_size: int) -> Exception:
+    """The error to raise for one of torch's: most often memory, which a person can do something about."""
+    if isinstance(error, torch.OutOfMemoryError) or "memory" in str(error):
+        return ConfigError(f"a batch of {batch_size} images does not fit in memory; take a smaller --batch-size")
+    return error

@@ -1,0 +1,78 @@
+"""The end of a job: the manifest, by whoever finds nothing missing, and the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from imtok.encoding.report import EncodeReport
+from imtok.encoding.run import Done
+from imtok.encoding.setup import Job
+from imtok.encoding.units import count_skips, read_entry
+from imtok.errors import TokensError
+from imtok.files import publish_once
+from imtok.tokens.folder import MANIFEST, Manifest, ManifestEntry, find_shards, manifest_to_bytes, read_manifest
+
+_READERS = 8  # threads that re-hash shards of other processes
+
+
+def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeReport:
+    """Write the manifest if every unit is there, and sum up.
+
+    `share` are the units of this process, `before` how many of them were committed before this call.
+    """
+    present, _ = find_shards(job.folder)
+    complete = all(unit in present for unit in range(len(job.plan)))
+    manifest = _manifest(job, done) if complete else None
+    entries = manifest.entries if manifest else _entries(job, done, [unit for unit in share if unit in present])
+    info = job.info
+    tokens = math.prod(info.grid) * info.num_codebooks
+    return EncodeReport(
+        images=sum(entry.images for entry in entries),
+        skipped=sum(entry.skipped for entry in entries),
+        skips=count_skips(job.folder, job.plan, [entry.unit for entry in entries if entry.skipped]),
+        failed=tuple(done.failed),
+        empty=tuple(job.plan.name(entry.unit) for entry in entries if entry.images + entry.skipped == 0),
+        salvaged=tuple(done.salvaged),
+        renamed=done.renamed,
+        units_total=len(job.plan),
+        units_done=len(done.entries),
+        units_before=before,
+        complete=manifest is not None,
+        dataset_id=manifest.dataset_id if manifest else None,
+        mean_cut=done.cut / done.images if done.images and info.fit == "crop" else None,
+        seconds=done.seconds,
+        images_per_second=done.images_per_second,
+        grid=info.grid,
+        codebook_size=info.codebook_size,
+        bits_per_image=tokens * math.log2(info.codebook_size),
+        ignored=job.plan.sources.ignored,
+    )
+
+
+def _manifest(job: Job, done: Done) -> Manifest:
+    """The manifest of a folder whose units are all there: the one it has, or a new one."""
+    known = read_manifest(job.folder)
+    if known is not None and not done.entries:
+        return known
+    data = manifest_to_bytes(_entries(job, done, range(len(job.plan))))
+    path = job.folder / MANIFEST
+    if not publish_once(path, data) and path.read_bytes() != data:
+        raise TokensError(
+            f"{path}: not about the units that are there now; delete it and run the same `imtok encode` again if you "
+            "trust these"
+        )
+    manifest = read_manifest(job.folder)
+    assert manifest is not None
+    return manifest
+
+
+def _entries(job: Job, done: Done, units: Sequence[int]) -> tuple[ManifestEntry, ...]:
+    """Lines for units that are there; those of other processes and earlier runs are read."""
+
+    def entry(unit: int) -> ManifestEntry:
+        return done.entries.get(unit) or read_entry(job.folder, unit)
+
+    with ThreadPoolExecutor(_READERS) as pool:
+        return tuple(pool.map(entry, units))

@@ -1,0 +1,112 @@
+"""The encoding job: units in, committed shards out, exactly once.
+
+Files are the truth: a unit is done when its shard is there. Who encodes which unit is a hint (unit modulo number of
+processes), so a restart with another world size changes nothing, and a unit done twice is harmless.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imtok.data.images import Fit
+from imtok.devices import Precision, usable_cores
+from imtok.encoding.finish import finish
+from imtok.encoding.inputs import OnDuplicate
+from imtok.encoding.report import EncodeProgress, EncodeReport
+from imtok.encoding.run import Done, Options, encode_units
+from imtok.encoding.settings import Asked, check_machine
+from imtok.encoding.setup import prepare
+from imtok.errors import ConfigError, Interrupted, TooManySkips
+from imtok.files import sweep_temporaries
+from imtok.tokenizer import load
+from imtok.tokens.folder import find_shards
+
+
+def encode(
+    sources: Sequence[str | Path],
+    output: str | Path,
+    tokenizer_path: str | Path,
+    *,
+    size: int | None = None,
+    fit: Fit | None = None,
+    device: str | None = None,
+    precision: Precision | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    unit_size: int | None = None,
+    max_skip: int | None = None,
+    salvage: bool = False,
+    on_duplicate: OnDuplicate = "fail",
+    shard: tuple[int, int] = (0, 1),
+    rank: int = 0,
+    world_size: int = 1,
+    progress: Callable[[EncodeProgress], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> EncodeReport:
+    """Encode folders of images and tars into the token folder `output`; called again, go on where it was stopped.
+
+    Options left at None take what `output` has recorded or, in a new folder, the default: the tokenizer's size, crop,
+    a GPU where there is one, fp32, 16 images a batch (64 on a GPU), 2048 images a unit. This process does the units
+    that fall to it as one of `shard` = (index, count) and of `world_size` ranks.
+
+    Units that fail are named in the report and the others go on. Raises SourceError, ConfigError, TokenizerError or
+    TokensError before anything is encoded, Interrupted when `should_stop` says so, DiskError when the disk is full,
+    and TooManySkips, with everything committed, when more than `max_skip` inputs were skipped.
+    """
+    mine = _Share(*shard, rank, world_size)
+    asked = Asked(size=size, fit=fit, device=device, precision=precision, batch_size=batch_size, unit_size=unit_size)
+    tokenizer = load(tokenizer_path)
+    job = prepare(sources, Path(output), tokenizer, asked)
+    units = mine.units(len(job.plan))
+    present, _ = find_shards(job.folder)
+    missing = [unit for unit in units if unit not in present]
+    done = Done()
+    if missing:
+        check_machine(job.info, job.folder)
+        sweep_temporaries(job.folder)
+        options = Options(workers or usable_cores(), salvage, on_duplicate, progress, should_stop, mine.journal)
+        try:
+            done = encode_units(job, missing, tokenizer, options)
+        except (KeyboardInterrupt, Interrupted) as error:
+            committed = len(find_shards(job.folder)[0])
+            raise Interrupted(
+                f"{job.folder}: stopped with {committed} of {len(job.plan)} units committed; run the same command "
+                "again to go on"
+            ) from error
+    report = finish(job, done, units, len(units) - len(missing))
+    if max_skip is not None and report.skipped > max_skip and not report.failed:
+        raise TooManySkips(_too_many(report, max_skip))
+    return report
+
+
+@dataclass(frozen=True)
+class _Share:
+    """Which units fall to this process: it is one of `count` jobs of `world_size` ranks each."""
+
+    index: int
+    count: int
+    rank: int
+    world_size: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ConfigError(f"--shard {self.index}/{self.count}: expected I/N with 0 <= I < N, for instance 0/8")
+        if not 0 <= self.rank < self.world_size:
+            raise ConfigError(f"rank {self.rank} of world size {self.world_size}: expected 0 <= rank < world size")
+
+    def units(self, total: int) -> range:
+        return range(self.index * self.world_size + self.rank, total, self.count * self.world_size)
+
+    @property
+    def journal(self) -> str:
+        return f"{self.index * self.world_size + self.rank:05d}-of-{self.count * self.world_size:05d}.jsonl"
+
+
+def _too_many(report: EncodeReport, max_skip: int) -> str:
+    reasons = ", ".join(f"{skips.count} {reason}" for reason, skips in report.skips.items())
+    return (
+        f"{report.skipped} of {report.images + report.skipped} inputs were skipped ({reasons}), --max-skip allows "
+        f"{max_skip}; everything else is committed"
+    )

@@ -1,0 +1,69 @@
+"""What a caller of `encode` is told, during and after."""
+
+# Axes: h x w latent grid.
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EncodeProgress:
+    """How far a job is; counts are of this call."""
+
+    done: int  # inputs, skipped ones included
+    total: int | None  # inputs to do in this call; None while tars not yet opened hide their number
+    skipped: int
+    units_done: int
+    units_total: int
+    images_per_second: float
+
+
+@dataclass(frozen=True)
+class Skips:
+    """Inputs skipped for one reason."""
+
+    count: int
+    examples: tuple[str, ...]  # the first few keys
+
+
+@dataclass(frozen=True)
+class FailedUnit:
+    """A unit that could not be encoded."""
+
+    unit: int
+    name: str  # its tar, or its first and last image
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncodeReport:
+    """What a call of `encode` did.
+
+    Of a complete folder `images`, `skipped` and `skips` count all of it, otherwise this process's share.
+    """
+
+    images: int
+    skipped: int
+    skips: dict[str, Skips]  # by reason, the most frequent first
+    failed: tuple[FailedUnit, ...]
+    empty: tuple[str, ...]  # tars without images
+    salvaged: tuple[str, ...]  # damaged tars taken as far as they could be read
+    renamed: int  # keys that got a suffix since they occurred before in their tar
+    units_total: int  # of the whole folder
+    units_done: int  # committed by this call
+    units_before: int  # of this process's share, committed before
+    complete: bool  # every unit is committed and the manifest is written
+    dataset_id: str | None  # SHA-256 of the manifest, of a complete folder
+    mean_cut: float | None  # share of a picture's area that the crop left out, over this call's images
+    seconds: float
+    images_per_second: float  # of this call
+    grid: tuple[int, int]  # h, w
+    codebook_size: int
+    bits_per_image: float
+    ignored: int  # files with other suffixes in the folders given
+
+    @property
+    def was_complete(self) -> bool:
+        """The folder was complete before this call, which changed nothing."""
+        return self.complete and self.units_done == 0 and not self.failed

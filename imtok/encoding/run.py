@@ -1,0 +1,171 @@
+"""The units of one process, encoded and committed one after the other.
+
+The threads of a process work on batches, some of the next unit's among them while the last one commits: a unit is
+never waited for.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+
+import torch
+
+from imtok.devices import repeatable, resolve_device
+from imtok.encoding.batches import Batch, BatchEncoder, Encoded
+from imtok.encoding.inputs import OnDuplicate
+from imtok.encoding.report import EncodeProgress, FailedUnit
+from imtok.encoding.setup import Job
+from imtok.encoding.units import build_shard, commit
+from imtok.errors import SourceError
+from imtok.parallel import in_order
+from imtok.tokenizer import Tokenizer
+from imtok.tokens.folder import JOURNAL, ManifestEntry, shard_path
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a process goes about its units; nothing here changes a shard that needs no salvaging or renaming."""
+
+    workers: int
+    salvage: bool
+    on_duplicate: OnDuplicate
+    progress: Callable[[EncodeProgress], None] | None
+    should_stop: Callable[[], bool] | None
+    journal: str  # file name
+
+
+@dataclass
+class Done:
+    """What a process has done so far."""
+
+    images: int = 0
+    skipped: int = 0
+    cut: float = 0.0  # sum over the images
+    failed: list[FailedUnit] = field(default_factory=list)
+    salvaged: list[str] = field(default_factory=list)
+    renamed: int = 0
+    entries: dict[int, ManifestEntry] = field(default_factory=dict)  # units committed
+    seconds: float = 0.0
+
+    @property
+    def images_per_second(self) -> float:
+        """Of the whole process, commits included."""
+        return self.images / self.seconds if self.seconds else 0.0
+
+
+def encode_units(job: Job, units: Sequence[int], tokenizer: Tokenizer, options: Options) -> Done:
+    """Encode and commit `units`; those whose inputs cannot be used are named in `Done.failed`."""
+    device = resolve_device(str(job.settings.device))
+    encoder = BatchEncoder(tokenizer.to(device), job.settings)
+    run = _Run(job, units, options)
+    results = in_order(
+        encoder, run.batches(), workers=options.workers, ahead=2 * options.workers, should_stop=options.should_stop
+    )
+    with repeatable(device), closing(results):
+        for encoded in results:
+            run.take(encoded)
+    return run.done
+
+
+class _Run:
+    """Batches out, encoded batches back in, shards committed."""
+
+    def __init__(self, job: Job, units: Sequence[int], options: Options) -> None:
+        self.done = Done()
+        self._job, self._units, self._options = job, units, options
+        self._open: list[Encoded] = []  # batches of the unit in hand
+        self._started = self._unit_started = time.perf_counter()
+        self._total = self._known_total()
+
+    def batches(self) -> Iterator[Batch]:
+        """All batches of all units, each unit opened when its turn comes."""
+        size = self._job.settings.batch_size
+        for unit in self._units:
+            if (self._job.folder / shard_path(unit)).exists():
+                continue  # another process was here meanwhile
+            try:
+                inputs = self._job.plan.open(
+                    unit, salvage=self._options.salvage, on_duplicate=self._options.on_duplicate
+                )
+            except SourceError as error:
+                self._fail(unit, str(error))
+                continue
+            count = len(inputs.keys)
+            for start in range(0, max(1, count), size):  # a unit without inputs is one batch without images
+                stop = min(start + size, count)
+                yield Batch(inputs, range(start, stop), last=stop == count)
+
+    def take(self, encoded: Encoded) -> None:
+        """Take in the next batch, in order; the last of a unit commits it."""
+        self._open.append(encoded)
+        self.done.images += len(encoded.index)
+        self.done.skipped += len(encoded.skips)
+        self.done.cut += encoded.cut
+        if encoded.batch.last:
+            self._close_unit()
+        self.done.seconds = time.perf_counter() - self._started
+        self._tell()
+
+    def _close_unit(self) -> None:
+        batches, self._open = self._open, []
+        unit = batches[0].batch.unit
+        failure = next((batch.failure for batch in batches if batch.failure), None)
+        if failure is not None:
+            self._fail(unit.number, failure)
+            return
+        entry = commit(self._job.folder, build_shard(batches, self._job.info))
+        self.done.entries[unit.number] = entry
+        self.done.renamed += unit.renamed
+        if unit.salvaged is not None:
+            self.done.salvaged.append(f"{self._job.plan.name(unit.number)}: {unit.salvaged}")
+        self._note(entry)
+
+    def _fail(self, unit: int, reason: str) -> None:
+        name = self._job.plan.name(unit)
+        self.done.failed.append(FailedUnit(unit, name, reason.removeprefix(f"{name}: ")))
+
+    def _note(self, entry: ManifestEntry) -> None:
+        """A line in the journal, which nobody relies on."""
+        now = time.perf_counter()
+        seconds, self._unit_started = now - self._unit_started, now
+        line = {
+            "unit": entry.unit,
+            "images": entry.images,
+            "skipped": entry.skipped,
+            "seconds": round(seconds, 3),
+            "images_per_second": round(entry.images / seconds, 1),
+            "hardware": _hardware(self._job.settings.device),
+        }
+        path = self._job.folder / JOURNAL / self._options.journal
+        with suppress(OSError):
+            path.parent.mkdir(exist_ok=True)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def _tell(self) -> None:
+        if self._options.progress is None:
+            return
+        self._options.progress(
+            EncodeProgress(
+                done=self.done.images + self.done.skipped,
+                total=self._total,
+                skipped=self.done.skipped,
+                units_done=len(self.done.entries),
+                units_total=len(self._units),
+                images_per_second=self.done.images_per_second,
+            )
+        )
+
+    def _known_total(self) -> int | None:
+        plan = self._job.plan
+        if any(unit >= plan.folder_units for unit in self._units):
+            return None
+        return sum(len(plan.files(unit)) for unit in self._units)
+
+
+def _hardware(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()

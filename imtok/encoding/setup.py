@@ -1,0 +1,123 @@
+"""Making a token folder, or finding out that an existing one is of the same job."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from imtok.data.sources import find_sources
+from imtok.encoding.inputs import Plan
+from imtok.encoding.settings import Asked, Settings, check_tokenizer, describe, settle
+from imtok.errors import SourceError, TokenizerError, TokensError, disk_errors
+from imtok.files import publish_once
+from imtok.tokenizer import Tokenizer, load
+from imtok.tokens.folder import (
+    INFO,
+    PLAN,
+    TOKENIZER,
+    PlanEntry,
+    TokensInfo,
+    plan_to_bytes,
+    read_info,
+    read_plan,
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything decided before the first image is read."""
+
+    folder: Path
+    plan: Plan
+    settings: Settings
+    info: TokensInfo  # as the folder has it
+
+
+def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, asked: Asked) -> Job:
+    """Create the token folder, or adopt one that was begun with the same inputs, tokenizer and options.
+
+    Raises SourceError, ConfigError or TokensError, naming both sides, before anything is written.
+    """
+    fingerprint = tokenizer.fingerprint
+    found = find_sources(sources)
+    recorded = _recorded(folder)
+    if recorded is not None:
+        check_tokenizer(recorded, fingerprint, folder)
+    settings = settle(asked, recorded, tokenizer, folder)
+    plan = Plan(found, settings.unit_size)
+    plan_bytes = plan_to_bytes(plan.entries())
+    plan_hash = hashlib.sha256(plan_bytes).hexdigest()
+    if recorded is None:
+        ours = describe(settings, tokenizer, fingerprint, plan, plan_hash)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not publish_once(folder / INFO, ours.to_bytes()):
+            # Another process was first since we looked: now there is something to compare with.
+            return prepare(sources, folder, tokenizer, asked)
+        recorded = ours
+    _publish_plan(folder, recorded, plan, plan_bytes, plan_hash)
+    _publish_tokenizer(folder, tokenizer, fingerprint)
+    return Job(folder, plan, settings, recorded)
+
+
+def _recorded(folder: Path) -> TokensInfo | None:
+    """What the folder's imtok.json says, None where the folder is still to be made; refuses foreign folders."""
+    if (folder / INFO).exists():
+        return read_info(folder)
+    if folder.exists() and not folder.is_dir():
+        raise TokensError(f"{folder}: a file, expected a folder for the tokens; give another name")
+    if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise TokensError(f"{folder}: holds files and is no token folder; give an empty or a new one")
+    return None
+
+
+def _publish_plan(folder: Path, recorded: TokensInfo, plan: Plan, data: bytes, data_hash: str) -> None:
+    path = folder / PLAN
+    if data_hash == recorded.plan:
+        publish_once(path, data)
+        return
+    if not path.exists():
+        raise TokensError(f"{path}: missing, and these inputs are not those it listed; encode into another folder")
+    difference = _first_difference(read_plan(folder), plan.entries())
+    raise SourceError(
+        f"{folder}: the inputs are not those it was begun with: {difference}; "
+        "give the same inputs, or encode into another folder"
+    )
+
+
+def _first_difference(recorded: Iterable[PlanEntry], ours: Iterable[PlanEntry]) -> str:
+    for number, (known, found) in enumerate(itertools.zip_longest(recorded, ours), 1):
+        if known == found:
+            continue
+        if known is None or found is None:
+            return f"input {number} was {_named(known)}, is {_named(found)}"
+        if known.name == found.name and known.bytes != found.bytes:
+            return f"{known.name} had {known.bytes} bytes, has {found.bytes}"
+        return f"input {number} was {_named(known)}, is {_named(found)}"
+    return f"{PLAN} is damaged"
+
+
+def _named(entry: PlanEntry | None) -> str:
+    return entry.name if entry else "none"
+
+
+def _publish_tokenizer(folder: Path, tokenizer: Tokenizer, fingerprint: str) -> None:
+    """Copy the tokenizer in; one that is there must make the same codes, its decoder may be another."""
+    same = True
+    for name, data in tokenizer.files().items():
+        path = folder / TOKENIZER / name
+        same &= publish_once(path, data) or path.read_bytes() == data
+    if same:
+        return
+    try:
+        found = load(folder / TOKENIZER).fingerprint
+    except TokenizerError as error:
+        raise TokensError(f"{error}; it is the copy in {folder}") from error
+    if found != fingerprint:
+        raise TokensError(
+            f"{folder / TOKENIZER}: its fingerprint is {found[:12]}, this tokenizer's is {fingerprint[:12]}; encode "
+            "into another folder"
+        )

@@ -1,0 +1,77 @@
+"""From encoded batches to committed shards, and what committed shards say."""
+
+# Axes: N images of a unit.
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from imtok.encoding.batches import Encoded
+from imtok.encoding.inputs import Plan
+from imtok.encoding.report import Skips
+from imtok.files import publish_once
+from imtok.tokens.folder import ManifestEntry, TokensInfo, manifest_entry, shard_path
+from imtok.tokens.shard import NO_LABEL, Shard, ShardHeader, read_shard, shard_to_bytes, smallest_dtype
+from imtok.tokens.texts import Texts
+
+_EXAMPLES = 5
+
+
+def build_shard(batches: list[Encoded], info: TokensInfo) -> Shard:
+    """The shard of a unit from all its batches, in order."""
+    unit = batches[0].batch.unit
+    labels = [label for batch in batches for label in batch.labels]
+    index = [position for batch in batches for position in batch.index]
+    skips = [skip for batch in batches for skip in batch.skips]
+    shape = info.grid if info.num_codebooks == 1 else (*info.grid, info.num_codebooks)
+    nothing = np.zeros((0, *shape), smallest_dtype(info.codebook_size))
+    return Shard(
+        header=ShardHeader(
+            unit=unit.number,
+            inputs=len(unit.keys),
+            fingerprint=info.fingerprint,
+            codebook_size=info.codebook_size,
+            salvaged=unit.salvaged,
+            renamed=unit.renamed,
+        ),
+        codes=np.concatenate([nothing, *(batch.codes for batch in batches if batch.codes is not None)]),
+        keys=Texts.pack(unit.keys[position] for position in index),
+        index=np.array(index, np.int64),
+        original_size=np.array([size for batch in batches for size in batch.sizes], np.int32).reshape(-1, 2),
+        labels=np.array(labels, np.int64) if any(label != NO_LABEL for label in labels) else None,
+        skip_index=np.array([position for position, _ in skips], np.int64),
+        skip_keys=Texts.pack(unit.keys[position] for position, _ in skips),
+        skip_reasons=Texts.pack(reason for _, reason in skips),
+    )
+
+
+def commit(folder: Path, shard: Shard) -> ManifestEntry:
+    """Publish a shard whole; where another process was first, what it wrote stands."""
+    data = shard_to_bytes(shard)
+    if publish_once(folder / shard_path(shard.header.unit), data):
+        return manifest_entry(shard, data)
+    return read_entry(folder, shard.header.unit)
+
+
+def read_entry(folder: Path, unit: int) -> ManifestEntry:
+    """The manifest's line for a unit, from its file; raises TokensError where that is damaged."""
+    path = folder / shard_path(unit)
+    return manifest_entry(read_shard(path), path.read_bytes())
+
+
+def count_skips(folder: Path, plan: Plan, units: Iterable[int]) -> dict[str, Skips]:
+    """The skips of some units by reason, the most frequent first; keys in a tar are led by its name."""
+    counts: Counter[str] = Counter()
+    examples: dict[str, list[str]] = {}
+    for unit in units:
+        shard = read_shard(folder / shard_path(unit))
+        tar = "" if unit < plan.folder_units else f"{plan.name(unit)}: "
+        for key, reason in zip(shard.skip_keys, shard.skip_reasons, strict=True):
+            counts[reason] += 1
+            if counts[reason] <= _EXAMPLES:
+                examples.setdefault(reason, []).append(tar + key)
+    return {reason: Skips(count, tuple(examples[reason])) for reason, count in counts.most_common()}
