@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from importlib import resources
 from pathlib import Path
@@ -17,8 +18,21 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from imtok.errors import ConfigError
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 takes 1e5 for text, as it has no dot; here it is a number."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, _Loader)
+
+
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 _R = TypeVar("_R", bound=_Record)
@@ -48,6 +62,12 @@ class FSQConfig(_Record):
     kind: Literal["fsq"] = "fsq"
     levels: tuple[int, ...] = Field((8, 8, 8, 6, 5), min_length=1, description="values per dimension, each >= 3")
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if min(self.levels) < 3:
+            raise ValueError(f"levels are {list(self.levels)}, expected 3 or more in each dimension")
+        return self
+
 
 class VQConfig(_Record):
     """Vector quantization; the fields are those of `imtok.quantizers.VectorQuantizer`."""
@@ -58,11 +78,11 @@ class VQConfig(_Record):
     metric: Literal["euclidean", "cosine"] = "euclidean"
     estimator: Literal["straight_through", "rotation"] = "straight_through"
     codebook_update: Literal["ema", "gradient"] = "ema"
-    decay: float = 0.99
-    commitment_weight: float = 0.25
-    codebook_weight: float = 1.0
+    decay: float = Field(0.99, ge=0, lt=1)
+    commitment_weight: float = Field(0.25, ge=0)
+    codebook_weight: float = Field(1.0, ge=0)
     kmeans_start: bool = True
-    revival_threshold: float = 0.05
+    revival_threshold: float = Field(0.05, ge=0, lt=1)
 
 
 QuantizerConfig = Annotated[FSQConfig | VQConfig, Field(discriminator="kind")]
@@ -109,11 +129,14 @@ class LossConfig(_Record):
         return self
 
 
+_Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class OptimizerConfig(_Record):
     """AdamW with linear warm-up, then cosine to zero."""
 
     learning_rate: float = Field(1e-3, gt=0)
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.99)
     weight_decay: float = Field(0.0, ge=0)
     warmup: float = Field(0.05, ge=0, lt=1, description="share of the run")
     clip_norm: float = Field(1.0, gt=0, description="gradient norm above which gradients are scaled down")
@@ -182,7 +205,7 @@ def preset_about(name: str) -> str:
 def read_config_file(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises ConfigError where there is none."""
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = _read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"{path}: cannot be read ({reason}); give a YAML file") from error
@@ -208,7 +231,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
         if not equals or not name.strip():
             raise ConfigError(f"--set {setting}: expected key=value, for instance quantizer.levels=[8,5,5,5]")
         try:
-            value = yaml.safe_load(text)
+            value = _read_yaml(text)
         except yaml.YAMLError as error:
             raise ConfigError(f"--set {setting}: the value is not valid YAML; quote it for the shell") from error
         for part in reversed(_full_key(name.strip())):
@@ -253,7 +276,7 @@ def load_tokenizer_config(values: Mapping[str, Any], origin: str) -> TokenizerCo
 
 def _preset_file(name: str) -> dict[str, Any]:
     text = (resources.files("imtok") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    return dict(yaml.safe_load(text))
+    return dict(_read_yaml(text))
 
 
 def _checked(record: type[_R], values: Mapping[str, Any], origin: str) -> _R:
@@ -268,8 +291,9 @@ def _first_problem(error: ValidationError, record: type[BaseModel]) -> str:
     place = [str(part) for part in problem["loc"] if str(part) not in ("fsq", "vq")]
     name = ".".join(place)
     if problem["type"] == "extra_forbidden":
-        known = _field_names(record, place[:-1])
-        return f"{name}: unknown key{_did_you_mean(place[-1], known)}; known here: {', '.join(known)}"
+        known = _field_names(record, problem["loc"][:-1])
+        kind = next((f" for kind {part}" for part in problem["loc"] if part in ("fsq", "vq")), "")
+        return f"{name}: unknown key{kind}{_did_you_mean(place[-1], known)}; known here: {', '.join(known)}"
     message = problem["msg"].removeprefix("Value error, ")
     found = problem["input"]
     if isinstance(found, str | int | float | list | tuple | bool):
@@ -277,14 +301,13 @@ def _first_problem(error: ValidationError, record: type[BaseModel]) -> str:
     return f"{name}: {message}" if name else message
 
 
-def _field_names(record: type[BaseModel], place: list[str]) -> list[str]:
+def _field_names(record: type[BaseModel], place: Iterable[int | str]) -> list[str]:
+    """The keys known at a place; a quantizer's kind stands in the place after `quantizer`."""
+    kinds: dict[int | str, type[BaseModel]] = {"fsq": FSQConfig, "vq": VQConfig}
     for part in place:
-        annotation = record.model_fields[part].annotation
-        if part == "quantizer":
-            return sorted({*FSQConfig.model_fields, *VQConfig.model_fields})
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            return []
-        record = annotation
+        annotation = kinds[part] if part in kinds else record.model_fields[str(part)].annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            record = annotation
     return list(record.model_fields)
 
 
@@ -299,7 +322,8 @@ def _full_key(name: str) -> list[str]:
 
 
 def _with_kind(quantizer: Mapping[str, Any]) -> dict[str, Any]:
-    """A quantizer given without its kind is told by its fields: `levels` belong to FSQ."""
+    """A quantizer given without its kind is told by its fields, misspelt ones included."""
     if "kind" in quantizer:
         return dict(quantizer)
-    return {"kind": "fsq" if "levels" in quantizer or not quantizer else "vq", **quantizer}
+    is_vq = any(difflib.get_close_matches(key, VQConfig.model_fields) for key in quantizer)
+    return {"kind": "vq" if is_vq else "fsq", **quantizer}

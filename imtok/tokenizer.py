@@ -19,7 +19,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from imtok.config import FSQConfig, QuantizerConfig, TokenizerConfig, load_tokenizer_config
-from imtok.errors import ConfigError, TokenizerError, disk_errors
+from imtok.errors import ConfigError, TokenizerError
+from imtok.files import write_atomically
 from imtok.networks import Decoder, Encoder
 from imtok.quantizers import FSQ, Quantized, Quantizer, VectorQuantizer
 
@@ -75,7 +76,7 @@ class Tokenizer(nn.Module):
         tensors |= {f"quantizer.{name}": value for name, value in self.quantizer.code_tensors().items()}
         for name, value in sorted(tensors.items()):
             digest.update(_canonical([name, str(value.dtype), list(value.shape)]))
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+            digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Quantized]:
@@ -83,18 +84,21 @@ class Tokenizer(nn.Module):
         quantized: Quantized = self.quantizer(self.encoder(images))
         return self.decoder(quantized.latents), quantized
 
-    @torch.inference_mode()
+    @torch.no_grad()  # and not inference mode: codes are there to be embedded and trained on
     def encode(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W), uint8 or float in [-1, 1], H and W multiples of `downsample` -> codes (B, h, w) int64.
 
         Raises TokenizerError on other shapes, dtypes or ranges.
         """
         images = self._checked_images(images)
+        if len(images) == 0:  # which torch's pixel folding does not take
+            height, width = images.shape[2] // self.downsample, images.shape[3] // self.downsample
+            return torch.empty(0, height, width, dtype=torch.int64, device=self.device)
         with _evaluating(self):
             quantized: Quantized = self.quantizer(self.encoder(images))
         return quantized.codes
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, h, w) int64 in [0, K) -> images (B, 3, H, W) float32, clamped to [-1, 1].
 
@@ -107,16 +111,16 @@ class Tokenizer(nn.Module):
                 latents = self.quantizer.lookup(codes.to(self.device))
             except ValueError as error:
                 raise TokenizerError(f"{error}; were they made by this tokenizer?") from error
-            images: Tensor = self.decoder(latents)
+            images: Tensor = self.decoder(latents.to(next(self.parameters()).dtype))
         return images.float().clamp(-1, 1)
 
     def save(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors into `folder`, made if needed."""
         folder = Path(folder)
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / _WEIGHTS).write_bytes(self._weights())
-            (folder / _CONFIG).write_bytes(self._config_text())
+        if folder.exists() and not folder.is_dir():
+            raise TokenizerError(f"{folder}: is a file, expected a folder to save into; give another name")
+        for name, data in self.files().items():
+            write_atomically(folder / name, data)
 
     def files(self) -> dict[str, bytes]:
         """The folder's files by name, the same bytes for the same tokenizer."""
@@ -145,14 +149,17 @@ class Tokenizer(nn.Module):
                 f"images are {height}x{width}, expected multiples of {self.downsample} (the downsampling)"
             )
         images = images.to(self.device)
+        weights = next(self.parameters()).dtype
         if images.dtype == torch.uint8:
-            return to_float(images)
+            return to_float(images).to(weights)
         if not images.is_floating_point():
             raise TokenizerError(f"images are {images.dtype}, expected uint8 or float in [-1, 1]")
+        if images.isnan().any():
+            raise TokenizerError("images hold NaN, expected values in [-1, 1]")
         if images.numel() and float(images.abs().max()) > 1.01:
             low, high = float(images.min()), float(images.max())
             raise TokenizerError(f"float images span [{low:.3g}, {high:.3g}], expected [-1, 1]")
-        return images
+        return images.to(weights)
 
 
 def load(path_or_name: str | Path) -> Tokenizer:
@@ -164,16 +171,23 @@ def load(path_or_name: str | Path) -> Tokenizer:
     config_path, weights_path = folder / _CONFIG, folder / _WEIGHTS
     try:
         content = json.loads(config_path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise TokenizerError(f"{config_path}: cannot be read ({_brief(error)}); copy the tokenizer again") from error
+    try:
         state = safetensors.torch.load(weights_path.read_bytes())
-    except (OSError, ValueError, SafetensorError) as error:
-        damaged = weights_path if isinstance(error, SafetensorError) else config_path
-        raise TokenizerError(f"{damaged}: cannot be read ({_brief(error)}); copy the tokenizer again") from error
+    except (OSError, SafetensorError) as error:
+        raise TokenizerError(f"{weights_path}: cannot be read ({_brief(error)}); copy the tokenizer again") from error
     if not isinstance(content, dict) or content.pop("format", None) != "imtok-tokenizer":
         raise TokenizerError(f'{config_path}: not a tokenizer of imtok; expected "format": "imtok-tokenizer"')
     version = content.pop("version", None)
     if version != _FORMAT:
         raise TokenizerError(f"{config_path}: format version {version}, this imtok reads {_FORMAT}; update imtok")
-    tokenizer = Tokenizer(load_tokenizer_config(content, str(config_path)))
+    try:
+        tokenizer = Tokenizer(load_tokenizer_config(content, str(config_path)))
+    except ConfigError as error:
+        text = str(error)
+        place = "" if text.startswith(str(config_path)) else f"{config_path}: "
+        raise TokenizerError(f"{place}{text}") from error
     try:
         tokenizer.load_state_dict(state)
     except RuntimeError as error:

@@ -17,10 +17,17 @@ from typer.testing import CliRunner, Result
 
 from imtok.cli import app
 
-TINY = (
-    "size=16 data.crop=16 network.fold=2 network.channels=[8,16] network.blocks=1 quantizer.levels=[5,5,3] "
-    "images=64 batch_size=8 threads=1"
-).split()
+TINY = [
+    "size=16",
+    "data.crop=16",
+    "network.fold=2",
+    "network.channels=[8,16]",
+    "network.blocks=1",
+    "quantizer.levels=[5,5,3]",
+    "images=64",
+    "batch_size=8",
+    "threads=1",
+]
 
 
 def imtok(*arguments: object) -> Result:

@@ -424,7 +424,7 @@ def test_revival_puts_dead_codes_on_latents_and_touches_no_others(update: Any) -
     torch.manual_seed(0)
     quantizer = VectorQuantizer(2, 4, codebook_update=update, revival_threshold=0.1)
     set_codebook(quantizer, torch.tensor([[0.0, 0.0], [50.0, 50.0], [1.0, 1.0], [-50.0, 50.0]]))
-    quantizer.cluster_size.copy_(torch.tensor([6.0, 0.3, 6.0, 0.61]))  # dead is below 0.1 * 24 / 4 = 0.6
+    quantizer.cluster_size.copy_(torch.tensor([11.0, 0.3, 12.0, 0.65]))  # their mean is about 6
     plain = copy.deepcopy(quantizer)
     plain.revival_threshold = 0.0
     latents = noise(1, 2, 4, 6) * 0.3
@@ -434,10 +434,12 @@ def test_revival_puts_dead_codes_on_latents_and_touches_no_others(update: Any) -
     assert torch.equal(quantizer.codebook[[0, 2, 3]], plain.codebook[[0, 2, 3]])
     assert torch.equal(quantizer.cluster_size[[0, 2, 3]], plain.cluster_size[[0, 2, 3]])
     assert (as_rows(latents) == quantizer.codebook[1]).all(dim=1).any()
-    assert quantizer.cluster_size[1] == 6.0  # the fair share
+    share = plain.cluster_size.mean()
+    assert 0.4 < 0.1 * share < 0.64  # so that only the second code is dead
+    assert quantizer.cluster_size[1] == share
     if update == "ema":
         assert torch.equal(quantizer.embed_sum[[0, 2, 3]], plain.embed_sum[[0, 2, 3]])
-        assert torch.equal(quantizer.embed_sum[1], quantizer.codebook[1] * 6.0)
+        assert torch.equal(quantizer.embed_sum[1], quantizer.codebook[1] * share)
 
 
 def test_a_revived_code_outlives_the_next_update() -> None:
@@ -662,7 +664,7 @@ def test_codebooks_are_the_same_on_all_ranks_and_as_from_the_joint_batch(tmp_pat
     for name in ("ema", "cosine-ema"):
         for key, value in train(name, rank=0, share=4).items():
             torch.testing.assert_close(first[name][key], value, msg=f"{name} {key}")
-    fair_share = torch.tensor(4 * 16 / 12)
     for name in ("kmeans-revival", "gradient-kmeans-revival"):
-        assert (first[name]["cluster_size"] == fair_share).any()  # codes were revived in the last step
+        _, times = first[name]["cluster_size"].unique(return_counts=True)
+        assert times.max() > 1  # codes were revived in the last step, all with one count
         assert first[name]["codebook"].max() > 5  # and put on its latents

@@ -23,10 +23,21 @@ from imtok.training.loop import collapse_hint
 from imtok.training.schedule import average_decay, learning_rate
 from imtok.training.state import TrainState
 
-TINY = (
-    "size=16 data.crop=16 network.fold=2 network.channels=[8,16] network.blocks=1 quantizer.levels=[5,5,3] "
-    "images=96 batch_size=8 validate_every=40 checkpoint_every=24 data.val_fraction=0.2 threads=1 precision=fp32"
-).split()
+TINY = [
+    "size=16",
+    "data.crop=16",
+    "network.fold=2",
+    "network.channels=[8,16]",
+    "network.blocks=1",
+    "quantizer.levels=[5,5,3]",
+    "images=96",
+    "batch_size=8",
+    "validate_every=40",
+    "checkpoint_every=24",
+    "data.val_fraction=0.2",
+    "threads=1",
+    "precision=fp32",
+]
 VQ = [
     "quantizer.kind=vq",
     "quantizer.dim=4",

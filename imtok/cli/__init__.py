@@ -6,6 +6,7 @@ No torch here at module level, so that `imtok --help` stays quick.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -37,7 +38,7 @@ def _reflowed(text: str) -> str:
     return "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
 
 
-for _name, _command in {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "train": train,
     "encode": encode,
@@ -46,7 +47,8 @@ for _name, _command in {
     "eval": evaluate,
     "info": info,
     "verify": verify,
-}.items():
+}
+for _name, _command in _COMMANDS.items():
     app.command(_name, help=_reflowed(_command.__doc__ or ""))(reports_errors(_command))
 
 

@@ -35,7 +35,8 @@ class VectorQuantizer(Quantizer):
         `straight_through` copies the decoder's gradient to the latent; `rotation` turns it (Fifty et al., 2024).
     codebook_update
         `ema`: moving averages of the latents that chose a code (van den Oord et al., 2017, appendix A.1, with the
-        Laplace smoothing of its reference code), counts starting at 1 so that unused codes stay where they are.
+        Laplace smoothing of its reference code). Counts start at 1, so that an unused code stays where it is until
+        its count has decayed to about `eps`, after some hundred steps; then the smoothing draws it to the origin.
         `gradient`: the codebook is a parameter and learns by the `codebook` loss.
     commitment_weight, codebook_weight
         Weights of |z - sg[e]|^2, which moves the encoder, and of |sg[z] - e|^2, which moves the codebook (equation
@@ -43,8 +44,8 @@ class VectorQuantizer(Quantizer):
     kmeans_start
         The first training batch sets the codebook by k-means.
     revival_threshold
-        A code whose moving count falls below this fraction of the fair share N/K is put on a random latent of the
-        batch, all of its statistics reset. 0 switches revival off.
+        A code whose moving count falls below this fraction of the mean over all codes is put on a random latent of
+        the batch, all of its statistics reset. 0 switches revival off.
 
     All statistics are summed over ranks where a process group exists, so codebooks stay identical.
     """
@@ -154,8 +155,8 @@ class VectorQuantizer(Quantizer):
             averages = self.embed_sum / smoothed.unsqueeze(1)
             self.codebook.copy_(F.normalize(averages, dim=1) if self.metric == "cosine" else averages)
         if self.revival_threshold > 0:
-            fair_share = counts.sum() / self.num_codes
-            self._revive(rows, fair_share)
+            # Of the moving counts, which start at 1: a share of this batch's could be above all of them at first.
+            self._revive(rows, self.cluster_size.mean())
 
     def _revive(self, rows: Tensor, fair_share: Tensor) -> None:
         """Put dead codes on random latents, with the fair share as their count so that they get time to live."""
