@@ -325,5 +325,5 @@ def _with_kind(quantizer: Mapping[str, Any]) -> dict[str, Any]:
     """A quantizer given without its kind is told by its fields, misspelt ones included."""
     if "kind" in quantizer:
         return dict(quantizer)
-    is_vq = any(difflib.get_close_matches(key, VQConfig.model_fields) for key in quantizer)
+    is_vq = any(difflib.get_close_matches(str(key), VQConfig.model_fields) for key in quantizer)
     return {"kind": "vq" if is_vq else "fsq", **quantizer}

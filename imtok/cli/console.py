@@ -59,6 +59,8 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
+        except (typer.Exit, typer.BadParameter):  # Typer's own way to end a command
+            raise
         except ImtokError as error:
             _fail(str(error), error.exit_code)
         except KeyboardInterrupt:

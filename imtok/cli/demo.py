@@ -54,7 +54,7 @@ def _print(report: DemoReport, output: Path) -> None:
     size = report.seen.size
     usage = report.usage
     console.print(
-        f"\n{size}x{size} pixels in {report.seen.bits_per_image:,.0f} bits ({report.tokens_per_image} tokens; as raw RGB "
+        f"\n{size}x{size} pixels in {report.seen.bits_per_image:,.0f} bits ({report.tokens_per_image} tokens; raw RGB: "
         f"{size * size * 24:,}), {usage.used:,} of {usage.codebook_size:,} codes used by {usage.images} photographs",
         soft_wrap=True,
     )

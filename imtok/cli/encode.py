@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imtok.cli.console import out, progress_bar, say, stop_on_signals, warn
+from imtok.errors import TokensError
 
 if TYPE_CHECKING:
     from imtok.encoding import EncodeReport
@@ -48,10 +49,13 @@ def encode(
         int | None, typer.Option(min=1, help="Side of the square to encode; the tokenizer's training size by default.")
     ] = None,
     fit: Annotated[
-        Fit,
-        typer.Option(help="crop: the central square. pad: the whole picture, its edges repeated; decode undoes it."),
-    ] = Fit.CROP,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU where there is one.")] = "auto",
+        Fit | None,
+        typer.Option(
+            help="crop: the central square. pad: the whole picture, its edges repeated; decode undoes it. "
+            "[default: crop]"
+        ),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. [default: a GPU where there is one]")] = None,
     precision: Annotated[
         Precision | None, typer.Option(help="bf16 is faster and may change some tokens. [default: fp32]")
     ] = None,
@@ -60,8 +64,8 @@ def encode(
         int | None, typer.Option(min=1, help="Threads that read and, on a CPU, encode. [default: one a core]")
     ] = None,
     unit_size: Annotated[
-        int, typer.Option(min=1, help="Images of a folder in one shard; a tar is always one shard.")
-    ] = 2048,
+        int | None, typer.Option(min=1, help="Images of a folder in one shard; a tar is one shard. [default: 2048]")
+    ] = None,
     max_skip: Annotated[
         int | None, typer.Option(min=0, help="End with exit code 3 when more images than this were skipped.")
     ] = None,
@@ -85,7 +89,7 @@ def encode(
             output,
             tokenizer,
             size=size,
-            fit=fit.value,
+            fit=fit.value if fit else None,
             device=device,
             precision=precision.value if precision else None,
             batch_size=batch_size,
@@ -111,4 +115,40 @@ def _shard(text: str) -> tuple[int, int]:
 
 
 def _print_report(report: EncodeReport, output: Path) -> None:
-    pass
+    """The tokens on standard output; what was passed over, and why, on standard error."""
+    if report.was_complete:
+        say(f"{output}: already complete, nothing to do")
+    if report.mean_cut is not None and report.mean_cut >= 0.005:
+        say(f"the crop to squares cut away {report.mean_cut:.0%} of the pictures' area; --fit pad keeps all of it")
+    if report.ignored:
+        say(f"{report.ignored} files of other kinds were passed over")
+    for reason, skips in report.skips.items():
+        more = ", ..." if skips.count > len(skips.examples) else ""
+        warn(f"skipped {skips.count}: {reason} ({', '.join(skips.examples)}{more})")
+    for name in report.empty:
+        warn(f"{name}: holds no images, an empty shard")
+    for damage in report.salvaged:
+        warn(f"salvaged: {damage}")
+    if report.renamed:
+        warn(f"{report.renamed} keys that occurred before in their tar got a suffix")
+    tokens = report.grid[0] * report.grid[1]
+    speed = f", {report.images_per_second:.0f} images/s" if report.units_done else ""
+    out().print(
+        f"{report.images:,} images in {output}: {report.grid[0]}x{report.grid[1]} = {tokens} tokens each, "
+        f"{report.bits_per_image:,.0f} bits{speed}",
+        markup=False,
+        soft_wrap=True,
+    )
+    _print_failures(report, output)
+
+
+def _print_failures(report: EncodeReport, output: Path) -> None:
+    if report.failed:
+        for unit in report.failed:
+            say(f"failed: {unit.name}: {unit.reason}")
+        raise TokensError(
+            f"{output}: {len(report.failed)} of {report.units_total} units failed, the others are committed; mend or "
+            "leave out what is named above, then run the same command again"
+        )
+    if not report.complete:
+        say(f"{output}: not complete yet, units of other processes are missing; `imtok verify` names them")
