@@ -1,0 +1,66 @@
+"""Small things that many tests are made of: pictures, folders and tars of them, a tiny tokenizer."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from imtok.config import FSQConfig, NetworkConfig, TokenizerConfig
+from imtok.tokenizer import Tokenizer
+
+
+def picture(seed: int, width: int = 40, height: int = 48) -> Image.Image:
+    """A smooth coloured picture, another one for each seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 4, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def encoded(image: Image.Image, file_format: str = "PNG", **options: object) -> bytes:
+    """The bytes of an image file."""
+    file = io.BytesIO()
+    image.save(file, file_format, **options)
+    return file.getvalue()
+
+
+def fill(folder: Path, keys: Iterable[str]) -> Path:
+    """Write a picture of its own under each key."""
+    for seed, key in enumerate(keys):
+        path = folder / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encoded(picture(seed)))
+    return folder
+
+
+def write_tar(path: Path, members: Iterable[tuple[str, bytes]]) -> Path:
+    """A tar with these members, in this order."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return path
+
+
+def pictures_tar(path: Path, names: Iterable[str]) -> Path:
+    """A tar with a picture of its own under each name."""
+    return write_tar(path, [(name, encoded(picture(seed))) for seed, name in enumerate(names)])
+
+
+def tiny_tokenizer(folder: Path, seed: int = 0) -> Path:
+    """An untrained tokenizer of 125 codes for 32 x 32 images, on a 4 x 4 grid."""
+    torch.manual_seed(seed)
+    network = NetworkConfig(fold=4, channels=(8, 16), blocks=1)
+    Tokenizer(TokenizerConfig(network=network, quantizer=FSQConfig(levels=(5, 5, 5)), size=32)).save(folder)
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file of a token folder outside its journal."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if "journal" not in path.parts}

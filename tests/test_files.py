@@ -1,0 +1,122 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import resource
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from imtok.errors import DiskError
+from imtok.files import atomic_writer, publish_once, sweep_temporaries, write_atomically
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """The system refuses to let a file grow beyond `size` bytes, as a full disk would."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_file_is_replaced_as_a_whole(tmp_path: Path, durable: bool) -> None:
+    path = tmp_path / "new/folder/x.bin"
+    write_atomically(path, b"old", durable=durable)
+    write_atomically(path, b"new", durable=durable)
+    assert path.read_bytes() == b"new"
+    assert [entry.name for entry in path.parent.iterdir()] == ["x.bin"]
+
+
+def test_a_file_is_as_readable_as_any_other(tmp_path: Path) -> None:
+    write_atomically(tmp_path / "x", b"")
+    (tmp_path / "plain").write_bytes(b"")
+    assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(b"old")
+
+    def write_half() -> None:
+        with atomic_writer(path) as file:
+            file.write(b"half")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        write_half()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("write", [write_atomically, publish_once])
+def test_a_full_disk_is_a_disk_error_that_leaves_nothing_behind(tmp_path: Path, write: object) -> None:
+    path = tmp_path / "x"
+    with largest_file(4096), pytest.raises(DiskError, match=r"x: File too large"):
+        write(path, bytes(100_000))  # type: ignore[operator]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_refuses_to_sync_is_a_disk_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "x").write_bytes(b"old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskError, match="No space left"):
+        write_atomically(tmp_path / "x", b"new")
+    assert (tmp_path / "x").read_bytes() == b"old"
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(FileExistsError):
+        write_atomically(tmp_path / "file/x", b"")
+
+
+def test_of_many_publishers_one_wins_and_the_others_are_told(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    contents = [bytes([number]) * 10_000 for number in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        won = list(pool.map(lambda data: publish_once(path, data), contents))
+    assert won.count(True) == 1
+    assert path.read_bytes() == contents[won.index(True)]
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_publishing_works_where_there_are_no_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPERM, "no hard links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    assert publish_once(tmp_path / "x", b"first")
+    assert not publish_once(tmp_path / "x", b"second")
+    assert (tmp_path / "x").read_bytes() == b"first"
+
+
+def test_a_sweep_takes_what_the_dead_left_and_nothing_that_is_held(tmp_path: Path) -> None:
+    (tmp_path / "deep").mkdir()
+    dead, held, other = tmp_path / "deep/.tmp-x-1-a", tmp_path / ".tmp-x-2-b", tmp_path / "x"
+    for path in (dead, held, other):
+        path.write_bytes(b"")
+    with held.open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        assert sweep_temporaries(tmp_path) == 1
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [held.name, "x"]
+
+
+def test_a_file_being_written_survives_a_sweep(tmp_path: Path) -> None:
+    with atomic_writer(tmp_path / "x") as file:
+        file.write(b"data")
+        assert sweep_temporaries(tmp_path) == 0
+    assert (tmp_path / "x").read_bytes() == b"data"
