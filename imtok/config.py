@@ -110,6 +110,9 @@ class DataConfig(_Record):
 
     crop: int = Field(96, ge=1, description="side of the random training crops, at the tokenizer's `size`")
     flip: bool = Field(True, description="mirror half of the crops")
+    permute_channels: bool = Field(
+        False, description="permute the colour channels of half of the crops: colours for sets of few pictures"
+    )
     val_fraction: float = Field(0.05, ge=0, lt=1, description="held out for validation, chosen by key")
     val_images: int = Field(256, ge=1, description="at most so many images are measured at a validation")
     cache_gb: float = Field(2.0, ge=0, description="memory for decoded images, so that small sets decode once")

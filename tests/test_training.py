@@ -245,6 +245,16 @@ def test_the_stream_is_a_function_of_seed_and_position_alone(pictures: Path) -> 
     assert not torch.equal(whole, torch.cat(list(stream(images, seed=4).batches(0, 80))))
 
 
+def test_permuted_channels_keep_the_pixels_and_change_their_colours(pictures: Path) -> None:
+    images = ImageCollection.open([pictures])
+    plain = stream(images, batch_size=16).batch(0)
+    permuted = stream(images, batch_size=16, permute_channels=True).batch(0)
+    assert torch.equal(plain.sort(dim=1).values, permuted.sort(dim=1).values)
+    changed = (plain != permuted).flatten(1).any(dim=1)
+    assert changed.any()
+    assert not changed.all()
+
+
 def test_every_epoch_shows_each_image_once_in_an_order_of_its_own(pictures: Path) -> None:
     images = ImageCollection.open([pictures])
     crops = torch.cat(list(stream(images, crop=16, flip=False, batch_size=1, size=16).batches(0, 60)))

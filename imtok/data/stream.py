@@ -38,12 +38,14 @@ class TrainingStream:
         size: int,
         crop: int,
         flip: bool,
+        permute_channels: bool = False,
         seed: int,
         batch_size: int,
         cache_bytes: int,
         workers: int,
     ) -> None:
-        self.images, self.size, self.crop, self.flip = images, size, crop, flip
+        self.images, self.size, self.crop = images, size, crop
+        self.flip, self.permute_channels = flip, permute_channels
         self.seed, self.batch_size, self.workers = seed, batch_size, workers
         self.unreadable: dict[str, str] = {}
         self._keys = images.keys
@@ -80,7 +82,11 @@ class TrainingStream:
         top = int(random.integers(picture.shape[0] - self.crop + 1))
         left = int(random.integers(picture.shape[1] - self.crop + 1))
         crop = picture[top : top + self.crop, left : left + self.crop]
-        return crop[:, ::-1] if self.flip and random.random() < 0.5 else crop
+        if self.flip and random.random() < 0.5:
+            crop = crop[:, ::-1]
+        if self.permute_channels and random.random() < 0.5:
+            crop = crop[:, :, random.permutation(3)]
+        return crop
 
     def _picture(self, index: int) -> np.ndarray:
         """The index-th picture, or the first readable one after it, at shorter side `size`: (H, W, 3) uint8."""

@@ -134,6 +134,7 @@ class _Job:
             size=config.tokenizer.size,
             crop=config.data.crop,
             flip=config.data.flip,
+            permute_channels=config.data.permute_channels,
             seed=config.seed,
             batch_size=config.batch_size,
             cache_bytes=int(config.data.cache_gb * 2**30),
