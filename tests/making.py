@@ -52,11 +52,16 @@ def pictures_tar(path: Path, names: Iterable[str]) -> Path:
     return write_tar(path, [(name, encoded(picture(seed))) for seed, name in enumerate(names)])
 
 
-def tiny_tokenizer(folder: Path, seed: int = 0) -> Path:
+def tiny(seed: int = 0) -> Tokenizer:
     """An untrained tokenizer of 125 codes for 32 x 32 images, on a 4 x 4 grid."""
     torch.manual_seed(seed)
     network = NetworkConfig(fold=4, channels=(8, 16), blocks=1)
-    Tokenizer(TokenizerConfig(network=network, quantizer=FSQConfig(levels=(5, 5, 5)), size=32)).save(folder)
+    return Tokenizer(TokenizerConfig(network=network, quantizer=FSQConfig(levels=(5, 5, 5)), size=32))
+
+
+def tiny_tokenizer(folder: Path, seed: int = 0) -> Path:
+    """The folder of such a tokenizer."""
+    tiny(seed).save(folder)
     return folder
 
 

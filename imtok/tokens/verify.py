@@ -10,10 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from imtok.errors import TokensError
+from imtok.errors import ImtokError, TokensError
 from imtok.tokens.dataset import check_shard
 from imtok.tokens.folder import (
     PLAN,
+    TOKENIZER,
     Manifest,
     ManifestEntry,
     PlanEntry,
@@ -58,7 +59,7 @@ def verify_tokens(folder: Path, progress: Callable[[int, int], None] | None = No
     info = read_info(folder)
     manifest = read_manifest(folder)
     present, strangers = find_shards(folder)
-    tally = _Tally(problems=_folder_problems(folder, info, manifest))
+    tally = _Tally(problems=[*_folder_problems(folder, info, manifest), *_tokenizer_problems(folder, info)])
     tally.problems += [f"{name}: a file that nobody planned" for name in strangers]
     tally.problems += [
         f"{shard_path(unit)}: a unit that nobody planned" for unit in sorted(present) if unit >= info.units
@@ -82,6 +83,18 @@ def _folder_problems(folder: Path, info: TokensInfo, manifest: Manifest | None) 
     elif len(manifest.entries) != info.units:
         problems.append(f"MANIFEST.jsonl: {len(manifest.entries)} units, imtok.json says {info.units}")
     return problems
+
+
+def _tokenizer_problems(folder: Path, info: TokensInfo) -> list[str]:
+    from imtok.tokenizer import load  # torch loads here; readers of tokens do without it
+
+    try:
+        found = load(folder / TOKENIZER).fingerprint
+    except ImtokError as error:
+        return [str(error)]
+    if found != info.fingerprint:
+        return [f"{TOKENIZER}: its fingerprint is {found[:12]}…, imtok.json says {info.fingerprint[:12]}…"]
+    return []
 
 
 def _check_unit(
@@ -143,15 +156,19 @@ def _gaps(shard: Shard, inputs: list[PlanEntry]) -> Iterator[str]:
         if (np.diff(index) <= 0).any():
             yield f"{name} is not in ascending order"
     positions = np.concatenate([shard.index, shard.skip_index])
-    planned = shard.header.inputs
+    planned, from_tar = shard.header.inputs, inputs[0].tar is not None
     outside = positions[(positions < 0) | (positions >= planned)]
     if len(outside):
         yield f"position {int(outside[0])} is outside the unit's {planned} inputs"
         return
-    times = np.bincount(positions, minlength=planned)
-    for position in np.flatnonzero(times != 1):
-        name = inputs[position].name if len(inputs) == planned else f"position {position} of {inputs[0].name}"
-        yield f"{name} is accounted for {times[position]} times, expected once"
+    found, times = np.unique(positions, return_counts=True)
+    for position in found[times > 1]:
+        yield f"{f'position {position}' if from_tar else inputs[position].name} is accounted for more than once"
+    if from_tar and len(found) < planned:
+        yield f"{planned - len(found)} of its {planned} images are not accounted for"
+    if not from_tar:
+        for position in np.setdiff1d(np.arange(planned), found):
+            yield f"{inputs[position].name} is not accounted for"
 
 
 def _wrong_keys(shard: Shard, inputs: list[PlanEntry]) -> Iterator[str]:
