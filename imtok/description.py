@@ -52,7 +52,7 @@ def _run(folder: Path) -> dict[str, Any]:
         "kind": "run",
         "finished": run.finished,
         "training_images": config.images,
-        "validation": {name.removeprefix("val/"): value for name, value in last.items()},
+        "validation": {name.removeprefix("val/"): value for name, value in last.items() if name != "images"},
         "resumable_from": run.checkpoints_seen(),
     }
     tokenizer = load(folder) if run.finished else Tokenizer(config.tokenizer)

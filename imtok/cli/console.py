@@ -92,15 +92,13 @@ def _fail(text: str, code: int) -> NoReturn:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether SIGTERM or Ctrl-C came; the second Ctrl-C no longer waits."""
+    """A function that tells whether SIGTERM or Ctrl-C came; after the second Ctrl-C nothing is waited for."""
     came: list[int] = []
 
     def note(number: int, frame: Any) -> None:  # noqa: ARG001  (the signature of a handler)
         if came and number == signal.SIGINT:
             raise KeyboardInterrupt
         came.append(number)
-        # os.write and no console: a handler may run in the middle of a print.
-        os.write(2, b"\nstopping: saving what is done (Ctrl-C again stops at once)\n")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -40,4 +40,6 @@ def _shown(value: object) -> str:
         return ", ".join(_shown(item) for item in value) or "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
     return f"{value:,}" if isinstance(value, int) else str(value)

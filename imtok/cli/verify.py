@@ -27,4 +27,5 @@ def verify(
             soft_wrap=True,
         )
         raise typer.Exit(1)
-    out().print(f"{tokens}: sound, {result.images:,} images in {result.units:,} shards", markup=False, soft_wrap=True)
+    shards = "1 shard" if result.units == 1 else f"{result.units:,} shards"
+    out().print(f"{tokens}: sound, {result.images:,} images in {shards}", markup=False, soft_wrap=True)

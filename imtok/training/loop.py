@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from imtok.analysis.usage import CodebookUsage
-from imtok.config import TrainConfig
+from imtok.config import QuantizerConfig, TrainConfig
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
 from imtok.data.stream import TrainingStream
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 _LINES = 200  # lines of the log over a whole run
 _PREVIEWED = 8
+_HINT_FROM = 0.2  # share of the run
 _COLLAPSED = 0.1  # share of the codes that could be in use, below which the codebook is called collapsed
 
 
@@ -141,6 +142,8 @@ class _Job:
             workers=config.data.workers,
         )
         self.clock = _Clock()
+        self.told: set[str] = set()  # unreadable images already named
+        self.hinted = False
         self.line_interval = max(config.batch_size, config.images // _LINES)
 
     def run(self) -> TrainReport:
@@ -221,9 +224,20 @@ class _Job:
             self._plot(figures)
             if previews is not None:
                 write_preview(self.folder.preview_path(self.state.seen), self.state.average, previews)
-        hint = collapse_hint(quality.usage, self.config)
+        hint = self._hint(quality.usage)
         self.tell(TrainProgress(self.state.seen, self.config.images, validation=quality, notice=hint))
         return quality
+
+    def _hint(self, usage: CodebookUsage) -> str | None:
+        """Advice on a collapsed codebook: once a fifth of the run is done, since few codes are used at first, then
+        again at the end."""
+        early = self.state.seen < _HINT_FROM * self.config.images
+        last = self.state.seen >= self.config.images
+        if early or (self.hinted and not last):
+            return None
+        hint = collapse_hint(usage, self.config)
+        self.hinted = self.hinted or hint is not None
+        return hint
 
     def _save(self) -> None:
         with self.clock.paused():
@@ -240,9 +254,8 @@ class _Job:
         return torch.stack(fitted) if fitted else None
 
     def _new_unreadable(self) -> list[tuple[str, str]]:
-        told: set[str] = self.__dict__.setdefault("_told", set())
-        new = [(key, reason) for key, reason in list(self.stream.unreadable.items()) if key not in told]
-        told.update(key for key, _ in new)
+        new = [(key, reason) for key, reason in list(self.stream.unreadable.items()) if key not in self.told]
+        self.told.update(key for key, _ in new)
         return new
 
     def _plot(self, figures: dict[str, float]) -> None:
@@ -259,21 +272,24 @@ def collapse_hint(usage: CodebookUsage, config: TrainConfig) -> str | None:
     possible = min(usage.codebook_size, usage.tokens)
     if usage.used >= _COLLAPSED * possible:
         return None
-    advice = ["--set quantizer.kind=fsq cannot collapse"]
-    quantizer = config.tokenizer.quantizer
-    if quantizer.kind == "vq":
-        if quantizer.estimator != "rotation":
-            advice.insert(0, "quantizer.estimator=rotation")
-        if quantizer.revival_threshold < 0.05:
-            advice.insert(0, "quantizer.revival_threshold=0.05")
-        if not quantizer.kmeans_start:
-            advice.insert(0, "quantizer.kmeans_start=true")
-    else:
-        advice = ["a lower optimizer.learning_rate", "fewer quantizer.levels"]
     return (
-        f"the codebook is collapsing: {usage.used} of {usage.codebook_size} codes in use, "
-        f"perplexity {usage.perplexity:.1f}; try {', or '.join(advice)}"
+        f"the codebook has collapsed: {usage.used} of {usage.codebook_size} codes in use, perplexity "
+        f"{usage.perplexity:.1f}; begin a new run with {' or '.join(_remedies(config.tokenizer.quantizer))}"
     )
+
+
+def _remedies(quantizer: QuantizerConfig) -> list[str]:
+    """Settings that help a collapsed codebook, those that are not yet made."""
+    if quantizer.kind == "fsq":
+        return ["a lower optimizer.learning_rate", "fewer quantizer.levels"]
+    remedies = {
+        "--set quantizer.kmeans_start=true": not quantizer.kmeans_start,
+        "--set quantizer.revival_threshold=0.05": quantizer.revival_threshold < 0.05,
+        "--set quantizer.estimator=rotation": quantizer.estimator != "rotation",
+        "a smaller --set quantizer.num_codes": True,
+        "--preset fsq-f8, which cannot collapse": True,
+    }
+    return [remedy for remedy, helps in remedies.items() if helps]
 
 
 def _val_figures(quality: Quality) -> dict[str, Any]:
