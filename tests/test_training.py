@@ -245,6 +245,14 @@ def test_the_stream_is_a_function_of_seed_and_position_alone(pictures: Path) -> 
     assert not torch.equal(whole, torch.cat(list(stream(images, seed=4).batches(0, 80))))
 
 
+def test_a_strip_is_trained_on_without_being_enlarged_whole(tmp_path: Path) -> None:
+    Image.new("RGB", (6000, 1), (9, 8, 7)).save(tmp_path / "strip.png")
+    images = ImageCollection.open([tmp_path])
+    strips = stream(images, size=256, crop=64)
+    assert strips.batch(0).shape == (4, 3, 64, 64)
+    assert strips._picture(0).shape == (256, 1024, 3)
+
+
 def test_permuted_channels_keep_the_pixels_and_change_their_colours(pictures: Path) -> None:
     images = ImageCollection.open([pictures])
     plain = stream(images, batch_size=16).batch(0)

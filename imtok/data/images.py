@@ -112,9 +112,16 @@ def fit_image(picture: Image.Image, size: int, fit: Fit = "crop") -> Fitted:
 
 
 def resize_shorter(picture: Image.Image, size: int) -> Image.Image:
-    """Bicubic to shorter side `size`, the longer side rounded to whole pixels."""
+    """Bicubic to shorter side `size`, the longer side rounded to whole pixels.
+
+    Of a picture more than four times as long as wide only the central part of that shape is taken.
+    """
     width, height = picture.size
-    return picture.resize(_shorter_to(width, height, size), Image.Resampling.BICUBIC)
+    if max(width, height) > _WIDEST * min(width, height):
+        across, down = (min(side, _WIDEST * min(width, height)) for side in (width, height))
+        left, top = (width - across) // 2, (height - down) // 2
+        picture = picture.crop((left, top, left + across, top + down))
+    return picture.resize(_shorter_to(*picture.size, size), Image.Resampling.BICUBIC)
 
 
 def central_square(picture: Image.Image, size: int) -> Image.Image:
