@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -23,10 +24,10 @@ from torch import Tensor
 from imtok.data.images import padded_content, to_picture
 from imtok.decoding.names import image_name, tar_folders
 from imtok.devices import Precision, autocast
-from imtok.errors import TokensError
+from imtok.errors import TokenizerError, TokensError
 from imtok.tokenizer import Tokenizer, to_uint8
 from imtok.tokens.dataset import TokenDataset
-from imtok.tokens.folder import PLAN, TokensInfo, read_plan
+from imtok.tokens.folder import PLAN, TokensInfo, read_plan, shard_path
 from imtok.tokens.shard import Codes
 
 Format = Literal["png", "jpg", "webp"]
@@ -43,6 +44,7 @@ FORMATS: dict[Format, dict[str, Any]] = {
 class CodeBatch:
     """A run of images of one unit."""
 
+    origin: Path  # the shard
     names: list[str]  # n files to write
     codes: Codes  # (n, h, w)
     sizes: npt.NDArray[np.int32]  # (n, 2) original height and width
@@ -52,12 +54,12 @@ def code_batches(dataset: TokenDataset, batch_size: int, suffix: str, limit: int
     """The first `limit` images of a data set, in order; raises TokensError on keys that are not to be trusted."""
     folders = _tar_folders(dataset)
     for shard in dataset.shards():
-        folder = folders.get(shard.header.unit, "")
+        folder, origin = folders.get(shard.header.unit, ""), dataset.folder / shard_path(shard.header.unit)
         for start in range(0, min(len(shard), limit), batch_size):
             stop = min(start + batch_size, len(shard), limit)
             keys = [shard.keys[row] for row in range(start, stop)]
             names = [folder + image_name(key, suffix) for key in keys]
-            yield CodeBatch(names, shard.codes[start:stop], shard.original_size[start:stop])
+            yield CodeBatch(origin, names, shard.codes[start:stop], shard.original_size[start:stop])
         limit -= min(len(shard), limit)
         if limit == 0:
             return
@@ -85,7 +87,10 @@ class BatchDecoder:
 
     def __call__(self, batch: CodeBatch) -> list[tuple[str, bytes]]:
         """Names and contents of the files."""
-        pixels = self._pixels(batch.codes)
+        try:
+            pixels = self._pixels(batch.codes)
+        except TokenizerError as error:
+            raise TokensError(f"{batch.origin}: {error}") from error
         return [
             (name, self._file(image, *size)) for name, image, size in zip(batch.names, pixels, batch.sizes, strict=True)
         ]

@@ -24,7 +24,8 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
     """
     present, _ = find_shards(job.folder)
     complete = all(unit in present for unit in range(len(job.plan)))
-    manifest = _manifest(job, done) if complete else None
+    known = read_manifest(job.folder) if complete and not done.entries else None
+    manifest = known or (_write_manifest(job, done) if complete else None)
     entries = manifest.entries if manifest else _entries(job, done, [unit for unit in share if unit in present])
     info = job.info
     tokens = math.prod(info.grid) * info.num_codebooks
@@ -40,6 +41,7 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
         units_done=len(done.entries),
         units_before=before,
         complete=manifest is not None,
+        was_complete=known is not None,
         dataset_id=manifest.dataset_id if manifest else None,
         mean_cut=done.cut / done.images if done.images and info.fit == "crop" else None,
         seconds=done.seconds,
@@ -51,11 +53,8 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
     )
 
 
-def _manifest(job: Job, done: Done) -> Manifest:
-    """The manifest of a folder whose units are all there: the one it has, or a new one."""
-    known = read_manifest(job.folder)
-    if known is not None and not done.entries:
-        return known
+def _write_manifest(job: Job, done: Done) -> Manifest:
+    """Publish the manifest of a folder whose units are all there; another's must say the same."""
     data = manifest_to_bytes(_entries(job, done, range(len(job.plan))))
     path = job.folder / MANIFEST
     if not publish_once(path, data) and path.read_bytes() != data:

@@ -105,7 +105,7 @@ class _Share:
 
 
 def _too_many(report: EncodeReport, max_skip: int) -> str:
-    reasons = ", ".join(f"{skips.count} {reason}" for reason, skips in report.skips.items())
+    reasons = ", ".join(f"{skips.count} {reason}, first {skips.examples[0]}" for reason, skips in report.skips.items())
     return (
         f"{report.skipped} of {report.images + report.skipped} inputs were skipped ({reasons}), --max-skip allows "
         f"{max_skip}; everything else is committed"

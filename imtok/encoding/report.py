@@ -54,6 +54,7 @@ class EncodeReport:
     units_done: int  # committed by this call
     units_before: int  # of this process's share, committed before
     complete: bool  # every unit is committed and the manifest is written
+    was_complete: bool  # it was so before this call, which changed nothing
     dataset_id: str | None  # SHA-256 of the manifest, of a complete folder
     mean_cut: float | None  # share of a picture's area that the crop left out, over this call's images
     seconds: float
@@ -62,8 +63,3 @@ class EncodeReport:
     codebook_size: int
     bits_per_image: float
     ignored: int  # files with other suffixes in the folders given
-
-    @property
-    def was_complete(self) -> bool:
-        """The folder was complete before this call, which changed nothing."""
-        return self.complete and self.units_done == 0 and not self.failed
