@@ -285,6 +285,28 @@ def test_changed_inputs_are_refused_and_the_first_difference_named(tokenizer: Pa
         encode([source], tmp_path / "t", tokenizer)
 
 
+def test_an_input_of_which_nothing_is_committed_may_be_mended(tokenizer: Path, tmp_path: Path) -> None:
+    good = pictures_tar(tmp_path / "good.tar", ["a.png"])
+    whole = pictures_tar(tmp_path / "cut.tar", ["b.png", "c.png"]).read_bytes()
+    encode([good, tmp_path / "cut.tar"], tmp_path / "whole", tokenizer)
+    (tmp_path / "cut.tar").write_bytes(whole[:1000])
+    assert len(encode([good, tmp_path / "cut.tar"], tmp_path / "t", tokenizer).failed) == 1
+    (tmp_path / "cut.tar").write_bytes(whole)
+    assert encode([good, tmp_path / "cut.tar"], tmp_path / "t", tokenizer).complete
+    assert contents(tmp_path / "t") == contents(tmp_path / "whole")
+    good.write_bytes(good.read_bytes() + bytes(512))
+    with pytest.raises(SourceError, match=r"good\.tar had .* bytes, has"):
+        encode([good, tmp_path / "cut.tar"], tmp_path / "t", tokenizer)
+
+
+def test_a_damaged_plan_is_restored(photos: Path, tokenizer: Path, tmp_path: Path) -> None:
+    encode([photos], tmp_path / "t", tokenizer)
+    before = contents(tmp_path / "t")
+    (tmp_path / "t/plan/inputs-00000.jsonl").write_bytes(b"half")
+    encode([photos], tmp_path / "t", tokenizer)
+    assert contents(tmp_path / "t") == before
+
+
 def test_a_folder_of_something_else_is_not_written_into(photos: Path, tokenizer: Path, tmp_path: Path) -> None:
     (tmp_path / "t").mkdir()
     (tmp_path / "t/thesis.txt").write_text("precious")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from imtok.data.sources import find_sources
 from imtok.encoding.inputs import Plan
 from imtok.encoding.settings import Asked, Settings, check_tokenizer, describe, settle
 from imtok.errors import SourceError, TokenizerError, TokensError, disk_errors
-from imtok.files import publish_once
+from imtok.files import publish_once, write_atomically
 from imtok.tokenizer import Tokenizer, load
 from imtok.tokens.folder import (
     INFO,
@@ -20,6 +20,7 @@ from imtok.tokens.folder import (
     TOKENIZER,
     PlanEntry,
     TokensInfo,
+    find_shards,
     plan_to_bytes,
     read_info,
     read_plan,
@@ -58,7 +59,7 @@ def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, a
             # Another process was first since we looked: now there is something to compare with.
             return prepare(sources, folder, tokenizer, asked)
         recorded = ours
-    _publish_plan(folder, recorded, plan, plan_bytes, plan_hash)
+    recorded = _publish_plan(folder, recorded, plan, plan_bytes, plan_hash)
     _publish_tokenizer(folder, tokenizer, fingerprint)
     return Job(folder, plan, settings, recorded)
 
@@ -74,30 +75,40 @@ def _recorded(folder: Path) -> TokensInfo | None:
     return None
 
 
-def _publish_plan(folder: Path, recorded: TokensInfo, plan: Plan, data: bytes, data_hash: str) -> None:
+def _publish_plan(folder: Path, recorded: TokensInfo, plan: Plan, data: bytes, data_hash: str) -> TokensInfo:
+    """Freeze the list of inputs, or compare with the frozen one; what the folder has recorded from now on."""
     path = folder / PLAN
     if data_hash == recorded.plan:
-        publish_once(path, data)
-        return
+        if not publish_once(path, data) and path.read_bytes() != data:
+            write_atomically(path, data)  # damaged, or left by a call that was killed below
+        return recorded
     if not path.exists():
         raise TokensError(f"{path}: missing, and these inputs are not those it listed; encode into another folder")
-    difference = _first_difference(read_plan(folder), plan.entries())
-    raise SourceError(
-        f"{folder}: the inputs are not those it was begun with: {difference}; "
-        "give the same inputs, or encode into another folder"
-    )
+    committed, _ = find_shards(folder)
+    for number, (known, found) in enumerate(itertools.zip_longest(read_plan(folder), plan.entries()), 1):
+        if known != found and not _is_mended(known, found, committed):
+            raise SourceError(
+                f"{folder}: the inputs are not those it was begun with: {_difference(number, known, found)}; give the "
+                "same inputs, or encode into another folder"
+            )
+    # In this order: stopped in between, the next call finds the plan equal and only imtok.json to write.
+    write_atomically(path, data)
+    amended = recorded.model_copy(update={"plan": data_hash})
+    write_atomically(folder / INFO, amended.to_bytes())
+    return amended
 
 
-def _first_difference(recorded: Iterable[PlanEntry], ours: Iterable[PlanEntry]) -> str:
-    for number, (known, found) in enumerate(itertools.zip_longest(recorded, ours), 1):
-        if known == found:
-            continue
-        if known is None or found is None:
-            return f"input {number} was {_named(known)}, is {_named(found)}"
-        if known.name == found.name and known.bytes != found.bytes:
-            return f"{known.name} had {known.bytes} bytes, has {found.bytes}"
-        return f"input {number} was {_named(known)}, is {_named(found)}"
-    return f"{PLAN} is damaged"
+def _is_mended(known: PlanEntry | None, found: PlanEntry | None, committed: set[int]) -> bool:
+    """The same input with other bytes, of which nothing is committed: a cut tar that was copied again."""
+    if known is None or found is None or known.unit in committed:
+        return False
+    return (known.unit, known.name) == (found.unit, found.name)
+
+
+def _difference(number: int, known: PlanEntry | None, found: PlanEntry | None) -> str:
+    if known is not None and found is not None and known.name == found.name:
+        return f"{known.name} had {known.bytes} bytes, has {found.bytes}"
+    return f"input {number} was {_named(known)}, is {_named(found)}"
 
 
 def _named(entry: PlanEntry | None) -> str:

@@ -1,0 +1,76 @@
+"""Work on threads, with results in order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+
+import pytest
+import torch
+
+from imtok.errors import Interrupted
+from imtok.parallel import in_order
+
+
+def threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("imtok")]
+
+
+def test_results_come_in_order_whoever_is_first() -> None:
+    def slow_if_even(number: int) -> int:
+        time.sleep(0.01 if number % 2 == 0 else 0)
+        return number
+
+    assert list(in_order(slow_if_even, range(20), workers=4, ahead=8)) == list(range(20))
+
+
+def test_no_more_items_are_taken_than_are_allowed_ahead() -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for number in range(100):
+            taken += 1
+            yield number
+
+    with closing(in_order(lambda number: number, items(), workers=2, ahead=3)) as results:
+        for expected in range(10):
+            assert next(results) == expected
+            assert taken <= expected + 4
+    assert taken < 100
+
+
+def test_an_error_ends_the_work_and_leaves_no_thread() -> None:
+    def fail(number: int) -> int:
+        if number == 3:
+            raise KeyError(number)
+        return number
+
+    results = in_order(fail, range(100), workers=2, ahead=4)
+    with pytest.raises(KeyError), closing(results):
+        list(results)
+    assert threads() == []
+
+
+def test_a_request_to_stop_is_heard_while_waiting() -> None:
+    asked = threading.Event()
+    release = threading.Event()
+    threading.Timer(0.05, asked.set).start()
+    threading.Timer(0.3, release.set).start()
+    results = in_order(lambda _: release.wait(5), range(4), workers=1, ahead=1, should_stop=asked.is_set)
+    with pytest.raises(Interrupted), closing(results):
+        list(results)
+    assert threads() == []
+
+
+def test_each_thread_computes_on_one_core_and_the_caller_gets_its_own_back() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        counts = set(in_order(lambda _: torch.get_num_threads(), range(8), workers=3, ahead=3))
+        assert counts == {1}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
