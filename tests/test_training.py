@@ -330,3 +330,14 @@ def test_the_collapse_hint_names_what_to_change_and_is_silent_on_health() -> Non
     assert collapse_hint(dead, tiny()) is not None
     assert collapse_hint(usage([10] * 100), tiny()) is None
     assert collapse_hint(usage([1] * 20 + [0] * 980), tiny()) is None  # all that so few tokens can use
+
+
+def test_the_average_is_of_parameters_and_takes_the_codebook_as_it_is() -> None:
+    state = TrainState(tiny(*VQ), torch.device("cpu"))
+    start = state.average.encoder.conv_out.weight.clone()
+    for _ in range(3):
+        state.step(torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
+    live, mean = state.tokenizer, state.average
+    assert torch.equal(mean.get_buffer("quantizer.codebook"), live.get_buffer("quantizer.codebook"))
+    between = (mean.encoder.conv_out.weight - start) / (live.encoder.conv_out.weight - start)
+    assert 0.1 < between.median() < 0.95
