@@ -52,7 +52,7 @@ def choose(images: ImageCollection, *, gpu: bool) -> Choice:
 
 def _length(size: int, gpu: bool) -> int:
     """Training images that take some minutes on two CPU cores, or some on a GPU."""
-    on_cpu = 200_000 if size <= 64 else 60_000
+    on_cpu = 120_000 if size <= 64 else 60_000
     return on_cpu * 20 if gpu else on_cpu
 
 
