@@ -10,7 +10,7 @@ overlap, and the ceiling is the smaller of the two. Measured are
     encode    the whole call: plan, tokenizer, units, commits and manifest, into a new folder
 
 in turn, so that a drift of the machine meets all alike. What should limit `encode` is the forward; the gap to the
-ceiling is hashing, syncing and waiting. The codes are compared with a plain loop over the same images.
+ceiling is hashing, syncing and waiting. Before the clock starts its codes are compared with those of the bare forward.
 
     python benchmarks/encode_throughput.py ../shared/data/photos
 """
@@ -25,7 +25,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,50 +48,51 @@ from imtok.version import __version__
 def main() -> None:
     args = parse()
     device = resolve_device(args.device)
-    workers = args.workers or usable_cores()
-    batch_size = args.batch_size or (64 if device.type == "cuda" else 16)
-    with tempfile.TemporaryDirectory() as scratch:
-        tokenizer_path = args.tokenizer or untrained(Path(scratch) / "tokenizer")
-        tokenizer = load(tokenizer_path).to(device)
+    args.workers = args.workers or usable_cores()
+    args.batch_size = args.batch_size or (64 if device.type == "cuda" else 16)
+    with tempfile.TemporaryDirectory() as scratch, repeatable(device):
+        args.tokenizer = args.tokenizer or untrained(Path(scratch) / "untrained")
         files = readable(find_sources([args.source]).files)
-        runs = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
-        size = tokenizer.config.size
+        parts = make_parts(args, device, files, Path(scratch))
+        check(parts["encode"](), parts["forward, a thread a batch"](), files)
+        speeds = measure(parts, len(files), args.rounds)
+    report(speeds, device, vars(args) | {"images": len(files)})
 
-        def decode_run(run: list[ImageFile]) -> Tensor:
-            return torch.stack([fit_image(decode_image(file.read()), size).pixels for file in run])
 
-        def forward(batch: Tensor) -> Tensor:
-            with autocast(device, args.precision):
-                return tokenizer.encode(batch).cpu()
+def make_parts(
+    args: argparse.Namespace, device: torch.device, files: list[ImageFile], scratch: Path
+) -> dict[str, Callable[[], Any]]:
+    """What is timed, by name."""
+    tokenizer = load(args.tokenizer).to(device)
+    runs = [files[start : start + args.batch_size] for start in range(0, len(files), args.batch_size)]
 
-        def threaded(function: Callable[[Any], Tensor], items: Iterable[Any]) -> Iterator[Tensor]:
-            return in_order(function, items, workers=workers, ahead=2 * workers)
+    def decode_run(run: list[ImageFile]) -> Tensor:
+        fitted = [fit_image(decode_image(file.read()), tokenizer.config.size).pixels for file in run]
+        missing = [torch.zeros_like(fitted[0])] * (args.batch_size - len(run))  # `encode` pads its last batch too
+        return torch.stack(fitted + missing)
 
-        def whole() -> Path:
-            folder = Path(tempfile.mkdtemp(dir=scratch)) / "tokens"
-            encode(
-                [args.source],
-                folder,
-                tokenizer_path,
-                device=args.device,
-                precision=args.precision,
-                batch_size=batch_size,
-                workers=workers,
-            )
-            return folder
+    def forward(batch: Tensor) -> Tensor:
+        with autocast(device, args.precision):
+            return tokenizer.encode(batch).cpu()
 
-        batches = list(threaded(decode_run, runs))
-        check(whole(), files, threaded(forward, map(padded_to(batch_size), batches)))
-        parts: dict[str, Callable[[], object]] = {
-            "forward, a thread a batch": lambda: list(threaded(forward, batches)),
-            "decode": lambda: list(threaded(decode_run, runs)),
-            "encode": whole,
-        }
-        if device.type == "cpu":
-            parts["forward, all threads on a batch"] = lambda: [forward(batch) for batch in batches]
-        with repeatable(device):
-            speeds = measure(parts, len(files), args.rounds)
-    report(speeds, device, vars(args) | {"workers": workers, "batch_size": batch_size, "images": len(files)})
+    def threaded(function: Callable[[Any], Tensor], items: list[Any]) -> list[Tensor]:
+        return list(in_order(function, items, workers=args.workers, ahead=2 * args.workers))
+
+    def whole() -> Path:
+        folder = Path(tempfile.mkdtemp(dir=scratch)) / "tokens"
+        options = {name: getattr(args, name) for name in ("device", "precision", "batch_size", "workers")}
+        encode([args.source], folder, args.tokenizer, **options)
+        return folder
+
+    batches = threaded(decode_run, runs)
+    parts: dict[str, Callable[[], Any]] = {
+        "forward, a thread a batch": lambda: threaded(forward, batches),
+        "decode": lambda: threaded(decode_run, runs),
+        "encode": whole,
+    }
+    if device.type == "cpu":
+        parts["forward, all threads on a batch"] = lambda: [forward(batch) for batch in batches]
+    return parts
 
 
 def parse() -> argparse.Namespace:
@@ -127,19 +128,11 @@ def readable(files: Iterable[ImageFile]) -> list[ImageFile]:
     return kept
 
 
-def padded_to(batch_size: int) -> Callable[[Tensor], Tensor]:
-    def pad(batch: Tensor) -> Tensor:
-        return torch.cat([batch, batch.new_zeros(batch_size - len(batch), *batch.shape[1:])])
-
-    return pad
-
-
-def check(folder: Path, files: list[ImageFile], plain: Iterator[Tensor]) -> None:
-    """The codes of `encode` are those of a plain loop, image by image."""
-    codes = torch.cat(list(plain))
+def check(folder: Path, plain: list[Tensor], files: list[ImageFile]) -> None:
+    """The codes of `encode` are those of the bare forward, image by image."""
     tokens = open_tokens(folder)
     assert [key for key, _ in tokens] == [file.key for file in files]
-    for (key, found), expected in zip(tokens, codes, strict=False):
+    for (key, found), expected in zip(tokens, torch.cat(plain), strict=False):
         assert torch.equal(found, expected), key
 
 
@@ -181,8 +174,7 @@ def report(speeds: dict[str, list[float]], device: torch.device, settings: dict[
             "python": platform.python_version(),
         },
         "commit": commit(),
-        "settings": settings
-        | {"source": Path(settings["source"]).name, "tokenizer": settings["tokenizer"] or "untrained"},
+        "settings": settings | {name: Path(settings[name]).name for name in ("source", "tokenizer")},
     }
     print(json.dumps(result))
 
