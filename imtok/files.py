@@ -89,7 +89,9 @@ def _temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     while True:
         temporary = path.parent / f"{_PREFIX}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         file = temporary.open("xb")
-        fcntl.flock(file, fcntl.LOCK_EX)
+        # Some cluster file systems know no locks; a sweep cannot take one there either, and leaves all as it is.
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX)
         # A sweep between creation and lock may have taken it: then the name is gone, and another is tried.
         if temporary.exists():
             break

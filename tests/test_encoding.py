@@ -24,6 +24,7 @@ import imtok.encoding.job
 import imtok.encoding.settings
 import imtok.encoding.units
 from imtok.data.images import decode_image, fit_image
+from imtok.data.tars import index_tar
 from imtok.encoding import EncodeProgress, encode
 from imtok.errors import (
     ConfigError,
@@ -408,20 +409,36 @@ def test_only_what_is_one_files_own_trouble_is_a_skip(
     assert (report.skipped, len(report.failed)) == (skipped, 1 - skipped)
 
 
+@pytest.mark.parametrize(("moment", "finding"), [("before", "when it was listed"), ("after", "the file changed")])
 def test_a_tar_that_shrinks_after_listing_fails(
-    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, finding: str
 ) -> None:
     tar = pictures_tar(tmp_path / "x.tar", ["a.png", "b.png"])
-    real = imtok.encoding.inputs.index_tar
+    whole, real = index_tar(tar), index_tar
 
-    def shrunk(path: Path) -> object:
-        index = real(path)
-        path.write_bytes(path.read_bytes()[: index.images[1].offset + 9])
-        return index
+    def shrinking(path: Path) -> object:
+        path.write_bytes(path.read_bytes()[: whole.images[1].offset + 9])
+        return real(path) if moment == "before" else whole
 
-    monkeypatch.setattr(imtok.encoding.inputs, "index_tar", shrunk)
+    monkeypatch.setattr(imtok.encoding.inputs, "index_tar", shrinking)
     report = encode([tar], tmp_path / "t", tokenizer)
-    assert "when it was listed" in report.failed[0].reason
+    assert finding in report.failed[0].reason
+
+
+def test_a_tar_that_cannot_be_read_fails_alone_and_is_never_salvaged(
+    tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tars = [pictures_tar(tmp_path / f"{name}.tar", ["a.png"]) for name in "xy"]
+
+    def gone(path: Path) -> object:
+        tars[1].unlink(missing_ok=True)
+        return index_tar(path)
+
+    monkeypatch.setattr(imtok.encoding.inputs, "index_tar", gone)
+    report = encode([*tars], tmp_path / "t", tokenizer, salvage=True)
+    assert [failed.name for failed in report.failed] == [str(tars[1])]
+    assert "cannot be read (No such file or directory)" in report.failed[0].reason
+    assert report.images == 1
 
 
 def test_renamed_duplicates_take_free_names(tokenizer: Path, tmp_path: Path) -> None:

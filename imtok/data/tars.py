@@ -41,6 +41,7 @@ class TarIndex:
     """What a tar holds, and what is wrong with it, if anything."""
 
     path: Path
+    size: int  # bytes
     images: tuple[TarImage, ...]
     others: int  # regular members that are neither images nor labels
     problem: str | None  # None for a whole tar; `images` then holds what lies before the damage
@@ -72,8 +73,9 @@ def index_tar(path: Path) -> TarIndex:
     Raises SourceError where the file cannot be read: that may pass, and says nothing about the tar.
     """
     try:
-        if path.stat().st_size == 0:
-            return TarIndex(path, (), 0, "the file is empty (0 bytes)")
+        size = path.stat().st_size
+        if size == 0:
+            return TarIndex(path, 0, (), 0, "the file is empty (0 bytes)")
         members, end, problem = _read_headers(path)
         problem = problem or _end_problem(path, end)
     except OSError as error:
@@ -83,7 +85,7 @@ def index_tar(path: Path) -> TarIndex:
     labels = {name.removesuffix(".cls"): (offset, size) for name, offset, size in members if name.endswith(".cls")}
     pictures = [member for member in members if _is_image(member[0])]
     images = tuple(TarImage(name, offset, size, _label_of(name, labels)) for name, offset, size in pictures)
-    return TarIndex(path, images, len(members) - len(images) - len(labels), problem)
+    return TarIndex(path, size, images, len(members) - len(images) - len(labels), problem)
 
 
 def _read_headers(path: Path) -> tuple[list[tuple[str, int, int]], int, str | None]:
@@ -134,11 +136,14 @@ def _label_of(name: str, labels: dict[str, tuple[int, int]]) -> tuple[int, int] 
 
 
 def _read_at(path: Path, offset: int, size: int) -> bytes:
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        data = os.pread(descriptor, size, offset)
-    finally:
-        os.close(descriptor)
+        with path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(size)
+    except OSError as error:
+        raise SourceError(
+            f"{path}: cannot be read ({error.strerror or error}); check it and its permissions"
+        ) from error
     if len(data) != size:
         raise SourceError(f"{path}: {len(data)} of {size} bytes at {offset}; the file changed while it was read")
     return data

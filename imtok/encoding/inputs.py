@@ -129,10 +129,7 @@ class _TarUnit:
         image = self._index.images[position]
         if image.unsafe:
             raise ImageError("unsafe name", image.key)
-        try:
-            return self._index.read(image)
-        except OSError as error:
-            raise SourceError(f"{self._index.path}: {error.strerror or error}") from error
+        return self._index.read(image)
 
     def label(self, position: int) -> int | None:
         return self._index.read_label(self._index.images[position])
@@ -140,9 +137,8 @@ class _TarUnit:
 
 def _open_tar(number: int, tar: TarFile, salvage: bool, on_duplicate: OnDuplicate) -> OpenUnit:
     index = index_tar(tar.path)
-    size = tar.path.stat().st_size
-    if size != tar.size:
-        raise SourceError(f"{size} bytes, {tar.size} when it was listed; it changes meanwhile")
+    if index.size != tar.size:
+        raise SourceError(f"{index.size} bytes, {tar.size} when it was listed; it changes meanwhile")
     if index.problem and not salvage:
         raise SourceError(f"{index.problem}; copy it again, or take what is readable with --salvage")
     if index.duplicates and on_duplicate == "fail":

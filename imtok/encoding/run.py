@@ -137,7 +137,7 @@ class _Run:
             "images": entry.images,
             "skipped": entry.skipped,
             "seconds": round(seconds, 3),
-            "images_per_second": round(entry.images / seconds, 1),
+            "images_per_second": round(entry.images / max(seconds, 1e-9), 1),
             "hardware": _hardware(self._job.settings.device),
         }
         path = self._job.folder / JOURNAL / self._options.journal
