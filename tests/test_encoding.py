@@ -465,8 +465,19 @@ def test_latents_that_are_not_numbers_are_the_tokenizers_fault(photos: Path, tok
     broken = imtok.load(tokenizer)
     next(broken.encoder.parameters()).data.fill_(float("nan"))
     broken.save(tmp_path / "broken")
-    with pytest.raises(TokenizerError, match="cannot encode"):
+    with pytest.raises(TokenizerError, match=r"cannot encode 0/00\.png and what follows"):
         encode([photos], tmp_path / "t", tmp_path / "broken")
+
+
+def test_a_batch_that_does_not_fit_in_memory_says_what_to_do(
+    photos: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(imtok.Tokenizer, "encode", refuse)
+    with pytest.raises(ConfigError, match="9 images do not fit in memory; take a smaller --batch-size"):
+        encode([photos], tmp_path / "t", tokenizer, batch_size=9)
 
 
 # Stopped, killed, crowded

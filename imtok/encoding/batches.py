@@ -23,6 +23,9 @@ from imtok.errors import ConfigError, ImageError, SourceError, TokenizerError
 from imtok.tokenizer import Tokenizer
 from imtok.tokens.shard import NO_LABEL, Codes, smallest_dtype
 
+# torch's words for it, on a GPU and on a CPU.
+_OUT_OF_MEMORY = ("out of memory", "allocate memory", "not enough memory")
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -70,7 +73,7 @@ class BatchEncoder:
             return Encoded(batch, failure=str(error))
         if done.index:
             rows = [position - batch.positions.start for position in done.index]
-            done.codes = self._codes(pixels)[rows]
+            done.codes = self._codes(pixels, batch)[rows]
         return done
 
     def _read(self, unit: OpenUnit, position: int, done: Encoded, pixels: Tensor) -> None:
@@ -88,21 +91,17 @@ class BatchEncoder:
         done.labels.append(NO_LABEL if label is None else label)
         done.cut += fitted.cut
 
-    def _codes(self, pixels: Tensor) -> Codes:
+    def _codes(self, pixels: Tensor, batch: Batch) -> Codes:
         """(B, 3, S, S) uint8 -> (B, h, w) codes in the smallest type."""
-        on_device = pixels.to(self._settings.device, non_blocking=True)
         try:
+            on_device = pixels.to(self._settings.device, non_blocking=True)
             with self._turn, autocast(self._settings.device, self._settings.precision):
                 codes = self._tokenizer.encode(on_device)
+            return codes.cpu().numpy().astype(self._dtype)
         except ValueError as error:  # from the quantizer: NaN in the latents
-            raise TokenizerError(f"this tokenizer cannot encode these images: {error}") from error
+            first = batch.unit.keys[batch.positions.start]
+            raise TokenizerError(f"the tokenizer cannot encode {first} and what follows it: {error}") from error
         except RuntimeError as error:
-            raise _memory_error(error, self._settings.batch_size) from error
-        return codes.cpu().numpy().astype(self._dtype)
-
-
-def _memory_error(error: RuntimeError, batch_size: int) -> Exception:
-    """The error to raise for one of torch's: most often memory, which a person can do something about."""
-    if isinstance(error, torch.OutOfMemoryError) or "memory" in str(error):
-        return ConfigError(f"a batch of {batch_size} images does not fit in memory; take a smaller --batch-size")
-    return error
+            if any(sign in str(error) for sign in _OUT_OF_MEMORY):
+                raise ConfigError(f"{len(pixels)} images do not fit in memory; take a smaller --batch-size") from error
+            raise
