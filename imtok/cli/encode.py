@@ -147,8 +147,8 @@ def _print_failures(report: EncodeReport, output: Path) -> None:
         for unit in report.failed:
             say(f"failed: {unit.name}: {unit.reason}")
         raise TokensError(
-            f"{output}: {len(report.failed)} of {report.units_total} units failed, the others are committed; mend or "
-            "leave out what is named above, then run the same command again"
+            f"{output}: {len(report.failed)} of {report.units_total} units failed, the others are committed; mend what "
+            "is named above, or add the option it names, and run the same command again"
         )
     if not report.complete:
         say(f"{output}: not complete yet, units of other processes are missing; `imtok verify` names them")
