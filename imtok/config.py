@@ -153,7 +153,7 @@ class TrainConfig(_Record):
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     images: int = Field(100_000, ge=1, description="length of the run, in training images seen")
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(16, ge=1, le=65_536)
     ema_decay: float = Field(0.999, ge=0, lt=1, description="moving average of the weights; 0 switches it off")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where it is fast")
     device: str = "auto"

@@ -145,7 +145,7 @@ class TrainState:
     @torch.no_grad()
     def _update_average(self) -> None:
         decay = average_decay(self.steps, self.config.ema_decay)
-        live, mean = list(self.tokenizer.parameters()), list(self.average.parameters())
+        live, mean = tuple(self.tokenizer.parameters()), tuple(self.average.parameters())
         torch._foreach_lerp_(mean, live, 1 - decay)
         # Buffers are copied: an EMA codebook is an average already, and one averaged again lags behind the encoder
         # (0.18 dB on CIFAR-10 with 1024 codes).
