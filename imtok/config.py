@@ -93,7 +93,7 @@ class TokenizerConfig(_Record):
 
     network: NetworkConfig = NetworkConfig()
     quantizer: QuantizerConfig = FSQConfig()
-    size: int = Field(256, ge=1, description="image side it was trained for; `imtok encode` uses it by default")
+    size: int = Field(256, ge=8, description="image side it was trained for; `imtok encode` uses it by default")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -116,7 +116,7 @@ class DataConfig(_Record):
     val_fraction: float = Field(0.05, ge=0, lt=1, description="held out for validation, chosen by key")
     val_images: int = Field(256, ge=1, description="at most so many images are measured at a validation")
     cache_gb: float = Field(2.0, ge=0, description="memory for decoded images, so that small sets decode once")
-    workers: int = Field(2, ge=1, description="threads that decode images")
+    workers: int = Field(2, ge=1, le=1024, description="threads that decode images")
 
 
 class LossConfig(_Record):
@@ -157,7 +157,9 @@ class TrainConfig(_Record):
     ema_decay: float = Field(0.999, ge=0, lt=1, description="moving average of the weights; 0 switches it off")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where it is fast")
     device: str = "auto"
-    threads: int = Field(0, ge=0, description="CPU threads; 0 takes all cores and is resolved in the saved config")
+    threads: int = Field(
+        0, ge=0, le=1024, description="CPU threads; 0 takes all cores and is resolved in the saved config"
+    )
     seed: int = Field(0, ge=0)
     validate_every: int = Field(0, ge=0, description="training images between validations; 0: ten a run")
     checkpoint_every: int = Field(0, ge=0, description="training images between checkpoints; 0: twenty a run")

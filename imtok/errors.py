@@ -75,13 +75,18 @@ class Interrupted(ImtokError):
     exit_code = 75
 
 
+def is_disk_error(error: OSError) -> bool:
+    """The disk is full, over quota, read-only or failing."""
+    return error.errno in _DISK_ERRNOS
+
+
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
     """Turn a full, read-only or failing disk under `path` into a DiskError."""
     try:
         yield
     except OSError as error:
-        if error.errno in _DISK_ERRNOS:
+        if is_disk_error(error):
             raise DiskError(
                 f"{path}: {error.strerror or error}; make room or choose another disk, then run the same "
                 "command again: what is committed stays"

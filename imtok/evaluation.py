@@ -2,8 +2,9 @@
 
 Pictures are brought to shorter side S by Pillow's bicubic filter, the central S x S is encoded and decoded in
 fp32 unless told otherwise, and both sides are compared as uint8 RGB. PSNR is the mean over images of
-10 log10(255^2 / MSE); SSIM is torchmetrics' (Wang et al., 2004; 11 x 11 Gaussian window, sigma 1.5), the mean over
-images. Usage counts the codes of these images.
+10 log10(255^2 / MSE); images that come back exactly have none, are left out of the mean and counted. SSIM is
+torchmetrics' (Wang et al., 2004; 11 x 11 Gaussian window, sigma 1.5), the mean over images. Usage counts the codes of
+these images.
 """
 
 # Axes: B batch, S size.
@@ -25,9 +26,11 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from imtok.analysis.usage import CodebookUsage, count_codes
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
-from imtok.devices import Precision, autocast, resolve_device, usable_cores
+from imtok.devices import Precision, autocast, repeatable, resolve_device, usable_cores
 from imtok.errors import ConfigError, ImageError, SourceError
 from imtok.tokenizer import Tokenizer, load, to_uint8
+
+_SMALLEST = 8  # pixels a side: the window is 11 wide, mirrored at the border
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,8 @@ class Quality:
     skipped: int  # images that could not be read
     size: int  # side of the square, pixels
     precision: Precision
-    psnr: float  # dB; infinite where every image comes back exactly
+    psnr: float  # dB, mean over the images that do not come back exactly; infinite where all do
+    exact: int  # images that come back exactly
     ssim: float  # in [-1, 1]
     bits_per_image: float
     usage: CodebookUsage
@@ -59,6 +63,7 @@ class Quality:
             "size": self.size,
             "precision": self.precision,
             "psnr": self.psnr if math.isfinite(self.psnr) else None,
+            "exact": self.exact,
             "ssim": self.ssim,
             "bits_per_image": self.bits_per_image,
             **{k: v for k, v in self.usage.as_dict().items() if k != "images"},
@@ -80,6 +85,8 @@ def evaluate(
     """Measure a tokenizer folder on the images of SOURCEs; `size` is the tokenizer's own by default."""
     tokenizer = load(tokenizer_path).to(resolve_device(device))
     size = size or tokenizer.config.size
+    if size < _SMALLEST:
+        raise ConfigError(f"--size {size}: SSIM's window needs {_SMALLEST} pixels or more")
     if size % tokenizer.downsample:
         raise ConfigError(f"--size {size}: no multiple of the tokenizer's downsampling {tokenizer.downsample}")
     images = ImageCollection.open(sources)
@@ -103,7 +110,7 @@ def measure(
     codes: list[np.ndarray] = []
     done = 0
     for batch in _batches(images, size, batch_size):
-        with autocast(tokenizer.device, precision):
+        with repeatable(tokenizer.device), autocast(tokenizer.device, precision):
             batch_codes = tokenizer.encode(batch)
             restored = to_uint8(tokenizer.decode(batch_codes)).cpu()
         psnrs.append(psnr(restored, batch))
@@ -116,12 +123,15 @@ def measure(
         raise SourceError(f"none of the {len(images)} images can be read; `imtok encode` names why")
     usage = CodebookUsage(count_codes(codes, tokenizer.num_codes), done)
     bits = usage.tokens / done * math.log2(tokenizer.num_codes)
+    all_psnrs = torch.cat(psnrs)
+    inexact = all_psnrs[all_psnrs.isfinite()]
     return Quality(
         images=done,
         skipped=len(images) - done,
         size=size,
         precision=precision,
-        psnr=float(torch.cat(psnrs).mean()),
+        psnr=float(inexact.mean()) if len(inexact) else math.inf,
+        exact=done - len(inexact),
         ssim=float(torch.cat(ssims).mean()),
         bits_per_image=bits,
         usage=usage,

@@ -101,7 +101,7 @@ def test_eval_prints_the_protocol_beside_the_figures(run: Path, pictures: Path) 
     result = imtok("eval", run, pictures)
     assert result.exit_code == 0, result.output
     assert "PSNR" in result.stdout
-    assert "bicubic to shorter side 16, centre crop 16x16" in result.stderr
+    assert "bicubic to shorter side 16, centre crop 16x16" in result.stdout
     figures = json.loads(imtok("eval", run, pictures, "--json", "--limit", "3").stdout)
     assert figures["images"] == 3
     assert {"psnr", "ssim", "usage", "bits_per_image", "protocol"} <= figures.keys()

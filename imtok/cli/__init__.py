@@ -6,12 +6,15 @@ No torch here at module level, so that `imtok --help` stays quick.
 from __future__ import annotations
 
 import inspect
+import io
+import os
+import sys
 from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from imtok.cli.console import reports_errors
+from imtok.cli.console import os_error, reports_errors
 from imtok.cli.decode import decode
 from imtok.cli.demo import demo
 from imtok.cli.encode import encode
@@ -69,4 +72,14 @@ def _root(
 
 def main() -> None:
     """Entry point of the `imtok` command."""
-    app(prog_name="imtok")
+    # Waiting OpenMP threads spin by default: beside another busy process a training step took ten times as long.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show a sign is no reason to fail
+    try:
+        app(prog_name="imtok")
+    except OSError as error:  # in what Typer prints itself: help, version
+        text, code = os_error(error)
+        sys.stderr.write(f"error: {text}\n")
+        sys.exit(code)

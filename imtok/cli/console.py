@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
-from imtok.errors import ImtokError, Interrupted
+from imtok.errors import ConfigError, DiskError, ImtokError, Interrupted, is_disk_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,16 +27,25 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 def out() -> Console:
     """Results: standard output."""
-    from rich.console import Console
-
-    return Console(highlight=False)
+    return _console(stderr=False)
 
 
 def err() -> Console:
     """Progress and messages: standard error."""
+    return _console(stderr=True)
+
+
+def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False)
+    class Pipeable(Console):
+        """Ends in peace when its reader has gone, as with `| head`; rich's own takes that for a failure."""
+
+        def on_broken_pipe(self) -> None:
+            _silence_stdout()
+            raise SystemExit(0)
+
+    return Pipeable(stderr=stderr, highlight=False)
 
 
 def say(text: str) -> None:
@@ -46,7 +55,7 @@ def say(text: str) -> None:
 
 def warn(text: str) -> None:
     """A line on standard error that stands out."""
-    err().print(f"[yellow]note:[/] {_escaped(text)}", soft_wrap=True)
+    err().print(f"[yellow]note:[/] {escaped(text)}", soft_wrap=True)
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
@@ -66,27 +75,46 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         except KeyboardInterrupt:
             _fail("stopped; what was committed stays, the same command goes on", Interrupted.exit_code)
         except BrokenPipeError:
-            # The reader of a pipe has gone, as with `| head`; Python's own flush at exit would complain again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _silence_stdout()
             raise typer.Exit(0) from None
         except OSError as error:
-            place = f"{error.filename}: " if error.filename else ""
-            _fail(f"{place}{error.strerror or error}; check the path and its permissions", 1)
+            _fail(*os_error(error))
         except MemoryError:
-            _fail("out of memory; try a smaller --batch-size or fewer --workers", 1)
+            _fail("out of memory; try smaller batches or fewer workers", 1)
         except Exception as error:
             if os.environ.get("IMTOK_TRACEBACK"):
                 raise
             if "out of memory" in str(error).lower():
-                _fail("the device is out of memory; try a smaller --batch-size", 1)
+                _fail("the device is out of memory; try smaller batches (--batch-size, --set batch_size=)", 1)
             text = f"{type(error).__name__}: {error}".splitlines()[0]
             _fail(f"unforeseen: {text}; set IMTOK_TRACEBACK=1 to see where, and please report it", 1)
 
     return wrapped
 
 
+def os_error(error: OSError) -> tuple[str, int]:
+    """One line and an exit code for an error of the operating system."""
+    place = f"{error.filename}: " if error.filename else ""
+    if is_disk_error(error):
+        return f"{place}{error.strerror or error}; make room or write elsewhere", DiskError.exit_code
+    return f"{place}{error.strerror or error}; check the path and its permissions", 1
+
+
+def launcher_number(name: str, default: int) -> int:
+    """A number that a launcher such as torchrun puts in the environment."""
+    text = os.environ.get(name, str(default))
+    if not text.isdigit():
+        raise ConfigError(f"the environment's {name} is {text!r}, expected a number; unset it or start by torchrun")
+    return int(text)
+
+
+def _silence_stdout() -> None:
+    """Python's own flush at exit would complain of the closed pipe again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _fail(text: str, code: int) -> NoReturn:
-    err().print(f"[bold red]error:[/] {_escaped(text)}", soft_wrap=True)
+    err().print(f"[bold red]error:[/] {escaped(text)}", soft_wrap=True)
     raise typer.Exit(code) from None
 
 
@@ -97,7 +125,9 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: Any) -> None:  # noqa: ARG001  (the signature of a handler)
         if came and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            # Everything is written whole or not at all, so there is nothing to wait for.
+            os.write(2, b"\nerror: stopped at once; the same command goes on from what was saved\n")
+            os._exit(Interrupted.exit_code)
         came.append(number)
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -149,7 +179,9 @@ def _progress(unit: str) -> Progress:
     )
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """Text for a rich console to show as it is: no markup, and control characters spelled out."""
     from rich.markup import escape
 
-    return escape(text)
+    printable = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    return escape(printable)

@@ -32,15 +32,15 @@ def decode(
     image_format: Annotated[Format, typer.Option("--format", help="Format of the image files.")] = Format.PNG,
     device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU where there is one.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="bf16 is faster.")] = Precision.FP32,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch. [default: 16, on a GPU 64]")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads. [default: one a core]")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch. (default: 16, on a GPU 64)")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads. (default: one a core)")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Accept a token folder with units missing.")] = False,
 ) -> None:
     """Turn tokens back into images, each under its key: `a/x.jpg` becomes `a/x.jpg.png`."""
-    import imtok.decoding
+    with stop_on_signals() as should_stop, progress_bar("decoding") as bar:
+        import imtok.decoding
 
-    with progress_bar("decoding") as bar, stop_on_signals() as should_stop:
         report = imtok.decoding.decode(
             tokens,
             output,

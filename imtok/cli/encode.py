@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imtok.cli.console import out, progress_bar, say, stop_on_signals, warn
+from imtok.cli.console import launcher_number, out, progress_bar, say, stop_on_signals, warn
 from imtok.errors import TokensError
 
 if TYPE_CHECKING:
@@ -52,19 +52,19 @@ def encode(
         Fit | None,
         typer.Option(
             help="crop: the central square. pad: the whole picture, its edges repeated; decode undoes it. "
-            "[default: crop]"
+            "(default: crop)"
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. [default: a GPU where there is one]")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. (default: a GPU where there is one)")] = None,
     precision: Annotated[
-        Precision | None, typer.Option(help="bf16 is faster and may change some tokens. [default: fp32]")
+        Precision | None, typer.Option(help="bf16 is faster and may change some tokens. (default: fp32)")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch. [default: 16, on a GPU 64]")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch. (default: 16, on a GPU 64)")] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that read and, on a CPU, encode. [default: one a core]")
+        int | None, typer.Option(min=1, help="Threads that read and, on a CPU, encode. (default: one a core)")
     ] = None,
     unit_size: Annotated[
-        int | None, typer.Option(min=1, help="Images of a folder in one shard; a tar is one shard. [default: 2048]")
+        int | None, typer.Option(min=1, help="Images of a folder in one shard; a tar is one shard. (default: 2048)")
     ] = None,
     max_skip: Annotated[
         int | None, typer.Option(min=0, help="End with exit code 3 when more images than this were skipped.")
@@ -81,30 +81,47 @@ def encode(
 
     The same command again goes on where a stopped one was; killed at any moment, the result is bit for bit the same.
     """
-    import imtok.encoding
+    with stop_on_signals() as should_stop, progress_bar("encoding") as bar:
+        import imtok.encoding
 
-    with progress_bar("encoding") as bar, stop_on_signals() as should_stop:
         report = imtok.encoding.encode(
             sources,
             output,
             tokenizer,
             size=size,
             fit=fit.value if fit else None,
-            device=device,
+            device=device or _device(),
             precision=precision.value if precision else None,
             batch_size=batch_size,
-            workers=workers,
+            workers=workers or _workers(),
             unit_size=unit_size,
             max_skip=max_skip,
             salvage=salvage,
             on_duplicate=on_duplicate.value,
             shard=_shard(shard),
-            rank=int(os.environ.get("RANK", "0")),
-            world_size=int(os.environ.get("WORLD_SIZE", "1")),
+            rank=launcher_number("RANK", 0),
+            world_size=launcher_number("WORLD_SIZE", 1),
             progress=lambda p: bar(p.done, p.total),
             should_stop=should_stop,
         )
     _print_report(report, output)
+
+
+def _device() -> str | None:
+    """Under torchrun each rank has a GPU of its own."""
+    import torch
+
+    if "LOCAL_RANK" not in os.environ or not torch.cuda.is_available():
+        return None
+    return f"cuda:{launcher_number('LOCAL_RANK', 0)}"
+
+
+def _workers() -> int | None:
+    """Under torchrun the ranks of a machine share its cores."""
+    from imtok.devices import usable_cores
+
+    ranks = launcher_number("LOCAL_WORLD_SIZE", 1)
+    return max(1, usable_cores() // ranks) if ranks > 1 else None
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -121,7 +138,9 @@ def _print_report(report: EncodeReport, output: Path) -> None:
     if report.mean_cut is not None and report.mean_cut >= 0.005:
         say(f"the crop to squares cut away {report.mean_cut:.0%} of the pictures' area; --fit pad keeps all of it")
     if report.ignored:
-        say(f"{report.ignored} files of other kinds were passed over")
+        say(f"files of other kinds passed over: {report.ignored}")
+    if report.ignored_tars:
+        warn(f"{report.ignored_tars} tars lie beside the images and were passed over; name them to encode them")
     for reason, skips in report.skips.items():
         more = ", ..." if skips.count > len(skips.examples) else ""
         warn(f"skipped {skips.count}: {reason} ({', '.join(skips.examples)}{more})")

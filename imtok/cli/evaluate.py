@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from imtok.cli.console import out, progress_bar, say, warn
+from imtok.cli.console import out, progress_bar, warn
 from imtok.cli.encode import Precision
 
 
@@ -47,7 +47,7 @@ def evaluate(
     table.add_column()
     rows = {
         "images": f"{quality.images:,}",
-        "PSNR": f"{quality.psnr:.2f} dB",
+        "PSNR": f"{quality.psnr:.2f} dB" + (f", {quality.exact} images exact" if quality.exact else ""),
         "SSIM": f"{quality.ssim:.4f}",
         "bits per image": f"{quality.bits_per_image:,.0f} ({quality.bits_per_image / quality.size**2:.3f} a pixel)",
         "codes used": f"{usage.used:,} of {usage.codebook_size:,} ({usage.usage:.1%})",
@@ -56,6 +56,6 @@ def evaluate(
     for name, value in rows.items():
         table.add_row(name, value)
     out().print(table)
-    say(f"protocol: {quality.protocol}")
+    out().print(f"protocol: {quality.protocol}", markup=False, soft_wrap=True)
     if quality.skipped:
         warn(f"{quality.skipped} images could not be read and are left out")

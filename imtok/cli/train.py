@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import os
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imtok.cli.console import err, out, say, stop_on_signals, warn
+from imtok.cli.console import err, escaped, launcher_number, out, say, stop_on_signals
 from imtok.errors import ConfigError
 
 if TYPE_CHECKING:
     from imtok.config import TrainConfig
     from imtok.training import TrainProgress, TrainReport
+
+_SECONDS_BETWEEN_LINES = 30.0
 
 
 def _print_presets(wanted: bool) -> None:
@@ -57,53 +59,53 @@ def train(
     stopped run was, to the same result bit for bit on a CPU.
     """
     _refuse_launcher()
-    with err().status("looking at the images"):
-        import imtok.training
+    with stop_on_signals() as should_stop:
+        with err().status("looking at the images"):
+            import imtok.training
 
-        extra = [f"images={images}"] if images is not None else []
-        extra += [f"device={device}"] if device is not None else []
-        chosen = _configuration(sources, output, preset, config, [*(settings or []), *extra])
-    with stop_on_signals() as should_stop, _Display(chosen) as display:
-        report = imtok.training.train(
-            sources,
-            output,
-            chosen,
-            val=val or (),
-            resume=resume,
-            progress=display.update,
-            should_stop=should_stop,
-        )
+            extra = [f"images={images}"] if images is not None else []
+            extra += [f"device={device}"] if device is not None else []
+            chosen = _configuration(sources, output, preset, config, [*(settings or []), *extra])
+        with _Display(chosen) as display:
+            report = imtok.training.train(
+                sources,
+                output,
+                chosen,
+                val=val or (),
+                resume=resume,
+                progress=display.update,
+                should_stop=should_stop,
+            )
     _print_report(report)
 
 
 def _configuration(
     sources: list[str], output: Path, preset: str | None, config: Path | None, settings: list[str]
 ) -> TrainConfig:
+    """What the command asks for; for a run that exists, the run's own with what was typed laid over it."""
     from imtok import config as configs
 
+    typed = configs.parse_settings(settings)
     saved = output / "config.yaml"
-    if saved.is_file() and not (preset or config or settings):
-        return configs.load_train_config(configs.read_config_file(saved), str(saved))
-    values: dict[str, Any] = {}
-    if preset:
+    if saved.is_file() and not (preset or config):
+        values = configs.read_config_file(saved)
+    elif preset:
         values = configs.preset(preset)
-    elif not config:
-        values = _automatic(sources)
+    else:
+        values = {} if config else _automatic(sources, str(typed.get("device", "auto")))
     if config:
         values = configs.merge(values, configs.lift(configs.read_config_file(config)))
-    values = configs.merge(values, configs.parse_settings(settings))
-    chosen = configs.load_train_config(values, str(config) if config and not settings else "configuration")
+    chosen = configs.load_train_config(configs.merge(values, typed), str(config) if config else "configuration")
     _try_out(chosen)
     return chosen
 
 
-def _automatic(sources: list[str]) -> dict[str, Any]:
-    import torch
-
+def _automatic(sources: list[str], device: str) -> dict[str, Any]:
     from imtok.data.collection import ImageCollection
+    from imtok.devices import resolve_device
     from imtok.training import choose
 
-    choice = choose(ImageCollection.open(sources), gpu=torch.cuda.is_available())
+    choice = choose(ImageCollection.open(sources), gpu=resolve_device(device).type == "cuda")
     say(choice.reason)
     return choice.values
 
@@ -119,7 +121,7 @@ def _try_out(config: TrainConfig) -> None:
 
 
 def _refuse_launcher() -> None:
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if launcher_number("WORLD_SIZE", 1) > 1:
         raise ConfigError(
             "training over several processes is not supported yet; start imtok train once, without torchrun"
         )
@@ -151,7 +153,7 @@ class _Display:
         self.console = err()
         self.live = Live(console=self.console, refresh_per_second=4, transient=True)
         self.news: dict[str, str] = {}
-        self.last: TrainProgress | None = None
+        self.said = time.monotonic()
 
     def __enter__(self) -> _Display:
         self._print_choice()
@@ -180,16 +182,20 @@ class _Display:
                 f"{quality.usage.used} of {quality.usage.codebook_size} codes, {quality.images} images"
             )
             self.news["validation"] = f"{line} (after {progress.seen})"
-            if not self.console.is_terminal:
-                loss = f"loss {self.news['loss']}, {self.news['speed']}, " if "loss" in self.news else ""
-                say(f"{progress.seen} of {progress.images}: {loss}validation {line}")
+            self._line(progress)
         if progress.notice:
-            warn(progress.notice) if not self.console.is_terminal else self.live.console.print(
-                f"[yellow]note:[/] {progress.notice}", soft_wrap=True
-            )
-        self.last = progress
+            self.console.print(f"[yellow]note:[/] {escaped(progress.notice)}", soft_wrap=True)
         if self.console.is_terminal:
             self.live.update(self._render(progress))
+        elif progress.metrics is not None and time.monotonic() - self.said > _SECONDS_BETWEEN_LINES:
+            self._line(progress)
+
+    def _line(self, progress: TrainProgress) -> None:
+        """Where there is no terminal: all the figures on one line."""
+        if not self.console.is_terminal:
+            self.said = time.monotonic()
+            figures = "; ".join(f"{name} {value}" for name, value in self.news.items())
+            say(f"{progress.seen} of {progress.images}: {figures}")
 
     def _render(self, progress: TrainProgress) -> Any:
         from rich.console import Group

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from imtok.cli.console import err, out, progress_bar
+from imtok.cli.console import err, escaped, out, progress_bar
 
 
 def verify(
@@ -22,8 +22,8 @@ def verify(
         err().print(problem, markup=False, soft_wrap=True)
     if not result.ok:
         err().print(
-            f"[bold red]error:[/] {len(result.problems)} problems in {tokens}; remove damaged shards and run the same "
-            "`imtok encode` again to make them anew",
+            f"[bold red]error:[/] {escaped(str(tokens))}: not sound, see above ({len(result.problems)} found); delete "
+            "what is damaged and run the same `imtok encode` again: it makes what is missing",
             soft_wrap=True,
         )
         raise typer.Exit(1)

@@ -77,8 +77,13 @@ class ImageCollection:
 
     def spread(self, count: int) -> ImageCollection:
         """At most `count` of the images, evenly spaced over the list."""
-        step = max(1, -(-len(self) // count))
-        return ImageCollection(self._images[::step])
+        if count >= len(self):
+            return self
+        return self.only([place * len(self) // count for place in range(count)])
+
+    def only(self, places: Sequence[int]) -> ImageCollection:
+        """The images at these places."""
+        return ImageCollection([self._images[place] for place in places])
 
     @property
     def fingerprint(self) -> str:

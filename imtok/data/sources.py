@@ -47,7 +47,8 @@ class Sources:
 
     files: tuple[ImageFile, ...]
     tars: tuple[TarFile, ...]
-    ignored: int  # files with other suffixes, hidden files left uncounted
+    ignored: int  # files with other suffixes and links to nothing; hidden files are left uncounted
+    ignored_tars: int = 0  # tars beside images
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -67,7 +68,7 @@ def find_sources(arguments: Sequence[str | Path]) -> Sources:
     prefixes = _prefixes(folders)
     files: list[ImageFile] = []
     tars: list[Path] = []
-    ignored = 0
+    ignored = ignored_tars = 0
     for path in paths:
         if path.is_dir():
             found = _scan(path, prefixes[path])
@@ -75,16 +76,18 @@ def find_sources(arguments: Sequence[str | Path]) -> Sources:
             files += found.files
             # A folder of shards is a list of shards; beside images, tars are just other files.
             if found.files:
-                ignored += len(found.tars)
+                ignored_tars += len(found.tars)
             else:
                 tars += found.tars
         elif path.suffix.lower() in SUFFIXES:
-            files.append(ImageFile(path.name, path, path.stat().st_size))
-        else:
+            files.append(ImageFile(_text(path.name), path, path.stat().st_size))
+        elif path.suffix.lower() == ".tar":
             tars.append(path)
+        else:
+            raise SourceError(f"{path}: neither a folder, nor an image, nor a .tar; give one of these")
     files.sort(key=lambda file: file.key.encode())
     _refuse_twins(files)
-    return Sources(tuple(files), tuple(_name_tars(tars)), ignored)
+    return Sources(tuple(files), tuple(_name_tars(tars)), ignored, ignored_tars)
 
 
 @dataclass
@@ -95,6 +98,8 @@ class _Found:
 
 
 def _expand(argument: str) -> list[Path]:
+    if not argument:
+        raise SourceError("a SOURCE is empty text, perhaps a variable that is not set; give a folder or tar files")
     if "://" in argument or argument.startswith("pipe:"):
         raise SourceError(f"{argument}: remote sources are not read yet; copy the files here and give their folder")
     if Path(argument).exists():
@@ -115,10 +120,10 @@ def _scan(folder: Path, prefix: str) -> _Found:
     found = _Found([], [], 0)
     for relative, entry in _walk(folder, "", set()):
         suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  (a Path per file is slow for millions)
-        if suffix in SUFFIXES:
-            # A name that is not UTF-8 is shown with its odd bytes spelled out, so that keys are always text.
-            key = os.fsencode(prefix + relative).decode("utf-8", "backslashreplace")
-            found.files.append(ImageFile(key, Path(entry.path), entry.stat().st_size))
+        if not entry.is_file():  # a link to nothing, a socket
+            found.ignored += 1
+        elif suffix in SUFFIXES:
+            found.files.append(ImageFile(_text(prefix + relative), Path(entry.path), entry.stat().st_size))
         elif suffix == ".tar":
             found.tars.append(Path(entry.path))
         else:
@@ -131,22 +136,34 @@ def _scan(folder: Path, prefix: str) -> _Found:
 
 
 def _walk(folder: Path, relative: str, above: set[tuple[int, int]]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Files below a folder with their relative paths; hidden names are passed over, link loops broken."""
+    """Entries below a folder with their relative paths, folders walked; hidden names and link loops are passed over.
+
+    So are runs and token folders of imtok's own, which people put beside their images.
+    """
     try:
         status = folder.stat()
         entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
     except OSError as error:
         raise SourceError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
     identity = (status.st_dev, status.st_ino)
-    if identity in above:
+    if identity in above or (relative and _is_ours({entry.name for entry in entries})):
         return
     for entry in entries:
         if entry.name.startswith("."):
             continue
         if entry.is_dir():
             yield from _walk(Path(entry.path), f"{relative}{entry.name}/", above | {identity})
-        elif entry.is_file():
+        else:
             yield f"{relative}{entry.name}", entry
+
+
+def _is_ours(names: set[str]) -> bool:
+    return "imtok.json" in names or {"config.yaml", ".lock"} <= names
+
+
+def _text(name: str) -> str:
+    """A file name as text; bytes that are not UTF-8 are spelled out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _prefixes(folders: list[Path]) -> dict[Path, str]:
@@ -174,7 +191,7 @@ def _name_tars(paths: list[Path]) -> list[TarFile]:
             raise SourceError(f"{path}: given {times} times; give each tar once")
     depth = 1
     while True:
-        names = ["-".join(path.with_suffix("").parts[-depth:]) for path in resolved]
+        names = [_text("-".join(path.with_suffix("").parts[-depth:])) for path in resolved]
         if len(set(names)) == len(names):
             break
         depth += 1

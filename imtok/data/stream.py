@@ -9,7 +9,7 @@ state or a shuffle buffer. So the only thing to save is how many images were see
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 
@@ -53,7 +53,7 @@ class TrainingStream:
         self._orders: OrderedDict[int, Tensor] = OrderedDict()
         self._lock = Lock()
 
-    def batches(self, seen: int, until: int) -> Iterator[Tensor]:
+    def batches(self, seen: int, until: int) -> Generator[Tensor, None, None]:
         """(B, 3, S, S) uint8 batches from the `seen`-th training image on, until `until` are seen."""
         with ThreadPoolExecutor(self.workers, "imtok-data") as pool:
             starts = iter(range(seen, until, self.batch_size))

@@ -50,6 +50,7 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
         codebook_size=info.codebook_size,
         bits_per_image=tokens * math.log2(info.codebook_size),
         ignored=job.plan.sources.ignored,
+        ignored_tars=job.plan.sources.ignored_tars,
     )
 
 

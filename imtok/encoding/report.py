@@ -63,3 +63,4 @@ class EncodeReport:
     codebook_size: int
     bits_per_image: float
     ignored: int  # files with other suffixes in the folders given
+    ignored_tars: int  # tars beside images in the folders given

@@ -140,7 +140,12 @@ class VectorQuantizer(Quantizer):
         )
 
     def _table(self) -> Tensor:
-        return F.normalize(self.codebook, dim=1) if self.metric == "cosine" else self.codebook
+        """The codes as they are searched and looked up: (K, D)."""
+        if self.metric == "euclidean":
+            return self.codebook
+        # Of a copy where revival may write to the codebook before the backward pass reads what it saved.
+        revives = self.training and self.revival_threshold > 0
+        return F.normalize(self.codebook.clone() if revives else self.codebook, dim=1)
 
     @torch.no_grad()
     def _learn(self, rows: Tensor, codes: Tensor) -> None:

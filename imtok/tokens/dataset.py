@@ -128,7 +128,7 @@ def open_tokens(folder: str | Path, *, partial: bool = False) -> TokenDataset:
     if missing and not partial:
         raise TokensError(
             f"{folder}: {len(missing)} of {info.units} units are missing, first unit {missing[0]}; run the same "
-            "`imtok encode` again to complete it, or take it as it is with partial=True (--partial)"
+            "`imtok encode` again to complete it, or accept what is there with --partial (partial=True)"
         )
     present = sorted(units & set(range(info.units)))
     counts, skipped = _counts(folder, info, manifest, present)

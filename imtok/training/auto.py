@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,11 +59,10 @@ def _length(size: int, gpu: bool) -> int:
 
 def _shorter_sides(images: ImageCollection) -> list[int]:
     sides = []
-    for _, data in images.spread(_LOOKED_AT):
-        try:
-            sides.append(min(image_size(data)))
-        except ImageError:
-            continue
+    looked_at = images.spread(_LOOKED_AT)
+    for place in range(len(looked_at)):
+        with suppress(ImageError, SourceError):
+            sides.append(min(image_size(looked_at.read(place))))
     if not sides:
         raise SourceError(f"none of {min(len(images), _LOOKED_AT)} images looked at can be read; check the files")
     return sides

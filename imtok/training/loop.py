@@ -7,9 +7,10 @@ stopped anywhere goes on as if it had not been.
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,8 +23,8 @@ from imtok.config import QuantizerConfig, TrainConfig
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
 from imtok.data.stream import TrainingStream
-from imtok.devices import fast_precision, resolve_device, usable_cores
-from imtok.errors import ImageError, Interrupted, TrainingError
+from imtok.devices import fast_precision, repeatable, resolve_device, usable_cores
+from imtok.errors import ImageError, Interrupted, SourceError, TrainingError
 from imtok.evaluation import Quality, measure
 from imtok.training.preview import write_preview
 from imtok.training.run import RunFolder, append_json
@@ -128,7 +129,7 @@ class _Job:
         should_stop: Callable[[], bool],
     ) -> None:
         self.folder, self.config, self.tell, self.should_stop = folder, config, tell, should_stop
-        self.images, self.held_out = images, held_out.spread(config.data.val_images) if len(held_out) else held_out
+        self.images, self.val_fingerprint = images, held_out.fingerprint
         self.state = TrainState(config, resolve_device(config.device))
         self.stream = TrainingStream(
             images,
@@ -141,6 +142,7 @@ class _Job:
             cache_bytes=int(config.data.cache_gb * 2**30),
             workers=config.data.workers,
         )
+        self.held_out = self._readable(held_out.spread(config.data.val_images))
         self.clock = _Clock()
         self.told: set[str] = set()  # unreadable images already named
         self.hinted = False
@@ -151,7 +153,20 @@ class _Job:
         self.board = _tensorboard(self.folder.path, self.state.seen)
         previews = self._preview_images()
         state, config = self.state, self.config
-        batches = self.stream.batches(state.seen, config.images)
+        with closing(self.stream.batches(state.seen, config.images)) as batches:
+            validation = self._train(batches, previews)
+        self.folder.write_tokenizer(state.average)
+        if self.board:
+            self.board.close()
+        figures = _val_figures(validation) if validation else self.folder.last_validation()
+        seconds = time.perf_counter() - started
+        return TrainReport(
+            self.folder.path, self.folder.tokenizer, config.images, seconds, resumed_from, False, figures
+        )
+
+    def _train(self, batches: Iterator[Tensor], previews: Tensor | None) -> Quality | None:
+        """From where the state is to the end of the run; the last validation, None where nothing is held out."""
+        state, config = self.state, self.config
         reported = state.seen  # what a checkpoint holds has been logged before it was written
         validation: Quality | None = None
         while True:
@@ -176,14 +191,7 @@ class _Job:
             state.step(batch)
             self.clock.images += len(batch)
             self.tell(TrainProgress(state.seen, config.images))
-        self.folder.write_tokenizer(state.average)
-        if self.board:
-            self.board.close()
-        figures = _val_figures(validation) if validation else self.folder.last_validation()
-        seconds = time.perf_counter() - started
-        return TrainReport(
-            self.folder.path, self.folder.tokenizer, config.images, seconds, resumed_from, False, figures
-        )
+        return validation
 
     def _resume(self) -> int:
         facts, notices = self.folder.restore_newest(self.state)
@@ -192,7 +200,12 @@ class _Job:
         if facts is not None and facts["data"] != self.images.fingerprint:
             raise TrainingError(
                 f"{self.folder.path}: the training images are not those the run began with ({len(self.images)} now); "
-                "give the same SOURCE, or begin another run with another -o"
+                "give the same SOURCE and --val, or begin another run with another -o"
+            )
+        if facts is not None and facts["val"] != self.val_fingerprint:
+            raise TrainingError(
+                f"{self.folder.path}: the validation images are not those the run began with; give the same --val, or "
+                "begin another run with another -o"
             )
         self.folder.rewind_metrics(facts["metrics_bytes"] if facts else 0)
         if facts is not None:
@@ -241,16 +254,24 @@ class _Job:
 
     def _save(self) -> None:
         with self.clock.paused():
-            size = self.folder.metrics.stat().st_size
-            self.folder.save_checkpoint(self.state, {"data": self.images.fingerprint, "metrics_bytes": size})
+            size = self.folder.sync_metrics()
+            facts = {"data": self.images.fingerprint, "val": self.val_fingerprint, "metrics_bytes": size}
+            self.folder.save_checkpoint(self.state, facts)
+
+    def _readable(self, held_out: ImageCollection) -> ImageCollection:
+        """The held-out images that can be read; what is wrong with the others is told now, not at a validation."""
+        places = []
+        for place, key in enumerate(held_out.keys):
+            try:
+                decode_image(held_out.read(place))
+                places.append(place)
+            except (ImageError, SourceError) as error:
+                self._notice(f"{key}: passed over in validation ({error})")
+        return held_out.only(places)
 
     def _preview_images(self) -> Tensor | None:
-        fitted = []
-        for _, data in self.held_out.spread(_PREVIEWED) if len(self.held_out) else ():
-            try:
-                fitted.append(fit_image(decode_image(data), self.config.tokenizer.size).pixels)
-            except ImageError:
-                continue
+        chosen = self.held_out.spread(_PREVIEWED)
+        fitted = [fit_image(decode_image(data), self.config.tokenizer.size).pixels for _, data in chosen]
         return torch.stack(fitted) if fitted else None
 
     def _new_unreadable(self) -> list[tuple[str, str]]:
@@ -261,6 +282,8 @@ class _Job:
     def _plot(self, figures: dict[str, float]) -> None:
         if self.board:
             for name, value in figures.items():
+                if value is None:
+                    continue
                 self.board.add_scalar(name, value, self.state.seen)
 
     def _notice(self, text: str) -> None:
@@ -294,7 +317,7 @@ def _remedies(quantizer: QuantizerConfig) -> list[str]:
 
 def _val_figures(quality: Quality) -> dict[str, Any]:
     return {
-        "val/psnr": quality.psnr,
+        "val/psnr": quality.psnr if math.isfinite(quality.psnr) else None,  # JSON has no infinity
         "val/ssim": quality.ssim,
         "val/usage": quality.usage.usage,
         "val/perplexity": quality.usage.perplexity,
@@ -338,7 +361,8 @@ def _seeded(config: TrainConfig) -> Iterator[None]:
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads)
         try:
-            yield
+            with repeatable(resolve_device(config.device)):
+                yield
         finally:
             torch.set_num_threads(threads)
 

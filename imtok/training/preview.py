@@ -26,12 +26,15 @@ def write_preview(path: Path, tokenizer: Tokenizer, images: Tensor) -> None:
 
 
 def pair_grid(originals: Tensor, restored: Tensor) -> Image.Image:
-    """Rows of originals, each above the row of its reconstructions: twice (B, 3, S, S) uint8 -> a picture."""
+    """Rows of originals, each above the row of its reconstructions: twice (B, 3, S, S) uint8 -> a picture.
+
+    The last row is filled up with white.
+    """
     columns = max(1, min(len(originals), _LARGEST // originals.shape[-1]))
-    rows = [
-        torch.cat([originals[start : start + columns], restored[start : start + columns]])
-        for start in range(0, len(originals) - len(originals) % columns, columns)
-    ]
+    white = torch.full((-len(originals) % columns, *originals.shape[1:]), 255, dtype=torch.uint8)
+    above, below = torch.cat([originals, white]), torch.cat([restored, white])
+    starts = range(0, len(above), columns)
+    rows = [torch.cat([above[start : start + columns], below[start : start + columns]]) for start in starts]
     return to_picture(make_grid(torch.cat(rows), nrow=columns, padding=4, pad_value=255))
 
 

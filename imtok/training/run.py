@@ -115,6 +115,12 @@ class RunFolder:
             raise TrainingError(f"{self._checkpoints}: no checkpoint can be read; begin again with another -o")
         return None, notices
 
+    def sync_metrics(self) -> int:
+        """Put metrics.jsonl on the disk, so that no checkpoint knows of lines a power cut took; its length."""
+        with disk_errors(self.metrics), self.metrics.open("ab") as file:
+            os.fsync(file.fileno())
+            return file.tell()
+
     def rewind_metrics(self, length: int) -> None:
         """Cut metrics.jsonl back to what a checkpoint knew of it."""
         self.metrics.touch()

@@ -135,7 +135,7 @@ class TrainState:
 
     def _set_learning_rate(self) -> float:
         settings = self.config.optimizer
-        # Of the step's end: the first step then has a rate above 0 and the last one still below the peak's tail.
+        # At the middle of the step's images, so that neither the first step nor the last has a rate of 0.
         seen = self.seen + self.config.batch_size / 2
         rate = learning_rate(int(seen), self.config.images, settings.learning_rate, settings.warmup)
         for group in self.optimizer.param_groups:
