@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -108,8 +109,6 @@ def test_eval_prints_the_protocol_beside_the_figures(run: Path, pictures: Path) 
 
 
 def test_verify_is_content_with_a_sound_folder_and_names_a_damaged_shard(tokens: Path, tmp_path: Path) -> None:
-    import shutil
-
     assert imtok("verify", tokens).exit_code == 0
     copy = tmp_path / "tokens"
     shutil.copytree(tokens, copy)
@@ -153,10 +152,49 @@ def test_too_many_skips_end_with_3_and_a_complete_set(pictures: Path, run: Path,
     assert "not an image" in counted.stderr
 
 
+def test_a_run_beside_the_images_is_neither_trained_on_nor_encoded(pictures: Path, run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    shutil.copytree(pictures, folder)
+    assert imtok(*train_arguments(folder, folder / "run")).exit_code == 0
+    again = imtok(*train_arguments(folder, folder / "run"))
+    assert again.exit_code == 0, again.output
+    for name in ("tokens", "more"):  # the second time with a token folder there too
+        assert imtok("encode", folder, "-o", folder / name, "-t", run).exit_code == 0
+        assert json.loads(imtok("stats", folder / name, "--json").stdout)["images"] == 8
+
+
+def test_resuming_with_another_option_names_that_option(pictures: Path, run: Path) -> None:
+    result = imtok("train", pictures, "-o", run, "--images", "128")
+    assert result.exit_code == 1
+    assert "this run has images = 64, the command asks for 128" in result.stderr
+
+
+def test_the_same_run_can_be_named_without_its_options(pictures: Path, run: Path) -> None:
+    assert "finished" in imtok("train", pictures, "-o", run).stderr
+
+
+def test_help_tells_the_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    page = imtok("encode", "--help").stdout
+    for default in ("(default: crop)", "(default: fp32)", "(default: 2048)"):
+        assert default in page
+
+
+def test_a_reader_that_leaves_early_is_no_error(tokens: Path) -> None:
+    command = f"{sys.executable} -m imtok stats {tokens} | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+
+
 MISTAKES = {
     "no such source": (["encode", "{tmp}/nope", "-o", "{tmp}/t", "-t", "{run}"], 1, "no such file"),
     "empty source": (["encode", "{tmp}", "-o", "{tmp}/t", "-t", "{run}"], 1, "holds no images"),
     "remote source": (["encode", "s3://x/y.tar", "-o", "{tmp}/t", "-t", "{run}"], 1, "remote"),
+    "source is empty text": (["encode", "", "-o", "{tmp}/t", "-t", "{run}"], 1, "empty text"),
+    "source is no tar": (["encode", "{run}/config.yaml", "-o", "{tmp}/t", "-t", "{run}"], 1, "neither a folder"),
+    "decode into a run": (["decode", "{tokens}", "-o", "{run}"], 1, "choose another -o"),
+    "too small to measure": (["eval", "{run}", "{pictures}", "--size", "4"], 1, "8 pixels or more"),
     "no tokenizer": (["encode", "{pictures}", "-o", "{tmp}/t", "-t", "{tmp}"], 1, "holds no tokenizer"),
     "bad size": (["encode", "{pictures}", "-o", "{tmp}/t", "-t", "{run}", "--size", "18"], 1, "18"),
     "bad shard": (["encode", "{pictures}", "-o", "{tmp}/t", "-t", "{run}", "--shard", "3/2"], 2, "I/N"),
@@ -181,9 +219,11 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_gets_one_clear_line_and_the_right_code(name: str, pictures: Path, run: Path, tmp_path: Path) -> None:
+def test_a_mistake_gets_one_clear_line_and_the_right_code(
+    name: str, pictures: Path, run: Path, tokens: Path, tmp_path: Path
+) -> None:
     words, code, expected = MISTAKES[name]
-    arguments = [word.format(tmp=tmp_path, run=run, pictures=pictures) for word in words]
+    arguments = [word.format(tmp=tmp_path, run=run, pictures=pictures, tokens=tokens) for word in words]
     result = imtok(*arguments)
     assert result.exit_code == code, result.output
     assert expected in result.stderr

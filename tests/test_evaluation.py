@@ -92,6 +92,18 @@ def test_the_figures_are_those_of_the_protocol_worked_by_hand(tokenizer: Tokeniz
     assert "centre crop 16x16" in quality.protocol
 
 
+def test_images_that_come_back_exactly_are_counted_and_left_out_of_the_mean(
+    tokenizer: Tokenizer, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = measure(tokenizer, ImageCollection.open([pictures]), size=16)
+    exact = torch.tensor([math.inf, 20.0, math.inf, 30.0, 40.0])
+    monkeypatch.setattr("imtok.evaluation.psnr", lambda *_: exact)
+    quality = measure(tokenizer, ImageCollection.open([pictures]), size=16)
+    assert (plain.exact, quality.exact, quality.psnr) == (0, 2, 30.0)
+    exact[:] = math.inf
+    assert measure(tokenizer, ImageCollection.open([pictures]), size=16).as_dict()["psnr"] is None
+
+
 def test_unreadable_images_are_left_out_and_counted(tokenizer: Tokenizer, pictures: Path) -> None:
     (pictures / "bad.jpg").write_bytes(b"bad")
     quality = measure(tokenizer, ImageCollection.open([pictures]), size=16)

@@ -442,6 +442,17 @@ def test_revival_puts_dead_codes_on_latents_and_touches_no_others(update: Any) -
         assert torch.equal(quantizer.embed_sum[1], quantizer.codebook[1] * share)
 
 
+def test_revival_leaves_the_gradient_of_the_step_as_it_is() -> None:
+    grads = []
+    for threshold in (0.0, 0.9):
+        torch.manual_seed(0)
+        quantizer = VectorQuantizer(3, 16, metric="cosine", codebook_update="gradient", revival_threshold=threshold)
+        quantizer(noise(1, 3, 4, 4)).loss.backward()
+        assert isinstance(quantizer.codebook.grad, Tensor)
+        grads.append(quantizer.codebook.grad)
+    assert torch.equal(*grads)
+
+
 def test_a_revived_code_outlives_the_next_update() -> None:
     torch.manual_seed(0)
     quantizer = VectorQuantizer(2, 2, revival_threshold=0.1)

@@ -177,6 +177,36 @@ def test_other_images_are_refused(pictures: Path, tmp_path: Path) -> None:
         train([pictures], tmp_path / "run", tiny())
 
 
+def test_other_validation_images_are_refused(pictures: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def part(val: Path) -> None:
+        train(
+            [pictures],
+            tmp_path / "run",
+            tiny(),
+            val=[val],
+            progress=lambda p: seen.append(p.seen),
+            should_stop=lambda: len(seen) > 3,
+        )
+
+    with pytest.raises(Interrupted):
+        part(pictures / "01.png")
+    with pytest.raises(TrainingError, match="give the same --val"):
+        part(pictures / "02.png")
+
+
+def test_unreadable_held_out_images_are_told_at_the_start_and_passed_over(pictures: Path, tmp_path: Path) -> None:
+    held_out = ImageCollection.open([pictures]).split(0.2)[1].keys
+    notices: list[str] = []
+    for number, key in enumerate(held_out, 1):
+        (pictures / key).write_bytes(b"<html>")
+        run = tmp_path / f"run{number}"
+        report = train([pictures], run, tiny(), progress=lambda p: notices.append(p.notice or ""))
+        assert any(f"{key}: passed over in validation" in notice for notice in notices)
+        assert bool(report.validation) is (number < len(held_out))  # none left: nothing measured, and no failure
+
+
 def test_resume_without_a_checkpoint_is_refused(pictures: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="no checkpoint"):
         train([pictures], tmp_path / "run", tiny(), resume=True)
@@ -271,6 +301,12 @@ def test_every_epoch_shows_each_image_once_in_an_order_of_its_own(pictures: Path
     assert sorted(order) == images.keys
     assert order != [images.keys[int(i)] for i in stream(images)._order(1)]
     assert len(means) == 60
+
+
+@pytest.mark.parametrize("count", [1, 7, 20, 29, 30, 50])
+def test_a_spread_has_as_many_images_as_asked_for(count: int, pictures: Path) -> None:
+    images = ImageCollection.open([pictures])
+    assert len(set(images.spread(count).keys)) == min(count, 30)
 
 
 def test_the_split_is_decided_by_key_so_that_a_grown_set_keeps_it(pictures: Path) -> None:
