@@ -444,12 +444,17 @@ def test_revival_puts_dead_codes_on_latents_and_touches_no_others(update: Any) -
 
 def test_revival_leaves_the_gradient_of_the_step_as_it_is() -> None:
     grads = []
-    for threshold in (0.0, 0.9):
+    for threshold in (0.0, 0.99):  # at 0.99 codes used once in this batch are revived after it
         torch.manual_seed(0)
-        quantizer = VectorQuantizer(3, 16, metric="cosine", codebook_update="gradient", revival_threshold=threshold)
-        quantizer(noise(1, 3, 4, 4)).loss.backward()
+        quantizer = VectorQuantizer(
+            3, 16, metric="cosine", codebook_update="gradient", revival_threshold=threshold, decay=0.5
+        )
+        before = quantizer.codebook.detach().clone()
+        quantizer(noise(1, 3, 4, 8)).loss.backward()
         assert isinstance(quantizer.codebook.grad, Tensor)
         grads.append(quantizer.codebook.grad)
+    revived = (quantizer.codebook != before).any(dim=1)
+    assert (revived & (grads[0] != 0).any(dim=1)).any()
     assert torch.equal(*grads)
 
 
