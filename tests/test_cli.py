@@ -11,8 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
+from making import fill
 from PIL import Image
 from typer.testing import CliRunner, Result
 
@@ -42,14 +42,8 @@ def train_arguments(pictures: Path, run: Path) -> list[object]:
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight pictures in two class folders."""
-    folder = tmp_path_factory.mktemp("cli") / "pictures"
-    random = np.random.default_rng(0)
-    for number in range(8):
-        path = folder / ("cats", "dogs")[number % 2] / f"{number}.jpg"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        coarse = Image.fromarray(random.integers(0, 256, (5, 6, 3), dtype=np.uint8))
-        coarse.resize((24, 20), Image.Resampling.BICUBIC).save(path)
-    return folder
+    keys = [f"{('cats', 'dogs')[number % 2]}/{number}.jpg" for number in range(8)]
+    return fill(tmp_path_factory.mktemp("cli") / "pictures", keys)
 
 
 @pytest.fixture(scope="module")

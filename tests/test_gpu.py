@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from making import fill
 from PIL import Image
 
 import imtok
@@ -26,13 +27,7 @@ pytestmark = [
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for number in range(20):
-        coarse = Image.fromarray(random.integers(0, 256, (8, 8, 3), dtype=np.uint8))
-        coarse.resize((64, 64), Image.Resampling.BICUBIC).save(folder / f"{number:02}.png")
-    return folder
+    return fill(tmp_path / "pictures", (f"{number:02}.png" for number in range(20)))
 
 
 @pytest.mark.parametrize(("dim", "num_codes"), [(8, 16384), (256, 1024)])

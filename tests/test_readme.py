@@ -7,9 +7,8 @@ import re
 import shlex
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
+from making import fill
 from typer.testing import CliRunner
 
 from imtok.cli import app
@@ -32,11 +31,7 @@ def commands() -> list[str]:
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `photos/` in it, in which all that the README names is made."""
     folder = tmp_path_factory.mktemp("readme")
-    (folder / "photos").mkdir()
-    random = np.random.default_rng(0)
-    for number in range(6):
-        coarse = Image.fromarray(random.integers(0, 256, (6, 6, 3), dtype=np.uint8))
-        coarse.resize((40, 36), Image.Resampling.BICUBIC).save(folder / "photos" / f"{number}.jpg")
+    fill(folder / "photos", (f"{number}.jpg" for number in range(6)))
     return folder
 
 

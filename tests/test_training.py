@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from making import fill
 from PIL import Image
 
 import imtok
@@ -54,14 +55,8 @@ def tiny(*settings: str) -> TrainConfig:
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    """Thirty pictures of 20 x 24 smooth random pixels."""
-    folder = tmp_path / "pictures"
-    folder.mkdir()
-    random = np.random.default_rng(0)
-    for number in range(30):
-        coarse = Image.fromarray(random.integers(0, 256, (5, 6, 3), dtype=np.uint8))
-        coarse.resize((24, 20), Image.Resampling.BICUBIC).save(folder / f"{number:02}.png")
-    return folder
+    """Thirty pictures of 40 x 48 smooth random pixels."""
+    return fill(tmp_path / "pictures", (f"{number:02}.png" for number in range(30)))
 
 
 def run_until(stops: list[int], pictures: Path, run: Path, config: TrainConfig) -> TrainReport:
