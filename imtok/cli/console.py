@@ -50,12 +50,22 @@ def _console(*, stderr: bool) -> Console:
 
 def say(text: str) -> None:
     """A plain line on standard error."""
-    err().print(text, markup=False, soft_wrap=True)
+    print_line(err(), escaped(text))
 
 
 def warn(text: str) -> None:
     """A line on standard error that stands out."""
-    err().print(f"[yellow]note:[/] {escaped(text)}", soft_wrap=True)
+    print_line(err(), f"[yellow]note:[/] {escaped(text)}")
+
+
+def tell(text: str) -> None:
+    """A plain line of results on standard output."""
+    print_line(out(), escaped(text))
+
+
+def print_line(console: Console, markup: str) -> None:
+    """A line of rich markup: wrapped between words for a person, never wrapped in a file or a pipe."""
+    console.print(markup, soft_wrap=not console.is_terminal)
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
@@ -114,7 +124,7 @@ def _silence_stdout() -> None:
 
 
 def _fail(text: str, code: int) -> NoReturn:
-    err().print(f"[bold red]error:[/] {escaped(text)}", soft_wrap=True)
+    print_line(err(), f"[bold red]error:[/] {escaped(text)}")
     raise typer.Exit(code) from None
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from imtok.cli.console import out, progress_bar, stop_on_signals, warn
+from imtok.cli.console import progress_bar, stop_on_signals, tell, warn
 from imtok.cli.encode import Precision
 
 
@@ -55,10 +55,8 @@ def decode(
             progress=lambda p: bar(p.done, p.total),
             should_stop=should_stop,
         )
-    out().print(
+    tell(
         f"{report.images} images in {output} ({report.seconds:.1f} s, {report.images_per_second:.0f} images/s)",
-        markup=False,
-        soft_wrap=True,
     )
     if report.skipped:
         warn(f"{report.skipped} images were skipped when the tokens were made; `imtok info {tokens}` says more")

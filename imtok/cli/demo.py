@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imtok.cli.console import out, progress_bar, say, stop_on_signals, warn
+from imtok.cli.console import out, progress_bar, say, stop_on_signals, tell, warn
 
 if TYPE_CHECKING:
     from imtok.demo import DemoReport
@@ -40,7 +40,6 @@ def demo(
 
 
 def _print(report: DemoReport, output: Path) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title="photographs", title_justify="left", box=None)
@@ -53,18 +52,17 @@ def _print(report: DemoReport, output: Path) -> None:
     console.print(table)
     size = report.seen.size
     usage = report.usage
-    console.print(
-        f"\n{size}x{size} pixels in {report.seen.bits_per_image:,.0f} bits ({report.tokens_per_image} tokens; raw RGB: "
+    console.print()
+    tell(
+        f"{size}x{size} pixels in {report.seen.bits_per_image:,.0f} bits ({report.tokens_per_image} tokens; raw RGB: "
         f"{size * size * 24:,}), {usage.used:,} of {usage.codebook_size:,} codes used by {usage.images} photographs",
-        soft_wrap=True,
     )
-    console.print(
-        f"side by side: {escape(str(output / 'comparison.png'))}   (took {report.seconds:.0f} s)\n", soft_wrap=True
-    )
-    console.print("next, on your own folder:")
+    tell(f"side by side: {output / 'comparison.png'}   (took {report.seconds:.0f} s)")
+    console.print()
+    tell("next, on your own folder:")
     for command in (
         "imtok train photos/ -o runs/first",
         "imtok encode photos/ -t runs/first -o tokens",
         "imtok stats tokens",
     ):
-        console.print(f"    {command}", markup=False)
+        tell(f"    {command}")

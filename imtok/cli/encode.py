@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imtok.cli.console import launcher_number, out, progress_bar, say, stop_on_signals, warn
+from imtok.cli.console import launcher_number, progress_bar, say, stop_on_signals, tell, warn
 from imtok.errors import TokensError
 
 if TYPE_CHECKING:
@@ -152,11 +152,9 @@ def _print_report(report: EncodeReport, output: Path) -> None:
         warn(f"{report.renamed} keys that occurred before in their tar got a suffix")
     tokens = report.grid[0] * report.grid[1]
     speed = f", {report.images_per_second:.0f} images/s" if report.units_done else ""
-    out().print(
+    tell(
         f"{report.images:,} images in {output}: {report.grid[0]}x{report.grid[1]} = {tokens} tokens each, "
         f"{report.bits_per_image:,.0f} bits{speed}",
-        markup=False,
-        soft_wrap=True,
     )
     _print_failures(report, output)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imtok.cli.console import err, escaped, launcher_number, out, say, stop_on_signals
+from imtok.cli.console import err, escaped, launcher_number, print_line, say, stop_on_signals, tell
 from imtok.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def _print_presets(wanted: bool) -> None:
         from imtok.config import preset_about, preset_names
 
         for name in preset_names():
-            out().print(f"{name:18} {preset_about(name)}", markup=False, soft_wrap=True)
+            tell(f"{name:18} {preset_about(name)}")
         raise typer.Exit
 
 
@@ -139,8 +139,8 @@ def _print_report(report: TrainReport) -> None:
         say(f"{report.run}: this run is finished")
     else:
         say(f"trained on {report.images - report.resumed_from} images in {report.seconds:.0f} s")
-    out().print(quality, soft_wrap=True)
-    out().print(f"tokenizer in {report.tokenizer}", markup=False, soft_wrap=True)
+    tell(quality)
+    tell(f"tokenizer in {report.tokenizer}")
 
 
 class _Display:
@@ -184,7 +184,7 @@ class _Display:
             self.news["validation"] = f"{line} (after {progress.seen})"
             self._line(progress)
         if progress.notice:
-            self.console.print(f"[yellow]note:[/] {escaped(progress.notice)}", soft_wrap=True)
+            print_line(self.console, f"[yellow]note:[/] {escaped(progress.notice)}")
         if self.console.is_terminal:
             self.live.update(self._render(progress))
         elif progress.metrics is not None and time.monotonic() - self.said > _SECONDS_BETWEEN_LINES:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from imtok.cli.console import err, escaped, out, progress_bar
+from imtok.cli.console import err, escaped, print_line, progress_bar, say, tell
 
 
 def verify(
@@ -19,13 +19,13 @@ def verify(
     with progress_bar("verifying", "shards") as bar:
         result = imtok.tokens.verify_tokens(tokens, progress=bar)
     for problem in result.problems:
-        err().print(problem, markup=False, soft_wrap=True)
+        say(problem)
     if not result.ok:
-        err().print(
+        print_line(
+            err(),
             f"[bold red]error:[/] {escaped(str(tokens))}: not sound, see above ({len(result.problems)} found); delete "
             "what is damaged and run the same `imtok encode` again: it makes what is missing",
-            soft_wrap=True,
         )
         raise typer.Exit(1)
     shards = "1 shard" if result.units == 1 else f"{result.units:,} shards"
-    out().print(f"{tokens}: sound, {result.images:,} images in {shards}", markup=False, soft_wrap=True)
+    tell(f"{tokens}: sound, {result.images:,} images in {shards}")
