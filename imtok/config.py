@@ -297,8 +297,12 @@ def _first_problem(error: ValidationError, record: type[BaseModel]) -> str:
     name = ".".join(place)
     if problem["type"] == "extra_forbidden":
         known = _field_names(record, problem["loc"][:-1])
+        if record is TrainConfig and len(place) == 1:
+            known += TokenizerConfig.model_fields  # which may leave out their `tokenizer.`
         kind = next((f" for kind {part}" for part in problem["loc"] if part in ("fsq", "vq")), "")
-        return f"{name}: unknown key{kind}{_did_you_mean(place[-1], known)}; known here: {', '.join(known)}"
+        other = _kind_that_knows(place[-1]) if kind else None
+        hint = f"; it belongs to quantizer.kind={other}" if other else _did_you_mean(place[-1], known)
+        return f"{name}: unknown key{kind}{hint}; known here: {', '.join(known)}"
     message = problem["msg"].removeprefix("Value error, ")
     found = problem["input"]
     if isinstance(found, str | int | float | list | tuple | bool):
@@ -314,6 +318,12 @@ def _field_names(record: type[BaseModel], place: Iterable[int | str]) -> list[st
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             record = annotation
     return list(record.model_fields)
+
+
+def _kind_that_knows(key: str) -> str | None:
+    """The kind of quantizer that has this field."""
+    kinds: dict[str, type[BaseModel]] = {"fsq": FSQConfig, "vq": VQConfig}
+    return next((kind for kind, record in kinds.items() if key in record.model_fields), None)
 
 
 def _did_you_mean(name: str, names: Iterable[str]) -> str:

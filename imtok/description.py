@@ -52,8 +52,8 @@ def _run(folder: Path) -> dict[str, Any]:
         "kind": "run",
         "finished": run.finished,
         "training_images": config.images,
+        "trained_on": config.images if run.finished else max(run.checkpoints_seen(), default=0),
         "validation": {name.removeprefix("val/"): value for name, value in last.items() if name != "images"},
-        "resumable_from": run.checkpoints_seen(),
     }
     tokenizer = load(folder) if run.finished else Tokenizer(config.tokenizer)
     described = _tokenizer(tokenizer)

@@ -361,6 +361,22 @@ def test_the_collapse_hint_names_what_to_change_and_is_silent_on_health() -> Non
     assert collapse_hint(dead, tiny()) is not None
     assert collapse_hint(usage([10] * 100), tiny()) is None
     assert collapse_hint(usage([1] * 20 + [0] * 980), tiny()) is None  # all that so few tokens can use
+    few = usage([100] * 6 + [0] * 94)
+    assert collapse_hint(few, tiny()) is None  # FSQ of a young run: its codes come into use by themselves
+    assert collapse_hint(few, tiny(*VQ)) is not None
+
+
+def test_a_handful_of_held_out_images_is_told(pictures: Path, tmp_path: Path) -> None:
+    notices: list[str] = []
+
+    def note(progress: TrainProgress) -> None:
+        notices.append(progress.notice or "")
+
+    train([pictures], tmp_path / "few", tiny("data.val_fraction=0.01"), progress=note)
+    assert any("validation has 1 of the images alone" in notice for notice in notices)
+    notices.clear()
+    train([pictures], tmp_path / "own", tiny(), val=[pictures / "01.png"], progress=note)
+    assert not any("validation has" in notice for notice in notices)
 
 
 def test_the_average_is_of_parameters_and_takes_the_codebook_as_it_is() -> None:

@@ -83,7 +83,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         except ImtokError as error:
             _fail(str(error), error.exit_code)
         except KeyboardInterrupt:
-            _fail("stopped; what was committed stays, the same command goes on", Interrupted.exit_code)
+            _fail("on request; the same command goes on from what was saved", Interrupted.exit_code)
         except BrokenPipeError:
             _silence_stdout()
             raise typer.Exit(0) from None
@@ -124,7 +124,9 @@ def _silence_stdout() -> None:
 
 
 def _fail(text: str, code: int) -> NoReturn:
-    print_line(err(), f"[bold red]error:[/] {escaped(text)}")
+    stopped = code == Interrupted.exit_code
+    label = "[bold yellow]stopped:[/]" if stopped else "[bold red]error:[/]"
+    print_line(err(), f"{label} {escaped(text)}")
     raise typer.Exit(code) from None
 
 
@@ -136,7 +138,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     def note(number: int, frame: Any) -> None:  # noqa: ARG001  (the signature of a handler)
         if came and number == signal.SIGINT:
             # Everything is written whole or not at all, so there is nothing to wait for.
-            os.write(2, b"\nerror: stopped at once; the same command goes on from what was saved\n")
+            os.write(2, b"\nstopped: at once; the same command goes on from what was saved\n")
             os._exit(Interrupted.exit_code)
         came.append(number)
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from imtok.cli.console import out
+from imtok.cli.console import out, tell
 
 
 def info(
@@ -22,6 +22,11 @@ def info(
     if as_json:
         typer.echo(json.dumps(facts))
         return
+    console = out()
+    if not console.is_terminal:
+        for name, value in facts.items():
+            tell(f"{name.replace('_', ' ')}: {_shown(value)}")
+        return
     from rich.table import Table
     from rich.text import Text
 
@@ -30,7 +35,7 @@ def info(
     table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), Text(_shown(value)))
-    out().print(table)
+    console.print(table)
 
 
 def _shown(value: object) -> str:
@@ -38,6 +43,8 @@ def _shown(value: object) -> str:
         return ", ".join(f"{name} {_shown(item)}" for name, item in value.items()) or "none"
     if isinstance(value, list | tuple):
         return ", ".join(_shown(item) for item in value) or "none"
+    if value is None:
+        return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):

@@ -138,7 +138,8 @@ def _print_report(report: TrainReport) -> None:
     if report.already_done:
         say(f"{report.run}: this run is finished")
     else:
-        say(f"trained on {report.images - report.resumed_from} images in {report.seconds:.0f} s")
+        now = f", {report.images - report.resumed_from} of them" if report.resumed_from else ""
+        say(f"trained on {report.images} images{now} in {report.seconds:.0f} s")
     tell(quality)
     tell(f"tokenizer in {report.tokenizer}")
 
@@ -179,7 +180,7 @@ class _Display:
             quality = progress.validation
             line = (
                 f"PSNR {quality.psnr:.2f} dB, SSIM {quality.ssim:.3f}, "
-                f"{quality.usage.used} of {quality.usage.codebook_size} codes, {quality.images} images"
+                f"{quality.usage.used} of {quality.usage.codebook_size} codes on {quality.images} held out"
             )
             self.news["validation"] = f"{line} (after {progress.seen})"
             self._line(progress)

@@ -36,7 +36,10 @@ if TYPE_CHECKING:
 _LINES = 200  # lines of the log over a whole run
 _PREVIEWED = 8
 _HINT_FROM = 0.2  # share of the run
-_COLLAPSED = 0.1  # share of the codes that could be in use, below which the codebook is called collapsed
+# Share of the codes that could be in use at or below which the codebook is called collapsed. FSQ has no codebook that
+# could; where next to nothing is in use its encoder gives the same for everything.
+_COLLAPSED = {"vq": 0.1, "fsq": 0.01}
+_FEW_HELD_OUT = 8
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,8 @@ def train(
         if saved is None:
             folder.save_config(wanted)
         job = _Job(folder, wanted, images, held_out, progress or (lambda _: None), should_stop or (lambda: False))
+        if not val:
+            job.warn_of_few_held_out()
         return job.run()
 
 
@@ -183,8 +188,8 @@ class _Job:
             if self.should_stop():
                 self._save()
                 raise Interrupted(
-                    f"{self.folder.path}: stopped after {state.seen} of {config.images} training images, "
-                    "all of it saved; the same command goes on"
+                    f"{self.folder.path}: {state.seen} of {config.images} training images done and saved; the same "
+                    "command goes on"
                 )
             with self.clock.waiting():
                 batch = next(batches)
@@ -192,6 +197,12 @@ class _Job:
             self.clock.images += len(batch)
             self.tell(TrainProgress(state.seen, config.images))
         return validation
+
+    def warn_of_few_held_out(self) -> None:
+        """A figure measured on a handful of images says little, and their few tokens cannot use many codes."""
+        count = len(self.held_out)
+        if 0 < count < _FEW_HELD_OUT:
+            self._notice(f"validation has {count} of the images alone; --val or data.val_fraction gives it more")
 
     def _resume(self) -> int:
         facts, notices = self.folder.restore_newest(self.state)
@@ -293,11 +304,12 @@ class _Job:
 def collapse_hint(usage: CodebookUsage, config: TrainConfig) -> str | None:
     """A sentence of advice when few of the codes that could be in use are, None for a healthy codebook."""
     possible = min(usage.codebook_size, usage.tokens)
-    if usage.used >= _COLLAPSED * possible:
+    quantizer = config.tokenizer.quantizer
+    if usage.used > _COLLAPSED[quantizer.kind] * possible:
         return None
     return (
         f"the codebook has collapsed: {usage.used} of {usage.codebook_size} codes in use, perplexity "
-        f"{usage.perplexity:.1f}; begin a new run with {' or '.join(_remedies(config.tokenizer.quantizer))}"
+        f"{usage.perplexity:.1f}; begin a new run with {' or '.join(_remedies(quantizer))}"
     )
 
 
