@@ -192,7 +192,10 @@ def test_a_file_may_write_the_tokenizers_keys_at_its_top_level() -> None:
         ("optimizer.learning_rat=1", "optimizer.learning_rat: unknown key; did you mean learning_rate?"),
         ("network.folds=2", "tokenizer.network.folds: unknown key; did you mean fold?; known here: fold, channels,"),
         ("quantiser.levels=[8]", "quantiser: unknown key; did you mean quantizer?"),
-        ("quantizer={kind: fsq, num_codes: 8}", "unknown key for kind fsq; it belongs to quantizer.kind=vq"),
+        (
+            "quantizer={kind: fsq, num_codes: 8}",
+            "tokenizer.quantizer.num_codes: unknown key for kind fsq; it belongs to quantizer.kind=vq",
+        ),
         ("quantizer.levls=[8]", "tokenizer.quantizer.levls: unknown key for kind fsq; did you mean levels?"),
         ("quantizer.num_codez=8", "tokenizer.quantizer.num_codez: unknown key for kind vq; did you mean num_codes?"),
         ("tokenizer.siez=8", "tokenizer.siez: unknown key; did you mean size?; known here: network, quantizer, size"),
