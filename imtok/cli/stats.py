@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from imtok.analysis import CodebookUsage
 
-_BAR = 40
+_LONGEST_BAR = 40
 _TOP = 8
 
 
@@ -40,7 +40,7 @@ def stats(
     console.print(_figures(usage, tokens))
     if usage.tokens:
         console.print()
-        console.print(_histogram(usage))
+        console.print(_histogram(usage, width=max(10, min(_LONGEST_BAR, console.width - 32))))
 
 
 def _figures(usage: CodebookUsage, tokens: Path) -> Table:
@@ -64,8 +64,8 @@ def _figures(usage: CodebookUsage, tokens: Path) -> Table:
     return table
 
 
-def _histogram(usage: CodebookUsage) -> Table:
-    """Codes by how often they occur, in powers of ten."""
+def _histogram(usage: CodebookUsage, width: int) -> Table:
+    """Codes by how often they occur, in powers of ten; the longest bar has `width` characters."""
     from rich.table import Table
 
     table = Table(title="codes by how often they occur", title_justify="left", show_header=False, box=None)
@@ -75,7 +75,7 @@ def _histogram(usage: CodebookUsage) -> Table:
     buckets = usage.by_frequency()
     longest = max(number for _, number in buckets)
     for name, number in buckets:
-        eighths = round(number / longest * _BAR * 8)
+        eighths = round(number / longest * width * 8)
         bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8].strip()
         style = "red" if name == "never" else "green"
         table.add_row(name, f"[{style}]{bar or ('▏' if number else '')}[/]", f"{number:,}")
