@@ -85,6 +85,9 @@ class VQConfig(_Record):
     revival_threshold: float = Field(0.05, ge=0, lt=1)
 
 
+# As they stand in the places of pydantic's errors, which may be list positions too.
+_KINDS: dict[int | str, type[BaseModel]] = {"fsq": FSQConfig, "vq": VQConfig}
+
 QuantizerConfig = Annotated[FSQConfig | VQConfig, Field(discriminator="kind")]
 
 
@@ -293,13 +296,13 @@ def _checked(record: type[_R], values: Mapping[str, Any], origin: str) -> _R:
 
 def _first_problem(error: ValidationError, record: type[BaseModel]) -> str:
     problem = error.errors()[0]
-    place = [str(part) for part in problem["loc"] if str(part) not in ("fsq", "vq")]
+    place = [str(part) for part in problem["loc"] if part not in _KINDS]
     name = ".".join(place)
     if problem["type"] == "extra_forbidden":
         known = _field_names(record, problem["loc"][:-1])
         if record is TrainConfig and len(place) == 1:
             known += TokenizerConfig.model_fields  # which may leave out their `tokenizer.`
-        kind = next((f" for kind {part}" for part in problem["loc"] if part in ("fsq", "vq")), "")
+        kind = next((f" for kind {part}" for part in problem["loc"] if part in _KINDS), "")
         other = _kind_that_knows(place[-1]) if kind else None
         hint = f"; it belongs to quantizer.kind={other}" if other else _did_you_mean(place[-1], known)
         return f"{name}: unknown key{kind}{hint}; known here: {', '.join(known)}"
@@ -312,9 +315,8 @@ def _first_problem(error: ValidationError, record: type[BaseModel]) -> str:
 
 def _field_names(record: type[BaseModel], place: Iterable[int | str]) -> list[str]:
     """The keys known at a place; a quantizer's kind stands in the place after `quantizer`."""
-    kinds: dict[int | str, type[BaseModel]] = {"fsq": FSQConfig, "vq": VQConfig}
     for part in place:
-        annotation = kinds[part] if part in kinds else record.model_fields[str(part)].annotation
+        annotation = _KINDS[part] if part in _KINDS else record.model_fields[str(part)].annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             record = annotation
     return list(record.model_fields)
@@ -322,8 +324,7 @@ def _field_names(record: type[BaseModel], place: Iterable[int | str]) -> list[st
 
 def _kind_that_knows(key: str) -> str | None:
     """The kind of quantizer that has this field."""
-    kinds: dict[str, type[BaseModel]] = {"fsq": FSQConfig, "vq": VQConfig}
-    return next((kind for kind, record in kinds.items() if key in record.model_fields), None)
+    return next((str(kind) for kind, record in _KINDS.items() if key in record.model_fields), None)
 
 
 def _did_you_mean(name: str, names: Iterable[str]) -> str:

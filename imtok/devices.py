@@ -14,6 +14,10 @@ from imtok.errors import ConfigError
 Precision = Literal["fp32", "bf16"]
 
 
+# Images a batch in encoding and decoding, by type of device, where none is asked for.
+BATCH_SIZE = {"cpu": 16, "cuda": 64}
+
+
 def usable_cores() -> int:
     """CPU cores this process may use: its affinity, and no more than a container's quota (cgroup v2) grants."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

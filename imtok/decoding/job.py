@@ -10,14 +10,12 @@ from pathlib import Path
 
 from imtok.decoding.batches import FORMATS, BatchDecoder, Format, code_batches
 from imtok.decoding.sinks import open_sink
-from imtok.devices import Precision, repeatable, resolve_device, usable_cores
+from imtok.devices import BATCH_SIZE, Precision, repeatable, resolve_device, usable_cores
 from imtok.errors import ConfigError, Interrupted, TokenizerError, TokensError
 from imtok.parallel import in_order
 from imtok.tokenizer import Tokenizer, load
 from imtok.tokens.dataset import TokenDataset, open_tokens
 from imtok.tokens.folder import INFO, TOKENIZER
-
-_BATCH_SIZE = {"cpu": 16, "cuda": 64}
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,7 @@ def decode(
         raise TokensError(f"{output}: a token folder or a run, images would end up in it; choose another -o")
     tokenizer = _load_tokenizer(dataset, tokenizer_path)
     target = resolve_device(device)
-    batch_size, workers = batch_size or _BATCH_SIZE[target.type], workers or usable_cores()
+    batch_size, workers = batch_size or BATCH_SIZE[target.type], workers or usable_cores()
     decoder = BatchDecoder(
         tokenizer.to(target),
         dataset.info,

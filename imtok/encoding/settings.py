@@ -11,7 +11,7 @@ import torch
 
 from imtok.config import FSQConfig
 from imtok.data.images import Fit
-from imtok.devices import Precision, resolve_device
+from imtok.devices import BATCH_SIZE, Precision, resolve_device
 from imtok.encoding.inputs import Plan
 from imtok.errors import ConfigError, TokensError
 from imtok.tokenizer import Tokenizer
@@ -21,7 +21,6 @@ from imtok.version import __version__
 _T = TypeVar("_T")
 
 _UNIT_SIZE = 2048
-_BATCH_SIZE = {"cpu": 16, "cuda": 64}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +65,7 @@ def settle(asked: Asked, recorded: TokensInfo | None, tokenizer: Tokenizer, fold
     _check_size(size, tokenizer.downsample)
     fit: Fit = choose("--fit", asked.fit, known.fit, "crop")
     precision: Precision = choose("--precision", asked.precision, known.precision, "fp32")
-    batch_size = choose("--batch-size", asked.batch_size, known.batch_size, _BATCH_SIZE[device.type])
+    batch_size = choose("--batch-size", asked.batch_size, known.batch_size, BATCH_SIZE[device.type])
     unit_size = choose("--unit-size", asked.unit_size, known.unit_size, _UNIT_SIZE)
     _check_values(fit, precision, batch_size, unit_size)
     return Settings(size=size, fit=fit, device=device, precision=precision, batch_size=batch_size, unit_size=unit_size)

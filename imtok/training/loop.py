@@ -134,7 +134,8 @@ class _Job:
         should_stop: Callable[[], bool],
     ) -> None:
         self.folder, self.config, self.tell, self.should_stop = folder, config, tell, should_stop
-        self.images, self.val_fingerprint = images, held_out.fingerprint
+        self.images = images
+        self.data_fingerprint, self.val_fingerprint = images.fingerprint, held_out.fingerprint
         self.state = TrainState(config, resolve_device(config.device))
         self.stream = TrainingStream(
             images,
@@ -208,7 +209,7 @@ class _Job:
         facts, notices = self.folder.restore_newest(self.state)
         for notice in notices:
             self._notice(notice)
-        if facts is not None and facts["data"] != self.images.fingerprint:
+        if facts is not None and facts["data"] != self.data_fingerprint:
             raise TrainingError(
                 f"{self.folder.path}: the training images are not those the run began with ({len(self.images)} now); "
                 "give the same SOURCE and --val, or begin another run with another -o"
@@ -266,7 +267,7 @@ class _Job:
     def _save(self) -> None:
         with self.clock.paused():
             size = self.folder.sync_metrics()
-            facts = {"data": self.images.fingerprint, "val": self.val_fingerprint, "metrics_bytes": size}
+            facts = {"data": self.data_fingerprint, "val": self.val_fingerprint, "metrics_bytes": size}
             self.folder.save_checkpoint(self.state, facts)
 
     def _readable(self, held_out: ImageCollection) -> ImageCollection:
