@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Metric = Literal["euclidean", "cosine"]
+Metric = Literal["euclidean", "cosine", "dot"]
 
 # A tile of scores is at most 512 x 16384 floats, 32 MB: it stays near the cache, and products are large enough
 # to run at full speed.
@@ -22,15 +22,16 @@ def nearest_codes(latents: Tensor, codebook: Tensor, metric: Metric = "euclidean
     """Index of the codebook row closest to each latent: (N, D), (K, D) -> (N,) int64 in [0, K).
 
     `euclidean`: |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 cannot change which row wins, so the least
-    |e|^2 / 2 - z.e is sought. `cosine`: the greatest z.e / |e|; the length of z cannot change the winner.
+    |e|^2 / 2 - z.e is sought. `cosine`: the greatest z.e / |e|; the length of z cannot change the winner. `dot`:
+    the greatest z.e.
     Equal scores go to the lower index. Computes in the latents' own precision, and at least in float32, whatever
     autocast surrounds it.
 
     Raises ValueError on shapes that do not fit, on an empty codebook, on an unknown metric and on NaN or infinite
     latents.
     """
-    if metric not in ("euclidean", "cosine"):
-        raise ValueError(f"metric is {metric!r}, expected euclidean or cosine")
+    if metric not in ("euclidean", "cosine", "dot"):
+        raise ValueError(f"metric is {metric!r}, expected euclidean, cosine or dot")
     if latents.ndim != 2 or codebook.ndim != 2 or latents.shape[1] != codebook.shape[1]:
         raise ValueError(
             f"latents {tuple(latents.shape)} and codebook {tuple(codebook.shape)} must be (N, D) and (K, D)"
@@ -41,9 +42,7 @@ def nearest_codes(latents: Tensor, codebook: Tensor, metric: Metric = "euclidean
     latents, codebook = latents.detach().to(dtype), codebook.detach().to(dtype)
     if metric == "cosine":
         codebook = F.normalize(codebook, dim=1)
-        half_norms = codebook.new_zeros(len(codebook))
-    else:
-        half_norms = codebook.square().sum(dim=1) / 2  # (K,)
+    half_norms = codebook.square().sum(dim=1) / 2 if metric == "euclidean" else codebook.new_zeros(len(codebook))
     codes = torch.empty(len(latents), dtype=torch.int64, device=latents.device)
     finite = torch.ones((), dtype=torch.bool, device=latents.device)
     with torch.autocast(latents.device.type, enabled=False):

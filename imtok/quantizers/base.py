@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -16,7 +17,7 @@ class Quantized:
     """What a quantizer returns."""
 
     latents: Tensor  # (B, D, H, W) what the decoder reads; its gradient reaches the encoder
-    codes: Tensor  # (B, H, W) int64 in [0, K)
+    codes: Tensor  # (B, H, W) int64 in [0, K); (B, H, W, Q) where there are Q > 1 codebooks
     losses: dict[str, Tensor]  # scalars by name, unweighted; empty where the method has none
     loss: Tensor  # scalar: the losses weighted by `quantizer.loss_weights`, zero where there are none
 
@@ -25,7 +26,8 @@ class Quantizer(nn.Module, ABC):
     """Latents (B, D, H, W) to codes (B, H, W) and back.
 
     `lookup(forward(z).codes)` is, to the last bit, the latents of an eval-mode forward. Quantizers compute in
-    float32 (float64 stays) whatever autocast surrounds them, since bfloat16 merges neighbouring codes.
+    float32 (float64 stays) whatever autocast surrounds them, since bfloat16 merges neighbouring codes. An empty
+    batch gives no codes, zero losses, and teaches nothing.
     """
 
     dim: int
@@ -57,6 +59,9 @@ class Quantizer(nn.Module, ABC):
     def code_tensors(self) -> dict[str, Tensor]:
         """The tensors that decide which code a latent gets; the tokenizer's fingerprint hashes them."""
 
+    def anneal(self, progress: float) -> None:
+        """Told by the trainer before each step which share of the run is done, in [0, 1]; most need not know."""
+
     def _check_codes(self, codes: Tensor) -> None:
         if codes.dtype == torch.bool or codes.is_floating_point() or codes.is_complex():
             raise ValueError(f"codes must be integers, got {codes.dtype}")
@@ -68,6 +73,11 @@ class Quantizer(nn.Module, ABC):
             low, high = int(whole.min()), int(whole.max())
             if low < 0 or high >= self.num_codes:
                 raise ValueError(f"codes span [{low}, {high}], expected [0, {self.num_codes})")
+
+
+def mean_square(values: Tensor, targets: Tensor) -> Tensor:
+    """Mean squared difference, a scalar; zero rather than NaN where there are no values."""
+    return F.mse_loss(values, targets, reduction="sum") / max(values.numel(), 1)
 
 
 def to_rows(latents: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imtok.kernels import codebook_statistics, nearest_codes, rotate_to
-from imtok.quantizers.base import Quantizer, to_grid, to_rows
+from imtok.quantizers.base import Quantizer, mean_square, to_grid, to_rows
 
 Estimator = Literal["straight_through", "rotation"]
 CodebookUpdate = Literal["ema", "gradient"]
@@ -112,9 +112,9 @@ class VectorQuantizer(Quantizer):
         codes = nearest_codes(rows, table)  # on the unit sphere the Euclidean order is the cosine order
         # F.embedding: its backward on a CPU is deterministic, indexing's is not.
         chosen = F.embedding(codes, table).to(rows.dtype)
-        losses = {"commitment": F.mse_loss(rows, chosen.detach())}
+        losses = {"commitment": mean_square(rows, chosen.detach())}
         if self.codebook_update == "gradient":
-            losses["codebook"] = F.mse_loss(chosen, rows.detach())
+            losses["codebook"] = mean_square(chosen, rows.detach())
         if self.estimator == "rotation":
             passed = rotate_to(rows, chosen.detach())
         else:
