@@ -163,7 +163,7 @@ def test_shapes_that_do_not_fit_are_refused(latents: tuple[int, ...], codebook: 
 
 
 def test_an_unknown_metric_is_refused() -> None:
-    with pytest.raises(ValueError, match="metric is 'cosin', expected euclidean or cosine"):
+    with pytest.raises(ValueError, match="metric is 'cosin', expected euclidean, cosine or dot"):
         nearest_codes(noise(3, 4), noise(5, 4), "cosin")  # type: ignore[arg-type]
 
 

@@ -13,37 +13,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from families import QUANTIZERS, VQ, make, noise, noise_for
 from torch import Tensor
 
 from imtok.quantizers import FSQ, Quantizer, VectorQuantizer
-
-QUANTIZERS: dict[str, Callable[[], Quantizer]] = {
-    f"vq-{metric}-{estimator}-{update}": partial(
-        VectorQuantizer, 4, 24, metric=metric, estimator=estimator, codebook_update=update
-    )
-    for metric in ("euclidean", "cosine")
-    for estimator in ("straight_through", "rotation")
-    for update in ("ema", "gradient")
-}
-QUANTIZERS |= {
-    "fsq-even": lambda: FSQ([8, 6, 4]),
-    "fsq-odd": lambda: FSQ([7, 5, 3]),
-    "fsq-mixed": lambda: FSQ([8, 5, 5, 5]),
-}
-VQ = [name for name in QUANTIZERS if name.startswith("vq")]
-
-
-def make(name: str, seed: int = 0) -> Quantizer:
-    torch.manual_seed(seed)
-    return QUANTIZERS[name]()
-
-
-def noise(*shape: int, seed: int = 1) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def noise_for(quantizer: Quantizer, batch: int = 2, side: int = 4, seed: int = 1) -> Tensor:
-    return noise(batch, quantizer.dim, side, side, seed=seed)
 
 
 def as_grid(rows: Tensor) -> Tensor:
