@@ -16,7 +16,7 @@ from torch import Tensor, nn
 class Quantized:
     """What a quantizer returns."""
 
-    latents: Tensor  # (B, D, H, W) what the decoder reads; its gradient reaches the encoder
+    latents: Tensor  # (B, code_dim, H, W) what the decoder reads; its gradient reaches the encoder
     codes: Tensor  # (B, H, W) int64 in [0, K); (B, H, W, Q) where there are Q > 1 codebooks
     losses: dict[str, Tensor]  # scalars by name, unweighted; empty where the method has none
     loss: Tensor  # scalar: the losses weighted by `quantizer.loss_weights`, zero where there are none
@@ -34,6 +34,11 @@ class Quantizer(nn.Module, ABC):
     num_codes: int
     num_codebooks: int = 1
     loss_weights: dict[str, float]
+
+    @property
+    def code_dim(self) -> int:
+        """Channels of the quantized latents: `dim`, unless the method has its codes in a space of their own."""
+        return self.dim
 
     def forward(self, latents: Tensor) -> Quantized:
         """Quantize latents (B, D, H, W); raises ValueError when D is not `dim` or values are not finite."""
@@ -53,7 +58,7 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def lookup(self, codes: Tensor) -> Tensor:
-        """Codes (B, H, W) int64 -> latents (B, D, H, W); raises ValueError on codes outside [0, K)."""
+        """Codes (B, H, W) int64 -> latents (B, code_dim, H, W); raises ValueError on codes outside [0, K)."""
 
     @abstractmethod
     def code_tensors(self) -> dict[str, Tensor]:
@@ -65,8 +70,9 @@ class Quantizer(nn.Module, ABC):
     def _check_codes(self, codes: Tensor) -> None:
         if codes.dtype == torch.bool or codes.is_floating_point() or codes.is_complex():
             raise ValueError(f"codes must be integers, got {codes.dtype}")
-        if codes.ndim != (3 if self.num_codebooks == 1 else 4):
-            expected = "(B, H, W)" if self.num_codebooks == 1 else "(B, H, W, Q)"
+        tail = () if self.num_codebooks == 1 else (self.num_codebooks,)
+        if codes.ndim != 3 + len(tail) or codes.shape[3:] != tail:
+            expected = "(B, H, W)" if self.num_codebooks == 1 else f"(B, H, W, {self.num_codebooks})"
             raise ValueError(f"codes are {tuple(codes.shape)}, expected {expected}")
         if codes.numel():
             whole = codes.long()  # torch.uint16 has no min

@@ -1,0 +1,154 @@
+"""Gumbel-softmax quantization (Jang et al., 2017, "Categorical Reparameterization with Gumbel-Softmax").
+
+The encoder's latents become K logits; in training a code is drawn from them by Gumbel noise, and the gradient is that
+of the softmax at a temperature that falls over the run (DALL-E: Ramesh et al., 2021, section 2.1 and appendix A.2).
+At evaluation the code is the largest logit, without noise: where taming-transformers' GumbelQuantize still draws,
+a tokenizer must give the same codes for the same image.
+"""
+
+# Axes: B batch, D latent channels, H x W latent grid, N = B*H*W vectors, K codes, E channels of a code.
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imtok.quantizers.base import Quantizer, to_grid, to_rows
+
+
+class GumbelQuantizer(Quantizer):
+    """Draws one of `num_codes` learned vectors by logits that are linear in the latents.
+
+    code_dim
+        Channels of a code, which is not compared with the latents and so needs no equal size; `dim` if left out.
+    temperature, final_temperature
+        Of the softmax that carries the gradient, at the begin and the end of the run, exponential in between (`anneal`;
+        Jang et al., section 4); 1/16 is where DALL-E ends. How far the run is, is saved with the state.
+    kl_weight
+        Weight of the `kl` loss, the mean over positions of KL(softmax(logits) || uniform) in nats. It keeps codes
+        from falling out of use.
+    straight_through
+        The decoder reads one code in training too (the paper's ST Gumbel-softmax); otherwise it reads the softmax's
+        mixture of codes, and only evaluation shows it single ones.
+
+    The codes returned in training are those drawn. Memory is N x K by nature: all logits carry gradient.
+    """
+
+    progress: Tensor  # () float32 in [0, 1]: how much of the run is done
+
+    def __init__(
+        self,
+        dim: int,
+        num_codes: int,
+        *,
+        code_dim: int | None = None,
+        temperature: float = 1.0,
+        final_temperature: float = 1 / 16,
+        kl_weight: float = 5e-4,
+        straight_through: bool = True,
+    ) -> None:
+        super().__init__()
+        code_dim = dim if code_dim is None else code_dim
+        if dim < 1 or num_codes < 1 or code_dim < 1:
+            raise ValueError(f"dim {dim}, num_codes {num_codes} and code_dim {code_dim} must be 1 or more")
+        if not 0 < final_temperature <= temperature < math.inf:
+            raise ValueError(
+                f"temperature {temperature} and final_temperature {final_temperature} must be finite, above 0, and "
+                "the final one not the higher: a softmax that grows softer moves away from single codes"
+            )
+        if not 0 <= kl_weight < math.inf:
+            raise ValueError(f"kl_weight is {kl_weight}, expected a finite number, 0 or more")
+        self.dim, self.num_codes, self._code_dim = dim, num_codes, code_dim
+        self.temperature, self.final_temperature = temperature, final_temperature
+        self.straight_through = straight_through
+        self.loss_weights = {"kl": kl_weight}
+        self.projection = nn.Linear(dim, num_codes)
+        self.codebook = nn.Parameter(torch.randn(num_codes, code_dim))
+        self.register_buffer("progress", torch.zeros(()))
+
+    @property
+    def code_dim(self) -> int:
+        """Channels of a code."""
+        return self._code_dim
+
+    def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """See `Quantizer.quantize`; noise is drawn in training alone."""
+        logits = self.logits(to_rows(latents))
+        if not torch.isfinite(logits.detach()).all():
+            raise ValueError("the latents or the weights of the logits hold NaN or infinite values; no code exists")
+        noise = gumbel_noise(logits) if self.training else torch.zeros_like(logits)
+        chosen, codes = self.choose(logits, noise)
+        return to_grid(chosen, latents), to_grid(codes.unsqueeze(1), latents).squeeze(1), {"kl": kl_to_uniform(logits)}
+
+    def logits(self, rows: Tensor) -> Tensor:
+        """Unnormalised log probabilities of the codes: (N, D) -> (N, K), in the precision of the latents."""
+        return F.linear(rows, self.projection.weight.to(rows.dtype), self.projection.bias.to(rows.dtype))
+
+    def choose(self, logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """What the decoder reads, (N, E), and codes (N,) int64, for logits and the noise drawn: twice (N, K).
+
+        The gradient is that of softmax((logits + noise) / temperature) times the codebook (equation 2), and
+        for the codebook that of the code drawn alone where it is straight-through.
+        """
+        noisy = logits + noise
+        codes = noisy.detach().argmax(dim=1)
+        table = self.codebook.to(logits.dtype)  # (K, E)
+        chosen = F.embedding(codes, table)
+        if not torch.is_grad_enabled() and not self._mixes():
+            return chosen, codes
+        soft = F.softmax(noisy / self.current_temperature().to(logits.dtype), dim=1)
+        if self._mixes():
+            return soft @ table, codes
+        mixture = soft @ table.detach()
+        # A zero that carries the gradient: the value stays the code to the last bit.
+        return chosen + (mixture - mixture.detach()), codes
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Codes (B, H, W) -> latents (B, code_dim, H, W): codebook rows."""
+        self._check_codes(codes)
+        return F.embedding(codes.long(), self.codebook).movedim(-1, 1)
+
+    def code_tensors(self) -> dict[str, Tensor]:
+        """The weights of the logits, and the codebook, which in a residual decides what later stages see."""
+        return {
+            "weight": self.projection.weight.detach(),
+            "bias": self.projection.bias.detach(),
+            "codebook": self.codebook.detach(),
+        }
+
+    def anneal(self, progress: float) -> None:
+        """Sets the temperature for a share of the run in [0, 1]; raises ValueError on any other."""
+        if not 0 <= progress <= 1:
+            raise ValueError(f"progress is {progress}, expected [0, 1]: the share of the run that is done")
+        self.progress.fill_(progress)
+
+    def current_temperature(self) -> Tensor:
+        """The temperature at this point of the run, a scalar on the device of the weights: no transfer a step."""
+        return self.temperature * (self.final_temperature / self.temperature) ** self.progress
+
+    def extra_repr(self) -> str:
+        """The choices, for `print(model)`."""
+        return (
+            f"dim={self.dim}, num_codes={self.num_codes}, code_dim={self.code_dim}, temperature={self.temperature}, "
+            f"final_temperature={self.final_temperature}, straight_through={self.straight_through}"
+        )
+
+    def _mixes(self) -> bool:
+        return self.training and not self.straight_through
+
+
+def gumbel_noise(like: Tensor) -> Tensor:
+    """Standard Gumbel noise, finite, of the shape and dtype of `like`."""
+    # -log of an exponential draw is Gumbel; a draw of zero would give an infinity and then a NaN softmax.
+    drawn = torch.empty_like(like).exponential_().clamp_(min=torch.finfo(like.dtype).tiny)
+    return -drawn.log()
+
+
+def kl_to_uniform(logits: Tensor) -> Tensor:
+    """Mean over rows of sum_k q_k log(q_k K) with q = softmax(logits): (N, K) -> scalar, 0 where there are no rows."""
+    log_q = F.log_softmax(logits, dim=1)
+    divergence = (log_q.exp() * (log_q + math.log(logits.shape[1]))).sum()
+    return divergence / max(len(logits), 1)

@@ -1,0 +1,154 @@
+"""Residual quantization (Lee et al., 2022; Zeghidour et al., 2021): each stage describes what the last ones missed.
+
+Stage i quantizes r_i = z - sg[c_1 + .. + c_(i-1)], and the latents are the sum of all codes c_i (Lee et al.,
+section 3.1). The earlier codes are detached: so each stage's commitment |r_i - sg[c_i]|^2 equals
+|z - sg[c_1 + .. + c_i]|^2 in value and in gradient, which is RQ-VAE's cumulative commitment, and a stage's codebook
+learns from its own loss alone.
+"""
+
+# Axes: B batch, D latent channels, H x W latent grid, K codes, Q codebooks.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from imtok.quantizers.base import Quantized, Quantizer
+from imtok.quantizers.composite import CompositeQuantizer, check_finite, join_codes, mean_losses, split_codes
+
+
+class ResidualQuantizer(CompositeQuantizer):
+    """Latents as a sum of codes: (B, D, H, W) -> codes (B, H, W, Q), one a stage; (B, H, W) where Q is 1.
+
+    stages
+        Quantizers with the same `dim` and `num_codes`, or one quantizer, shared by all stages, with `depth`. A shared
+        codebook that learns by moving averages learns once a stage: in training each stage already searches what
+        the one before it has changed.
+    scales
+        Stage i quantizes its residual divided by scales[i] and its code counts scales[i] times: one number a stage,
+        or one for each dimension. Stages whose codes do not come nearer to zero by themselves (FSQ, LFQ, BSQ, a
+        cosine codebook) need scales that fall, for instance levels ** -i for FSQ and 2 ** -i for LFQ. Losses are
+        taken on the scaled residual.
+    quantizer_dropout
+        In training, with this probability each image is described by its first n stages alone, n uniform in
+        1 .. depth (SoundStream; DAC): then the first codes make a picture by themselves. Codes are
+        returned, and losses taken, of all stages.
+
+    The decoder's gradient reaches the latents as the mean over the stages that describe the image: exactly once where
+    stages pass it straight through. What a stage's own tensors get of it is divided by their number too.
+    """
+
+    part_name = "stage"
+    times_name = "depth"
+
+    scales: Tensor  # (stages, D)
+
+    def __init__(
+        self,
+        stages: Quantizer | Sequence[Quantizer],
+        *,
+        depth: int | None = None,
+        scales: Sequence[float | Sequence[float]] | None = None,
+        quantizer_dropout: float = 0.0,
+    ) -> None:
+        super().__init__(stages, depth)
+        first = self.uses[0]
+        if first.code_dim != first.dim:
+            raise ValueError(
+                f"the stages take {first.dim} channels and give {first.code_dim}: no residual can be taken; "
+                "give stages whose code_dim is their dim"
+            )
+        if not 0 <= quantizer_dropout <= 1:
+            raise ValueError(f"quantizer_dropout is {quantizer_dropout}, expected [0, 1]: a probability")
+        self.dim = first.dim
+        self.depth = len(self.uses)
+        self.quantizer_dropout = quantizer_dropout
+        # Not saved: like FSQ's levels they are configuration.
+        self.register_buffer("scales", _scales(scales, self.depth, self.dim), persistent=False)
+
+    def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """See `Quantizer.quantize`; the stages go one after the other."""
+        check_finite(latents)
+        described = torch.zeros((), dtype=latents.dtype, device=latents.device)
+        values, codes, losses = [], [], []
+        for stage, scale in zip(self.uses, self._scales_of(latents), strict=True):
+            # The sum is taken from the latents, not one code after the other from the rest: what is left to describe
+            # then counts the rounding of the sum itself.
+            out: Quantized = stage((latents - described) / scale)
+            values.append(out.latents * scale)
+            codes.append(out.codes)
+            losses.append(out.losses)
+            described = described + values[-1].detach()
+        return self._sum(values), join_codes(codes), mean_losses(losses)
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Codes (B, H, W, Q), or those of the first stages alone -> latents (B, D, H, W).
+
+        Codes (B, H, W, n) of the first n codebooks, where these end a stage, give a coarser picture: what is known
+        of the latents after those stages.
+        """
+        stages = self._described(codes)
+        values = [stage.lookup(piece) for stage, piece in zip(stages, split_codes(codes, stages), strict=True)]
+        scales = self._scales_of(values[0])
+        return reduce(torch.add, [value * scale for value, scale in zip(values, scales, strict=False)])
+
+    def code_tensors(self) -> dict[str, Tensor]:
+        """Those of the stages, a shared one's once, and the scales."""
+        return super().code_tensors() | {"scales": self.scales}
+
+    def _sum(self, values: list[Tensor]) -> Tensor:
+        """The latents of the stages, added in the order of `lookup` and with their gradients shared out."""
+        if self.training and self.quantizer_dropout > 0:
+            depths = self._draw_depths(values[0])  # (B, 1, 1, 1)
+            zero = values[0].new_zeros(())
+            values = [torch.where(index < depths, value, zero) for index, value in enumerate(values)]
+            return reduce(torch.add, [_divide_gradient(value, depths) for value in values])
+        return reduce(torch.add, [_divide_gradient(value, self.depth) for value in values])
+
+    def _draw_depths(self, latents: Tensor) -> Tensor:
+        """How many stages describe each image: (B, 1, 1, 1) int64 in 1 .. depth."""
+        shape, device = (len(latents), 1, 1, 1), latents.device
+        drawn = torch.randint(1, self.depth + 1, shape, device=device)
+        drops = torch.rand(shape, device=device) < self.quantizer_dropout
+        return torch.where(drops, drawn, self.depth)
+
+    def _described(self, codes: Tensor) -> list[Quantizer]:
+        """The first stages, as many as these codes are for; raises ValueError where they end amid a stage."""
+        stages = self.uses
+        ends = [sum(stage.num_codebooks for stage in stages[: index + 1]) for index in range(self.depth)]
+        if self.num_codebooks == 1 and codes.ndim == 3:
+            return stages
+        if self.num_codebooks > 1 and codes.ndim == 4 and codes.shape[3] in ends:
+            return stages[: ends.index(codes.shape[3]) + 1]
+        expected = "(B, H, W)" if self.num_codebooks == 1 else f"(B, H, W, {self.num_codebooks})"
+        coarser = f", or {', '.join(map(str, ends[:-1]))} of them for a coarser picture" if self.depth > 1 else ""
+        raise ValueError(f"codes are {tuple(codes.shape)}, expected {expected}{coarser}")
+
+    def _scales_of(self, latents: Tensor) -> list[Tensor]:
+        """The scale of each stage, (1, D, 1, 1), in the precision of the latents."""
+        return list(self.scales.to(latents.dtype).view(self.depth, 1, -1, 1, 1))
+
+
+def _divide_gradient(values: Tensor, number: Tensor | int) -> Tensor:
+    """The values to the last bit, their gradient divided by `number`, which may differ from image to image."""
+    if not values.requires_grad:
+        return values
+    return values.detach() + (values - values.detach()) / number
+
+
+def _scales(scales: Sequence[float | Sequence[float]] | None, depth: int, dim: int) -> Tensor:
+    """One row for each stage: (stages, D) float32; raises ValueError on numbers that are not above 0."""
+    if scales is None:
+        return torch.ones(depth, dim)
+    if len(scales) != depth:
+        raise ValueError(f"there are {len(scales)} scales for {depth} stages, expected one a stage")
+    rows = [list(row) if isinstance(row, Sequence) else [row] * dim for row in scales]
+    if any(len(row) != dim for row in rows):
+        raise ValueError(f"scales have {[len(row) for row in rows]} numbers a stage, expected one or {dim}")
+    table = torch.tensor(rows, dtype=torch.float32)
+    if not (torch.isfinite(table) & (table > 0)).all():
+        raise ValueError(f"scales are {list(scales)}, expected finite numbers above 0")
+    return table
