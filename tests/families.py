@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from imtok.quantizers import FSQ, Quantizer, VectorQuantizer
+from imtok.quantizers import BSQ, FSQ, LFQ, Quantizer, VectorQuantizer
 
 QUANTIZERS: dict[str, Callable[[], Quantizer]] = {
     f"vq-{metric}-{estimator}-{update}": partial(
@@ -22,6 +22,13 @@ QUANTIZERS |= {
     "fsq-even": lambda: FSQ([8, 6, 4]),
     "fsq-odd": lambda: FSQ([7, 5, 3]),
     "fsq-mixed": lambda: FSQ([8, 5, 5, 5]),
+}
+QUANTIZERS |= {
+    "lfq": lambda: LFQ(8, batch_entropy_weight=0.1),
+    "lfq-joint-entropy": lambda: LFQ(8, batch_entropy_weight=0.1, entropy_group=8),
+    "lfq-one-bit": lambda: LFQ(1),
+    "bsq": lambda: BSQ(8, batch_entropy_weight=0.1),
+    "bsq-grouped-entropy": lambda: BSQ(6, batch_entropy_weight=0.1, entropy_group=3),
 }
 VQ = [name for name in QUANTIZERS if name.startswith("vq")]
 

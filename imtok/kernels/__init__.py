@@ -1,16 +1,34 @@
 """Pure tensor functions under the quantizers: no parameters, no state, no modules."""
 
+from imtok.kernels.binary import (
+    SignEntropies,
+    codes_to_signs,
+    join_codes,
+    reverse_bits,
+    sign_codes,
+    sign_entropies,
+    split_codes,
+    to_sphere,
+)
 from imtok.kernels.finite_scalar import codes_to_digits, digits_to_codes, finite_scalar_bound, round_through
 from imtok.kernels.nearest import nearest_codes
 from imtok.kernels.rotation import rotate_to
 from imtok.kernels.statistics import codebook_statistics
 
 __all__ = [
+    "SignEntropies",
     "codebook_statistics",
     "codes_to_digits",
+    "codes_to_signs",
     "digits_to_codes",
     "finite_scalar_bound",
+    "join_codes",
     "nearest_codes",
+    "reverse_bits",
     "rotate_to",
     "round_through",
+    "sign_codes",
+    "sign_entropies",
+    "split_codes",
+    "to_sphere",
 ]

@@ -1,7 +1,8 @@
 """Quantizers: latents (B, D, H, W) to codes (B, H, W) and back, under one contract (`Quantizer`)."""
 
 from imtok.quantizers.base import Quantized, Quantizer
+from imtok.quantizers.binary import BSQ, LFQ
 from imtok.quantizers.finite_scalar import FSQ
 from imtok.quantizers.vector import VectorQuantizer
 
-__all__ = ["FSQ", "Quantized", "Quantizer", "VectorQuantizer"]
+__all__ = ["BSQ", "FSQ", "LFQ", "Quantized", "Quantizer", "VectorQuantizer"]

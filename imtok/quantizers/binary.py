@@ -1,0 +1,174 @@
+"""Lookup-free and binary spherical quantization (Yu et al., 2023; Zhao et al., 2024): a code is the latent's signs.
+
+Nothing is learned here and nothing searched: with D dimensions there are 2^D codes, and bit i of a code, counted from
+the most significant, is 1 where dimension i is above zero. Two losses shape the encoder instead: `commitment`, and
+`entropy`, which asks for sure choices in each place and for all codes over the batch.
+"""
+
+# Axes: B batch, D latent channels, H x W latent grid.
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+import torch
+from torch import Tensor
+
+from imtok.kernels import SignEntropies, codes_to_signs, sign_codes, sign_entropies, to_sphere
+from imtok.quantizers.base import Quantizer, mean_square
+
+_LARGEST_GROUP = 20
+
+
+class _SignQuantizer(Quantizer):
+    """What LFQ and BSQ share; they differ in the magnitude of a sign, and in what latents are compared as."""
+
+    def __init__(
+        self,
+        dim: int,
+        *,
+        commitment_weight: float = 0.25,
+        entropy_weight: float = 0.1,
+        sample_entropy_weight: float = 1.0,
+        batch_entropy_weight: float = 1.0,
+        temperature: float = 0.01,
+        entropy_group: int = 1,
+    ) -> None:
+        super().__init__()
+        _check_sizes(dim, entropy_group)
+        _check_numbers(temperature, commitment_weight, entropy_weight, sample_entropy_weight, batch_entropy_weight)
+        self.dim, self.num_codes = dim, 2**dim
+        self.sample_entropy_weight, self.batch_entropy_weight = sample_entropy_weight, batch_entropy_weight
+        self.temperature, self.entropy_group = temperature, entropy_group
+        self.loss_weights = {"commitment": commitment_weight}
+        if entropy_weight > 0:
+            self.loss_weights["entropy"] = entropy_weight
+
+    @property
+    @abstractmethod
+    def magnitude(self) -> float:
+        """What a sign is multiplied by to become a latent."""
+
+    @abstractmethod
+    def _points(self, latents: Tensor) -> Tensor:
+        """Latents as they are compared with the codes: (B, D, H, W) -> (B, D, H, W)."""
+
+    def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+        """See `Quantizer.quantize`; the gradient passes straight through to the point that stands for the latent."""
+        if not torch.isfinite(latents.detach()).all():
+            raise ValueError("the latents hold NaN or infinite values; no code exists")
+        signs, codes = sign_codes(latents.detach())
+        chosen = signs * self.magnitude
+        points = self._points(latents)
+        losses = {"commitment": mean_square(points, chosen)}
+        if "entropy" in self.loss_weights:
+            sample, batch = self._entropies_of(points)
+            losses["entropy"] = self.sample_entropy_weight * sample - self.batch_entropy_weight * batch
+        return chosen + (points - points.detach()), codes, losses
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Codes (B, H, W) -> latents (B, D, H, W) float32, each value +-`magnitude`."""
+        self._check_codes(codes)
+        # Contiguous as `forward` gives them, since a convolution's last bits depend on the memory layout.
+        return codes_to_signs(codes, self.dim).contiguous() * self.magnitude
+
+    def entropies(self, latents: Tensor) -> SignEntropies:
+        """The terms of the `entropy` loss apart, unweighted, for logs: (B, D, H, W) -> two scalars in nats."""
+        with torch.autocast(latents.device.type, enabled=False):
+            return self._entropies_of(self._points(latents.to(torch.promote_types(latents.dtype, torch.float32))))
+
+    def code_tensors(self) -> dict[str, Tensor]:
+        """None: the signs alone decide."""
+        return {}
+
+    def extra_repr(self) -> str:
+        """The sizes and what shapes the entropies, for `print(model)`."""
+        return (
+            f"dim={self.dim}, num_codes={self.num_codes}, temperature={self.temperature}, "
+            f"entropy_group={self.entropy_group}"
+        )
+
+    def _entropies_of(self, points: Tensor) -> SignEntropies:
+        return sign_entropies(points, self.magnitude, self.temperature, self.entropy_group)
+
+
+class LFQ(_SignQuantizer):
+    """Lookup-free quantization (Yu et al., 2023, "Language Model Beats Diffusion", MAGVIT-v2): codes of +-1.
+
+    dim
+        1 to 31 latent channels; K = 2^dim.
+    commitment_weight
+        Weight of the mean of (z - sg[c])^2 over all values, which draws the latents to +-1.
+    entropy_weight
+        Weight of `entropy` = sample_entropy_weight * H(choice of one latent) - batch_entropy_weight * H(mean choice
+        of the batch), in nats (equation 5); it may be negative. 0 leaves the loss out and saves its cost.
+    temperature
+        Of the soft choice softmax(-|z - c|^2 / temperature) that both entropies are of: 0.01 makes a dimension
+        sure once |z| exceeds about 0.01, and its gradient is near zero beyond.
+    entropy_group
+        Dimensions whose joint distribution the batch entropy takes exactly, groups being taken as independent; it
+        divides dim. 1 costs next to nothing (BSQ, analytic); dim is exact over the codebook, up to 20.
+
+    The batch is that of one rank: with several, H(mean choice) is the mean of the ranks' own, which is a lower bound
+    on that of the joint batch.
+    """
+
+    @property
+    def magnitude(self) -> float:
+        """1: a code is its signs."""
+        return 1.0
+
+    def _points(self, latents: Tensor) -> Tensor:
+        return latents
+
+
+class BSQ(_SignQuantizer):
+    """Binary spherical quantization (Zhao et al., 2024): z / |z| on the unit sphere, codes of +-1 / sqrt(dim).
+
+    The arguments are those of `LFQ`; both losses compare z / |z| with the codes, so the error of a code is bounded.
+    The gradient at the codes reaches z / |z| as it is, as with every other quantizer here. The authors' code scales
+    it by 1 / sqrt(dim) beside, having quantized to +-1 first.
+
+    A zero latent gets code 0 and a finite gradient (`to_sphere`). With dim 1 the sphere is two points and no gradient
+    passes z / |z|; `LFQ` learns there.
+    """
+
+    @property
+    def magnitude(self) -> float:
+        """1 / sqrt(dim): codes have unit length."""
+        return 1 / math.sqrt(self.dim)
+
+    def _points(self, latents: Tensor) -> Tensor:
+        return to_sphere(latents)
+
+
+def _check_sizes(dim: int, entropy_group: int) -> None:
+    if dim != int(dim) or not 1 <= dim <= 31:
+        raise ValueError(f"dim is {dim}, expected a whole number from 1 to 31: codes are numbers of dim bits")
+    if entropy_group != int(entropy_group) or entropy_group < 1 or dim % entropy_group:
+        raise ValueError(f"entropy_group is {entropy_group}, expected a divisor of dim {dim}; 1 is cheapest")
+    if entropy_group > _LARGEST_GROUP:
+        raise ValueError(
+            f"entropy_group is {entropy_group}, which holds 2^{entropy_group} probabilities; at most "
+            f"{_LARGEST_GROUP} is supported, and 1 needs no table"
+        )
+
+
+def _check_numbers(temperature: float, commitment: float, entropy: float, sample: float, batch: float) -> None:
+    if not 1e-6 <= temperature < math.inf:
+        raise ValueError(f"temperature is {temperature}, expected 1e-6 or more and finite; 0.01 is usual")
+    weights = {
+        "commitment_weight": commitment,
+        "entropy_weight": entropy,
+        "sample_entropy_weight": sample,
+        "batch_entropy_weight": batch,
+    }
+    for name, weight in weights.items():
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"{name} is {weight}, expected finite and not negative; 0 leaves the term out")
+    if entropy > 0 and sample == 0 and batch == 0:
+        raise ValueError(
+            "entropy_weight above 0 with sample_entropy_weight and batch_entropy_weight both 0 has no effect; "
+            "give one of them above 0, or entropy_weight=0"
+        )
