@@ -8,7 +8,16 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from imtok.quantizers import BSQ, FSQ, LFQ, Quantizer, VectorQuantizer
+from imtok.quantizers import (
+    BSQ,
+    FSQ,
+    LFQ,
+    GumbelQuantizer,
+    ProductQuantizer,
+    Quantizer,
+    ResidualQuantizer,
+    VectorQuantizer,
+)
 
 QUANTIZERS: dict[str, Callable[[], Quantizer]] = {
     f"vq-{metric}-{estimator}-{update}": partial(
@@ -30,6 +39,32 @@ QUANTIZERS |= {
     "bsq": lambda: BSQ(8, batch_entropy_weight=0.1),
     "bsq-grouped-entropy": lambda: BSQ(6, batch_entropy_weight=0.1, entropy_group=3),
 }
+QUANTIZERS |= {
+    "gumbel": lambda: GumbelQuantizer(8, 24),
+    "gumbel-other-channels": lambda: GumbelQuantizer(8, 24, code_dim=6),
+    "gumbel-mixing": lambda: GumbelQuantizer(8, 24, straight_through=False),
+    "residual-vq": lambda: ResidualQuantizer([VectorQuantizer(4, 24, estimator="rotation") for _ in range(3)]),
+    "residual-shared-ema": lambda: ResidualQuantizer(VectorQuantizer(4, 24), depth=3),
+    "residual-shared-gradient": lambda: ResidualQuantizer(VectorQuantizer(4, 24, codebook_update="gradient"), depth=3),
+    "residual-dropout": lambda: ResidualQuantizer(
+        [VectorQuantizer(4, 24, codebook_update="gradient") for _ in range(3)], quantizer_dropout=0.5
+    ),
+    "residual-fsq": lambda: ResidualQuantizer(FSQ([5, 3]), depth=3, scales=[1.0, (1 / 5, 1 / 3), (1 / 25, 1 / 9)]),
+    "residual-of-one": lambda: ResidualQuantizer([VectorQuantizer(4, 24)], scales=[0.7]),
+    "product-vq": lambda: ProductQuantizer([VectorQuantizer(3, 24, codebook_update="gradient") for _ in range(2)]),
+    "product-shared": lambda: ProductQuantizer(VectorQuantizer(3, 24), num_heads=2),
+    "product-fsq": lambda: ProductQuantizer(FSQ([7, 5]), num_heads=2),
+    "product-of-residuals": lambda: ProductQuantizer(
+        [ResidualQuantizer(VectorQuantizer(2, 24, codebook_update="gradient"), depth=2) for _ in range(2)]
+    ),
+    "residual-of-products": lambda: ResidualQuantizer(
+        [ProductQuantizer([VectorQuantizer(2, 24), VectorQuantizer(2, 24)]) for _ in range(2)], scales=[1.0, 0.5]
+    ),
+}
+# In training these draw their codes, or read other latents than the codes returned stand for.
+NOISY = {name for name in QUANTIZERS if name.startswith("gumbel")} | {"residual-dropout"}
+# Here a part has learned before the next one searches the same codebook.
+SHARED_EMA = {"residual-shared-ema", "product-shared"}
 VQ = [name for name in QUANTIZERS if name.startswith("vq")]
 
 
@@ -44,3 +79,9 @@ def noise(*shape: int, seed: int = 1) -> Tensor:
 
 def noise_for(quantizer: Quantizer, batch: int = 2, side: int = 4, seed: int = 1) -> Tensor:
     return noise(batch, quantizer.dim, side, side, seed=seed)
+
+
+def codes_of(quantizer: Quantizer, codes: Tensor) -> Tensor:
+    """Codes (B, H, W) as the quantizer looks them up: the same in all of its codebooks."""
+    count = quantizer.num_codebooks
+    return codes if count == 1 else codes.unsqueeze(-1).expand(*codes.shape, count)

@@ -3,6 +3,19 @@
 from imtok.quantizers.base import Quantized, Quantizer
 from imtok.quantizers.binary import BSQ, LFQ
 from imtok.quantizers.finite_scalar import FSQ
+from imtok.quantizers.gumbel import GumbelQuantizer
+from imtok.quantizers.product import ProductQuantizer
+from imtok.quantizers.residual import ResidualQuantizer
 from imtok.quantizers.vector import VectorQuantizer
 
-__all__ = ["BSQ", "FSQ", "LFQ", "Quantized", "Quantizer", "VectorQuantizer"]
+__all__ = [
+    "BSQ",
+    "FSQ",
+    "LFQ",
+    "GumbelQuantizer",
+    "ProductQuantizer",
+    "Quantized",
+    "Quantizer",
+    "ResidualQuantizer",
+    "VectorQuantizer",
+]
