@@ -1,4 +1,4 @@
-"""What every quantizer owes, written once over all of them; then what is particular to VQ and to FSQ."""
+"""What every quantizer owes, written once over all of them; then what is particular to FSQ."""
 
 from __future__ import annotations
 
@@ -6,33 +6,18 @@ import copy
 import math
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F
 from families import NOISY, QUANTIZERS, SHARED_EMA, VQ, codes_of, make, noise, noise_for
 from torch import Tensor
 
-from imtok.quantizers import FSQ, Quantizer, VectorQuantizer
-
-
-def as_grid(rows: Tensor) -> Tensor:
-    """(N, D) -> (1, D, 1, N)."""
-    return rows.T[None, :, None, :]
+from imtok.quantizers import FSQ, Quantizer
 
 
 def as_rows(latents: Tensor) -> Tensor:
     """(B, D, H, W) -> (N, D)."""
     return latents.movedim(1, -1).flatten(0, 2)
-
-
-def set_codebook(quantizer: VectorQuantizer, rows: Tensor) -> None:
-    quantizer.codebook.data.copy_(rows)
-    if quantizer.codebook_update == "ema":
-        quantizer.embed_sum.copy_(rows)
 
 
 # --- every quantizer
@@ -274,313 +259,6 @@ def test_codes_of_any_integer_type_are_looked_up(name: str, dtype: torch.dtype) 
     assert torch.equal(quantizer.lookup(codes.to(dtype)), quantizer.lookup(codes))
 
 
-# --- VQ: losses and gradients
-
-
-@pytest.mark.parametrize("name", [name for name in VQ if "gradient" in name and "euclidean" in name])
-def test_the_commitment_loss_moves_the_latents_alone(name: str) -> None:
-    quantizer = make(name)
-    latents = noise_for(quantizer).requires_grad_()
-    out = quantizer(latents)
-    out.losses["commitment"].backward()
-    codes = quantizer.lookup(out.codes).detach()
-    assert out.losses["commitment"].item() == pytest.approx(F.mse_loss(latents, codes).item())
-    assert latents.grad is not None
-    torch.testing.assert_close(latents.grad, 2 * (latents.detach() - codes) / latents.numel())
-    assert quantizer.codebook.grad is None
-
-
-@pytest.mark.parametrize("name", [name for name in VQ if "gradient" in name and "euclidean" in name])
-def test_the_codebook_loss_moves_the_chosen_codes_alone(name: str) -> None:
-    quantizer = make(name)
-    latents = noise_for(quantizer).requires_grad_()
-    out = quantizer(latents)
-    out.losses["codebook"].backward()
-    assert latents.grad is None
-    pull = torch.zeros(quantizer.num_codes, quantizer.dim)
-    pull.index_add_(0, out.codes.flatten(), as_rows(quantizer.lookup(out.codes) - latents).detach())
-    torch.testing.assert_close(quantizer.codebook.grad, 2 * pull / latents.numel())
-
-
-def test_cosine_losses_are_taken_on_the_unit_sphere() -> None:
-    quantizer = make("vq-cosine-straight_through-gradient")
-    latents = noise_for(quantizer).requires_grad_()
-    out = quantizer(latents)
-    rows, codes = as_rows(latents).detach(), as_rows(out.latents).detach()
-    torch.testing.assert_close(codes.norm(dim=1), torch.ones(len(codes)))
-    expected = (2 - 2 * F.cosine_similarity(rows, codes)).mean() / quantizer.dim  # |a - b|^2 = 2 - 2 cos
-    torch.testing.assert_close(out.losses["commitment"], expected)
-    torch.testing.assert_close(out.losses["codebook"], expected)
-    out.losses["commitment"].backward()
-    assert latents.grad is not None
-    along = (as_rows(latents.grad) * rows).sum(dim=1)  # a length has no effect, so no gradient goes along it
-    torch.testing.assert_close(along, torch.zeros_like(along), atol=1e-7, rtol=0)
-
-
-def test_straight_through_gradients_are_ones() -> None:
-    for name in ("vq-euclidean-straight_through-ema", "vq-euclidean-straight_through-gradient"):
-        quantizer = make(name)
-        latents = noise_for(quantizer).requires_grad_()
-        quantizer(latents).latents.sum().backward()
-        assert latents.grad is not None
-        assert torch.equal(latents.grad, torch.ones_like(latents))
-
-
-def test_rotated_gradients_have_the_ratio_of_lengths() -> None:
-    quantizer = make("vq-euclidean-rotation-ema").eval()
-    latents, grad = noise_for(quantizer).requires_grad_(), noise_for(quantizer, seed=3)
-    out = quantizer(latents)
-    out.latents.backward(grad)
-    assert latents.grad is not None
-    ratio = out.latents.norm(dim=1) / latents.norm(dim=1)
-    torch.testing.assert_close(latents.grad.norm(dim=1), ratio * grad.norm(dim=1))
-    assert not torch.allclose(latents.grad, grad)
-
-
-@pytest.mark.parametrize("name", [name for name in VQ if "gradient" in name])
-def test_the_decoders_gradient_reaches_the_latents_and_not_the_codebook(name: str) -> None:
-    quantizer = make(name)
-    latents = noise_for(quantizer).requires_grad_()
-    (quantizer(latents).latents * noise_for(quantizer, seed=3)).sum().backward()
-    assert latents.grad is not None
-    assert latents.grad.abs().sum() > 0
-    assert quantizer.codebook.grad is None
-
-
-@pytest.mark.parametrize("name", VQ)
-def test_only_a_gradient_codebook_is_a_parameter(name: str) -> None:
-    quantizer = make(name)
-    assert [key for key, _ in quantizer.named_parameters()] == (["codebook"] if "gradient" in name else [])
-    assert "codebook" in quantizer.state_dict()
-
-
-# --- VQ: moving averages
-
-
-def test_moving_averages_bring_the_codes_to_the_means_of_their_latents() -> None:
-    quantizer = VectorQuantizer(2, 2, decay=0.5)
-    set_codebook(quantizer, torch.tensor([[1.0, 1.0], [-1.0, -1.0]]))
-    latents = as_grid(torch.tensor([[2.0, 3.0], [4.0, 3.0], [-2.0, -1.0]]))
-    for _ in range(30):
-        quantizer(latents)
-    torch.testing.assert_close(quantizer.codebook, torch.tensor([[3.0, 3.0], [-2.0, -1.0]]), atol=1e-3, rtol=0)
-    torch.testing.assert_close(quantizer.cluster_size, torch.tensor([2.0, 1.0]), atol=1e-3, rtol=0)
-
-
-def test_codes_that_are_not_used_stay_where_they_are() -> None:
-    quantizer = VectorQuantizer(4, 3, decay=0.99)
-    set_codebook(quantizer, torch.tensor([[0.0] * 4, [5.0] * 4, [-5.0, 5.0, -5.0, 5.0]]))
-    before = quantizer.codebook.clone()
-    for seed in range(100):
-        assert quantizer(noise(1, 4, 4, 4, seed=seed) * 0.1).codes.max() == 0
-    torch.testing.assert_close(quantizer.codebook[1:], before[1:], atol=0, rtol=1e-4)
-    assert not torch.equal(quantizer.codebook[0], before[0])
-
-
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_the_codebook_learns_after_the_look_up(metric: Any) -> None:
-    torch.manual_seed(0)
-    quantizer = VectorQuantizer(4, 8, metric=metric, decay=0.0)
-    before = copy.deepcopy(quantizer).eval()
-    latents = noise(4, 4, 8, 8)
-    out, expected = quantizer(latents), before(latents)
-    assert torch.equal(out.latents, expected.latents)
-    assert torch.equal(out.losses["commitment"], expected.losses["commitment"])
-    assert not torch.allclose(quantizer.codebook, before.codebook, atol=0.05)
-
-
-def test_cosine_codes_stay_on_the_unit_sphere() -> None:
-    quantizer = make("vq-cosine-straight_through-ema")
-    assert isinstance(quantizer, VectorQuantizer)
-    for seed in range(5):
-        quantizer(noise_for(quantizer, seed=seed))
-        torch.testing.assert_close(quantizer.codebook.norm(dim=1), torch.ones(quantizer.num_codes))
-
-
-# --- VQ: revival
-
-
-@pytest.mark.parametrize("update", ["ema", "gradient"])
-def test_revival_puts_dead_codes_on_latents_and_touches_no_others(update: Any) -> None:
-    torch.manual_seed(0)
-    quantizer = VectorQuantizer(2, 4, codebook_update=update, revival_threshold=0.1)
-    set_codebook(quantizer, torch.tensor([[0.0, 0.0], [50.0, 50.0], [1.0, 1.0], [-50.0, 50.0]]))
-    quantizer.cluster_size.copy_(torch.tensor([11.0, 0.3, 12.0, 0.65]))  # their mean is about 6
-    plain = copy.deepcopy(quantizer)
-    plain.revival_threshold = 0.0
-    latents = noise(1, 2, 4, 6) * 0.3
-    quantizer(latents)
-    plain(latents)
-
-    assert torch.equal(quantizer.codebook[[0, 2, 3]], plain.codebook[[0, 2, 3]])
-    assert torch.equal(quantizer.cluster_size[[0, 2, 3]], plain.cluster_size[[0, 2, 3]])
-    assert (as_rows(latents) == quantizer.codebook[1]).all(dim=1).any()
-    share = plain.cluster_size.mean()
-    assert 0.4 < 0.1 * share < 0.64  # so that only the second code is dead
-    assert quantizer.cluster_size[1] == share
-    if update == "ema":
-        assert torch.equal(quantizer.embed_sum[[0, 2, 3]], plain.embed_sum[[0, 2, 3]])
-        assert torch.equal(quantizer.embed_sum[1], quantizer.codebook[1] * share)
-
-
-def test_revival_leaves_the_gradient_of_the_step_as_it_is() -> None:
-    grads = []
-    for threshold in (0.0, 0.99):  # at 0.99 codes used once in this batch are revived after it
-        torch.manual_seed(0)
-        quantizer = VectorQuantizer(
-            3, 16, metric="cosine", codebook_update="gradient", revival_threshold=threshold, decay=0.5
-        )
-        before = quantizer.codebook.detach().clone()
-        quantizer(noise(1, 3, 4, 8)).loss.backward()
-        assert isinstance(quantizer.codebook.grad, Tensor)
-        grads.append(quantizer.codebook.grad)
-    revived = (quantizer.codebook != before).any(dim=1)
-    assert (revived & (grads[0] != 0).any(dim=1)).any()
-    assert torch.equal(*grads)
-
-
-def test_a_revived_code_outlives_the_next_update() -> None:
-    torch.manual_seed(0)
-    quantizer = VectorQuantizer(2, 2, revival_threshold=0.1)
-    set_codebook(quantizer, torch.tensor([[0.0, 0.0], [900.0, 900.0]]))
-    quantizer.cluster_size.copy_(torch.tensor([10.0, 0.01]))
-    quantizer(noise(1, 2, 4, 5))
-    revived = quantizer.codebook[1].clone()
-    quantizer(noise(1, 2, 4, 5, seed=2))
-    assert revived.abs().max() < 5
-    torch.testing.assert_close(quantizer.codebook[1], revived, atol=0.2, rtol=0)
-
-
-def test_revival_raises_the_use_of_a_collapsed_codebook() -> None:
-    def used(threshold: float) -> int:
-        torch.manual_seed(0)
-        quantizer = VectorQuantizer(2, 64, decay=0.9, revival_threshold=threshold)
-        set_codebook(quantizer, 20 + noise(64, 2, seed=3))
-        for seed in range(60):
-            quantizer(noise(4, 2, 8, 8, seed=seed))
-        return len(quantizer.eval()(noise(16, 2, 8, 8, seed=99)).codes.unique())
-
-    assert used(0.0) < 12
-    assert used(0.1) > 55
-
-
-# --- VQ: k-means start
-
-
-def clusters(num: int = 16, each: int = 40) -> Tensor:
-    """(num * each, 2) points in tight clusters far apart."""
-    centres = 10 * noise(num, 1, 2, seed=4)
-    return (centres + 0.05 * noise(num, each, 2, seed=5)).flatten(0, 1)
-
-
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-@pytest.mark.parametrize("update", ["ema", "gradient"])
-def test_a_k_means_start_lowers_the_quantization_error(metric: Any, update: Any) -> None:
-    def error(kmeans_start: bool) -> float:
-        torch.manual_seed(0)
-        quantizer = VectorQuantizer(2, 16, metric=metric, codebook_update=update, kmeans_start=kmeans_start)
-        return float(quantizer(as_grid(clusters())).losses["commitment"])
-
-    assert error(kmeans_start=True) < 0.5 * error(kmeans_start=False)
-
-
-def test_the_k_means_start_happens_once_and_in_training_only() -> None:
-    quantizer = VectorQuantizer(2, 8, kmeans_start=True, codebook_update="gradient")
-    before = quantizer.codebook.detach().clone()
-    quantizer.eval()(noise(1, 2, 4, 4))
-    assert not quantizer.started
-    assert torch.equal(quantizer.codebook, before)
-    quantizer.train()(noise(1, 2, 4, 4))
-    assert quantizer.started
-    started = quantizer.codebook.detach().clone()
-    assert not torch.equal(started, before)
-    quantizer(noise(1, 2, 4, 4, seed=2))
-    assert torch.equal(quantizer.codebook, started)
-
-
-def test_a_start_is_not_repeated_after_loading() -> None:
-    quantizer = VectorQuantizer(2, 8, kmeans_start=True)
-    quantizer(noise(1, 2, 4, 4))
-    other = VectorQuantizer(2, 8, kmeans_start=True)
-    other.load_state_dict(quantizer.state_dict())
-    assert other.started
-
-
-def test_k_means_statistics_fit_its_codebook() -> None:
-    torch.manual_seed(0)
-    quantizer = VectorQuantizer(2, 16, kmeans_start=True, decay=0.99)
-    quantizer(as_grid(clusters()))
-    torch.testing.assert_close(
-        quantizer.embed_sum / quantizer.cluster_size.unsqueeze(1), quantizer.codebook, rtol=1e-4, atol=1e-5
-    )
-    assert quantizer.cluster_size.sum().item() == pytest.approx(640, rel=0.01)
-
-
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_clusters_without_latents_are_no_trouble(metric: Any) -> None:
-    quantizer = VectorQuantizer(2, 8, metric=metric, kmeans_start=True)
-    out = quantizer(as_grid(torch.tensor([[3.0, 4.0], [-3.0, 4.0]]).repeat(20, 1)))  # two places for eight centres
-    assert torch.isfinite(quantizer.codebook).all()
-    assert out.losses["commitment"] < 1e-6
-
-
-@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_fewer_latents_than_codes_are_no_trouble(metric: Any) -> None:
-    torch.manual_seed(0)
-    quantizer = VectorQuantizer(4, 64, metric=metric, kmeans_start=True)
-    quantizer(noise(1, 4, 2, 3))
-    assert torch.isfinite(quantizer.codebook).all()
-    assert len(quantizer.codebook.unique(dim=0)) == 64
-    one = VectorQuantizer(4, 8, metric=metric, kmeans_start=True)
-    assert one(noise(1, 4, 1, 1)).losses["commitment"] < 1e-6
-
-
-# --- what is refused
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"commitment_weight": 0.0}, "an EMA codebook with commitment_weight 0 diverges.*0.25 is usual"),
-        ({"codebook_update": "gradient", "codebook_weight": 0.0}, "codebook_weight 0 never learns"),
-        ({"metric": "dot"}, "metric is 'dot', expected one of euclidean, cosine"),
-        ({"estimator": "gumbel"}, "estimator is 'gumbel', expected one of straight_through, rotation"),
-        ({"codebook_update": "sgd"}, "codebook_update is 'sgd', expected one of ema, gradient"),
-        ({"decay": 1.0}, r"decay is 1.0, expected \[0, 1\)"),
-        ({"decay": -0.1}, "decay is -0.1"),
-        ({"decay": math.nan}, "decay is nan"),
-        ({"commitment_weight": -1.0}, "must be finite and not negative"),
-        ({"commitment_weight": math.nan}, "must be finite and not negative"),
-        ({"codebook_weight": math.inf}, "must be finite and not negative"),
-        ({"revival_threshold": 1.0}, "revival_threshold is 1.0, expected"),
-        ({"num_codes": 0}, "num_codes 0 must be 1 or more"),
-        ({"dim": 0}, "dim 0"),
-    ],
-)
-def test_unsafe_choices_are_refused_with_the_reason(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        VectorQuantizer(**({"dim": 4, "num_codes": 8} | options))
-
-
-def test_a_cosine_codebook_needs_no_commitment() -> None:
-    assert VectorQuantizer(4, 8, metric="cosine", commitment_weight=0.0).loss_weights == {"commitment": 0.0}
-
-
-@pytest.mark.parametrize(
-    ("levels", "message"),
-    [
-        ([8, 2], r"FSQ levels are \[8, 2\], expected 3 or more"),
-        ([1], "expected 3 or more"),
-        ([], "needs at least one level count"),
-        ([5.5, 4], "expected whole numbers"),
-        ([64] * 6, r"make 68719476736 codes, at most 2\^31"),
-    ],
-)
-def test_fsq_refuses_levels_that_do_not_work(levels: list[int], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        FSQ(levels)
-
-
 # --- FSQ
 
 
@@ -613,55 +291,16 @@ def test_fsq_reaches_its_outermost_codes_and_has_nothing_to_save() -> None:
     assert out.loss == 0
 
 
-# --- several ranks
-
-
-def train_on_rank(rank: int, folder: Path) -> None:
-    """Train three quantizers on half a batch each; runs in a process of its own and writes what became of them."""
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
-    try:
-        torch.save({name: train(name, rank, share=2) for name in DISTRIBUTED}, folder / f"{rank}.pt")
-    finally:
-        dist.destroy_process_group()
-
-
-DISTRIBUTED: dict[str, dict[str, Any]] = {
-    "ema": {"decay": 0.8},
-    "cosine-ema": {"decay": 0.8, "metric": "cosine"},
-    "kmeans-of-few-places": {"kmeans_start": True},  # clusters stay empty and keep the latent that was drawn
-    "kmeans-revival": {"decay": 0.2, "kmeans_start": True, "revival_threshold": 0.5},
-    "gradient-kmeans-revival": {
-        "decay": 0.2,
-        "codebook_update": "gradient",
-        "kmeans_start": True,
-        "revival_threshold": 0.5,
-    },
-}
-
-
-def train(name: str, rank: int, share: int) -> dict[str, Tensor]:
-    torch.manual_seed(0)
-    quantizer = VectorQuantizer(3, 12, **DISTRIBUTED[name])
-    torch.manual_seed(100 + rank)  # ranks draw different numbers, as they do in a real run
-    for seed in range(3):
-        batch = noise(4, 3, 4, 4, seed=seed) + 5 * seed  # on the move, so that codes die
-        if name == "kmeans-of-few-places":
-            batch = batch[:, :1].sign().expand_as(batch)  # two
-        quantizer(batch[rank * share : (rank + 1) * share])
-    return dict(quantizer.state_dict())
-
-
-def test_codebooks_are_the_same_on_all_ranks_and_as_from_the_joint_batch(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(train_on_rank, args=(tmp_path,), nprocs=2)
-    first, second = torch.load(tmp_path / "0.pt"), torch.load(tmp_path / "1.pt")
-    for name in DISTRIBUTED:
-        for key, value in first[name].items():
-            assert torch.equal(value, second[name][key]), (name, key)
-    for name in ("ema", "cosine-ema"):
-        for key, value in train(name, rank=0, share=4).items():
-            torch.testing.assert_close(first[name][key], value, msg=f"{name} {key}")
-    for name in ("kmeans-revival", "gradient-kmeans-revival"):
-        _, times = first[name]["cluster_size"].unique(return_counts=True)
-        assert times.max() > 1  # codes were revived in the last step, all with one count
-        assert first[name]["codebook"].max() > 5  # and put on its latents
+@pytest.mark.parametrize(
+    ("levels", "message"),
+    [
+        ([8, 2], r"FSQ levels are \[8, 2\], expected 3 or more"),
+        ([1], "expected 3 or more"),
+        ([], "needs at least one level count"),
+        ([5.5, 4], "expected whole numbers"),
+        ([64] * 6, r"make 68719476736 codes, at most 2\^31"),
+    ],
+)
+def test_fsq_refuses_levels_that_do_not_work(levels: list[int], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FSQ(levels)

@@ -10,13 +10,18 @@ from imtok.kernels.binary import (
     split_codes,
     to_sphere,
 )
+from imtok.kernels.entropy import assignment_entropies, assignment_logits
 from imtok.kernels.finite_scalar import codes_to_digits, digits_to_codes, finite_scalar_bound, round_through
 from imtok.kernels.nearest import nearest_codes
+from imtok.kernels.propagation import propagate_index
 from imtok.kernels.rotation import rotate_to
+from imtok.kernels.sphere import unit_rows
 from imtok.kernels.statistics import codebook_statistics
 
 __all__ = [
     "SignEntropies",
+    "assignment_entropies",
+    "assignment_logits",
     "codebook_statistics",
     "codes_to_digits",
     "codes_to_signs",
@@ -24,6 +29,7 @@ __all__ = [
     "finite_scalar_bound",
     "join_codes",
     "nearest_codes",
+    "propagate_index",
     "reverse_bits",
     "rotate_to",
     "round_through",
@@ -31,4 +37,5 @@ __all__ = [
     "sign_entropies",
     "split_codes",
     "to_sphere",
+    "unit_rows",
 ]

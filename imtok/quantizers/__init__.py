@@ -4,6 +4,7 @@ from imtok.quantizers.base import Quantized, Quantizer
 from imtok.quantizers.binary import BSQ, LFQ
 from imtok.quantizers.finite_scalar import FSQ
 from imtok.quantizers.gumbel import GumbelQuantizer
+from imtok.quantizers.moments import forget_moved_codes
 from imtok.quantizers.product import ProductQuantizer
 from imtok.quantizers.residual import ResidualQuantizer
 from imtok.quantizers.vector import VectorQuantizer
@@ -18,4 +19,5 @@ __all__ = [
     "Quantizer",
     "ResidualQuantizer",
     "VectorQuantizer",
+    "forget_moved_codes",
 ]

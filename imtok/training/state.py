@@ -18,6 +18,7 @@ from imtok.config import TrainConfig
 from imtok.devices import autocast
 from imtok.errors import TrainingError
 from imtok.losses import reconstruction_losses
+from imtok.quantizers import VectorQuantizer, forget_moved_codes
 from imtok.tokenizer import Tokenizer, to_float
 from imtok.training.schedule import average_decay, learning_rate
 
@@ -82,6 +83,7 @@ class TrainState:
         reconstruction = sum((weights[name] * value for name, value in losses.items()), images.new_zeros(()))
         loss = reconstruction + quantized.loss
         loss.backward()
+        self._settle_moved_codes()
         norm = nn.utils.clip_grad_norm_(self.tokenizer.parameters(), self.config.optimizer.clip_norm)
         if not torch.isfinite(norm + loss.detach()):
             raise TrainingError(self._advice("the loss or its gradient is not finite"))
@@ -141,6 +143,15 @@ class TrainState:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate
+
+    @torch.no_grad()
+    def _settle_moved_codes(self) -> None:
+        """Codes that revival has moved start anew for the optimizer and in the average, which would lag behind."""
+        for name, codes in forget_moved_codes(self.tokenizer, self.optimizer).items():
+            live, mean = self.tokenizer.get_submodule(name), self.average.get_submodule(name)
+            assert isinstance(live, VectorQuantizer)
+            assert isinstance(mean, VectorQuantizer)
+            mean.codebook[codes] = live.codebook[codes]
 
     @torch.no_grad()
     def _update_average(self) -> None:

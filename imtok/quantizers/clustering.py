@@ -1,0 +1,63 @@
+"""Where codes are put other than by learning: the k-means start, and anchors for codes that are little used.
+
+All of it works on the joint batch over ranks.
+"""
+
+# Axes: N vectors, D dimensions, K codes.
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from imtok.kernels import codebook_statistics, nearest_codes, unit_rows
+from imtok.quantizers.distributed import (
+    draw_rows,
+    from_first_rank,
+    joint_size,
+    least_over_ranks,
+    spread,
+    sum_over_ranks,
+)
+
+_KMEANS_ITERATIONS = 10
+
+
+def kmeans(rows: Tensor, num_codes: int, metric: str) -> tuple[Tensor, Tensor]:
+    """Lloyd's k-means on latents: (N, D) -> centres (K, D), latents of each (K,).
+
+    For the cosine metric rows and centres are unit vectors. A centre left without latents keeps its place. Where
+    there are fewer latents than codes, those that come again are told apart by noise of a tenth of the spread.
+    """
+    centres = draw_rows(rows, num_codes)
+    total, _ = joint_size(rows)
+    if total < num_codes:
+        noise = from_first_rank(torch.randn_like(centres[total:]))
+        centres[total:] += 0.1 * spread(rows) * noise
+    counts = centres.new_ones(num_codes)
+    for _ in range(_KMEANS_ITERATIONS):
+        if metric == "cosine":
+            centres = unit_rows(centres)
+        counts, sums = codebook_statistics(rows, nearest_codes(rows, centres), num_codes)
+        sum_over_ranks(counts, sums)
+        centres = torch.where(counts.unsqueeze(1) > 0, sums / counts.clamp(min=1).unsqueeze(1), centres)
+    return (unit_rows(centres) if metric == "cosine" else centres), counts
+
+
+def anchors(rows: Tensor, codebook: Tensor) -> Tensor:
+    """The latent of the joint batch nearest to each code: (N, D), (K, D) -> (K, D); CVQ's `closest` anchors."""
+    if len(rows) == 0:
+        return least_over_ranks(codebook.new_full((len(codebook),), math.inf), torch.zeros_like(codebook))
+    nearest = rows[nearest_codes(codebook, rows)]
+    return least_over_ranks((nearest - codebook).square().sum(dim=1), nearest)
+
+
+def anchor_pull(usage: Tensor, decay: float) -> Tensor:
+    """How far each code goes to its anchor, in [0, 1]: moving shares of use (K,) -> (K,).
+
+    exp(-10 K p / (1 - decay) - 1e-3), equation 5 of Zheng & Vedaldi: next to nothing for a code at its fair share 1/K,
+    nearly all the way for one that is not used.
+    """
+    return torch.exp(-usage * len(usage) * 10 / (1 - decay) - 1e-3)

@@ -1,0 +1,32 @@
+"""What an optimizer remembers of codes that were put elsewhere, forgotten."""
+
+# Axes: K codes.
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from imtok.quantizers.vector import VectorQuantizer
+
+
+@torch.no_grad()
+def forget_moved_codes(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Clear the gradient and the moments of all codes in `module` that revival or clustering has moved.
+
+    To be called between `backward` and `step`: Adam's `exp_avg` of an old place would carry the code away from its
+    new one for some steps. Any optimizer will do: of each state tensor that is shaped as the codebook, the rows of the
+    moved codes are set to zero, their value at the start. The moved codes, (K,) bool, by the name of their quantizer.
+    """
+    moved = {}
+    for name, part in module.named_modules():
+        codes = part.moved_codes() if isinstance(part, VectorQuantizer) else None
+        if codes is None:
+            continue
+        moved[name] = codes
+        codebook = part.codebook
+        kept = [value for value in optimizer.state.get(codebook, {}).values() if isinstance(value, Tensor)]
+        for tensor in [codebook.grad, *kept]:
+            if tensor is not None and tensor.shape == codebook.shape:
+                tensor[codes] = 0
+    return moved
