@@ -181,6 +181,16 @@ def test_entropies_are_those_of_the_softmax_over_codes(group: int, temperature: 
             torch.testing.assert_close(gradient(one, points), gradient(other, points))
 
 
+def test_autocast_and_bfloat16_do_not_coarsen_the_entropies() -> None:
+    latents = noise(2, 6, 4, 4).bfloat16()
+    quantizer = LFQ(6, temperature=1.0, entropy_group=6)
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = quantizer.entropies(latents)
+    plain = quantizer.entropies(latents.float())
+    assert torch.equal(inside.sample, plain.sample)
+    assert torch.equal(inside.batch, plain.batch)
+
+
 def test_a_sample_entropy_does_not_depend_on_groups() -> None:
     points = noise(2, 6, 3, 5)
     found = [sign_entropies(points, 1.0, 0.5, group).sample for group in (1, 2, 3, 6)]
@@ -314,6 +324,15 @@ def test_losses_and_gradients_are_finite_for_latents_of_any_size(
     assert torch.isfinite(out.loss)
     assert torch.isfinite(found).all()
     assert found.abs().max() < 2e7 + size
+
+
+@pytest.mark.parametrize("group", [1, 6])
+def test_entropies_are_finite_where_latents_over_the_temperature_are_not(group: int) -> None:
+    latents = (noise(2, 6, 3, 3).sign() * 1e36).requires_grad_()
+    sample, batch = LFQ(6, temperature=1e-6, entropy_group=group).entropies(latents)
+    assert sample.item() == 0
+    assert 0 < batch < 6 * math.log(2)
+    assert not gradient(sample + batch, latents).any()
 
 
 def test_a_batch_sure_of_one_code_has_no_entropy_and_no_gradient_of_it() -> None:
