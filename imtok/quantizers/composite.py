@@ -91,12 +91,6 @@ class CompositeQuantizer(Quantizer):
                     )
 
 
-def check_finite(latents: Tensor) -> None:
-    """Raises ValueError before any part has learned, where a later one would refuse what an earlier one took."""
-    if not torch.isfinite(latents.detach()).all():
-        raise ValueError("the latents hold NaN or infinite values; no code exists")
-
-
 def join_codes(codes: Iterable[Tensor]) -> Tensor:
     """Codes of the parts, each (B, H, W) or (B, H, W, q) -> (B, H, W, Q); (B, H, W) where Q is 1."""
     joined = torch.cat([part if part.ndim == 4 else part.unsqueeze(-1) for part in codes], dim=-1)

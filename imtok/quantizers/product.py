@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from imtok.quantizers.base import Quantized, Quantizer
-from imtok.quantizers.composite import CompositeQuantizer, check_finite, join_codes, mean_losses, split_codes
+from imtok.quantizers.composite import CompositeQuantizer, join_codes, mean_losses, split_codes
 
 
 class ProductQuantizer(CompositeQuantizer):
@@ -39,7 +39,8 @@ class ProductQuantizer(CompositeQuantizer):
 
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; the heads know nothing of each other."""
-        check_finite(latents)
+        if not torch.isfinite(latents.detach()).all():  # a head would have learned before a later one refused
+            raise ValueError("the latents hold NaN or infinite values; no code exists")
         heads = self.uses
         outs: list[Quantized] = [head(part) for head, part in zip(heads, latents.chunk(len(heads), dim=1), strict=True)]
         values = torch.cat([out.latents for out in outs], dim=1)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from imtok.quantizers.base import Quantized, Quantizer
-from imtok.quantizers.composite import CompositeQuantizer, check_finite, join_codes, mean_losses, split_codes
+from imtok.quantizers.composite import CompositeQuantizer, join_codes, mean_losses, split_codes
 
 
 class ResidualQuantizer(CompositeQuantizer):
@@ -70,8 +70,7 @@ class ResidualQuantizer(CompositeQuantizer):
         self.register_buffer("scales", _scales(scales, self.depth, self.dim), persistent=False)
 
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """See `Quantizer.quantize`; the stages go one after the other."""
-        check_finite(latents)
+        """See `Quantizer.quantize`; the first stage sees every latent and so refuses bad ones before any learns."""
         described = torch.zeros((), dtype=latents.dtype, device=latents.device)
         values, codes, losses = [], [], []
         for stage, scale in zip(self.uses, self._scales_of(latents), strict=True):
