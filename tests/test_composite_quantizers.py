@@ -62,6 +62,14 @@ def test_latents_from_codes_lie_in_memory_as_those_of_the_forward_pass(name: str
     assert quantizer.lookup(out.codes).stride() == out.latents.stride()
 
 
+@pytest.mark.parametrize("name", [*COMPOSITES, *(name for name in QUANTIZERS if name.startswith("gumbel"))])
+def test_weights_of_half_the_width_still_give_the_latents_to_the_last_bit(name: str) -> None:
+    quantizer = make(name).bfloat16().eval()
+    out = quantizer(noise_for(quantizer))
+    assert out.latents.dtype == torch.float32
+    assert torch.equal(quantizer.lookup(out.codes), out.latents)
+
+
 @pytest.mark.parametrize("name", [name for name in COMPOSITES if name not in NOISY])
 def test_the_loss_is_the_mean_of_the_parts_losses(name: str) -> None:
     quantizer = make_composite(name).eval()

@@ -109,7 +109,8 @@ class GumbelQuantizer(Quantizer):
     def lookup(self, codes: Tensor) -> Tensor:
         """Codes (B, H, W) -> latents (B, code_dim, H, W): codebook rows."""
         self._check_codes(codes)
-        return F.embedding(codes.long(), self.codebook).movedim(-1, 1)
+        table = self.codebook.to(torch.promote_types(self.codebook.dtype, torch.float32))  # as in a forward pass
+        return F.embedding(codes.long(), table).movedim(-1, 1)
 
     def code_tensors(self) -> dict[str, Tensor]:
         """The weights of the logits, and the codebook, which in a residual decides what later stages see."""
