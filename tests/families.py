@@ -28,6 +28,40 @@ QUANTIZERS: dict[str, Callable[[], Quantizer]] = {
     for update in ("ema", "gradient")
 }
 QUANTIZERS |= {
+    f"vq-{metric}-{estimator}-{update}": partial(
+        VectorQuantizer, 4, 24, metric=metric, estimator=estimator, codebook_update=update
+    )
+    for metric, estimator, update in (
+        ("euclidean", "straight_through", "projection"),
+        ("euclidean", "rotation", "projection"),
+        ("cosine", "rotation", "projection"),
+        ("euclidean", "rotation", "frozen"),
+        ("cosine", "straight_through", "frozen"),
+    )
+}
+QUANTIZERS |= {
+    "vq-projection-with-bias": partial(VectorQuantizer, 4, 24, codebook_update="projection", projection_bias=True),
+    "vq-ema-entropy": partial(VectorQuantizer, 4, 24, entropy_weight=0.1),
+    "vq-cosine-rotation-gradient-entropy": partial(
+        VectorQuantizer, 4, 24, metric="cosine", estimator="rotation", codebook_update="gradient", entropy_weight=0.1
+    ),
+    "vq-clustering-gradient": partial(VectorQuantizer, 4, 24, codebook_update="gradient", online_clustering=True),
+    "vq-one-code": partial(VectorQuantizer, 4, 1, codebook_update="gradient"),
+    "vq-one-dimension": partial(VectorQuantizer, 1, 24, estimator="rotation"),
+    "index-propagation": partial(
+        VectorQuantizer, 8, 24, metric="dot", estimator="index_propagation", codebook_update="gradient"
+    ),
+    "index-propagation-entropy": partial(
+        VectorQuantizer,
+        8,
+        24,
+        metric="dot",
+        estimator="index_propagation",
+        codebook_update="gradient",
+        entropy_weight=0.05,
+    ),
+}
+QUANTIZERS |= {
     "fsq-even": lambda: FSQ([8, 6, 4]),
     "fsq-odd": lambda: FSQ([7, 5, 3]),
     "fsq-mixed": lambda: FSQ([8, 5, 5, 5]),

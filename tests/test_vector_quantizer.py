@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import math
 from pathlib import Path
 from typing import Any
@@ -107,10 +108,218 @@ def test_the_decoders_gradient_reaches_the_latents_and_not_the_codebook(name: st
 
 
 @pytest.mark.parametrize("name", VQ)
-def test_only_a_gradient_codebook_is_a_parameter(name: str) -> None:
+def test_only_what_learns_by_gradient_is_a_parameter(name: str) -> None:
     quantizer = make(name)
-    assert [key for key, _ in quantizer.named_parameters()] == (["codebook"] if "gradient" in name else [])
+    assert isinstance(quantizer, VectorQuantizer)
+    expected = {
+        "gradient": ["codebook"],
+        "projection": ["projection.weight", "projection.bias"] if "bias" in name else ["projection.weight"],
+    }
+    assert [key for key, _ in quantizer.named_parameters()] == expected.get(quantizer.codebook_update, [])
     assert "codebook" in quantizer.state_dict()
+
+
+def test_the_inverted_beta_of_published_code_is_a_choice_of_weights() -> None:
+    """taming and SimVQ with `legacy=True`, diffusers and IBQ weigh the codebook term by beta, not the commitment."""
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(4, 24, codebook_update="gradient", commitment_weight=1.0, codebook_weight=0.25)
+    latents = noise_for(quantizer).requires_grad_()
+    out = quantizer(latents)
+    out.loss.backward()
+    codes = quantizer.lookup(out.codes).detach()
+    assert out.loss.item() == pytest.approx(1.25 * F.mse_loss(codes, latents).item())
+    assert latents.grad is not None
+    torch.testing.assert_close(latents.grad, 2 * (latents.detach() - codes) / latents.numel())
+    pull = torch.zeros(24, 4).index_add_(0, out.codes.flatten(), as_rows(codes - latents).detach())
+    torch.testing.assert_close(quantizer.codebook.grad, 0.25 * 2 * pull / latents.numel())
+
+
+@pytest.mark.parametrize("estimator", ["straight_through", "rotation"])
+@pytest.mark.parametrize("update", ["ema", "gradient", "projection", "frozen"])
+def test_latents_without_a_direction_have_a_bounded_gradient(estimator: Any, update: Any) -> None:
+    """Zero latents under cosine, as a network begun at zero gives them; clamping the length at 1e-12 gave 1e12."""
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(4, 24, metric="cosine", estimator=estimator, codebook_update=update)
+    latents = noise(1, 4, 3, 3)
+    latents[..., 0] = 0
+    latents[..., 1] *= 1e-6
+    latents.requires_grad_()
+    out = quantizer(latents)
+    (out.loss + out.latents.sum()).backward()
+    assert latents.grad is not None
+    assert latents.grad[..., :2].abs().max() < 10
+    assert latents.grad[..., 0].abs().min() > 0  # so that they leave the origin
+    assert (out.codes[..., 0] == 0).all()  # all codes are as near; the first takes them
+    torch.testing.assert_close(out.latents.norm(dim=1), torch.ones(1, 3, 3))
+
+
+# --- projected and frozen codebooks
+
+
+def test_the_losses_of_a_projected_codebook_move_the_projection_and_the_latents() -> None:
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(4, 24, codebook_update="projection", projection_bias=True)
+    noise_before = quantizer.codebook.clone()
+    latents = noise_for(quantizer).requires_grad_()
+    out = quantizer(latents)
+    out.losses["codebook"].backward(retain_graph=True)
+    assert latents.grad is None
+    codes = F.embedding(out.codes, noise_before @ quantizer.projection.weight.T + quantizer.projection.bias)
+    pull = 2 * (codes.movedim(-1, 1) - latents).detach() / latents.numel()
+    expected = torch.einsum("bdhw,bhwc->dc", pull, F.embedding(out.codes, noise_before))
+    torch.testing.assert_close(quantizer.projection.weight.grad, expected)
+    torch.testing.assert_close(quantizer.projection.bias.grad, pull.sum(dim=(0, 2, 3)))
+    quantizer.zero_grad()
+    out.losses["commitment"].backward()
+    assert latents.grad is not None
+    torch.testing.assert_close(latents.grad, -pull)
+    assert quantizer.projection.weight.grad is None
+    assert torch.equal(quantizer.codebook, noise_before)
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_projected_codebook_is_looked_up_to_the_last_bit(metric: Any, bias: bool) -> None:
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(48, 3000, metric=metric, codebook_update="projection", projection_bias=bias).eval()
+    codes = torch.arange(3000).view(1, 50, 60)
+    every = quantizer(quantizer.lookup(codes))
+    assert torch.equal(every.codes, codes)
+    assert torch.equal(every.latents, quantizer.lookup(codes))
+    few = quantizer(noise(1, 48, 1, 3))
+    assert torch.equal(quantizer.lookup(few.codes), few.latents)
+    assert torch.equal(as_rows(quantizer.lookup(codes)), quantizer.code_tensors()["codebook"])
+
+
+def test_a_projected_codebook_learns_as_a_whole() -> None:
+    """SimVQ's point: codes that no latent chose move with the others."""
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(4, 64, codebook_update="projection")
+    optimizer = torch.optim.Adam(quantizer.parameters(), lr=0.01)
+    latents = noise(4, 4, 8, 8)
+    before = quantizer.code_tensors()["codebook"]
+    first = quantizer(latents)
+    first.loss.backward()
+    optimizer.step()
+    assert len(first.codes.unique()) < 64
+    assert (quantizer.code_tensors()["codebook"] != before).all()
+    for _ in range(100):
+        optimizer.zero_grad()
+        quantizer(latents).loss.backward()
+        optimizer.step()
+    last = quantizer(latents)
+    assert last.losses["commitment"] < 0.5 * first.losses["commitment"]
+    assert len(last.codes.unique()) > len(first.codes.unique())
+
+
+def test_a_frozen_codebook_is_fixed_and_has_the_commitment_alone() -> None:
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(4, 24, codebook_update="frozen")
+    before = copy.deepcopy(quantizer.state_dict())
+    latents = noise_for(quantizer).requires_grad_()
+    out = quantizer(latents)
+    out.loss.backward()
+    assert list(out.losses) == ["commitment"]
+    assert latents.grad is not None
+    codes = quantizer.lookup(out.codes)
+    torch.testing.assert_close(latents.grad, 0.25 * 2 * (latents.detach() - codes) / latents.numel())
+    assert all(torch.equal(value, before[key]) for key, value in quantizer.state_dict().items())
+
+
+# --- index propagation
+
+
+def propagating(**options: Any) -> VectorQuantizer:
+    torch.manual_seed(0)
+    settings = {"metric": "dot", "estimator": "index_propagation", "codebook_update": "gradient"}
+    return VectorQuantizer(4, 12, **(settings | options))
+
+
+def test_index_propagation_finds_the_greatest_product() -> None:
+    quantizer = propagating().eval()
+    latents = noise_for(quantizer)
+    assert torch.equal(quantizer(latents).codes.flatten(), (as_rows(latents) @ quantizer.codebook.T).argmax(dim=1))
+
+
+def test_the_gradient_of_index_propagation_is_that_of_its_equation() -> None:
+    """(one_hot - sg[p] + p) E, built in full, in float64."""
+    quantizer = propagating().double()
+    latents, grad = noise_for(quantizer).double().requires_grad_(), noise_for(quantizer, seed=3).double()
+    out = quantizer(latents)
+    (out.latents * grad).sum().backward()
+
+    rows, codebook = as_rows(latents.detach()).requires_grad_(), quantizer.codebook.detach().clone().requires_grad_()
+    shares = (rows @ codebook.T).softmax(dim=1)
+    one_hot = F.one_hot(shares.argmax(dim=1), 12) - shares.detach() + shares
+    ((one_hot @ codebook) * as_rows(grad)).sum().backward()
+    assert latents.grad is not None
+    torch.testing.assert_close(as_rows(latents.grad), rows.grad)
+    torch.testing.assert_close(quantizer.codebook.grad, codebook.grad)
+    assert isinstance(quantizer.codebook.grad, Tensor)
+    assert (quantizer.codebook.grad != 0).any(dim=1).all()  # chosen or not
+    assert len(out.codes.unique()) < 12
+
+
+@pytest.mark.parametrize(
+    ("name", "moves_latents", "moves_codebook"),
+    [("commitment", True, False), ("codebook", False, True), ("double_quantization", True, True)],
+)
+def test_each_loss_of_index_propagation_moves_its_own(name: str, moves_latents: bool, moves_codebook: bool) -> None:
+    quantizer = propagating()
+    latents = noise_for(quantizer).requires_grad_()
+    out = quantizer(latents)
+    out.losses[name].backward()
+    assert out.losses[name].item() == pytest.approx(F.mse_loss(out.latents, latents).item())
+    assert (latents.grad is not None) == moves_latents
+    assert (quantizer.codebook.grad is not None) == moves_codebook
+
+
+# --- the entropy loss
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("update", ["ema", "gradient", "projection"])
+def test_the_entropy_loss_moves_the_latents_and_what_learns_of_the_codebook(metric: Any, update: Any) -> None:
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(
+        4, 24, metric=metric, codebook_update=update, entropy_weight=0.1, entropy_temperature=0.5
+    )
+    latents = noise_for(quantizer).requires_grad_()
+    out = quantizer(latents)
+    table = quantizer.eval().code_tensors()["codebook"] if update != "ema" else make_table(metric)
+    rows = F.normalize(as_rows(latents.detach()), dim=1) if metric == "cosine" else as_rows(latents.detach())
+    shares = (-torch.cdist(rows.double(), table.double()).square() / 0.5).softmax(dim=1)
+    mean = shares.mean(dim=0)
+    expected = (mean * mean.log()).sum() - (shares * shares.log()).sum(dim=1).mean()
+    assert out.losses["entropy"].item() == pytest.approx(expected.item(), rel=1e-5)
+    out.losses["entropy"].backward()
+    assert latents.grad is not None
+    assert latents.grad.abs().sum() > 0
+    for parameter in quantizer.parameters():
+        assert parameter.grad is not None
+        assert (parameter.grad != 0).all()
+
+
+def make_table(metric: Any) -> Tensor:
+    """The codebook a quantizer of 24 codes in 4 dimensions begins with at seed 0, before it learns."""
+    torch.manual_seed(0)
+    return VectorQuantizer(4, 24, metric=metric).codebook
+
+
+@pytest.mark.parametrize("name", ["vq-euclidean-rotation-ema", "vq-ema-entropy", "index-propagation-entropy"])
+def test_a_table_of_all_codes_is_made_only_where_its_weight_asks_for_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    for module in ("imtok.quantizers.vector", "imtok.kernels.propagation"):
+        original = importlib.import_module(module).assignment_logits
+        monkeypatch.setattr(f"{module}.assignment_logits", lambda *a, f=original: made.append(a) or f(*a))
+    quantizer = make(name)
+    evaluated = quantizer.eval()(noise_for(quantizer))
+    assert made == []
+    assert "entropy" not in evaluated.losses
+    quantizer.train()(noise_for(quantizer))
+    assert len(made) == {"vq-euclidean-rotation-ema": 0, "vq-ema-entropy": 1, "index-propagation-entropy": 2}[name]
 
 
 # --- moving averages

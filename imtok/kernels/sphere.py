@@ -5,17 +5,20 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _SHORTEST = 1e-4
 
 
 def unit_rows(rows: Tensor) -> Tensor:
-    """Each row at length 1: (N, D) -> (N, D), the same dtype.
+    """Each row at length 1, and a zero row at zero: (N, D) -> (N, D), the same dtype.
 
-    A row shorter than 1e-4 has no direction to speak of and is left as it is, value and gradient. So the gradient,
-    which grows as 1 / length, is at most 1e4 times the one that came in; the usual clamp of the length at 1e-12
-    sends back 1e12 times as much from a zero row, and after clipping nothing else would learn in that step.
+    The true gradient grows as 1 / length: from a zero row, with its length clamped at 1e-12 as is usual, 1e12 times
+    what came in is sent back, and once clipped nothing else would learn in that step. A row shorter than 1e-4 has no
+    direction to speak of and takes the gradient as it is; so at most 1e4 times as much is sent back.
     """
     length = rows.norm(dim=1, keepdim=True)
-    return rows / torch.where(length > _SHORTEST, length, torch.ones_like(length))
+    short = length <= _SHORTEST
+    long_rows = rows / torch.where(short, torch.ones_like(length), length)
+    return torch.where(short, F.normalize(rows.detach(), dim=1) + (rows - rows.detach()), long_rows)

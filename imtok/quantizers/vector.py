@@ -162,8 +162,8 @@ class VectorQuantizer(Quantizer):
         if self.training and not self.started:
             self._start(rows.detach())
         table = self._table()  # (K, D)
-        # On the unit sphere the Euclidean order is the cosine order.
-        codes = nearest_codes(rows, table, "dot" if self.metric == "dot" else "euclidean")
+        # On the unit sphere the greatest product is the nearest; a zero latent, at equal products, takes code 0.
+        codes = nearest_codes(rows, table, "euclidean" if self.metric == "euclidean" else "dot")
         # F.embedding: its backward on a CPU is deterministic, indexing's is not.
         chosen = F.embedding(codes, table).to(rows.dtype)
         passed = self._pass_gradient(rows, chosen, table)
