@@ -20,7 +20,7 @@ def forget_moved_codes(module: nn.Module, optimizer: torch.optim.Optimizer) -> d
     """
     moved = {}
     for name, part in module.named_modules():
-        codes = part.moved_codes() if isinstance(part, VectorQuantizer) else None
+        codes = part.take_moved_codes() if isinstance(part, VectorQuantizer) else None
         if codes is None:
             continue
         moved[name] = codes

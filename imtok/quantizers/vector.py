@@ -74,7 +74,7 @@ class VectorQuantizer(Quantizer):
         it is used.
 
     Statistics and draws are over the joint batch of all ranks where a process group exists, so codebooks stay
-    identical. An optimizer's moments of a code that was put elsewhere belong to its old place: see `moved_codes`.
+    identical. An optimizer's moments of a code that was put elsewhere belong to its old place: see `take_moved_codes`.
     Buffers stay float32 in a module cast to a narrower type, since bfloat16 cannot count beyond 256.
     """
 
@@ -184,7 +184,7 @@ class VectorQuantizer(Quantizer):
         """The codebook, as the search sees it."""
         return {"codebook": self._table().detach()}
 
-    def moved_codes(self) -> Tensor | None:
+    def take_moved_codes(self) -> Tensor | None:
         """Which codes of a gradient codebook were put elsewhere since the last call, (K,) bool; None where none.
 
         Their gradient and an optimizer's moments belong to the old place and would push the code away from the new
@@ -293,7 +293,10 @@ class VectorQuantizer(Quantizer):
 
     def _pull_to_anchors(self, rows: Tensor) -> None:
         pull = anchor_pull(self.usage, self.decay)  # (K,)
-        self.codebook.data.lerp_(anchors(rows, self._table()).to(self.codebook.dtype), pull.unsqueeze(1))
+        wide = _wide(self.codebook.data)
+        self.codebook.data.copy_(
+            wide.lerp(anchors(rows, self._table()).to(wide.dtype), pull.to(wide.dtype).unsqueeze(1))
+        )
         self._note_moved(pull > 0.5)
 
     def _note_moved(self, moved: Tensor) -> None:
