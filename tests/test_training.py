@@ -19,6 +19,7 @@ from imtok.config import TrainConfig, load_train_config, merge, parse_settings
 from imtok.data.collection import ImageCollection
 from imtok.data.stream import TrainingStream
 from imtok.errors import ConfigError, Interrupted, SourceError, TrainingError
+from imtok.quantizers import VectorQuantizer
 from imtok.training import TrainProgress, TrainReport, choose, train
 from imtok.training.loop import collapse_hint
 from imtok.training.schedule import average_decay, learning_rate
@@ -330,6 +331,25 @@ def test_the_average_without_decay_is_the_live_tokenizer() -> None:
     state.step(torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
     for name, value in state.tokenizer.state_dict().items():
         torch.testing.assert_close(state.average.state_dict()[name], value, rtol=0, atol=0)
+
+
+def test_a_revived_code_starts_anew_in_the_optimizer_and_in_the_average() -> None:
+    state = TrainState(tiny(*VQ, "quantizer.codebook_update=gradient", "ema_decay=0.999"), torch.device("cpu"))
+    live, mean = state.tokenizer.quantizer, state.average.quantizer
+    assert isinstance(live, VectorQuantizer)
+    assert isinstance(mean, VectorQuantizer)
+    for seed in range(3):
+        torch.manual_seed(seed)
+        state.step(torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
+    moments = state.optimizer.state[live.codebook]  # type: ignore[index]
+    moments["exp_avg"] += 1.0
+    live.cluster_size[5] = 0
+    old = live.codebook[5].detach().clone()
+    state.step(torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
+    assert (live.codebook[5] - old).norm() > 0.1
+    assert (moments["exp_avg"][5] == 0).all()
+    assert (moments["exp_avg"] != 0).any()
+    torch.testing.assert_close(mean.codebook[5], live.codebook[5], atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
