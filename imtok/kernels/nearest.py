@@ -1,6 +1,12 @@
-"""The search for the nearest code, in tiles: the N x K table of distances is never built."""
+"""The search for the nearest code: the N x K table of scores is never built.
 
-# Axes: N vectors, D dimensions, K codes.
+Two ways, both exact. Long vectors: tiles of a matrix product, each reduced while it is in the cache. Short vectors
+(D up to 16): one compiled loop over the codes for sixteen latents at a time, since a product of so few terms would
+spend its time writing scores. Both first find the least score of each block of 64 codes, which is a vector
+operation, and look for the winner's place in one block only.
+"""
+
+# Axes: N vectors, D dimensions, K codes; a block is 64 neighbouring codes.
 
 from __future__ import annotations
 
@@ -10,26 +16,48 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imtok.kernels.compiling import Kernel
+
 Metric = Literal["euclidean", "cosine", "dot"]
 
-# A tile of scores is at most 512 x 16384 floats, 32 MB: it stays near the cache, and products are large enough
-# to run at full speed.
-_TILE_ROWS = 512
-_TILE_CODES = 16384
+_BLOCK = 64
+_CHUNK = 2**21  # numbers in the latents whose centred copies are held at a time: 8 MB
+_TILE_ROWS, _TILE_CODES = 1024, 2048  # 8 MB of scores
+_FUSED_DIM = 16  # above it a matrix product is faster
+_FUSED_ROWS, _FUSED_CODES = 1024, 8192
 
 
 def nearest_codes(latents: Tensor, codebook: Tensor, metric: Metric = "euclidean") -> Tensor:
     """Index of the codebook row closest to each latent: (N, D), (K, D) -> (N,) int64 in [0, K).
 
     `euclidean`: |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 cannot change which row wins, so the least
-    |e|^2 / 2 - z.e is sought. `cosine`: the greatest z.e / |e|; the length of z cannot change the winner. `dot`:
-    the greatest z.e.
+    |e|^2 / 2 - z.e is sought, with the codebook's mean taken from both so that nothing cancels far from the origin.
+    `cosine`: the greatest z.e / |e|; the length of z cannot change the winner. `dot`: the greatest z.e.
     Equal scores go to the lower index. Computes in the latents' own precision, and at least in float32, whatever
-    autocast surrounds it.
+    autocast surrounds it: the winner is that of exact arithmetic unless two codes differ by less than its rounding.
 
     Raises ValueError on shapes that do not fit, on an empty codebook, on an unknown metric and on NaN or infinite
     latents.
     """
+    _check(latents, codebook, metric)
+    dtype = torch.promote_types(torch.promote_types(latents.dtype, codebook.dtype), torch.float32)
+    with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
+        table = codebook.detach().to(dtype)
+        if metric == "cosine":
+            table = F.normalize(table, dim=1)
+        mean = table.mean(dim=0) if metric == "euclidean" else None
+        step = max(_CHUNK // (latents.shape[1] + 1) // _TILE_ROWS, 1) * _TILE_ROWS
+        chunks = [
+            _search(_centred(latents[start : start + step].detach().to(dtype), mean), table, mean)
+            for start in range(0, max(len(latents), 1), step)
+        ]
+        best = torch.cat([best for best, _ in chunks])
+        if not torch.isfinite(best).all():
+            raise ValueError("the latents or the codebook hold NaN or infinite values; no nearest code exists")
+        return torch.cat([codes for _, codes in chunks])
+
+
+def _check(latents: Tensor, codebook: Tensor, metric: str) -> None:
     if metric not in ("euclidean", "cosine", "dot"):
         raise ValueError(f"metric is {metric!r}, expected euclidean, cosine or dot")
     if latents.ndim != 2 or codebook.ndim != 2 or latents.shape[1] != codebook.shape[1]:
@@ -38,38 +66,117 @@ def nearest_codes(latents: Tensor, codebook: Tensor, metric: Metric = "euclidean
         )
     if len(codebook) == 0:
         raise ValueError("the codebook has no rows")
-    dtype = torch.promote_types(torch.promote_types(latents.dtype, codebook.dtype), torch.float32)
-    latents, codebook = latents.detach().to(dtype), codebook.detach().to(dtype)
-    if metric == "cosine":
-        codebook = F.normalize(codebook, dim=1)
-    half_norms = codebook.square().sum(dim=1) / 2 if metric == "euclidean" else codebook.new_zeros(len(codebook))
-    codes = torch.empty(len(latents), dtype=torch.int64, device=latents.device)
-    finite = torch.ones((), dtype=torch.bool, device=latents.device)
-    with torch.autocast(latents.device.type, enabled=False):
-        for start in range(0, len(latents), _TILE_ROWS):
-            rows = latents[start : start + _TILE_ROWS]
-            best, index = _search(rows, codebook, half_norms)
-            codes[start : start + _TILE_ROWS] = index
-            finite &= torch.isfinite(best).all()
-    if not finite:
-        raise ValueError("the latents or the codebook hold NaN or infinite values; no nearest code exists")
-    return codes
 
 
-def _search(rows: Tensor, codebook: Tensor, half_norms: Tensor) -> tuple[Tensor, Tensor]:
-    """Least score and its index over the codebook, a tile of codes at a time: (n, D) -> (n,), (n,)."""
-    best, index = _search_tile(rows, codebook[:_TILE_CODES], half_norms[:_TILE_CODES])
-    for start in range(_TILE_CODES, len(codebook), _TILE_CODES):
-        stop = start + _TILE_CODES
-        tile_best, tile_index = _search_tile(rows, codebook[start:stop], half_norms[start:stop])
-        # Strictly less, so that equal scores stay with the lower index; a NaN wins, so that the caller sees it.
-        better = (tile_best < best) | tile_best.isnan()
-        best = torch.where(better, tile_best, best)
-        index = torch.where(better, tile_index + start, index)
-    return best, index
+def _centred(rows: Tensor, mean: Tensor | None) -> Tensor:
+    return rows if mean is None else rows - mean
 
 
-def _search_tile(rows: Tensor, codebook: Tensor, half_norms: Tensor) -> tuple[Tensor, Tensor]:
-    scores = torch.addmm(half_norms, rows, codebook.T, alpha=-1)  # (n, k)
-    best, index = scores.min(dim=1)
-    return best, index
+def _tile_of_codes(table: Tensor, mean: Tensor | None, start: int, size: int) -> tuple[Tensor, Tensor]:
+    """Codes `start` to `start + size` as the search reads them: centred rows (size, D) and offsets (size,).
+
+    A code's score is its offset less its product with the latent. Rows beyond the codebook have an infinite one.
+    """
+    rows = _centred(table[start : start + size], mean)
+    offsets = rows.new_zeros(len(rows)) if mean is None else rows.square().sum(dim=1) / 2
+    missing = size - len(rows)
+    if missing:
+        rows = F.pad(rows, (0, 0, 0, missing))
+        offsets = F.pad(offsets, (0, missing), value=torch.inf)
+    return rows, offsets
+
+
+def _whole_blocks(count: int) -> int:
+    return -(-count // _BLOCK) * _BLOCK
+
+
+def _search(rows: Tensor, table: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Least scores and their codes, (n,) and (n,), the way that is faster for these shapes."""
+    short = rows.shape[1] <= _FUSED_DIM and rows.dtype == torch.float32 and rows.device.type == "cpu"
+    if short and len(rows) * len(table) >= _fused.least_work:
+        return _search_fused(rows, table, mean)
+    return _search_tiles(rows, table, mean)
+
+
+# --- long vectors
+
+
+def _search_tiles(rows: Tensor, table: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Least scores and their codes, (n,) and (n,), by products of tiles."""
+    best = rows.new_full((len(rows),), torch.inf)
+    codes = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
+    rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)  # the last column takes up the offsets
+    size = min(_TILE_CODES, _whole_blocks(len(table)))
+    scores = rows.new_empty(min(_TILE_ROWS, len(rows)), size)
+    for start in range(0, len(table), size):
+        tile, offsets = _tile_of_codes(table, mean, start, size)
+        weights = torch.cat([-tile, offsets.unsqueeze(1)], dim=1).T  # (D + 1, size)
+        for row in range(0, len(rows), _TILE_ROWS):
+            place = slice(row, row + _TILE_ROWS)
+            found = torch.mm(rows[place], weights, out=scores[: len(rows[place])])
+            _keep_better(found, start, best[place], codes[place])
+    return best, codes
+
+
+def _keep_better(scores: Tensor, start: int, best: Tensor, codes: Tensor) -> None:
+    """Where a tile's scores (n, k) beat `best`, write them and the codes that have them there."""
+    blocks = scores.view(len(scores), -1, _BLOCK)
+    minima = blocks.amin(dim=2)  # (n, k / 64)
+    least = minima.amin(dim=1)
+    # Strictly less, so that equal scores stay with the lower index; not "not less", so that a NaN is kept and seen.
+    better = (~(least >= best)).nonzero().squeeze(1)
+    block = minima[better].argmin(dim=1)
+    best[better] = least[better]
+    codes[better] = start + block * _BLOCK + blocks[better, block].argmin(dim=1)
+
+
+# --- short vectors
+
+
+def _search_fused(rows: Tensor, table: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Least scores and their codes, (n,) and (n,), by the compiled loop over tiles of one size."""
+    count, dim = rows.shape
+    size = min(_FUSED_CODES, max(_BLOCK * 16, 2 ** (len(table) - 1).bit_length()))  # few sizes, so few compilations
+    columns = F.pad(rows.T, (0, -count % _FUSED_ROWS)).contiguous()  # (D, n padded)
+    tiles = columns.view(dim, -1, _FUSED_ROWS).transpose(0, 1).contiguous()  # (n / 1024, D, 1024)
+    best = rows.new_full((len(tiles), _FUSED_ROWS), torch.inf)
+    codes = torch.zeros(len(tiles), _FUSED_ROWS, dtype=torch.int64)
+    for start in range(0, len(table), size):
+        tile, offsets = _tile_of_codes(table, mean, start, size)
+        by_code = tile.view(-1, _BLOCK, dim)
+        by_dim = by_code.transpose(1, 2).contiguous()
+        offsets = offsets.view(-1, _BLOCK)
+        for i, piece in enumerate(tiles):
+            least, code = _fused(piece, by_code, by_dim, offsets, family=(dim, size), work=count * len(table))
+            better = ~(least >= best[i])
+            best[i] = torch.where(better, least, best[i])
+            codes[i] = torch.where(better, code + start, codes[i])
+    return best.view(-1)[:count], codes.view(-1)[:count]
+
+
+def _nearest_in_tile(latents: Tensor, by_code: Tensor, by_dim: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """(D, n), codes as (k/64, 64, D) and as (k/64, D, 64), (k/64, 64) -> least scores (n,), their codes (n,).
+
+    The sums over D are written out: each is a chain of multiply-adds in registers. Codes stand in both orders, since
+    the search reads one value of a code for many latents, and the second look many codes for one latent.
+    """
+    scores = offsets[:, :, None]
+    for d in range(latents.shape[0]):
+        scores = scores - by_code[:, :, d, None] * latents[d]  # (k/64, 64, n), never in memory
+    least, block = scores.amin(dim=1).min(dim=0)
+    again = offsets[block]
+    for d in range(latents.shape[0]):
+        again = again - latents[d][:, None] * by_dim[block, d]  # (n, 64)
+    return least, block * _BLOCK + again.argmin(dim=1)
+
+
+def _nearest_by_product(latents: Tensor, by_code: Tensor, _by_dim: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
+    """The same by a product that is written to memory: for where nothing can be compiled."""
+    scores = offsets.flatten() - latents.T @ by_code.flatten(0, 1).T  # (n, k)
+    best, codes = latents.new_full((len(scores),), torch.inf), by_code.new_zeros(len(scores), dtype=torch.int64)
+    _keep_better(scores, 0, best, codes)
+    return best, codes
+
+
+# In scores: below, a product takes a few hundredths of a second.
+_fused = Kernel(_nearest_in_tile, least_work=2**25, dynamic=False, plain=_nearest_by_product)

@@ -9,10 +9,19 @@ from torch import Tensor
 def codebook_statistics(latents: Tensor, codes: Tensor, num_codes: int) -> tuple[Tensor, Tensor]:
     """How many vectors chose each code, and their sum: (N, D), (N,) int64 -> (K,), (K, D) float.
 
-    Both in the latents' own precision, and at least in float32: bfloat16 cannot count beyond 256.
-    `index_add_` adds in the order of the rows on a CPU, so the same input gives the same bits.
+    Both in the latents' own precision, and at least in float32: bfloat16 cannot count beyond 256. The same input
+    gives the same bits, on a GPU too.
     """
     latents = latents.detach().to(torch.promote_types(latents.dtype, torch.float32))
-    counts = torch.bincount(codes, minlength=num_codes).to(latents.dtype)
-    sums = latents.new_zeros(num_codes, latents.shape[1]).index_add_(0, codes, latents)
-    return counts, sums
+    counts = torch.bincount(codes, minlength=num_codes)
+    if latents.device.type == "cpu":  # where index_add_ adds in the order of the rows
+        sums = latents.new_zeros(num_codes, latents.shape[1]).index_add_(0, codes, latents)
+    else:
+        sums = sums_by_segment(latents, codes, counts)
+    return counts.to(latents.dtype), sums
+
+
+def sums_by_segment(latents: Tensor, codes: Tensor, counts: Tensor) -> Tensor:
+    """Sum of the vectors of each code, (K, D): sorted by code, then each run added in order, with no atomic sums."""
+    order = codes.argsort(stable=True)
+    return torch.segment_reduce(latents[order], "sum", lengths=counts)

@@ -1,0 +1,96 @@
+"""When kernels are compiled: once per shape family, where the work repays it, with the plain code to fall back on.
+
+A kernel is a pure function of tensors. `Kernel` runs it as it is, or compiled by `torch.compile`, which fuses it into
+few passes over memory. The first call of a family costs seconds, so small work stays uncompiled; which way is taken
+depends on the shapes alone, never on what ran before, so that a repeated run gives the same bits.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Hashable
+from types import FunctionType
+from typing import Any
+
+import torch
+
+# Inductor would otherwise write long expressions to memory half way, and keep a product and its sum apart.
+_OPTIONS: dict[str, Any] = {
+    "realize_reads_threshold": 1000,
+    "realize_acc_reads_threshold": 1000,
+    "realize_opcount_threshold": 100_000,
+    "cpp.enable_floating_point_contract_flag": "fast",
+}
+
+
+class Kernel:
+    """A pure tensor function and its compiled forms, one for each shape family; differentiated by its caller.
+
+    least_work
+        Calls with less work than this run uncompiled.
+    dynamic
+        One compiled form serves all sizes of a family; otherwise a family has one size.
+    plain
+        What runs where the function is not compiled, if not the function itself.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        least_work: int,
+        dynamic: bool = True,
+        plain: Callable[..., Any] | None = None,
+    ) -> None:
+        self.function, self.plain = function, plain or function
+        self.least_work, self.dynamic = least_work, dynamic
+        self._compiled: dict[Hashable, Callable[..., Any]] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, *args: Any, family: Hashable, work: int) -> Any:
+        """The function of `args`; `family` names all that code is generated for, sizes of a dynamic kernel apart."""
+        with torch.no_grad():
+            if work < self.least_work or not _compiling.enabled or torch.compiler.is_compiling():
+                return self.plain(*args)
+            try:
+                with self._lock:
+                    if family not in self._compiled:  # compiled by its first call, which others wait for
+                        compiled = self._compile()
+                        result = compiled(*args)
+                        self._compiled[family] = compiled
+                        return result
+                return self._compiled[family](*args)
+            except torch.OutOfMemoryError:
+                raise
+            except Exception as error:
+                _compiling.give_up(error)
+                return self.plain(*args)
+
+    def _compile(self) -> Callable[..., Any]:
+        # A copy of the code object: torch counts recompilations per code object, and after eight gives up.
+        source = self.function
+        assert isinstance(source, FunctionType)
+        copy = FunctionType(source.__code__.replace(), source.__globals__, source.__name__, source.__defaults__)
+        return torch.compile(copy, fullgraph=True, dynamic=self.dynamic, options=dict(_OPTIONS))
+
+
+class _Compiling:
+    """Whether this process compiles: until the first time that it fails."""
+
+    def __init__(self) -> None:
+        self.enabled = True
+
+    def give_up(self, error: Exception) -> None:
+        if self.enabled:
+            self.enabled = False
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            warnings.warn(
+                f"kernels run uncompiled, with the same results but slower: torch.compile failed ({reason}); "
+                "on a CPU it needs a C++ compiler, for instance g++",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+_compiling = _Compiling()
