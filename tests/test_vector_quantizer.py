@@ -316,7 +316,8 @@ def test_a_table_of_all_codes_is_made_only_where_its_weight_asks_for_it(
         original = importlib.import_module(module).assignment_logits
         monkeypatch.setattr(f"{module}.assignment_logits", lambda *a, f=original: made.append(a) or f(*a))
     quantizer = make(name)
-    evaluated = quantizer.eval()(noise_for(quantizer))
+    with torch.no_grad():
+        evaluated = quantizer.eval()(noise_for(quantizer))
     assert made == []
     assert "entropy" not in evaluated.losses
     quantizer.train()(noise_for(quantizer))

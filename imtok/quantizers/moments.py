@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from imtok.quantizers.vector import VectorQuantizer
+from imtok.quantizers.codebook import CodebookQuantizer
 
 
 @torch.no_grad()
@@ -20,7 +20,7 @@ def forget_moved_codes(module: nn.Module, optimizer: torch.optim.Optimizer) -> d
     """
     moved = {}
     for name, part in module.named_modules():
-        codes = part.take_moved_codes() if isinstance(part, VectorQuantizer) else None
+        codes = part.take_moved_codes() if isinstance(part, CodebookQuantizer) else None
         if codes is None:
             continue
         moved[name] = codes

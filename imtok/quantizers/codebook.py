@@ -1,0 +1,173 @@
+"""The codebook of vector quantization: how it is kept, looked up, begun, taught, and its unused codes moved."""
+
+# Axes: B batch, D latent channels, H x W latent grid, N = B*H*W vectors, K codes.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from imtok.kernels import codebook_statistics, unit_rows
+from imtok.quantizers.base import Quantizer
+from imtok.quantizers.clustering import anchor_pull, anchors, kmeans
+from imtok.quantizers.distributed import draw_rows, joint_size, sum_over_ranks
+from imtok.quantizers.vector_options import CodebookUpdate, VectorMetric
+
+# A revived code's count, in thresholds: it has ln 2 / (1 - decay) steps, 69 at decay 0.99, to find latents.
+_GRACE = 2
+
+
+class CodebookQuantizer(Quantizer):
+    """A quantizer with a table of codes; `VectorQuantizer` says how they are found and describes the options."""
+
+    codebook: Tensor  # (K, D)
+    cluster_size: Tensor  # (K,) moving count of latents per code; `ema` and `gradient` only
+    embed_sum: Tensor  # (K, D) moving sum of those latents; `ema` only
+    usage: Tensor  # (K,) moving share of latents per code, from 0; online clustering only
+    started: Tensor  # () bool: the k-means start has been made
+    metric: VectorMetric
+    codebook_update: CodebookUpdate
+    decay: float
+    eps: float
+    kmeans_start: bool
+    revival_threshold: float
+    online_clustering: bool
+    _moved: Tensor | None = None  # (K,) bool
+
+    def _make_codebook(self, projection_bias: bool) -> None:
+        # Norms near those of typical latents: the U(-1/K, 1/K) of the first implementations starts all codes at
+        # the origin, where a rotation's scale |q|/|e| is next to nothing.
+        codebook = torch.randn(self.num_codes, self.dim) * self.dim**-0.5
+        if self.metric == "cosine" and self.codebook_update != "projection":
+            codebook = unit_rows(codebook)
+        if self.codebook_update == "gradient":
+            self.codebook = nn.Parameter(codebook)
+        else:
+            self.register_buffer("codebook", codebook)
+        if self.codebook_update == "projection":
+            self.projection = nn.Linear(self.dim, self.dim, bias=projection_bias)
+        if self.codebook_update == "ema":
+            self.register_buffer("embed_sum", codebook.clone())
+        if self.codebook_update in ("ema", "gradient"):
+            self.register_buffer("cluster_size", torch.ones(self.num_codes))
+        if self.online_clustering:
+            self.register_buffer("usage", torch.zeros(self.num_codes))
+        self.register_buffer("started", torch.tensor(not self.kmeans_start))
+
+    def lookup(self, codes: Tensor) -> Tensor:
+        """Codes (B, H, W) -> latents (B, D, H, W): rows of the codebook as the search sees it.
+
+        A projected codebook is projected as a whole, since a product of fewer rows may differ in its last bits.
+        """
+        self._check_codes(codes)
+        return F.embedding(codes.long(), self._table()).movedim(-1, 1)
+
+    def code_tensors(self) -> dict[str, Tensor]:
+        """The codebook, as the search sees it."""
+        return {"codebook": self._table().detach()}
+
+    def take_moved_codes(self) -> Tensor | None:
+        """Which codes of a gradient codebook were put elsewhere since the last call, (K,) bool; None where none.
+
+        Their gradient and an optimizer's moments belong to the old place and would push the code away from the new
+        one. `imtok.quantizers.forget_moved_codes` clears both; call it between `backward` and `step`.
+        """
+        moved, self._moved = self._moved, None
+        return moved
+
+    def _table(self) -> Tensor:
+        """The codes as they are searched and looked up: (K, D), at least float32 whatever autocast surrounds it."""
+        table = _wide(self.codebook)
+        if self.training and self.codebook_update in ("ema", "gradient"):
+            table = table.clone()  # `_learn` writes to the codebook before the backward pass reads what it saved
+        if self.codebook_update == "projection":
+            bias = None if self.projection.bias is None else _wide(self.projection.bias)
+            with torch.autocast(table.device.type, enabled=False):
+                table = F.linear(table.to(_wide(self.projection.weight).dtype), _wide(self.projection.weight), bias)
+        return unit_rows(table) if self.metric == "cosine" else table
+
+    @torch.no_grad()
+    def _start(self, rows: Tensor) -> None:
+        if joint_size(rows)[0] == 0:
+            return  # it waits for a batch that holds latents
+        centres, counts = kmeans(rows.to(self.cluster_size.dtype), self.num_codes, self.metric)
+        self.codebook.data.copy_(centres)
+        self.cluster_size.copy_(counts.clamp(min=1))
+        if self.codebook_update == "ema":
+            self.embed_sum.copy_(centres * self.cluster_size.unsqueeze(1))
+        self.started.fill_(True)
+
+    @torch.no_grad()
+    def _learn(self, rows: Tensor, codes: Tensor) -> None:
+        if self.codebook_update in ("projection", "frozen"):
+            return
+        rows = rows.to(self.cluster_size.dtype)  # latents may be float64 where the codebook is float32
+        if self.codebook_update == "ema":
+            counts, sums = codebook_statistics(rows, codes, self.num_codes)
+            sum_over_ranks(counts, sums)
+        else:
+            counts = torch.bincount(codes, minlength=self.num_codes).to(rows.dtype)
+            sum_over_ranks(counts)
+        total = counts.sum()
+        if total == 0:
+            return
+        self.cluster_size.lerp_(counts, 1 - self.decay)
+        if self.codebook_update == "ema":
+            self._average(sums)
+        if self.revival_threshold > 0:
+            self._revive(rows)
+        if self.online_clustering:
+            self.usage.lerp_(counts / total, 1 - self.decay)
+            self._pull_to_anchors(rows)
+
+    def _average(self, sums: Tensor) -> None:
+        self.embed_sum.lerp_(sums, 1 - self.decay)
+        total = self.cluster_size.sum()
+        smoothed = (self.cluster_size + self.eps) / (total + self.num_codes * self.eps) * total  # (K,)
+        averages = self.embed_sum / smoothed.unsqueeze(1)
+        self.codebook.copy_(unit_rows(averages) if self.metric == "cosine" else averages)
+
+    def _revive(self, rows: Tensor) -> None:
+        """Put dead codes on random latents, with a count that gives them some steps to be chosen."""
+        # Of the moving counts, which start at 1: a share of this batch's could be above all of them at first.
+        fair_share = self.cluster_size.mean()
+        threshold = self.revival_threshold * fair_share
+        dead = (self.cluster_size < threshold).nonzero().squeeze(1)
+        if len(dead) == 0:
+            return
+        dead = dead[: joint_size(rows)[0]]  # two codes on one latent would be one code; the others wait a step
+        fresh = draw_rows(rows, len(dead))
+        count = torch.minimum(_GRACE * threshold, fair_share)
+        self.codebook.data[dead] = fresh.to(self.codebook.dtype)
+        self.cluster_size[dead] = count
+        if self.codebook_update == "ema":
+            self.embed_sum[dead] = fresh * count
+        self._note_moved(torch.zeros_like(self.cluster_size, dtype=torch.bool).index_fill_(0, dead, True))
+
+    def _pull_to_anchors(self, rows: Tensor) -> None:
+        pull = anchor_pull(self.usage, self.decay)  # (K,)
+        code, anchor = _wide(self.codebook.data), anchors(rows, self._table())
+        self.codebook.data.copy_(code + pull.unsqueeze(1) * (anchor - code))
+        self._note_moved(pull > 0.5)
+
+    def _note_moved(self, moved: Tensor) -> None:
+        if self.codebook_update == "gradient":
+            self._moved = moved if self._moved is None else self._moved | moved
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        """As `nn.Module`'s, under `.to`, `.half` and their like; but a buffer stays at least float32."""
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in self._buffers.items():
+            old = before[name]
+            if buffer is not None and old is not None and buffer.dtype in (torch.bfloat16, torch.float16):
+                self._buffers[name] = old.to(buffer.device)
+        return self
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
