@@ -35,9 +35,9 @@ class VectorQuantizer(CodebookQuantizer):
     estimator
         `straight_through` copies the decoder's gradient to the latent; `rotation` turns it (Fifty et al., 2024).
         `index_propagation` (IBQ, Shi et al., 2024, equation 4) sends it through softmax(z.e) to the latent and to
-        every code. Its N x K softmax is inherent wherever a gradient is wanted; under `no_grad` there is none. It has the loss
-        `double_quantization`, |z - e|^2 through that softmax, at weight 1; published: commitment_weight=1,
-        codebook_weight=0.25, entropy_weight=0.05.
+        every code. Its N x K softmax is inherent wherever a gradient is wanted; under `no_grad` there is none. It
+        has the loss `double_quantization`, |z - e|^2 through that softmax, at weight 1; published:
+        commitment_weight=1, codebook_weight=0.25, entropy_weight=0.05.
     codebook_update
         `ema`: moving averages of the latents that chose a code (van den Oord et al., 2017, appendix A.1, with the
         Laplace smoothing of its reference code). Counts start at 1, so that an unused code stays where it is until
