@@ -13,10 +13,10 @@ from imtok.kernels import (
     codebook_statistics,
     codes_to_digits,
     digits_to_codes,
+    finite_scalar,
     finite_scalar_bound,
     nearest_codes,
     rotate_to,
-    round_through,
 )
 
 TILE_CODES = 16384  # the search takes so many codes at a time ...
@@ -331,21 +331,37 @@ def test_small_integers_are_widened_before_they_are_split(dtype: torch.dtype) ->
 @pytest.mark.parametrize("level", [3, 4, 5, 8, 16, 27, 32])
 def test_the_bound_rounds_to_exactly_as_many_integers_as_there_are_levels(level: int) -> None:
     sweep = torch.linspace(-12, 12, 20001).view(-1, 1)
-    digits = finite_scalar_bound(sweep, torch.tensor([float(level)]), dim=1).round() + level // 2
+    digits = finite_scalar_bound(sweep, level).round() + level // 2
     assert digits.unique().tolist() == list(range(level))
     assert (digits.diff(dim=0) >= 0).all()
 
 
-def test_the_bound_acts_along_the_axis_it_is_given() -> None:
-    latents, levels = noise(2, 3, 4, 5), torch.tensor([8.0, 6.0, 5.0])
-    rows = finite_scalar_bound(latents.movedim(1, -1).reshape(-1, 3), levels, dim=1)
-    assert torch.equal(finite_scalar_bound(latents, levels, dim=1).movedim(1, -1).reshape(-1, 3), rows)
+def test_each_dimension_has_its_own_bound() -> None:
+    latents, levels = noise(2, 3, 4, 5) * 3, [8, 5, 3]
+    values, codes = finite_scalar(latents, levels)
+    bounded = torch.stack([finite_scalar_bound(latents[:, i], level) for i, level in enumerate(levels)], dim=1)
+    half_widths = torch.tensor(levels).view(1, -1, 1, 1) // 2
+    assert torch.equal(values, bounded.round() / half_widths)
+    assert torch.equal(codes, digits_to_codes((bounded.round().long() + half_widths).movedim(1, -1), levels))
 
 
-def test_rounding_passes_the_gradient_unchanged_and_halves_go_to_even() -> None:
-    values = torch.tensor([-1.5, -0.5, 0.4, 0.5, 1.5, 2.6], requires_grad=True)
-    rounded = round_through(values)
-    assert rounded.tolist() == [-2.0, 0.0, 0.0, 0.0, 2.0, 3.0]
-    rounded.backward(torch.arange(6.0))
-    assert values.grad is not None
-    assert torch.equal(values.grad, torch.arange(6.0))
+def test_rounding_passes_the_gradient_of_the_bound() -> None:
+    latents, grad = noise(2, 2, 4, 5).double().requires_grad_(), noise(2, 2, 4, 5, seed=1).double()
+    values, _ = finite_scalar(latents, [8, 5])
+    values.backward(grad)
+    reference = latents.detach().clone().requires_grad_()
+    bounded = torch.stack([finite_scalar_bound(reference[:, i], level) for i, level in enumerate([8, 5])], dim=1)
+    (bounded / torch.tensor([4, 2]).view(1, -1, 1, 1)).backward(grad)
+    torch.testing.assert_close(latents.grad, reference.grad, atol=1e-13, rtol=1e-10)
+
+
+def test_the_bound_is_the_hyperbolic_tangent_to_float32() -> None:
+    sweep = torch.linspace(-20, 20, 100_001)
+    exact = torch.tanh(sweep.double()) * (26 * (1 - 1e-3) / 2)
+    assert (finite_scalar_bound(sweep, 27) - exact).abs().max() < 2e-6
+
+
+def test_positions_that_are_not_finite_have_no_code() -> None:
+    latents = noise(1, 3, 1, 4)
+    latents[0, 1, 0, 2], latents[0, 2, 0, 0] = math.nan, math.inf
+    assert (finite_scalar(latents, [5, 5, 5])[1] == -1).flatten().tolist() == [True, False, True, False]

@@ -11,7 +11,7 @@ from imtok.kernels.binary import (
     to_sphere,
 )
 from imtok.kernels.entropy import assignment_entropies, assignment_logits
-from imtok.kernels.finite_scalar import codes_to_digits, digits_to_codes, finite_scalar_bound, round_through
+from imtok.kernels.finite_scalar import codes_to_digits, digits_to_codes, finite_scalar, finite_scalar_bound
 from imtok.kernels.nearest import nearest_codes
 from imtok.kernels.propagation import propagate_index
 from imtok.kernels.rotation import rotate_to
@@ -26,13 +26,13 @@ __all__ = [
     "codes_to_digits",
     "codes_to_signs",
     "digits_to_codes",
+    "finite_scalar",
     "finite_scalar_bound",
     "join_codes",
     "nearest_codes",
     "propagate_index",
     "reverse_bits",
     "rotate_to",
-    "round_through",
     "sign_codes",
     "sign_entropies",
     "split_codes",

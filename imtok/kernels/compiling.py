@@ -29,8 +29,8 @@ class Kernel:
 
     least_work
         Calls with less work than this run uncompiled.
-    dynamic
-        One compiled form serves all sizes of a family; otherwise a family has one size.
+    any_length
+        One compiled form serves every length of the tensors' first axis; otherwise it is part of the family.
     plain
         What runs where the function is not compiled, if not the function itself.
     """
@@ -40,16 +40,16 @@ class Kernel:
         function: Callable[..., Any],
         *,
         least_work: int,
-        dynamic: bool = True,
+        any_length: bool = True,
         plain: Callable[..., Any] | None = None,
     ) -> None:
         self.function, self.plain = function, plain or function
-        self.least_work, self.dynamic = least_work, dynamic
+        self.least_work, self.any_length = least_work, any_length
         self._compiled: dict[Hashable, Callable[..., Any]] = {}
         self._lock = threading.Lock()
 
     def __call__(self, *args: Any, family: Hashable, work: int) -> Any:
-        """The function of `args`; `family` names all that code is generated for, sizes of a dynamic kernel apart."""
+        """The function of `args`, whose `family` names all that code is generated for: types, sizes, constants."""
         with torch.no_grad():
             if work < self.least_work or not _compiling.enabled or torch.compiler.is_compiling():
                 return self.plain(*args)
@@ -57,7 +57,7 @@ class Kernel:
                 with self._lock:
                     if family not in self._compiled:  # compiled by its first call, which others wait for
                         compiled = self._compile()
-                        result = compiled(*args)
+                        result = compiled(*self._marked(args))
                         self._compiled[family] = compiled
                         return result
                 return self._compiled[family](*args)
@@ -72,7 +72,17 @@ class Kernel:
         source = self.function
         assert isinstance(source, FunctionType)
         copy = FunctionType(source.__code__.replace(), source.__globals__, source.__name__, source.__defaults__)
-        return torch.compile(copy, fullgraph=True, dynamic=self.dynamic, options=dict(_OPTIONS))
+        return torch.compile(copy, fullgraph=True, dynamic=None if self.any_length else False, options=dict(_OPTIONS))
+
+    def _marked(self, args: tuple[Any, ...]) -> list[Any]:
+        """`args` with the first axis of tensors marked as one whose length will change."""
+        if not self.any_length:
+            return list(args)
+        marked = [arg.detach() if isinstance(arg, torch.Tensor) else arg for arg in args]
+        for arg in marked:
+            if isinstance(arg, torch.Tensor):
+                torch._dynamo.maybe_mark_dynamic(arg, 0)
+        return marked
 
 
 class _Compiling:

@@ -7,44 +7,116 @@ A digit is the level of one dimension, 0 .. L-1; a code is the number whose digi
 first dimension varying fastest.
 """
 
-# Axes: d dimensions, each with L levels; K = product of levels.
+# Axes: B batch, D dimensions, each with L levels; K = product of levels; S grid positions, S = H*W.
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from imtok.kernels.compiling import Kernel
 
 _EPS = 1e-3
 
 
-def finite_scalar_bound(latents: Tensor, levels: Tensor, dim: int) -> Tensor:
-    """Squash dimension i of axis `dim` so that rounding gives exactly levels[i] integers; same shape, float.
+def finite_scalar(latents: Tensor, levels: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Latents (B, D, H, W) float -> values in [-1, 1] of the same shape, codes (B, H, W) int64 in [0, K).
+
+    Value i is round(bound(z_i)) / (L_i // 2), whose gradient passes the rounding as if it were not there, and can be
+    taken once. A position with a NaN or infinite latent has the code -1.
+    """
+    values, codes = _FiniteScalar.apply(latents, tuple(levels))
+    return values, codes
+
+
+def finite_scalar_bound(latents: Tensor, level: int) -> Tensor:
+    """Squash one dimension so that rounding gives exactly `level` integers: any shape, float.
 
     bound(z) = tanh(z + shift) h - offset with h = (L - 1)(1 - eps) / 2 and offset = 1/2 for even L, else 0.
     """
-    shape = [1] * latents.ndim
-    shape[dim] = -1
-    half = (levels - 1) * (1 - _EPS) / 2
-    offset = torch.where(levels % 2 == 0, 0.5, 0.0).to(half.dtype)
-    shift = torch.tan(offset / half)
-    return torch.tanh(latents + shift.view(shape)) * half.view(shape) - offset.view(shape)
+    half, offset, shift = _constants(level)
+    return _tanh(latents + shift) * half - offset
 
 
-def round_through(values: Tensor) -> Tensor:
-    """Nearest integer (halves to even) whose gradient is that of the identity."""
-    return values.round().detach() + (values - values.detach())
-
-
-def digits_to_codes(digits: Tensor, levels: list[int]) -> Tensor:
-    """(..., d) integers in [0, L) -> (...) int64 in [0, K), first dimension fastest."""
+def digits_to_codes(digits: Tensor, levels: Sequence[int]) -> Tensor:
+    """(..., D) integers in [0, L) -> (...) int64 in [0, K), first dimension fastest."""
     basis = [math.prod(levels[:i]) for i in range(len(levels))]
     return (digits.long() * digits.new_tensor(basis, dtype=torch.int64)).sum(dim=-1)
 
 
-def codes_to_digits(codes: Tensor, levels: list[int]) -> Tensor:
-    """(...) integers in [0, K) -> (..., d) int64 in [0, L): the inverse of `digits_to_codes`, in whole numbers."""
+def codes_to_digits(codes: Tensor, levels: Sequence[int]) -> Tensor:
+    """(...) integers in [0, K) -> (..., D) int64 in [0, L): the inverse of `digits_to_codes`, in whole numbers."""
     codes = codes.long()  # the basis would not fit small integers
     basis = codes.new_tensor([math.prod(levels[:i]) for i in range(len(levels))])
     return codes.unsqueeze(-1) // basis % codes.new_tensor(levels)
+
+
+class _FiniteScalar(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, latents: Tensor, levels: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(latents)
+        ctx.levels = levels
+        flat = latents.contiguous().flatten(2)
+        family = (latents.device.type, latents.dtype, levels, flat.shape[2])
+        values, codes = _quantize(flat, levels, family=family, work=latents.numel())
+        codes = codes.view(latents.shape[0], *latents.shape[2:])
+        ctx.mark_non_differentiable(codes)
+        return values.view(latents.shape), codes
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (latents,) = ctx.saved_tensors
+        flat, grad = latents.contiguous().flatten(2), grads[0].contiguous().flatten(2)
+        family = (latents.device.type, latents.dtype, ctx.levels, flat.shape[2])
+        turned = _gradient(flat, grad, ctx.levels, family=family, work=grad.numel())
+        return turned.view(latents.shape), None
+
+
+def _quantize_flat(latents: Tensor, levels: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """(B, D, S) -> values (B, D, S), codes (B, S); dimensions are written out, so that each is read once."""
+    values = []
+    codes = torch.zeros_like(latents[:, 0], dtype=torch.int32)  # vectorised, where int64 is not; K is at most 2^31
+    not_finite = torch.zeros_like(latents[:, 0])
+    for dimension, level in enumerate(levels):
+        column = latents[:, dimension]  # (B, S)
+        rounded = finite_scalar_bound(column, level).round()
+        values.append(rounded / (level // 2))
+        codes = codes + (rounded + level // 2).to(torch.int32) * math.prod(levels[:dimension])
+        not_finite = not_finite + column * 0  # NaN then, else zero
+    return torch.stack(values, dim=1), torch.where(not_finite == 0, codes, -1).long()
+
+
+def _gradient_flat(latents: Tensor, grad: Tensor, levels: tuple[int, ...]) -> Tensor:
+    """g h (1 - tanh^2) / (L // 2), (B, D, S), with 1 - tanh^2 = 4 e^-2|x| / (1 + e^-2|x|)^2, which cannot cancel."""
+    result = []
+    for dimension, level in enumerate(levels):
+        half, _, shift = _constants(level)
+        small = torch.exp(-2 * (latents[:, dimension] + shift).abs())
+        scale = 1 / (1 + small)
+        result.append(grad[:, dimension] * (small * scale * scale * (4 * half / (level // 2))))
+    return torch.stack(result, dim=1)
+
+
+def _constants(level: int) -> tuple[float, float, float]:
+    """Half width, offset and shift of the bound."""
+    half = (level - 1) * (1 - _EPS) / 2
+    offset = 0.5 if level % 2 == 0 else 0.0
+    return half, offset, math.tan(offset / half)
+
+
+def _tanh(values: Tensor) -> Tensor:
+    """By one exponential, which compiles to a third of the time of torch.tanh; within 1e-7 of it."""
+    small = torch.exp(-2 * values.abs())
+    size = (1 - small) / (1 + small)
+    return torch.where(values < 0, -size, size)
+
+
+# In latent values: below, a few milliseconds.
+_quantize = Kernel(_quantize_flat, least_work=2**20)
+_gradient = Kernel(_gradient_flat, least_work=2**20)

@@ -21,6 +21,7 @@ from imtok.kernels.compiling import Kernel
 Metric = Literal["euclidean", "cosine", "dot"]
 
 _BLOCK = 64
+_CENTRE_CODES = 64
 _CHUNK = 2**21  # numbers in the latents whose centred copies are held at a time: 8 MB
 _TILE_ROWS, _TILE_CODES = 1024, 2048  # 8 MB of scores
 _FUSED_DIM = 16  # above it a matrix product is faster
@@ -31,7 +32,8 @@ def nearest_codes(latents: Tensor, codebook: Tensor, metric: Metric = "euclidean
     """Index of the codebook row closest to each latent: (N, D), (K, D) -> (N,) int64 in [0, K).
 
     `euclidean`: |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 cannot change which row wins, so the least
-    |e|^2 / 2 - z.e is sought, with the codebook's mean taken from both so that nothing cancels far from the origin.
+    |e|^2 / 2 - z.e is sought, with a centre of the codebook taken from both so that nothing cancels far from the
+    origin.
     `cosine`: the greatest z.e / |e|; the length of z cannot change the winner. `dot`: the greatest z.e.
     Equal scores go to the lower index. Computes in the latents' own precision, and at least in float32, whatever
     autocast surrounds it: the winner is that of exact arithmetic unless two codes differ by less than its rounding.
@@ -45,10 +47,10 @@ def nearest_codes(latents: Tensor, codebook: Tensor, metric: Metric = "euclidean
         table = codebook.detach().to(dtype)
         if metric == "cosine":
             table = F.normalize(table, dim=1)
-        mean = table.mean(dim=0) if metric == "euclidean" else None
+        centre = _centre(table) if metric == "euclidean" else None
         step = max(_CHUNK // (latents.shape[1] + 1) // _TILE_ROWS, 1) * _TILE_ROWS
         chunks = [
-            _search(_centred(latents[start : start + step].detach().to(dtype), mean), table, mean)
+            _search(_centred(latents[start : start + step].detach().to(dtype), centre), table, centre)
             for start in range(0, max(len(latents), 1), step)
         ]
         best = torch.cat([best for best, _ in chunks])
@@ -68,17 +70,22 @@ def _check(latents: Tensor, codebook: Tensor, metric: str) -> None:
         raise ValueError("the codebook has no rows")
 
 
-def _centred(rows: Tensor, mean: Tensor | None) -> Tensor:
-    return rows if mean is None else rows - mean
+def _centre(table: Tensor) -> Tensor:
+    """(K, D) -> (D,): the median of some codes in each dimension, which a few codes far away do not move."""
+    return table[:: max(len(table) // _CENTRE_CODES, 1)].median(dim=0).values
 
 
-def _tile_of_codes(table: Tensor, mean: Tensor | None, start: int, size: int) -> tuple[Tensor, Tensor]:
+def _centred(rows: Tensor, centre: Tensor | None) -> Tensor:
+    return rows if centre is None else rows - centre
+
+
+def _tile_of_codes(table: Tensor, centre: Tensor | None, start: int, size: int) -> tuple[Tensor, Tensor]:
     """Codes `start` to `start + size` as the search reads them: centred rows (size, D) and offsets (size,).
 
     A code's score is its offset less its product with the latent. Rows beyond the codebook have an infinite one.
     """
-    rows = _centred(table[start : start + size], mean)
-    offsets = rows.new_zeros(len(rows)) if mean is None else rows.square().sum(dim=1) / 2
+    rows = _centred(table[start : start + size], centre)
+    offsets = rows.new_zeros(len(rows)) if centre is None else rows.square().sum(dim=1) / 2
     missing = size - len(rows)
     if missing:
         rows = F.pad(rows, (0, 0, 0, missing))
@@ -90,18 +97,18 @@ def _whole_blocks(count: int) -> int:
     return -(-count // _BLOCK) * _BLOCK
 
 
-def _search(rows: Tensor, table: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor]:
+def _search(rows: Tensor, table: Tensor, centre: Tensor | None) -> tuple[Tensor, Tensor]:
     """Least scores and their codes, (n,) and (n,), the way that is faster for these shapes."""
     short = rows.shape[1] <= _FUSED_DIM and rows.dtype == torch.float32 and rows.device.type == "cpu"
     if short and len(rows) * len(table) >= _fused.least_work:
-        return _search_fused(rows, table, mean)
-    return _search_tiles(rows, table, mean)
+        return _search_fused(rows, table, centre)
+    return _search_tiles(rows, table, centre)
 
 
 # --- long vectors
 
 
-def _search_tiles(rows: Tensor, table: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor]:
+def _search_tiles(rows: Tensor, table: Tensor, centre: Tensor | None) -> tuple[Tensor, Tensor]:
     """Least scores and their codes, (n,) and (n,), by products of tiles."""
     best = rows.new_full((len(rows),), torch.inf)
     codes = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
@@ -109,7 +116,7 @@ def _search_tiles(rows: Tensor, table: Tensor, mean: Tensor | None) -> tuple[Ten
     size = min(_TILE_CODES, _whole_blocks(len(table)))
     scores = rows.new_empty(min(_TILE_ROWS, len(rows)), size)
     for start in range(0, len(table), size):
-        tile, offsets = _tile_of_codes(table, mean, start, size)
+        tile, offsets = _tile_of_codes(table, centre, start, size)
         weights = torch.cat([-tile, offsets.unsqueeze(1)], dim=1).T  # (D + 1, size)
         for row in range(0, len(rows), _TILE_ROWS):
             place = slice(row, row + _TILE_ROWS)
@@ -123,8 +130,8 @@ def _keep_better(scores: Tensor, start: int, best: Tensor, codes: Tensor) -> Non
     blocks = scores.view(len(scores), -1, _BLOCK)
     minima = blocks.amin(dim=2)  # (n, k / 64)
     least = minima.amin(dim=1)
-    # Strictly less, so that equal scores stay with the lower index; not "not less", so that a NaN is kept and seen.
-    better = (~(least >= best)).nonzero().squeeze(1)
+    # Strictly less, so that equal scores stay with the lower index; a NaN is kept, so that the caller sees it.
+    better = ((least < best) | least.isnan()).nonzero().squeeze(1)
     block = minima[better].argmin(dim=1)
     best[better] = least[better]
     codes[better] = start + block * _BLOCK + blocks[better, block].argmin(dim=1)
@@ -133,7 +140,7 @@ def _keep_better(scores: Tensor, start: int, best: Tensor, codes: Tensor) -> Non
 # --- short vectors
 
 
-def _search_fused(rows: Tensor, table: Tensor, mean: Tensor | None) -> tuple[Tensor, Tensor]:
+def _search_fused(rows: Tensor, table: Tensor, centre: Tensor | None) -> tuple[Tensor, Tensor]:
     """Least scores and their codes, (n,) and (n,), by the compiled loop over tiles of one size."""
     count, dim = rows.shape
     size = min(_FUSED_CODES, max(_BLOCK * 16, 2 ** (len(table) - 1).bit_length()))  # few sizes, so few compilations
@@ -142,13 +149,13 @@ def _search_fused(rows: Tensor, table: Tensor, mean: Tensor | None) -> tuple[Ten
     best = rows.new_full((len(tiles), _FUSED_ROWS), torch.inf)
     codes = torch.zeros(len(tiles), _FUSED_ROWS, dtype=torch.int64)
     for start in range(0, len(table), size):
-        tile, offsets = _tile_of_codes(table, mean, start, size)
+        tile, offsets = _tile_of_codes(table, centre, start, size)
         by_code = tile.view(-1, _BLOCK, dim)
         by_dim = by_code.transpose(1, 2).contiguous()
         offsets = offsets.view(-1, _BLOCK)
         for i, piece in enumerate(tiles):
             least, code = _fused(piece, by_code, by_dim, offsets, family=(dim, size), work=count * len(table))
-            better = ~(least >= best[i])
+            better = (least < best[i]) | least.isnan()
             best[i] = torch.where(better, least, best[i])
             codes[i] = torch.where(better, code + start, codes[i])
     return best.view(-1)[:count], codes.view(-1)[:count]
@@ -179,4 +186,4 @@ def _nearest_by_product(latents: Tensor, by_code: Tensor, _by_dim: Tensor, offse
 
 
 # In scores: below, a product takes a few hundredths of a second.
-_fused = Kernel(_nearest_in_tile, least_work=2**25, dynamic=False, plain=_nearest_by_product)
+_fused = Kernel(_nearest_in_tile, least_work=2**25, any_length=False, plain=_nearest_by_product)

@@ -50,7 +50,7 @@ class _Rotation(torch.autograd.Function):
 
 def rotation_gradient(latents: Tensor, targets: Tensor, grad: Tensor) -> Tensor:
     """s R^T g for the rotation that turns each latent to its target: three times (N, D) -> (N, D)."""
-    family = (latents.device.type, latents.dtype, targets.dtype, grad.dtype)
+    family = (latents.device.type, latents.dtype, targets.dtype, grad.dtype, latents.shape[1])
     rows = latents.contiguous(), targets.contiguous(), grad.contiguous()
     turned: Tensor = _gradient(*rows, family=family, work=grad.numel())
     return turned

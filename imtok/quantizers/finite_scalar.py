@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from imtok.kernels import codes_to_digits, digits_to_codes, finite_scalar_bound, round_through
+from imtok.kernels import codes_to_digits, finite_scalar
 from imtok.quantizers.base import Quantizer
 
 
@@ -18,8 +18,8 @@ class FSQ(Quantizer):
     Levels below 3 are refused: with L = 2 the published bound is nearly flat and the dimension hardly trains.
     """
 
-    levels: Tensor
-    half_widths: Tensor
+    levels: tuple[int, ...]
+    half_widths: Tensor  # (D,)
 
     def __init__(self, levels: Sequence[int]) -> None:
         super().__init__()
@@ -34,26 +34,21 @@ class FSQ(Quantizer):
         self.dim = len(levels)
         self.num_codes = math.prod(levels)
         self.loss_weights = {}
-        self._levels = [int(level) for level in levels]
-        self.register_buffer("levels", torch.tensor(self._levels, dtype=torch.float32), persistent=False)
-        self.register_buffer("half_widths", torch.tensor(self._levels) // 2, persistent=False)
+        self.levels = tuple(int(level) for level in levels)
+        self.register_buffer("half_widths", torch.tensor(self.levels) // 2, persistent=False)
 
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; there are no losses, the bound alone keeps the latents in range."""
-        if not torch.isfinite(latents.detach()).all():
+        values, codes = finite_scalar(latents, self.levels)
+        if codes.numel() and codes.min() < 0:
             raise ValueError("the latents hold NaN or infinite values; no code exists")
-        bounded = finite_scalar_bound(latents, self.levels.to(latents.dtype), dim=1)
-        rounded = round_through(bounded)
-        half_widths = self.half_widths.view(1, -1, 1, 1)
-        digits = rounded.detach().long() + half_widths  # (B, D, H, W), 0 .. L-1
-        codes = digits_to_codes(digits.movedim(1, -1), self._levels)
-        return rounded / half_widths, codes, {}
+        return values, codes, {}
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Codes (B, H, W) -> latents (B, D, H, W) in [-1, 1]; levels that are even span [-1, 1 - 2/L]."""
         self._check_codes(codes)
         # Contiguous as `forward` gives them, since a convolution's last bits depend on the memory layout.
-        digits = codes_to_digits(codes, self._levels).movedim(-1, 1).contiguous()
+        digits = codes_to_digits(codes, self.levels).movedim(-1, 1).contiguous()
         half_widths = self.half_widths.view(1, -1, 1, 1)
         return (digits - half_widths).to(torch.float32) / half_widths
 
@@ -63,4 +58,4 @@ class FSQ(Quantizer):
 
     def extra_repr(self) -> str:
         """The levels and their product, for `print(model)`."""
-        return f"levels={self._levels}, num_codes={self.num_codes}"
+        return f"levels={list(self.levels)}, num_codes={self.num_codes}"
