@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -25,10 +26,7 @@ def study(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     if not FOLDER.is_dir():
         pytest.skip("the checkout's benchmarks are not here")
     monkeypatch.syspath_prepend(FOLDER)
-    import quantizer_study  # type: ignore[import-not-found]
-
-    module: ModuleType = quantizer_study
-    return module
+    return importlib.import_module("quantizer_study")
 
 
 @pytest.fixture
@@ -75,7 +73,12 @@ def test_a_finished_run_is_not_made_again_and_one_cut_short_is(
     results.write_text(first + "\n" + second[:40])
     made = []
     run = study.run
-    monkeypatch.setattr(study, "run", lambda kind, *rest: (made.append(kind), run(kind, *rest))[1])
+
+    def noted(kind: str, *rest: object) -> object:
+        made.append(kind)
+        return run(kind, *rest)
+
+    monkeypatch.setattr(study, "run", noted)
     call(pictures, "--results", results, *SHORT, "--kinds", "fsq", "lfq")
     assert made == ["lfq"]
     assert [line["kind"] for line in study.finished(results)] == ["fsq", "lfq"]
