@@ -106,7 +106,7 @@ KINDS = {
     # LlamaGen: 8 channels, both sides on the sphere, its entropy loss at weight 0.
     "cosine": vector("cosine, 8 channels, gradient", dim=8, metric="cosine", codebook_update="gradient"),
     "simvq": vector("SimVQ", codebook_update="projection"),
-    # The published weights; 32 channels where IBQ has 256, which at K = 2^14 costs eight times as much.
+    # The published weights; 32 channels where IBQ has 256, which costs up to eight times as much.
     "ibq": vector(
         "IBQ",
         metric="dot",
