@@ -1,6 +1,7 @@
 """Configuration: frozen records that check themselves, and how presets, files and `--set` become one of them.
 
-`TokenizerConfig` is saved with the weights; `TrainConfig` holds it and all else a run needs.
+`TokenizerConfig` is saved with the weights; `TrainConfig` holds it and all else a run needs. The records of the
+quantizers are in `imtok.quantizer_config`.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from imtok.errors import ConfigError
+from imtok.quantizer_config import KINDS, FSQConfig, QuantizerConfig, Record
 
 
 class _Loader(yaml.SafeLoader):
@@ -31,14 +33,10 @@ def _read_yaml(text: str) -> Any:
     return yaml.load(text, _Loader)
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+_R = TypeVar("_R", bound=Record)
 
 
-_R = TypeVar("_R", bound=_Record)
-
-
-class NetworkConfig(_Record):
+class NetworkConfig(Record):
     """The convolutional encoder and decoder."""
 
     fold: int = Field(4, ge=1, le=32, description="pixels folded into channels, per side, before the first layer")
@@ -56,42 +54,7 @@ class NetworkConfig(_Record):
         return int(self.fold * 2 ** (len(self.channels) - 1))
 
 
-class FSQConfig(_Record):
-    """Finite scalar quantization."""
-
-    kind: Literal["fsq"] = "fsq"
-    levels: tuple[int, ...] = Field((8, 8, 8, 6, 5), min_length=1, description="values per dimension, each >= 3")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if min(self.levels) < 3:
-            raise ValueError(f"levels are {list(self.levels)}, expected 3 or more in each dimension")
-        return self
-
-
-class VQConfig(_Record):
-    """Vector quantization; the fields are those of `imtok.quantizers.VectorQuantizer`."""
-
-    kind: Literal["vq"] = "vq"
-    dim: int = Field(8, ge=1)
-    num_codes: int = Field(1024, ge=1)
-    metric: Literal["euclidean", "cosine"] = "euclidean"
-    estimator: Literal["straight_through", "rotation"] = "straight_through"
-    codebook_update: Literal["ema", "gradient"] = "ema"
-    decay: float = Field(0.99, ge=0, lt=1)
-    commitment_weight: float = Field(0.25, ge=0)
-    codebook_weight: float = Field(1.0, ge=0)
-    kmeans_start: bool = True
-    revival_threshold: float = Field(0.05, ge=0, lt=1)
-
-
-# As they stand in the places of pydantic's errors, which may be list positions too.
-_KINDS: dict[int | str, type[BaseModel]] = {"fsq": FSQConfig, "vq": VQConfig}
-
-QuantizerConfig = Annotated[FSQConfig | VQConfig, Field(discriminator="kind")]
-
-
-class TokenizerConfig(_Record):
+class TokenizerConfig(Record):
     """What a tokenizer folder's config.json holds."""
 
     network: NetworkConfig = NetworkConfig()
@@ -108,7 +71,7 @@ class TokenizerConfig(_Record):
         return self
 
 
-class DataConfig(_Record):
+class DataConfig(Record):
     """How training images are taken."""
 
     crop: int = Field(96, ge=1, description="side of the random training crops, at the tokenizer's `size`")
@@ -122,7 +85,7 @@ class DataConfig(_Record):
     workers: int = Field(2, ge=1, le=1024, description="threads that decode images")
 
 
-class LossConfig(_Record):
+class LossConfig(Record):
     """Weights of the reconstruction losses; the quantizer's are with the quantizer."""
 
     l1: float = Field(0.0, ge=0)
@@ -138,7 +101,7 @@ class LossConfig(_Record):
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class OptimizerConfig(_Record):
+class OptimizerConfig(Record):
     """AdamW with linear warm-up, then cosine to zero."""
 
     learning_rate: float = Field(1e-3, gt=0)
@@ -148,7 +111,11 @@ class OptimizerConfig(_Record):
     clip_norm: float = Field(1.0, gt=0, description="gradient norm above which gradients are scaled down")
 
 
-class TrainConfig(_Record):
+# What a run, `imtok stats` and `imtok eval` count of each code takes 8 bytes: 128 MiB.
+_MOST_CODES = 2**24
+
+
+class TrainConfig(Record):
     """All that decides the outcome of a training run, besides its images."""
 
     tokenizer: TokenizerConfig = TokenizerConfig()
@@ -174,6 +141,12 @@ class TrainConfig(_Record):
             raise ValueError(f"data.crop {self.data.crop} is no multiple of the downsampling {downsample}")
         if self.data.crop > self.tokenizer.size:
             raise ValueError(f"data.crop {self.data.crop} is larger than tokenizer.size {self.tokenizer.size}")
+        quantizer = self.tokenizer.quantizer
+        if quantizer.num_codes * len(quantizer.tables) > _MOST_CODES:
+            raise ValueError(
+                f"tokenizer.quantizer has {quantizer.num_codes} codes in {len(quantizer.tables)} codebooks, at most "
+                f"{_MOST_CODES} in all can be counted; several smaller ones say as much (quantizer.kind=product)"
+            )
         return self
 
     @property
@@ -273,7 +246,8 @@ def load_train_config(values: Mapping[str, Any], origin: str = "configuration") 
     values = lift(values)
     tokenizer = values.get("tokenizer")
     if isinstance(tokenizer, Mapping) and isinstance(tokenizer.get("quantizer"), Mapping):
-        values = merge(values, {"tokenizer": {"quantizer": _with_kind(tokenizer["quantizer"])}})
+        quantizer = _with_kind(tokenizer["quantizer"], f"{origin}: tokenizer.quantizer")
+        values = {**values, "tokenizer": {**tokenizer, "quantizer": quantizer}}
     return _checked(TrainConfig, values, origin)
 
 
@@ -296,15 +270,16 @@ def _checked(record: type[_R], values: Mapping[str, Any], origin: str) -> _R:
 
 def _first_problem(error: ValidationError, record: type[BaseModel]) -> str:
     problem = error.errors()[0]
-    place = [str(part) for part in problem["loc"] if part not in _KINDS]
+    place = [str(part) for part in problem["loc"] if part not in KINDS]
     name = ".".join(place)
     if problem["type"] == "extra_forbidden":
         known = _field_names(record, problem["loc"][:-1])
         if record is TrainConfig and len(place) == 1:
             known += TokenizerConfig.model_fields  # which may leave out their `tokenizer.`
-        kind = next((f" for kind {part}" for part in problem["loc"] if part in _KINDS), "")
-        other = _kind_that_knows(place[-1]) if kind else None
-        hint = f"; it belongs to quantizer.kind={other}" if other else _did_you_mean(place[-1], known)
+        kind = next((f" for kind {part}" for part in reversed(problem["loc"]) if part in KINDS), "")
+        others = _kinds_that_know(place[-1]) if kind else []
+        whose = ".".join([*place[:-1], "kind"]).removeprefix("tokenizer.")
+        hint = f"; it belongs to {whose}={' or '.join(others)}" if others else _did_you_mean(place[-1], known)
         return f"{name}: unknown key{kind}{hint}; known here: {', '.join(known)}"
     message = problem["msg"].removeprefix("Value error, ")
     found = problem["input"]
@@ -316,15 +291,15 @@ def _first_problem(error: ValidationError, record: type[BaseModel]) -> str:
 def _field_names(record: type[BaseModel], place: Iterable[int | str]) -> list[str]:
     """The keys known at a place; a quantizer's kind stands in the place after `quantizer`."""
     for part in place:
-        annotation = _KINDS[part] if part in _KINDS else record.model_fields[str(part)].annotation
+        annotation = KINDS[part] if part in KINDS else record.model_fields[str(part)].annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             record = annotation
     return list(record.model_fields)
 
 
-def _kind_that_knows(key: str) -> str | None:
-    """The kind of quantizer that has this field."""
-    return next((str(kind) for kind, record in _KINDS.items() if key in record.model_fields), None)
+def _kinds_that_know(key: str) -> list[str]:
+    """The kinds of quantizer that have this field."""
+    return [str(kind) for kind, record in KINDS.items() if key in record.model_fields]
 
 
 def _did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -337,9 +312,24 @@ def _full_key(name: str) -> list[str]:
     return ["tokenizer", *parts] if parts[0] in TokenizerConfig.model_fields else parts
 
 
-def _with_kind(quantizer: Mapping[str, Any]) -> dict[str, Any]:
-    """A quantizer given without its kind is told by its fields, misspelt ones included."""
-    if "kind" in quantizer:
-        return dict(quantizer)
-    is_vq = any(difflib.get_close_matches(str(key), VQConfig.model_fields) for key in quantizer)
-    return {"kind": "vq" if is_vq else "fsq", **quantizer}
+def _with_kind(quantizer: Mapping[str, Any], place: str) -> dict[str, Any]:
+    """A quantizer, or a part of one, given without its kind is told by its fields, misspelt ones included.
+
+    Where several kinds have them all it is the first of `fsq` and `vq`; ConfigError where it is neither.
+    """
+    told = dict(quantizer)
+    if "kind" not in told:
+        likeness = {str(kind): _likeness(told, record) for kind, record in KINDS.items()}
+        likeliest = [kind for kind, found in likeness.items() if found == max(likeness.values())]
+        if len(likeliest) > 1 and likeliest[0] not in ("fsq", "vq"):
+            raise ConfigError(f"{place}: {' and '.join(likeliest)} have {', '.join(told)}; say which by kind")
+        told = {"kind": likeliest[0], **told}
+    if isinstance(told.get("part"), Mapping):
+        told["part"] = _with_kind(told["part"], f"{place}.part")
+    return told
+
+
+def _likeness(values: Mapping[str, Any], record: type[Record]) -> tuple[int, int]:
+    """How many keys are fields of a record, and how many are nearly so."""
+    names = record.model_fields
+    return sum(key in names for key in values), sum(bool(difflib.get_close_matches(str(k), names)) for k in values)

@@ -30,10 +30,12 @@ def _tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
     quantizer = tokenizer.config.quantizer.model_dump(mode="json")
     parameters = {
         "encoder": sum(p.numel() for p in tokenizer.encoder.parameters()),
+        "quantizer": sum(p.numel() for p in tokenizer.quantizer.parameters()),
         "decoder": sum(p.numel() for p in tokenizer.decoder.parameters()),
     }
     return {
         "codebook_size": tokenizer.num_codes,
+        "num_codebooks": tokenizer.num_codebooks,
         "downsample": tokenizer.downsample,
         "size": tokenizer.config.size,
         "quantizer": quantizer,
@@ -80,6 +82,7 @@ def _tokens(folder: Path) -> dict[str, Any]:
         "units": f"{len(tokens.units)} of {info.units}",
         "grid": list(info.grid),
         "codebook_size": info.codebook_size,
+        "num_codebooks": info.num_codebooks,
         "size": info.size,
         "fit": info.fit,
         "classes": dict(sorted(labels.items())),

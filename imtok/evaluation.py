@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from imtok.analysis.usage import CodebookUsage, count_codes
+from imtok.analysis.usage import CodebookUsage, count_by_codebook
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
 from imtok.devices import Precision, autocast, repeatable, resolve_device, usable_cores
@@ -121,7 +121,8 @@ def measure(
             progress(done, len(images))
     if not done:
         raise SourceError(f"none of the {len(images)} images can be read; `imtok encode` names why")
-    usage = CodebookUsage(count_codes(codes, tokenizer.num_codes), done)
+    counts = count_by_codebook(codes, tokenizer.num_codes, tokenizer.num_codebooks)
+    usage = CodebookUsage.of_codebooks(counts, done)
     bits = usage.tokens / done * math.log2(tokenizer.num_codes)
     all_psnrs = torch.cat(psnrs)
     inexact = all_psnrs[all_psnrs.isfinite()]

@@ -1,10 +1,10 @@
 """The Tokenizer: an encoder, a quantizer and a decoder, saved as config.json + model.safetensors.
 
-Images are float in [-1, 1], (B, 3, H, W), inside; uint8 is accepted at the border. Codes are (B, h, w) int64 in
-[0, K).
+Images are float in [-1, 1], (B, 3, H, W), inside; uint8 is accepted at the border. Codes are int64 in [0, K),
+(B, h, w), or (B, h, w, Q) where the quantizer has Q > 1 codebooks.
 """
 
-# Axes: B batch, H x W image, h x w latent grid with h = H / downsample, K codes.
+# Axes: B batch, H x W image, h x w latent grid with h = H / downsample, K codes, Q codebooks.
 
 from __future__ import annotations
 
@@ -18,11 +18,31 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from imtok.config import FSQConfig, QuantizerConfig, TokenizerConfig, load_tokenizer_config
+from imtok.config import TokenizerConfig, load_tokenizer_config
 from imtok.errors import ConfigError, TokenizerError
 from imtok.files import write_atomically
 from imtok.networks import Decoder, Encoder
-from imtok.quantizers import FSQ, Quantized, Quantizer, VectorQuantizer
+from imtok.quantizer_config import (
+    BSQConfig,
+    FSQConfig,
+    GumbelConfig,
+    LeafConfig,
+    LFQConfig,
+    ProductConfig,
+    QuantizerConfig,
+    ResidualConfig,
+)
+from imtok.quantizers import (
+    BSQ,
+    FSQ,
+    LFQ,
+    GumbelQuantizer,
+    ProductQuantizer,
+    Quantized,
+    Quantizer,
+    ResidualQuantizer,
+    VectorQuantizer,
+)
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _FORMAT = 1
@@ -37,18 +57,20 @@ class Tokenizer(nn.Module):
     def __init__(self, config: TokenizerConfig) -> None:
         super().__init__()
         self.config = config
-        try:
-            self.quantizer = build_quantizer(config.quantizer)
-        except ValueError as error:
-            raise ConfigError(f"quantizer: {error}") from error
+        self.quantizer = _built(config.quantizer)
         shape = config.network.model_dump()
         self.encoder = Encoder(self.quantizer.dim, **shape)
-        self.decoder = Decoder(self.quantizer.dim, **shape)
+        self.decoder = Decoder(self.quantizer.code_dim, **shape)
 
     @property
     def num_codes(self) -> int:
         """K, the size of a codebook."""
         return self.quantizer.num_codes
+
+    @property
+    def num_codebooks(self) -> int:
+        """Q, codes at each latent position."""
+        return self.quantizer.num_codebooks
 
     @property
     def downsample(self) -> int:
@@ -69,7 +91,7 @@ class Tokenizer(nn.Module):
         digest = hashlib.sha256()
         identity = {
             "network": self.config.network.model_dump(mode="json"),
-            "quantizer": self._code_identity(),
+            "quantizer": self.config.quantizer.code_identity(),
         }
         digest.update(_canonical(identity))
         tensors = {f"encoder.{name}": value for name, value in self.encoder.state_dict().items()}
@@ -86,14 +108,16 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()  # and not inference mode: codes are there to be embedded and trained on
     def encode(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W), uint8 or float in [-1, 1], H and W multiples of `downsample` -> codes (B, h, w) int64.
+        """Images (B, 3, H, W), uint8 or float in [-1, 1], H and W multiples of `downsample` -> codes int64.
 
-        Raises TokenizerError on other shapes, dtypes or ranges.
+        Codes are (B, h, w), or (B, h, w, Q) for Q > 1 codebooks. Raises TokenizerError on other shapes, dtypes or
+        ranges of images.
         """
         images = self._checked_images(images)
         if len(images) == 0:  # which torch's pixel folding does not take
             height, width = images.shape[2] // self.downsample, images.shape[3] // self.downsample
-            return torch.empty(0, height, width, dtype=torch.int64, device=self.device)
+            each = () if self.num_codebooks == 1 else (self.num_codebooks,)
+            return torch.empty(0, height, width, *each, dtype=torch.int64, device=self.device)
         with _evaluating(self):
             quantized: Quantized = self.quantizer(self.encoder(images))
         return quantized.codes
@@ -102,10 +126,12 @@ class Tokenizer(nn.Module):
     def decode(self, codes: Tensor) -> Tensor:
         """Codes (B, h, w) int64 in [0, K) -> images (B, 3, H, W) float32, clamped to [-1, 1].
 
-        Raises TokenizerError on codes the codebook does not have.
+        With Q > 1 codebooks codes are (B, h, w, Q); a residual quantizer also decodes those of its first stages
+        alone, to a coarser picture. Raises TokenizerError on codes the codebook does not have.
         """
-        if codes.ndim != 3:
-            raise TokenizerError(f"codes are {tuple(codes.shape)}, expected (B, h, w)")
+        if codes.ndim != (3 if self.num_codebooks == 1 else 4):
+            expected = "(B, h, w)" if self.num_codebooks == 1 else f"(B, h, w, {self.num_codebooks})"
+            raise TokenizerError(f"codes are {tuple(codes.shape)}, expected {expected}")
         with _evaluating(self):
             try:
                 latents = self.quantizer.lookup(codes.to(self.device))
@@ -133,12 +159,6 @@ class Tokenizer(nn.Module):
     def _config_text(self) -> bytes:
         content = {"format": "imtok-tokenizer", "version": _FORMAT, **self.config.model_dump(mode="json")}
         return (json.dumps(content, indent=2) + "\n").encode()
-
-    def _code_identity(self) -> dict[str, Any]:
-        config = self.config.quantizer
-        if isinstance(config, FSQConfig):
-            return config.model_dump(mode="json")
-        return config.model_dump(mode="json", include={"kind", "dim", "num_codes", "metric"})
 
     def _checked_images(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3:
@@ -207,11 +227,50 @@ def find_tokenizer(path: Path) -> Path:
     raise TokenizerError(f"{path}: holds no tokenizer ({_CONFIG} and {_WEIGHTS}); give a folder made by `imtok train`")
 
 
+def check_quantizer(config: QuantizerConfig) -> None:
+    """Raise ConfigError on a configuration that no quantizer can be built from; random numbers are left alone."""
+    with torch.random.fork_rng(devices=[]):
+        _built(config)
+
+
 def build_quantizer(config: QuantizerConfig) -> Quantizer:
     """The quantizer a configuration stands for; raises ValueError on values it refuses."""
+    if isinstance(config, ResidualConfig):
+        stages, depth = _parts(config)
+        return ResidualQuantizer(
+            stages, depth=depth, scales=config.stage_scales, quantizer_dropout=config.quantizer_dropout
+        )
+    if isinstance(config, ProductConfig):
+        heads, num_heads = _parts(config)
+        return ProductQuantizer(heads, num_heads=num_heads)
+    return _leaf(config)
+
+
+def _parts(config: ResidualConfig | ProductConfig) -> tuple[Quantizer | list[Quantizer], int | None]:
+    """One quantizer and how often it is used, or a list of them."""
+    if config.shared:
+        return build_quantizer(config.part), config.times
+    return [build_quantizer(config.part) for _ in range(config.times)], None
+
+
+def _leaf(config: LeafConfig) -> Quantizer:
+    options = config.model_dump(exclude={"kind"})
     if isinstance(config, FSQConfig):
-        return FSQ(config.levels)
-    return VectorQuantizer(**config.model_dump(exclude={"kind"}))
+        return FSQ(**options)
+    if isinstance(config, LFQConfig):
+        return LFQ(**options)
+    if isinstance(config, BSQConfig):
+        return BSQ(**options)
+    if isinstance(config, GumbelConfig):
+        return GumbelQuantizer(**options)
+    return VectorQuantizer(**options)
+
+
+def _built(config: QuantizerConfig) -> Quantizer:
+    try:
+        return build_quantizer(config)
+    except ValueError as error:
+        raise ConfigError(f"quantizer: {error}") from error
 
 
 def to_float(images: Tensor) -> Tensor:

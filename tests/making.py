@@ -11,8 +11,38 @@ import numpy as np
 import torch
 from PIL import Image
 
-from imtok.config import FSQConfig, NetworkConfig, TokenizerConfig
+from imtok.config import NetworkConfig, TokenizerConfig
+from imtok.quantizer_config import (
+    BSQConfig,
+    FSQConfig,
+    GumbelConfig,
+    LFQConfig,
+    ProductConfig,
+    QuantizerConfig,
+    ResidualConfig,
+    VQConfig,
+)
 from imtok.tokenizer import Tokenizer
+
+# A small one of each kind, and of each way a codebook learns.
+QUANTIZERS: dict[str, QuantizerConfig] = {
+    "fsq": FSQConfig(levels=(7, 5, 5)),
+    "vq": VQConfig(dim=4, num_codes=32, estimator="rotation"),
+    "cosine": VQConfig(dim=4, num_codes=32, metric="cosine", codebook_update="gradient"),
+    "simvq": VQConfig(dim=4, num_codes=32, codebook_update="projection", projection_bias=True),
+    "frozen": VQConfig(dim=4, num_codes=32, codebook_update="frozen"),
+    "clustering": VQConfig(dim=4, num_codes=32, online_clustering=True),
+    "ibq": VQConfig(dim=4, num_codes=32, estimator="index_propagation", entropy_weight=0.05),
+    "lfq": LFQConfig(dim=6),
+    "bsq": BSQConfig(dim=6, entropy_group=3),
+    "gumbel": GumbelConfig(dim=4, num_codes=32, code_dim=6),
+    "residual": ResidualConfig(part=VQConfig(dim=4, num_codes=32), depth=3, quantizer_dropout=0.5),
+    "residual-shared": ResidualConfig(part=VQConfig(dim=4, num_codes=32), depth=2, shared=True, scales=(1.0, 0.5)),
+    "residual-fsq": ResidualConfig(part=FSQConfig(levels=(5, 3)), depth=2),
+    "product": ProductConfig(part=VQConfig(dim=3, num_codes=32, codebook_update="gradient"), heads=2),
+    "product-shared": ProductConfig(part=LFQConfig(dim=4), heads=2, shared=True),
+    "product-of-residuals": ProductConfig(part=ResidualConfig(part=BSQConfig(dim=4), depth=2), heads=2),
+}
 
 
 def picture(seed: int, width: int = 40, height: int = 48) -> Image.Image:
@@ -52,11 +82,11 @@ def pictures_tar(path: Path, names: Iterable[str]) -> Path:
     return write_tar(path, [(name, encoded(picture(seed))) for seed, name in enumerate(names)])
 
 
-def tiny(seed: int = 0) -> Tokenizer:
-    """An untrained tokenizer of 125 codes for 32 x 32 images, on a 4 x 4 grid."""
+def tiny(seed: int = 0, quantizer: QuantizerConfig = FSQConfig(levels=(5, 5, 5))) -> Tokenizer:  # noqa: B008  (frozen)
+    """An untrained tokenizer for 32 x 32 images, on a 4 x 4 grid, of 125 codes unless told otherwise."""
     torch.manual_seed(seed)
     network = NetworkConfig(fold=4, channels=(8, 16), blocks=1)
-    return Tokenizer(TokenizerConfig(network=network, quantizer=FSQConfig(levels=(5, 5, 5)), size=32))
+    return Tokenizer(TokenizerConfig(network=network, quantizer=quantizer, size=32))
 
 
 def tiny_tokenizer(folder: Path, seed: int = 0) -> Path:

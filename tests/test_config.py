@@ -10,11 +10,9 @@ import yaml
 from pydantic import ValidationError
 
 from imtok.config import (
-    FSQConfig,
     NetworkConfig,
     TokenizerConfig,
     TrainConfig,
-    VQConfig,
     load_tokenizer_config,
     load_train_config,
     merge,
@@ -24,6 +22,7 @@ from imtok.config import (
     read_config_file,
 )
 from imtok.errors import ConfigError
+from imtok.quantizer_config import FSQConfig, VQConfig
 from imtok.tokenizer import build_quantizer
 
 
@@ -241,7 +240,10 @@ def test_an_unknown_key_is_named_with_its_nearest_and_the_known_ones(setting: st
             "quantizer.num_codes=0",
             "tokenizer.quantizer.num_codes: Input should be greater than or equal to 1 (found 0)",
         ),
-        ("quantizer.metric=l2", "tokenizer.quantizer.metric: Input should be 'euclidean' or 'cosine' (found 'l2')"),
+        (
+            "quantizer.metric=l2",
+            "tokenizer.quantizer.metric: Input should be 'euclidean', 'cosine' or 'dot' (found 'l2')",
+        ),
         ("tokenizer=3", "tokenizer: Input should be a valid dictionary"),
     ],
 )

@@ -11,20 +11,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
+from making import QUANTIZERS
 from torch import Tensor, nn
 
 import imtok
-from imtok.config import FSQConfig, NetworkConfig, TokenizerConfig, VQConfig
+from imtok.config import NetworkConfig, TokenizerConfig
 from imtok.errors import ConfigError, DiskError, ImtokError, TokenizerError
+from imtok.quantizer_config import (
+    BSQConfig,
+    FSQConfig,
+    LFQConfig,
+    ProductConfig,
+    QuantizerConfig,
+    ResidualConfig,
+    VQConfig,
+)
 from imtok.tokenizer import Tokenizer, find_tokenizer, to_float, to_uint8
 
 NETWORK = NetworkConfig(fold=2, channels=(8, 12), blocks=1)
-QUANTIZERS: dict[str, FSQConfig | VQConfig] = {
-    "fsq": FSQConfig(levels=(7, 5, 5)),
-    "vq": VQConfig(dim=4, num_codes=32, estimator="rotation"),
-    "cosine": VQConfig(dim=4, num_codes=32, metric="cosine", codebook_update="gradient"),
-}
 
 
 def make(name: str = "fsq", seed: int = 0, **options: Any) -> Tokenizer:
@@ -51,7 +57,9 @@ def nudge(parameter: Tensor) -> None:
 def test_codes_and_images_have_the_shapes_and_ranges_promised(name: str) -> None:
     tokenizer = make(name)
     codes = tokenizer.encode(pictures())
-    assert (codes.shape, codes.dtype) == ((2, 4, 3), torch.int64)
+    each = () if tokenizer.num_codebooks == 1 else (tokenizer.num_codebooks,)
+    assert (codes.shape, codes.dtype) == ((2, 4, 3, *each), torch.int64)
+    assert tokenizer.encode(pictures(batch=0)).shape == (0, 4, 3, *each)
     assert 0 <= codes.min() <= codes.max() < tokenizer.num_codes
     images = tokenizer.decode(codes)
     assert (images.shape, images.dtype) == ((2, 3, 16, 12), torch.float32)
@@ -77,7 +85,7 @@ def test_bytes_survive_the_way_to_floats_and_back() -> None:
     levels = torch.arange(256, dtype=torch.uint8)
     floats = to_float(levels)
     assert floats.dtype == torch.float32
-    assert (floats[0], floats[255]) == (-1, 1)
+    assert floats[[0, 255]].tolist() == [-1, 1]
     assert torch.equal(to_uint8(floats), levels)
     assert to_uint8(torch.tensor([-1.5, 1.5])).tolist() == [0, 255]
 
@@ -144,6 +152,21 @@ def test_codes_that_do_not_fit_are_refused(codes: Tensor, message: str) -> None:
         make().decode(codes)
 
 
+def test_codes_without_their_codebooks_axis_are_refused_and_so_are_those_with_one_too_many() -> None:
+    with pytest.raises(TokenizerError, match=r"codes are \(1, 2, 2\), expected \(B, h, w, 3\)"):
+        make("residual").decode(torch.zeros(1, 2, 2, dtype=torch.int64))
+    with pytest.raises(TokenizerError, match=r"codes are \(1, 2, 2, 1\), expected \(B, h, w\)"):
+        make("lfq").decode(torch.zeros(1, 2, 2, 1, dtype=torch.int64))
+
+
+def test_the_first_stages_of_a_residual_decode_to_a_picture_of_their_own() -> None:
+    tokenizer = make("residual")
+    codes = tokenizer.encode(pictures())
+    coarse = tokenizer.decode(codes[..., :1])
+    assert coarse.shape == (2, 3, 16, 12)
+    assert not torch.equal(coarse, tokenizer.decode(codes))
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.int32])
 def test_codes_as_stored_in_shards_decode_alike(dtype: torch.dtype) -> None:
     tokenizer = make()
@@ -170,6 +193,12 @@ def test_a_loaded_tokenizer_is_the_saved_one_bit_for_bit(name: str, tmp_path: Pa
     assert torch.equal(loaded.encode(pictures(seed=5)), codes)
     assert torch.equal(loaded.decode(codes), tokenizer.decode(codes))
     assert loaded.fingerprint == tokenizer.fingerprint
+
+
+def test_a_shared_codebook_is_stored_once(tmp_path: Path) -> None:
+    make("residual-shared").save(tmp_path)
+    stored = safetensors.torch.load((tmp_path / "model.safetensors").read_bytes())
+    assert [name for name in stored if name.endswith("codebook")] == ["quantizer.parts.0.codebook"]
 
 
 def test_saving_writes_the_same_bytes_each_time_and_nothing_else(tmp_path: Path) -> None:
@@ -226,6 +255,10 @@ def cut(name: str, keep: float) -> Callable[[Path], None]:
     return damage
 
 
+def write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
 DAMAGES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "weights cut at the end": (r"model\.safetensors: cannot be read", cut("model.safetensors", 0.99)),
     "weights cut in the header": (r"model\.safetensors: cannot be read", cut("model.safetensors", 0.01)),
@@ -236,7 +269,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "configuration empty": (r"config\.json: cannot be read", cut("config.json", 0)),
     "configuration binary": (
         r"config\.json: cannot be read",
-        lambda f: (f / "config.json").write_bytes(b"\xff\xfe\0") and None,
+        lambda f: write(f / "config.json", b"\xff\xfe\0"),
     ),
     "other JSON": (r"config\.json: not a tokenizer of imtok", edit(lambda _: {"architectures": ["VQModel"]})),
     "a JSON list": (r"config\.json: not a tokenizer of imtok", edit(lambda _: [1, 2])),
@@ -297,7 +330,8 @@ def test_a_quantizer_that_cannot_be_built_is_a_configuration_error() -> None:
 def test_equal_tokenizers_have_equal_fingerprints_and_others_do_not(name: str) -> None:
     assert make(name).fingerprint == make(name).fingerprint
     assert make(name).fingerprint != make(name, seed=1).fingerprint
-    assert len({make(other).fingerprint for other in QUANTIZERS}) == len(QUANTIZERS)
+    others = QUANTIZERS.keys() - {"frozen", "clustering"}  # which begin with the codebook of "vq"
+    assert len({make(other).fingerprint for other in others}) == len(others)
     assert len(make(name).fingerprint) == 64
 
 
@@ -326,7 +360,7 @@ def test_a_codebook_is_in_the_fingerprint_and_its_statistics_are_not() -> None:
     before = tokenizer.fingerprint
     nudge(tokenizer.quantizer.cluster_size)  # type: ignore[arg-type]
     nudge(tokenizer.quantizer.embed_sum)  # type: ignore[arg-type]
-    tokenizer.quantizer.started.fill_(True)  # type: ignore[operator, union-attr]
+    tokenizer.quantizer.started.fill_(True)  # type: ignore[operator]
     assert tokenizer.fingerprint == before
     nudge(tokenizer.quantizer.codebook)  # type: ignore[arg-type]
     assert tokenizer.fingerprint != before
@@ -338,7 +372,50 @@ def test_what_only_training_reads_is_not_in_the_fingerprint() -> None:
 
     assert fingerprint() == fingerprint(decay=0.5, estimator="straight_through", revival_threshold=0.0)
     assert make("vq").fingerprint == make("vq", size=32).fingerprint
+    assert fingerprint() == fingerprint(entropy_weight=0.1, commitment_weight=1.0, kmeans_start=False)
     assert fingerprint() != fingerprint(metric="cosine")
+    for name, options in {
+        "lfq": {"temperature": 1.0, "entropy_group": 6, "entropy_weight": 0.0},
+        "gumbel": {"temperature": 2.0, "straight_through": False, "kl_weight": 0.0},
+        "residual": {"quantizer_dropout": 0.0},
+    }.items():
+        other = QUANTIZERS[name].model_copy(update=options)
+        assert make(name, quantizer=other).fingerprint == make(name).fingerprint
+
+
+def test_every_tensor_that_decides_codes_is_in_the_fingerprint() -> None:
+    for name, tensors in {
+        "simvq": ["codebook", "projection.weight", "projection.bias"],
+        "frozen": ["codebook"],
+        "ibq": ["codebook"],
+        "gumbel": ["projection.weight", "projection.bias", "codebook"],
+        "residual": ["parts.0.codebook", "parts.2.codebook"],
+        "product": ["parts.1.codebook"],
+        "residual-shared": ["parts.0.codebook", "scales"],
+    }.items():
+        tokenizer = make(name)
+        seen = {tokenizer.fingerprint}
+        known = dict(tokenizer.quantizer.named_parameters()) | dict(tokenizer.quantizer.named_buffers())
+        for tensor in tensors:
+            nudge(known[tensor])
+            seen.add(tokenizer.fingerprint)
+        assert len(seen) == 1 + len(tensors), name
+
+
+def test_how_codes_are_composed_is_in_the_fingerprint() -> None:
+    lfq = LFQConfig(dim=6)
+    records: list[QuantizerConfig] = [
+        lfq,
+        BSQConfig(dim=6),
+        ProductConfig(part=LFQConfig(dim=3), heads=2),
+        ProductConfig(part=LFQConfig(dim=3), heads=2, shared=True),
+        ResidualConfig(part=lfq, depth=2),
+        ResidualConfig(part=lfq, depth=3),
+        ResidualConfig(part=lfq, depth=3, scales=(1.0, 0.5, 0.2)),
+    ]
+    assert len({make(quantizer=record).fingerprint for record in records}) == len(records)
+    written_out = ResidualConfig(part=lfq, depth=3, scales=(1.0, 0.5, 0.25))
+    assert make(quantizer=written_out).fingerprint == make(quantizer=records[5]).fingerprint
 
 
 def test_levels_are_in_the_fingerprint() -> None:
@@ -380,10 +457,6 @@ def test_images_that_are_not_numbers_are_refused() -> None:
 def test_images_of_any_float_type_are_encoded(dtype: torch.dtype) -> None:
     images = torch.zeros(1, 3, 16, 16, dtype=dtype)
     assert torch.equal(make().encode(images), make().encode(images.float()))
-
-
-def test_an_empty_batch_has_no_codes() -> None:
-    assert make().encode(pictures(batch=0)).shape == (0, 4, 3)
 
 
 def test_a_quantizer_refused_on_loading_names_the_file(tmp_path: Path) -> None:

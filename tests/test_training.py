@@ -21,7 +21,7 @@ from imtok.data.stream import TrainingStream
 from imtok.errors import ConfigError, Interrupted, SourceError, TrainingError
 from imtok.quantizers import VectorQuantizer
 from imtok.training import TrainProgress, TrainReport, choose, train
-from imtok.training.loop import collapse_hint
+from imtok.training.advice import collapse_hint
 from imtok.training.schedule import average_decay, learning_rate
 from imtok.training.state import TrainState
 

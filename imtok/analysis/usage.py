@@ -1,6 +1,6 @@
 """How a codebook is used, from code counts alone."""
 
-# Axes: K codes.
+# Axes: K codes, Q codebooks.
 
 from __future__ import annotations
 
@@ -25,11 +25,25 @@ class CodebookUsage:
     """Counts of each code over a set of tokens, and what follows from them.
 
     With p_k the share of code k: entropy H = -sum p_k log2 p_k in bits, perplexity 2^H. Both are of the sample at
-    hand: with few tokens per code they come out low.
+    hand: with few tokens per code they come out low. With several codebooks the figures are of all their codes
+    together, code k of one being counted with code k of the others; `codebooks` has each one's own.
     """
 
-    counts: Counts  # (K,)
+    counts: Counts  # (K,) over all codebooks
     images: int  # 0 where the counts did not come from whole images
+    by_codebook: Counts | None = None  # (Q, K) where there are Q > 1 codebooks
+
+    @classmethod
+    def of_codebooks(cls, counts: Counts, images: int) -> CodebookUsage:
+        """From the counts of each codebook, (Q, K)."""
+        return cls(counts.sum(axis=0), images, counts if len(counts) > 1 else None)
+
+    @property
+    def codebooks(self) -> tuple[CodebookUsage, ...]:
+        """The use of each codebook alone, in the order of their codes."""
+        if self.by_codebook is None:
+            return (self,)
+        return tuple(CodebookUsage(counts, self.images) for counts in self.by_codebook)
 
     @property
     def codebook_size(self) -> int:
@@ -101,6 +115,16 @@ class CodebookUsage:
             "entropy_bits": self.entropy_bits,
             "max_bits": self.max_bits,
             "dead": self.dead,
+            "codebooks": [
+                {
+                    "used": each.used,
+                    "usage": each.usage,
+                    "perplexity": each.perplexity,
+                    "entropy_bits": each.entropy_bits,
+                    "dead": each.dead,
+                }
+                for each in self.codebooks
+            ],
         }
 
 
@@ -124,18 +148,27 @@ def codebook_usage(tokens: TokenDataset, progress: Callable[[int, int], None] | 
                 progress(done, len(tokens.units))
 
     try:
-        counts = count_codes(arrays(), tokens.codebook_size)
+        counts = count_by_codebook(arrays(), tokens.codebook_size, tokens.num_codebooks)
     except ValueError as error:
         raise TokensError(f"{tokens.folder}: {error}; `imtok verify` names the shard") from error
-    return CodebookUsage(counts, len(tokens))
+    return CodebookUsage.of_codebooks(counts, len(tokens))
 
 
 def count_codes(arrays: Iterable[npt.NDArray[np.integer[Any]]], codebook_size: int) -> Counts:
     """Occurrences of each code over arrays of any shape: (K,) int64; raises ValueError on codes outside [0, K)."""
-    counts = np.zeros(codebook_size, dtype=np.int64)
+    return count_by_codebook(arrays, codebook_size, 1).reshape(-1)
+
+
+def count_by_codebook(arrays: Iterable[npt.NDArray[np.integer[Any]]], codebook_size: int, num_codebooks: int) -> Counts:
+    """Occurrences of each code in each codebook: (Q, K) int64; raises ValueError on codes outside [0, K).
+
+    Where Q is more than 1, the last axis of the arrays is that of the codebooks.
+    """
+    counts = np.zeros((num_codebooks, codebook_size), dtype=np.int64)
     for codes in arrays:
-        found = np.bincount(codes.reshape(-1), minlength=codebook_size)
-        if len(found) > codebook_size:
-            raise ValueError(f"code {len(found) - 1} is outside [0, {codebook_size})")
-        counts += found
+        for row, column in zip(counts, codes.reshape(-1, num_codebooks).T, strict=True):
+            found = np.bincount(column, minlength=codebook_size)
+            if len(found) > codebook_size:
+                raise ValueError(f"code {len(found) - 1} is outside [0, {codebook_size})")
+            row += found
     return counts

@@ -12,6 +12,7 @@ from imtok.cli.console import err, escaped, launcher_number, print_line, say, st
 from imtok.errors import ConfigError
 
 if TYPE_CHECKING:
+    from imtok.analysis import CodebookUsage
     from imtok.config import TrainConfig
     from imtok.training import TrainProgress, TrainReport
 
@@ -84,6 +85,7 @@ def _configuration(
 ) -> TrainConfig:
     """What the command asks for; for a run that exists, the run's own with what was typed laid over it."""
     from imtok import config as configs
+    from imtok.tokenizer import check_quantizer
 
     typed = configs.parse_settings(settings)
     saved = output / "config.yaml"
@@ -96,7 +98,7 @@ def _configuration(
     if config:
         values = configs.merge(values, configs.lift(configs.read_config_file(config)))
     chosen = configs.load_train_config(configs.merge(values, typed), str(config) if config else "configuration")
-    _try_out(chosen)
+    check_quantizer(chosen.tokenizer.quantizer)
     return chosen
 
 
@@ -108,16 +110,6 @@ def _automatic(sources: list[str], device: str) -> dict[str, Any]:
     choice = choose(ImageCollection.open(sources), gpu=resolve_device(device).type == "cuda")
     say(choice.reason)
     return choice.values
-
-
-def _try_out(config: TrainConfig) -> None:
-    """Let the quantizer refuse what it must before images are read."""
-    from imtok.tokenizer import build_quantizer
-
-    try:
-        build_quantizer(config.tokenizer.quantizer)
-    except ValueError as error:
-        raise ConfigError(f"quantizer: {error}") from error
 
 
 def _refuse_launcher() -> None:
@@ -142,6 +134,15 @@ def _print_report(report: TrainReport) -> None:
         say(f"trained on {report.images} images{now} in {report.seconds:.0f} s")
     tell(quality)
     tell(f"tokenizer in {report.tokenizer}")
+
+
+def _in_use(usage: CodebookUsage) -> str:
+    """Of several codebooks also the one that is used least: together they may hide it."""
+    text = f"{usage.used} of {usage.codebook_size} ({usage.usage:.1%})"
+    if usage.by_codebook is None:
+        return text
+    least = min(each.usage for each in usage.codebooks)
+    return f"{text}, in the least used of {len(usage.codebooks)} codebooks {least:.1%}"
 
 
 class _Display:
@@ -172,7 +173,7 @@ class _Display:
             usage = progress.usage
             self.news |= {
                 "loss": f"{progress.metrics['loss']:.4f}",
-                "codes in use": f"{usage.used} of {usage.codebook_size} ({usage.usage:.1%})",
+                "codes in use": _in_use(usage),
                 "perplexity": f"{usage.perplexity:.0f}",
                 "speed": f"{progress.images_per_second:.0f} images/s, {progress.data_wait:.1%} waiting for data",
             }
@@ -219,15 +220,9 @@ class _Display:
     def _print_choice(self) -> None:
         tokenizer = self.config.tokenizer
         side = tokenizer.size // tokenizer.network.downsample
-        quantizer = tokenizer.quantizer
-        if quantizer.kind == "fsq":
-            what = f"FSQ {'x'.join(map(str, quantizer.levels))}"
-        else:
-            what = (
-                f"VQ of {quantizer.num_codes} codes, {quantizer.metric}, {quantizer.estimator}, "
-                f"{quantizer.codebook_update} codebook"
-            )
+        each = len(tokenizer.quantizer.tables)
+        grid = f"{side}x{side}" if each == 1 else f"{side}x{side}x{each}"
         say(
-            f"{tokenizer.size} px to {side}x{side} tokens, {what}; {self.config.images} training images in batches "
-            f"of {self.config.batch_size}, crops of {self.config.data.crop} px"
+            f"{tokenizer.size} px to {grid} tokens, {tokenizer.quantizer.summary}; {self.config.images} training "
+            f"images in batches of {self.config.batch_size}, crops of {self.config.data.crop} px"
         )

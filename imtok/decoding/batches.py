@@ -4,7 +4,7 @@ Batches are fixed runs of a unit and always of one size for the network, so an i
 else is decoded in the same call.
 """
 
-# Axes: B batch, n images of a batch, h x w latent grid, S side of the square.
+# Axes: B batch, n images of a batch, h x w latent grid, Q codebooks, S side of the square.
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class CodeBatch:
 
     origin: Path  # the shard
     names: list[str]  # n files to write
-    codes: Codes  # (n, h, w)
+    codes: Codes  # (n, h, w) or (n, h, w, Q)
     sizes: npt.NDArray[np.int32]  # (n, 2) original height and width
 
 
@@ -96,7 +96,7 @@ class BatchDecoder:
         ]
 
     def _pixels(self, codes: Codes) -> Tensor:
-        """(n, h, w) codes -> (n, 3, S, S) uint8."""
+        """Codes (n, h, w) or (n, h, w, Q) -> (n, 3, S, S) uint8."""
         whole = torch.zeros(self.batch_size, *codes.shape[1:], dtype=torch.int64)
         whole[: len(codes)] = torch.from_numpy(codes.astype(np.int64))
         with self._turn, autocast(self._device, self._precision):

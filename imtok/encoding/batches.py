@@ -4,7 +4,7 @@ A batch is a fixed run of positions in one unit, and always of the same size for
 end, or cannot be read, stays black. So the codes of an image depend on its place in its unit and on nothing else.
 """
 
-# Axes: B batch, S side of the square, n images read of a batch.
+# Axes: B batch, S side of the square, n images read of a batch, h x w latent grid, Q codebooks.
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class BatchEncoder:
         done.cut += fitted.cut
 
     def _codes(self, pixels: Tensor, batch: Batch) -> Codes:
-        """(B, 3, S, S) uint8 -> (B, h, w) codes in the smallest type."""
+        """(B, 3, S, S) uint8 -> (B, h, w) or (B, h, w, Q) codes in the smallest type."""
         try:
             on_device = pixels.to(self._settings.device, non_blocking=True)
             with self._turn, autocast(self._settings.device, self._settings.precision):

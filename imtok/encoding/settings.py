@@ -9,7 +9,6 @@ from typing import TypeVar
 import PIL
 import torch
 
-from imtok.config import FSQConfig
 from imtok.data.images import Fit
 from imtok.devices import BATCH_SIZE, Precision, resolve_device
 from imtok.encoding.inputs import Plan
@@ -77,8 +76,8 @@ def describe(settings: Settings, tokenizer: Tokenizer, fingerprint: str, plan: P
     return TokensInfo(
         fingerprint=fingerprint,
         codebook_size=tokenizer.num_codes,
-        num_codebooks=tokenizer.quantizer.num_codebooks,
-        index_order="first dimension fastest" if isinstance(tokenizer.config.quantizer, FSQConfig) else None,
+        num_codebooks=tokenizer.num_codebooks,
+        index_order=tokenizer.config.quantizer.index_order,
         grid=(side, side),
         downsample=tokenizer.downsample,
         size=settings.size,

@@ -27,8 +27,7 @@ def build_shard(batches: list[Encoded], info: TokensInfo) -> Shard:
     labels = [label for batch in batches for label in batch.labels]
     index = [position for batch in batches for position in batch.index]
     skips = [skip for batch in batches for skip in batch.skips]
-    shape = info.grid if info.num_codebooks == 1 else (*info.grid, info.num_codebooks)
-    nothing = np.zeros((0, *shape), smallest_dtype(info.codebook_size))
+    nothing = np.zeros((0, *info.code_shape), smallest_dtype(info.codebook_size))
     return Shard(
         header=ShardHeader(
             unit=unit.number,

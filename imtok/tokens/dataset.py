@@ -47,6 +47,11 @@ class TokenDataset:
         return self.info.codebook_size
 
     @property
+    def num_codebooks(self) -> int:
+        """Q: codes at each place of the grid."""
+        return self.info.num_codebooks
+
+    @property
     def grid(self) -> tuple[int, int]:
         """(h, w): codes down and across."""
         return self.info.grid
@@ -138,12 +143,11 @@ def open_tokens(folder: str | Path, *, partial: bool = False) -> TokenDataset:
 def check_shard(shard: Shard, unit: int, info: TokensInfo, path: Path) -> None:
     """Raise TokensError where a sound shard does not belong to the folder it lies in."""
     header = shard.header
-    shape = (*info.grid, info.num_codebooks)[: shard.codes.ndim - 1]
     for name, found, expected in (
         ("unit", header.unit, unit),
         ("the tokenizer's fingerprint", header.fingerprint, info.fingerprint),
         ("the codebook size", header.codebook_size, info.codebook_size),
-        ("the grid", shard.codes.shape[1:], shape),
+        ("the grid of codes", shard.codes.shape[1:], info.code_shape),
     ):
         if found != expected:
             raise TokensError(f"{path}: foreign, {name} is {found}, expected {expected}; delete it and encode again")

@@ -59,7 +59,7 @@ class TokensInfo(_Record):
     fingerprint: str  # of the tokenizer
     codebook_size: int = Field(ge=1)
     num_codebooks: int = Field(ge=1)
-    index_order: str | None  # how FSQ's digits make a code; None where a code is a row number
+    index_order: str | None  # how digits or signs make a code; None where a code is a row number
     grid: tuple[int, int]  # codes down, codes across
     downsample: int = Field(ge=1)
     size: int = Field(ge=1)  # side of the square that was encoded, pixels
@@ -76,6 +76,11 @@ class TokensInfo(_Record):
     def folder_units(self) -> int:
         """Units cut from the folder list; those of tars follow."""
         return self.units - self.tars
+
+    @property
+    def code_shape(self) -> tuple[int, ...]:
+        """The shape of an image's codes: (h, w), or (h, w, Q) for Q > 1 codebooks."""
+        return self.grid if self.num_codebooks == 1 else (*self.grid, self.num_codebooks)
 
     def to_bytes(self) -> bytes:
         """The file's bytes."""

@@ -19,13 +19,15 @@ import torch
 from torch import Tensor
 
 from imtok.analysis.usage import CodebookUsage
-from imtok.config import QuantizerConfig, TrainConfig
+from imtok.config import TrainConfig
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
 from imtok.data.stream import TrainingStream
 from imtok.devices import fast_precision, repeatable, resolve_device, usable_cores
 from imtok.errors import ImageError, Interrupted, SourceError, TrainingError
 from imtok.evaluation import Quality, measure
+from imtok.tokenizer import check_quantizer
+from imtok.training.advice import collapse_hint
 from imtok.training.preview import write_preview
 from imtok.training.run import RunFolder, append_json
 from imtok.training.state import TrainState
@@ -36,9 +38,6 @@ if TYPE_CHECKING:
 _LINES = 200  # lines of the log over a whole run
 _PREVIEWED = 8
 _HINT_FROM = 0.2  # share of the run
-# Share of the codes that could be in use at or below which the codebook is called collapsed. FSQ has no codebook that
-# could; where next to nothing is in use its encoder gives the same for everything.
-_COLLAPSED = {"vq": 0.1, "fsq": 0.01}
 _FEW_HELD_OUT = 8
 
 
@@ -88,6 +87,7 @@ def train(
     checkpoint. Raises TrainingError, ConfigError or SourceError for what cannot be used, Interrupted after
     `should_stop` said so and a checkpoint was written.
     """
+    check_quantizer(config.tokenizer.quantizer)
     folder = RunFolder(run)
     saved = folder.saved_config()
     wanted = resolve(config, saved)
@@ -230,8 +230,8 @@ class _Job:
 
     def _log(self) -> None:
         window = self.state.window
-        usage = CodebookUsage(window.counts.numpy().copy(), 0)
-        metrics = window.means() | {"codebook/usage": usage.usage, "codebook/perplexity": usage.perplexity}
+        usage = CodebookUsage.of_codebooks(window.counts.numpy().copy(), 0)
+        metrics = window.means() | _usage_figures(usage)
         window.clear()
         rate, wait = self.clock.lap()
         append_json(self.folder.metrics, {"images": self.state.seen, **metrics})
@@ -302,30 +302,12 @@ class _Job:
         self.tell(TrainProgress(self.state.seen, self.config.images, notice=text))
 
 
-def collapse_hint(usage: CodebookUsage, config: TrainConfig) -> str | None:
-    """A sentence of advice when few of the codes that could be in use are, None for a healthy codebook."""
-    possible = min(usage.codebook_size, usage.tokens)
-    quantizer = config.tokenizer.quantizer
-    if usage.used > _COLLAPSED[quantizer.kind] * possible:
-        return None
-    return (
-        f"the codebook has collapsed: {usage.used} of {usage.codebook_size} codes in use, perplexity "
-        f"{usage.perplexity:.1f}; begin a new run with {' or '.join(_remedies(quantizer))}"
-    )
-
-
-def _remedies(quantizer: QuantizerConfig) -> list[str]:
-    """Settings that help a collapsed codebook, those that are not yet made."""
-    if quantizer.kind == "fsq":
-        return ["a lower optimizer.learning_rate", "fewer quantizer.levels"]
-    remedies = {
-        "--set quantizer.kmeans_start=true": not quantizer.kmeans_start,
-        "--set quantizer.revival_threshold=0.05": quantizer.revival_threshold < 0.05,
-        "--set quantizer.estimator=rotation": quantizer.estimator != "rotation",
-        "a smaller --set quantizer.num_codes": True,
-        "--preset fsq-f8, which cannot collapse": True,
-    }
-    return [remedy for remedy, helps in remedies.items() if helps]
+def _usage_figures(usage: CodebookUsage) -> dict[str, float]:
+    figures = {"codebook/usage": usage.usage, "codebook/perplexity": usage.perplexity}
+    if usage.by_codebook is not None:
+        for number, each in enumerate(usage.codebooks, 1):
+            figures |= {f"codebook/{number}/usage": each.usage, f"codebook/{number}/perplexity": each.perplexity}
+    return figures
 
 
 def _val_figures(quality: Quality) -> dict[str, Any]:

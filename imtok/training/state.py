@@ -1,6 +1,6 @@
 """All that must survive a restart, and the one optimisation step that changes it."""
 
-# Axes: B batch, K codes.
+# Axes: B batch, K codes, Q codebooks.
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ from imtok.training.schedule import average_decay, learning_rate
 class Window:
     """Sums since the last line of the log."""
 
-    counts: Tensor  # (K,) int64 occurrences of each code
+    counts: Tensor  # (Q, K) int64 occurrences of each code in each codebook
     steps: int = 0
     sums: dict[str, float] = field(default_factory=dict)
 
     def add(self, values: dict[str, float], codes: Tensor) -> None:
-        """Take in the scalars and the codes (B, h, w) of one step."""
+        """Take in the scalars and the codes (B, h, w), or (B, h, w, Q), of one step."""
         self.steps += 1
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
-        self.counts += torch.bincount(codes.reshape(-1).cpu(), minlength=len(self.counts))
+        for row, column in zip(self.counts, codes.cpu().reshape(-1, len(self.counts)).T, strict=True):
+            row += torch.bincount(column, minlength=len(row))
 
     def means(self) -> dict[str, float]:
         """The mean of each scalar over the steps."""
@@ -64,7 +65,7 @@ class TrainState:
         )
         self.seen = 0  # training images
         self.steps = 0
-        self.window = Window(torch.zeros(self.tokenizer.num_codes, dtype=torch.int64))
+        self.window = Window(torch.zeros(self.tokenizer.num_codebooks, self.tokenizer.num_codes, dtype=torch.int64))
 
     def step(self, batch: Tensor) -> None:
         """One optimisation step on a batch (B, 3, S, S) uint8.
@@ -73,6 +74,7 @@ class TrainState:
         """
         images = to_float(batch.to(self.device, non_blocking=True))
         rate = self._set_learning_rate()
+        self.tokenizer.quantizer.anneal(min(1.0, self.seen / self.config.images))
         try:
             with autocast(self.device, _precision(self.config)):
                 reconstructions, quantized = self.tokenizer(images)
@@ -129,7 +131,8 @@ class TrainState:
             optimizer["state"].setdefault(int(index), {})[field_name] = value
         self.optimizer.load_state_dict(optimizer)
         self.seen, self.steps = facts.pop("seen"), facts.pop("steps")
-        self.window = Window(tensors["window.counts"], facts.pop("window_steps"), facts.pop("window_sums"))
+        counts = tensors["window.counts"].view_as(self.window.counts)  # (K,) in older checkpoints
+        self.window = Window(counts, facts.pop("window_steps"), facts.pop("window_sums"))
         torch.set_rng_state(tensors["random.cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
