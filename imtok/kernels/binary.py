@@ -14,11 +14,14 @@ magnitude of a sign (Zhao et al., 2024). No table of 2^D codes is needed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from imtok.kernels.compiling import Kernel
 
 # A sigmoid is 0 or 1 well before, even in float64; infinite logits would turn 0 * inf into NaN.
 _LARGEST_LOGIT = 1000.0
@@ -33,17 +36,44 @@ class SignEntropies(NamedTuple):
     batch: Tensor  # entropy of the mean choice, in [0, D log 2]: high when all codes are used
 
 
-def sign_codes(latents: Tensor) -> tuple[Tensor, Tensor]:
-    """Signs and their codes: (B, D, H, W) float -> the same shape of -1 or 1, (B, H, W) int64 in [0, 2^D).
+def sign_codes(latents: Tensor, magnitude: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Signs and their codes: (B, D, H, W) float -> the same shape of +-magnitude, (B, H, W) int64 in [0, 2^D).
 
-    Above zero is 1, all else -1, zero and minus zero too.
+    Above zero is +, all else -, zero and minus zero too. The gradient passes straight through. A position with a NaN
+    or infinite latent has the code -1.
     """
-    positive = latents > 0
-    codes = positive[:, 0].long()
-    # Unrolled: D passes over (B, H, W), where a product with powers of two would hold int64 (B, D, H, W).
-    for dimension in range(1, latents.shape[1]):
-        codes = codes * 2 + positive[:, dimension]
-    return positive.to(latents.dtype) * 2 - 1, codes
+    values, codes = _Signs.apply(latents, magnitude)
+    # Shaped out here: what a Function makes a view, its caller could not change in place.
+    return values.view(latents.shape), codes.view(latents.shape[0], *latents.shape[2:])
+
+
+class _Signs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, latents: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
+        ctx.shape = latents.shape
+        flat = latents.contiguous().flatten(2)
+        family = (latents.device.type, latents.dtype, *flat.shape[1:], magnitude)
+        values, codes = _signs(flat, magnitude, family=family, work=latents.numel())
+        ctx.mark_non_differentiable(codes)
+        return values, codes
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0].view(ctx.shape), None
+
+
+def _signs_flat(latents: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
+    """(B, D, S) -> values (B, D, S), codes (B, S); dimensions are written out, so that each is read once."""
+    values = []
+    codes = torch.zeros_like(latents[:, 0], dtype=torch.int32)  # vectorised, where int64 is not; D is at most 31
+    not_finite = torch.zeros_like(latents[:, 0])
+    for dimension in range(latents.shape[1]):
+        column = latents[:, dimension]  # (B, S)
+        positive = column > 0
+        values.append(torch.where(positive, magnitude, -magnitude).to(latents.dtype))
+        codes = codes * 2 + positive.to(torch.int32)
+        not_finite = not_finite + column * 0  # NaN then, else zero
+    return torch.stack(values, dim=1), torch.where(not_finite == 0, codes, -1).long()
 
 
 def codes_to_signs(codes: Tensor, dim: int) -> Tensor:
@@ -92,11 +122,52 @@ def to_sphere(latents: Tensor) -> Tensor:
     """z / |z| over axis 1: (B, D, H, W) -> (B, D, H, W).
 
     A latent no longer than 1e-6 has no direction worth the name: it stays as it is and so does its gradient, which
-    is therefore at most 1e6 times what comes in, and finite at zero.
+    is therefore at most 1e6 times what comes in, and finite at zero. It can be differentiated once.
     """
-    length = latents.norm(dim=1, keepdim=True)
-    short = length <= _LEAST_LENGTH
-    return torch.where(short, latents, latents / torch.where(short, 1.0, length))
+    points: Tensor = _Sphere.apply(latents)
+    return points.view(latents.shape)
+
+
+class _Sphere(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, latents: Tensor) -> Tensor:
+        ctx.save_for_backward(latents)
+        flat = latents.contiguous().flatten(2)
+        family = (latents.device.type, latents.dtype, *flat.shape[1:])
+        points: Tensor = _points(flat, family=family, work=latents.numel())
+        return points
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (latents,) = ctx.saved_tensors
+        flat = latents.contiguous().flatten(2)
+        family = (latents.device.type, latents.dtype, *flat.shape[1:])
+        turned: Tensor = _points_gradient(flat, grads[0].contiguous(), family=family, work=latents.numel())
+        return turned.view(latents.shape)
+
+
+def _points_flat(latents: Tensor) -> Tensor:
+    length = _length(latents)
+    return torch.where(length <= _LEAST_LENGTH, latents, latents / length)
+
+
+def _points_gradient_flat(latents: Tensor, grad: Tensor) -> Tensor:
+    """(g - u (u.g)) / |z| with u = z / |z|: twice (B, D, S) -> (B, D, S)."""
+    length = _length(latents)  # (B, 1, S)
+    points = latents / length
+    along = (points * grad).sum(dim=1, keepdim=True)
+    return torch.where(length <= _LEAST_LENGTH, grad, (grad - points * along) / length)
+
+
+def _length(latents: Tensor) -> Tensor:
+    return latents.square().sum(dim=1, keepdim=True).sqrt()
+
+
+# In latent values: below, a few milliseconds.
+_signs = Kernel(_signs_flat, least_work=2**20)
+_points = Kernel(_points_flat, least_work=2**20)
+_points_gradient = Kernel(_points_gradient_flat, least_work=2**20)
 
 
 def sign_entropies(points: Tensor, magnitude: float, temperature: float, group: int = 1) -> SignEntropies:

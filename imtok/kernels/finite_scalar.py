@@ -31,7 +31,8 @@ def finite_scalar(latents: Tensor, levels: Sequence[int]) -> tuple[Tensor, Tenso
     taken once. A position with a NaN or infinite latent has the code -1.
     """
     values, codes = _FiniteScalar.apply(latents, tuple(levels))
-    return values, codes
+    # Shaped out here: what a Function makes a view, its caller could not change in place.
+    return values.view(latents.shape), codes.view(latents.shape[0], *latents.shape[2:])
 
 
 def finite_scalar_bound(latents: Tensor, level: int) -> Tensor:
@@ -64,15 +65,14 @@ class _FiniteScalar(torch.autograd.Function):
         flat = latents.contiguous().flatten(2)
         family = (latents.device.type, latents.dtype, levels, flat.shape[2])
         values, codes = _quantize(flat, levels, family=family, work=latents.numel())
-        codes = codes.view(latents.shape[0], *latents.shape[2:])
         ctx.mark_non_differentiable(codes)
-        return values.view(latents.shape), codes
+        return values, codes
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (latents,) = ctx.saved_tensors
-        flat, grad = latents.contiguous().flatten(2), grads[0].contiguous().flatten(2)
+        flat, grad = latents.contiguous().flatten(2), grads[0].contiguous()
         family = (latents.device.type, latents.dtype, ctx.levels, flat.shape[2])
         turned = _gradient(flat, grad, ctx.levels, family=family, work=grad.numel())
         return turned.view(latents.shape), None

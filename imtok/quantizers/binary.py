@@ -56,16 +56,15 @@ class _SignQuantizer(Quantizer):
 
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; the gradient passes straight through to the point that stands for the latent."""
-        if not torch.isfinite(latents.detach()).all():
-            raise ValueError("the latents hold NaN or infinite values; no code exists")
-        signs, codes = sign_codes(latents.detach())
-        chosen = signs * self.magnitude
         points = self._points(latents)
-        losses = {"commitment": mean_square(points, chosen)}
+        chosen, codes = sign_codes(points, self.magnitude)
+        if codes.numel() and codes.min() < 0:
+            raise ValueError("the latents hold NaN or infinite values; no code exists")
+        losses = {"commitment": mean_square(points, chosen.detach())}
         if "entropy" in self.loss_weights:
             sample, batch = self._entropies_of(points)
             losses["entropy"] = self.sample_entropy_weight * sample - self.batch_entropy_weight * batch
-        return chosen + (points - points.detach()), codes, losses
+        return chosen, codes, losses
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Codes (B, H, W) -> latents (B, D, H, W) float32, each value +-`magnitude`."""
