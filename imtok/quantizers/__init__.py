@@ -7,6 +7,7 @@ from imtok.quantizers.gumbel import GumbelQuantizer
 from imtok.quantizers.moments import forget_moved_codes
 from imtok.quantizers.product import ProductQuantizer
 from imtok.quantizers.residual import ResidualQuantizer
+from imtok.quantizers.sequence import SequenceQuantizer
 from imtok.quantizers.vector import VectorQuantizer
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Quantized",
     "Quantizer",
     "ResidualQuantizer",
+    "SequenceQuantizer",
     "VectorQuantizer",
     "forget_moved_codes",
 ]
