@@ -142,10 +142,11 @@ class TrainConfig(Record):
         if self.data.crop > self.tokenizer.size:
             raise ValueError(f"data.crop {self.data.crop} is larger than tokenizer.size {self.tokenizer.size}")
         quantizer = self.tokenizer.quantizer
-        if quantizer.num_codes * len(quantizer.tables) > _MOST_CODES:
+        num_codes = quantizer.num_codes * len(quantizer.tables)
+        if num_codes > _MOST_CODES:
             raise ValueError(
-                f"tokenizer.quantizer has {quantizer.num_codes} codes in {len(quantizer.tables)} codebooks, at most "
-                f"{_MOST_CODES} in all can be counted; several smaller ones say as much (quantizer.kind=product)"
+                f"tokenizer.quantizer has {num_codes} codes in all, at most {_MOST_CODES} can be counted; several "
+                "smaller codebooks say as much (quantizer.kind=product)"
             )
         return self
 

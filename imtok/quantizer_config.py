@@ -276,7 +276,7 @@ class ResidualConfig(_CompositeConfig):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.scales is not None and len(self.scales) != self.depth:
-            raise ValueError(f"scales are {len(self.scales)}, expected one for each of the {self.depth} stages")
+            raise ValueError(f"there are {len(self.scales)} scales for {self.depth} stages, expected one a stage")
         return self
 
     def code_identity(self) -> dict[str, Any]:

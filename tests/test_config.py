@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from making import QUANTIZERS
 from pydantic import ValidationError
 
 from imtok.config import (
@@ -22,8 +25,16 @@ from imtok.config import (
     read_config_file,
 )
 from imtok.errors import ConfigError
-from imtok.quantizer_config import FSQConfig, VQConfig
-from imtok.tokenizer import build_quantizer
+from imtok.quantizer_config import (
+    BSQConfig,
+    FSQConfig,
+    LFQConfig,
+    ProductConfig,
+    QuantizerConfig,
+    ResidualConfig,
+    VQConfig,
+)
+from imtok.tokenizer import build_quantizer, check_quantizer
 
 
 def load(*settings: str) -> TrainConfig:
@@ -174,6 +185,116 @@ def test_a_quantizer_without_its_kind_is_told_by_its_fields() -> None:
     assert load("quantizer={}").tokenizer.quantizer == FSQConfig()
 
 
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_every_kind_is_reached_by_settings_and_read_back_as_it_was(name: str) -> None:
+    record = QUANTIZERS[name]
+    settings = [f"quantizer.{key}={json.dumps(value)}" for key, value in record.model_dump(mode="json").items()]
+    config = load(*settings)
+    assert config.tokenizer.quantizer == record
+    assert load_train_config(yaml.safe_load(config.to_yaml())) == config
+    built = build_quantizer(record)
+    assert (built.num_codes, built.num_codebooks) == (record.num_codes, len(record.tables))
+
+
+def test_a_kind_and_a_field_suffice() -> None:
+    base = {"tokenizer": {"quantizer": {"kind": "fsq", "levels": [8, 5]}}}
+    lfq = load_train_config(merge(base, parse_settings(["quantizer.kind=lfq", "quantizer.dim=10"])))
+    assert lfq.tokenizer.quantizer == LFQConfig(dim=10)
+    residual = load("quantizer.kind=residual", "quantizer.depth=3", "quantizer.part.num_codes=64")
+    assert residual.tokenizer.quantizer == ResidualConfig(depth=3, part=VQConfig(num_codes=64))
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        (["quantizer.dim=16"], "vq"),
+        (["quantizer.entropy_group=2"], "lfq or bsq"),
+        (["quantizer.temperature=1", "quantizer.dim=8"], "lfq and bsq and gumbel"),
+        (["quantizer.kl_weight=0.1", "quantizer.num_codes=64"], "gumbel"),
+        (["quantizer.depth=2"], "residual"),
+        (["quantizer.heads=2", "quantizer.part.levels=[5,5]"], "product"),
+    ],
+)
+def test_a_kind_is_told_by_all_of_its_fields_and_asked_for_where_they_do_not_tell(
+    settings: list[str], kind: str
+) -> None:
+    if " " not in kind:
+        assert load(*settings).tokenizer.quantizer.kind == kind
+        return
+    message = problem(parse_settings(settings))
+    assert message.startswith("tokenizer.quantizer: lfq and bsq")
+    assert message.endswith("say which by kind")
+
+
+def test_the_kind_of_a_part_is_told_by_its_fields_too() -> None:
+    nested = load("quantizer.heads=2", "quantizer.part.depth=2", "quantizer.part.part.levels=[5,5]")
+    inner = ResidualConfig(depth=2, part=FSQConfig(levels=(5, 5)))
+    assert nested.tokenizer.quantizer == ProductConfig(heads=2, part=inner)
+    tokenizer = load_tokenizer_config(nested.tokenizer.model_dump(mode="json"), "config.json")
+    assert tokenizer.quantizer == nested.tokenizer.quantizer
+
+
+def test_fields_that_a_choice_leaves_no_freedom_follow_it_unless_they_are_given() -> None:
+    for update in ("projection", "frozen"):
+        record = load(f"quantizer.codebook_update={update}").tokenizer.quantizer
+        assert (record.kmeans_start, record.revival_threshold) == (False, 0.0)  # type: ignore[union-attr]
+        build_quantizer(record)
+    propagating = load("quantizer.estimator=index_propagation").tokenizer.quantizer
+    assert propagating == VQConfig(
+        metric="dot",
+        estimator="index_propagation",
+        codebook_update="gradient",
+        kmeans_start=False,
+        revival_threshold=0.0,
+    )
+    clustering = load("quantizer.online_clustering=true").tokenizer.quantizer
+    assert clustering == VQConfig(codebook_update="gradient", revival_threshold=0.0, online_clustering=True)
+    build_quantizer(propagating)
+    build_quantizer(clustering)
+    given = load("quantizer.codebook_update=projection", "quantizer.kmeans_start=true").tokenizer.quantizer
+    with pytest.raises(ConfigError, match="kmeans_start moves single codes"):
+        check_quantizer(given)
+
+
+def test_a_tokenizer_written_before_a_field_existed_is_read_as_it_was() -> None:
+    old = {
+        "kind": "vq",
+        "dim": 4,
+        "num_codes": 32,
+        "metric": "cosine",
+        "estimator": "straight_through",
+        "codebook_update": "gradient",
+        "decay": 0.99,
+        "commitment_weight": 0.25,
+        "codebook_weight": 1.0,
+        "kmeans_start": True,
+        "revival_threshold": 0.05,
+    }
+    record = load_tokenizer_config({"quantizer": old}, "config.json").quantizer
+    assert record.model_dump(include=set(old)) == old
+    assert record == VQConfig(dim=4, num_codes=32, metric="cosine", codebook_update="gradient")
+
+
+def test_residual_scales_suit_the_part_unless_they_are_given() -> None:
+    def scales(part: QuantizerConfig) -> tuple[tuple[float, ...] | float, ...]:
+        return ResidualConfig(part=part, depth=3).stage_scales
+
+    assert scales(VQConfig()) == (1, 1, 1)
+    assert scales(VQConfig(metric="cosine")) == scales(LFQConfig()) == scales(BSQConfig()) == (1, 0.5, 0.25)
+    assert scales(FSQConfig(levels=(8, 4))) == ((1, 1), (1 / 8, 1 / 4), (1 / 64, 1 / 16))
+    assert scales(ProductConfig(part=FSQConfig(levels=(8, 4)), heads=2))[1] == (1 / 8, 1 / 4, 1 / 8, 1 / 4)
+    assert scales(ResidualConfig(part=LFQConfig(), depth=2)) == (1, 1 / 4, 1 / 16)
+    assert ResidualConfig(depth=2, scales=(1.0, 0.3)).stage_scales == (1.0, 0.3)
+
+
+def test_tables_number_the_codebooks_that_several_places_share() -> None:
+    part = ResidualConfig(depth=2)
+    assert part.tables == (0, 1)
+    assert ResidualConfig(depth=3, shared=True).tables == (0, 0, 0)
+    assert ProductConfig(part=part, heads=2).tables == (0, 1, 2, 3)
+    assert ProductConfig(part=part, heads=2, shared=True).tables == (0, 1, 0, 1)
+
+
 def test_a_file_may_write_the_tokenizers_keys_at_its_top_level() -> None:
     written = load_train_config({"quantizer": {"levels": [5, 5]}, "size": 64, "data": {"crop": 32}})
     assert written == load_train_config(
@@ -200,6 +321,18 @@ def test_a_file_may_write_the_tokenizers_keys_at_its_top_level() -> None:
         ("tokenizer.siez=8", "tokenizer.siez: unknown key; did you mean size?; known here: network, quantizer, size"),
         ("optimizer.zzz=3", "optimizer.zzz: unknown key; known here: learning_rate, betas,"),
         ("data.x.y=1", "data.x: unknown key; known here: crop, flip,"),
+        (
+            "quantizer={kind: lfq, decay: 0.9}",
+            "tokenizer.quantizer.decay: unknown key for kind lfq; it belongs to quantizer.kind=vq; known here: kind,",
+        ),
+        (
+            "quantizer={kind: product, part: {kind: fsq, dim: 8}}",
+            "tokenizer.quantizer.part.dim: unknown key for kind fsq; it belongs to quantizer.part.kind=vq or lfq",
+        ),
+        (
+            "quantizer={kind: residual, part: {kind: vq, dimm: 8}}",
+            "tokenizer.quantizer.part.dimm: unknown key for kind vq; did you mean dim?; known here: kind, dim,",
+        ),
     ],
 )
 def test_an_unknown_key_is_named_with_its_nearest_and_the_known_ones(setting: str, message: str) -> None:
@@ -245,10 +378,53 @@ def test_an_unknown_key_is_named_with_its_nearest_and_the_known_ones(setting: st
             "tokenizer.quantizer.metric: Input should be 'euclidean', 'cosine' or 'dot' (found 'l2')",
         ),
         ("tokenizer=3", "tokenizer: Input should be a valid dictionary"),
+        (
+            "quantizer={kind: lfq, dim: 32}",
+            "tokenizer.quantizer.dim: Input should be less than or equal to 31 (found 32)",
+        ),
+        (
+            "quantizer={kind: lfq, dim: 30}",
+            "tokenizer.quantizer has 1073741824 codes in all, at most 16777216 can be counted; several",
+        ),
+        (
+            "quantizer={kind: residual, depth: 0}",
+            "tokenizer.quantizer.depth: Input should be greater than or equal to 1 (found 0)",
+        ),
+        (
+            "quantizer={kind: residual, depth: 3, scales: [1, 0.5]}",
+            "tokenizer.quantizer: there are 2 scales for 3 stages, expected one a stage",
+        ),
+        (
+            "quantizer={kind: residual, part: {num_codes: 0}}",
+            "tokenizer.quantizer.part.num_codes: Input should be greater than or equal to 1 (found 0)",
+        ),
+        (
+            "quantizer={kind: residual, part: {kind: lvq}}",
+            "tokenizer.quantizer.part: Input tag 'lvq' found using 'kind' does not match",
+        ),
     ],
 )
 def test_a_bad_value_is_one_line_that_names_key_finding_and_expectation(setting: str, message: str) -> None:
     assert problem(parse_settings([setting])).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("quantizer={kind: lfq, dim: 10, entropy_group: 3}", "entropy_group is 3, expected a divisor of dim 10"),
+        ("quantizer={kind: bsq, sample_entropy_weight: 0, batch_entropy_weight: 0}", "has no effect"),
+        ("quantizer={kind: gumbel, final_temperature: 2}", "the final one not the higher"),
+        ("quantizer={kind: vq, commitment_weight: 0}", "diverges"),
+        ("quantizer={kind: vq, metric: dot}", "give estimator='index_propagation'"),
+        ("quantizer={kind: residual, part: {kind: gumbel, code_dim: 5}}", "no residual can be taken"),
+    ],
+)
+def test_what_only_the_quantizer_knows_to_refuse_is_one_line_too(setting: str, message: str) -> None:
+    drawn = torch.get_rng_state()
+    with pytest.raises(ConfigError, match=f"^quantizer: .*{message}") as caught:
+        check_quantizer(load(setting).tokenizer.quantizer)
+    assert "\n" not in str(caught.value)
+    assert torch.equal(torch.get_rng_state(), drawn)
 
 
 def test_keys_that_are_not_strings_are_refused() -> None:

@@ -31,7 +31,7 @@ TINY = [
     "network.fold=2",
     "network.channels=[8,16]",
     "network.blocks=1",
-    "quantizer.levels=[5,5,3]",
+    "quantizer={kind: fsq, levels: [5,5,3]}",
     "images=96",
     "batch_size=8",
     "validate_every=40",
@@ -50,8 +50,7 @@ VQ = [
 
 
 def tiny(*settings: str) -> TrainConfig:
-    values = parse_settings(TINY if "quantizer.kind=vq" not in settings else [s for s in TINY if "levels" not in s])
-    return load_train_config(merge(values, parse_settings(settings)))
+    return load_train_config(merge(parse_settings(TINY), parse_settings(["quantizer.kind=fsq", *settings])))
 
 
 @pytest.fixture
@@ -74,7 +73,20 @@ def run_until(stops: list[int], pictures: Path, run: Path, config: TrainConfig) 
     return train([pictures], run, config, progress=note)
 
 
-@pytest.mark.parametrize("settings", [[], VQ, [*VQ, "quantizer.codebook_update=gradient"], ["precision=bf16"]])
+GUMBEL = ["quantizer.kind=gumbel", "quantizer.dim=4", "quantizer.num_codes=16", "quantizer.temperature=2"]
+RESIDUAL = [
+    "quantizer.kind=residual",
+    "quantizer.depth=3",
+    "quantizer.quantizer_dropout=0.5",
+    "quantizer.part={kind: vq, dim: 4, num_codes: 16, codebook_update: gradient, revival_threshold: 0.5}",
+]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [[], VQ, [*VQ, "quantizer.codebook_update=gradient"], ["precision=bf16"], GUMBEL, RESIDUAL],
+    ids=["fsq", "vq-ema", "vq-gradient", "bf16", "gumbel", "residual-dropout"],
+)
 def test_a_stopped_and_resumed_run_equals_an_unbroken_one_bit_for_bit(
     settings: list[str], pictures: Path, tmp_path: Path
 ) -> None:
@@ -386,6 +398,73 @@ def test_the_collapse_hint_names_what_to_change_and_is_silent_on_health() -> Non
     assert collapse_hint(few, tiny(*VQ)) is not None
 
 
+def test_of_several_codebooks_the_collapsed_one_is_found_though_others_hide_it() -> None:
+    counts = np.full((3, 100), 10, dtype=np.int64)
+    counts[1] = [1000] + [0] * 99
+    several = CodebookUsage.of_codebooks(counts, 0)
+    part = "quantizer.part={kind: vq, num_codes: 100}"
+    hint = collapse_hint(several, tiny("quantizer.kind=product", "quantizer.heads=3", part))
+    assert hint is not None
+    assert "1 of 3 codebooks have collapsed (the first is number 2): 1 of 100 codes in use" in hint
+    assert "--set quantizer.part.estimator=rotation" in hint
+    # Places that share a codebook may each use a part of it.
+    shared = ["quantizer.kind=residual", "quantizer.depth=3", "quantizer.shared=true", part]
+    assert collapse_hint(several, tiny(*shared)) is None
+    assert collapse_hint(several, tiny(*shared[:2], part)) is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedies", "others"),
+    [
+        (["quantizer.kind=lfq"], ["quantizer.entropy_weight", "quantizer.dim"], ["kmeans"]),
+        (["quantizer.kind=bsq"], ["quantizer.entropy_weight"], ["num_codes"]),
+        (GUMBEL, ["quantizer.kl_weight", "quantizer.num_codes"], ["kmeans"]),
+        (["quantizer.codebook_update=projection"], ["entropy_weight=0.05", "rotation"], ["kmeans", "revival"]),
+        (["quantizer.codebook_update=frozen"], ["codebook_update=projection"], ["kmeans", "entropy"]),
+        (["quantizer.estimator=index_propagation"], ["entropy_weight"], ["rotation", "kmeans", "revival"]),
+        (["quantizer.online_clustering=true"], ["rotation", "num_codes"], ["kmeans", "revival"]),
+    ],
+)
+def test_the_advice_is_of_settings_that_the_quantizer_has(
+    settings: list[str], remedies: list[str], others: list[str]
+) -> None:
+    kind = [] if "kind" in settings[0] else ["quantizer.kind=vq"]
+    hint = collapse_hint(usage([1000] + [0] * 1023), tiny(*kind, *settings))
+    assert hint is not None
+    assert all(remedy in hint for remedy in remedies)
+    assert not any(other in hint for other in others)
+
+
+def test_the_quantizer_hears_before_each_step_how_far_the_run_is() -> None:
+    state = TrainState(tiny(*GUMBEL), torch.device("cpu"))
+    heard = []
+    for _ in range(3):
+        state.step(torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
+        heard.append(float(state.tokenizer.get_buffer("quantizer.progress")))
+    assert heard == pytest.approx([0, 8 / 96, 16 / 96])
+    assert float(state.average.get_buffer("quantizer.progress")) == heard[-1]
+
+
+def test_each_codebook_is_logged_where_there_are_several(pictures: Path, tmp_path: Path) -> None:
+    usages: list[CodebookUsage] = []
+
+    def note(progress: TrainProgress) -> None:
+        if progress.usage is not None:
+            usages.append(progress.usage)
+
+    train([pictures], tmp_path / "run", tiny(*RESIDUAL), progress=note)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    logged = next(row for row in rows if "codebook/usage" in row)
+    assert [logged[f"codebook/{number}/usage"] for number in (1, 2, 3)] == [each.usage for each in usages[0].codebooks]
+    assert all(each.tokens == 8 * 4 * 4 for each in usages[0].codebooks)
+
+
+def test_what_no_quantizer_can_be_is_refused_before_the_images_are_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^quantizer: entropy_group is 3"):
+        train([tmp_path / "none"], tmp_path / "run", tiny("quantizer.kind=lfq", "quantizer.entropy_group=3"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_handful_of_held_out_images_is_told(pictures: Path, tmp_path: Path) -> None:
     notices: list[str] = []
 
@@ -407,4 +486,16 @@ def test_the_average_is_of_parameters_and_takes_the_codebook_as_it_is() -> None:
     live, mean = state.tokenizer, state.average
     assert torch.equal(mean.get_buffer("quantizer.codebook"), live.get_buffer("quantizer.codebook"))
     between = (mean.encoder.conv_out.weight - start) / (live.encoder.conv_out.weight - start)
+    assert 0.1 < between.median() < 0.95
+
+
+def test_the_average_of_a_projected_codebook_is_of_the_projection() -> None:
+    state = TrainState(tiny("quantizer.kind=vq", "quantizer.codebook_update=projection"), torch.device("cpu"))
+    start = state.average.get_parameter("quantizer.projection.weight").clone()
+    for _ in range(3):
+        state.step(torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
+    live, mean = state.tokenizer, state.average
+    assert torch.equal(mean.get_buffer("quantizer.codebook"), live.get_buffer("quantizer.codebook"))
+    moved = live.get_parameter("quantizer.projection.weight") - start
+    between = (mean.get_parameter("quantizer.projection.weight") - start) / moved
     assert 0.1 < between.median() < 0.95
