@@ -260,7 +260,7 @@ class _CompositeConfig(Record):
 
     @property
     def _owners(self) -> str:
-        return "one codebook for all" if self.shared else "each its own codebook"
+        return "one codebook for all" if self.shared else "each with its own codebook"
 
 
 class ResidualConfig(_CompositeConfig):

@@ -17,6 +17,7 @@ import torch
 from making import tiny
 
 import imtok.tokens
+from imtok.analysis import codebook_usage
 from imtok.errors import TokensError
 from imtok.tokens import (
     Numerics,
@@ -446,6 +447,43 @@ def test_a_shard_of_another_tokenizer_is_refused(folder: Path) -> None:
     written(folder / shard_path(1), replace(other, header=header))
     with pytest.raises(TokensError, match=r"00000001\.safetensors: foreign, the tokenizer's fingerprint"):
         open_tokens(folder)[4]
+
+
+def with_codebooks(one: Shard, count: int) -> Shard:
+    """The same shard with codebook q's codes q times those of the first."""
+    codes = np.stack([one.codes * number for number in range(1, count + 1)], axis=-1) % one.header.codebook_size
+    return replace(one, codes=codes.astype(one.codes.dtype))
+
+
+def say_codebooks(folder: Path, count: int) -> None:
+    info = json.loads((folder / INFO).read_text())
+    (folder / INFO).write_text(json.dumps(info | {"num_codebooks": count}))
+
+
+def test_codes_of_several_codebooks_come_back_and_are_counted_apart(tmp_path: Path) -> None:
+    shards = [with_codebooks(shard(unit), 3) for unit in range(3)]
+    folder = write_folder(tmp_path / "tokens", shards)
+    say_codebooks(folder, 3)
+    tokens = open_tokens(folder)
+    assert (tokens.num_codebooks, tokens[0][1].shape) == (3, (2, 3, 3))
+    assert np.array_equal(tokens[0][1].numpy(), shards[0].codes[0])
+    usage = codebook_usage(tokens)
+    every = np.concatenate([one.codes.reshape(-1, 3) for one in shards])
+    assert usage.tokens == every.size
+    assert np.array_equal(usage.counts, np.bincount(every.reshape(-1), minlength=usage.codebook_size))
+    for each, column in zip(usage.codebooks, every.T, strict=True):
+        assert np.array_equal(each.counts, np.bincount(column, minlength=usage.codebook_size))
+    assert verify_tokens(folder).ok
+
+
+@pytest.mark.parametrize(("written", "recorded"), [(1, 3), (3, 1), (2, 3)])
+def test_a_shard_of_another_number_of_codebooks_is_refused(written: int, recorded: int, tmp_path: Path) -> None:
+    shards = [shard(unit) if written == 1 else with_codebooks(shard(unit), written) for unit in range(2)]
+    folder = write_folder(tmp_path / "tokens", shards)
+    say_codebooks(folder, recorded)
+    with pytest.raises(TokensError, match="foreign, the grid of codes is"):
+        open_tokens(folder)[0]
+    assert not verify_tokens(folder).ok
 
 
 # Verification

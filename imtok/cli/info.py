@@ -38,9 +38,14 @@ def info(
     console.print(table)
 
 
+def _inner(value: object) -> str:
+    """As `_shown`, with brackets around what has names of its own, such as the part of a residual quantizer."""
+    return f"({_shown(value)})" if isinstance(value, dict) else _shown(value)
+
+
 def _shown(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_shown(item)}" for name, item in value.items()) or "none"
+        return ", ".join(f"{name} {_inner(item)}" for name, item in value.items()) or "none"
     if isinstance(value, list | tuple):
         return ", ".join(_shown(item) for item in value) or "none"
     if value is None:
