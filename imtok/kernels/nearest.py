@@ -3,7 +3,7 @@
 Two ways, both exact. Long vectors: tiles of a matrix product, each reduced while it is in the cache. Short vectors
 (D up to 16): one compiled loop over the codes for sixteen latents at a time, since a product of so few terms would
 spend its time writing scores. Both first find the least score of each block of 64 codes, which is a vector
-operation, and look for the winner's place in one block only.
+operation, and look for the winner's place in one block only. On a GPU a kernel of its own does both (`nearest_gpu`).
 """
 
 # Axes: N vectors, D dimensions, K codes; a block is 64 neighbouring codes.
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from imtok.kernels.compiling import Kernel
+from imtok.kernels.nearest_gpu import LEAST_WORK, search_on_gpu
 
 Metric = Literal["euclidean", "cosine", "dot"]
 
@@ -102,7 +103,16 @@ def _search(rows: Tensor, table: Tensor, centre: Tensor | None) -> tuple[Tensor,
     short = rows.shape[1] <= _FUSED_DIM and rows.dtype == torch.float32 and rows.device.type == "cpu"
     if short and len(rows) * len(table) >= _fused.least_work:
         return _search_fused(rows, table, centre)
-    return _search_tiles(rows, table, centre)
+    if not rows.is_cuda:
+        return _search_tiles(rows, table, centre)
+    if rows.dtype == torch.float32 and len(rows) * len(table) >= LEAST_WORK:
+        found = search_on_gpu(rows, table, centre)
+        if found is not None:
+            return found
+    # Products of float32 may be computed in TF32 there, which is a setting of the whole process, and which would
+    # pick wrong codes; those of float64 never are.
+    best, codes = _search_tiles(rows.double(), table, centre)
+    return best.to(rows.dtype), codes
 
 
 # --- long vectors
@@ -117,7 +127,7 @@ def _search_tiles(rows: Tensor, table: Tensor, centre: Tensor | None) -> tuple[T
     scores = rows.new_empty(min(_TILE_ROWS, len(rows)), size)
     for start in range(0, len(table), size):
         tile, offsets = _tile_of_codes(table, centre, start, size)
-        weights = torch.cat([-tile, offsets.unsqueeze(1)], dim=1).T  # (D + 1, size)
+        weights = torch.cat([-tile, offsets.unsqueeze(1)], dim=1).T.to(rows.dtype)  # (D + 1, size)
         for row in range(0, len(rows), _TILE_ROWS):
             place = slice(row, row + _TILE_ROWS)
             found = torch.mm(rows[place], weights, out=scores[: len(rows[place])])
