@@ -427,9 +427,7 @@ def test_the_compiled_gradient_of_a_rotation_is_that_of_the_formula() -> None:
 
 @needs_compiler
 @pytest.mark.usefixtures("all_compiled")
-@pytest.mark.xfail(
-    strict=True, reason="a fused multiply-add leaves a rounding error of u + v, which is then normalised"
-)
+@pytest.mark.xfail(strict=True, reason="rounding leaves some of u + v, which is then normalised to a direction")
 def test_a_compiled_rotation_reflects_exact_opposites() -> None:
     e, g = noise(200, 8), noise(200, 8, seed=2)
     u = F.normalize(e, dim=1)

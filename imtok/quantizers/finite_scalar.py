@@ -11,11 +11,14 @@ from torch import Tensor
 from imtok.kernels import codes_to_digits, finite_scalar
 from imtok.quantizers.base import Quantizer
 
+_MOST_LEVELS = 1000
+
 
 class FSQ(Quantizer):
     """Rounds dimension i to `levels[i]` values in [-1, 1]; K is the product of the levels.
 
-    Levels below 3 are refused: with L = 2 the published bound is nearly flat and the dimension hardly trains.
+    Levels below 3 are refused: with L = 2 the published bound is nearly flat and the dimension hardly trains. So are
+    levels above 1000, whose outermost values its factor 1 - 1e-3 keeps out of reach.
     """
 
     levels: tuple[int, ...]
@@ -29,6 +32,11 @@ class FSQ(Quantizer):
             raise ValueError(f"FSQ levels are {list(levels)}, expected whole numbers")
         if min(levels) < 3:
             raise ValueError(f"FSQ levels are {list(levels)}, expected 3 or more in each dimension")
+        if max(levels) > _MOST_LEVELS:
+            raise ValueError(
+                f"FSQ levels are {list(levels)}, expected {_MOST_LEVELS} or fewer in each dimension: the published "
+                "bound reaches no more; take more dimensions"
+            )
         if math.prod(levels) > 2**31:
             raise ValueError(f"FSQ levels {list(levels)} make {math.prod(levels)} codes, at most 2^31 are supported")
         self.dim = len(levels)
