@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from families import NOISY, QUANTIZERS, make, noise, noise_for
 from making import fill
 from PIL import Image
+from torch import Tensor
 
 import imtok
 from imtok.config import load_train_config, parse_settings
 from imtok.decoding import decode
 from imtok.encoding import encode
-from imtok.kernels import codebook_statistics, nearest_codes, rotate_to
+from imtok.kernels import codebook_statistics, nearest, nearest_codes, nearest_gpu, rotate_to
+from imtok.quantizers import BSQ, FSQ, LFQ, Quantized, Quantizer, VectorQuantizer
+from imtok.quantizers.vector_options import CodebookUpdate, Estimator, VectorMetric
 from imtok.tokens import open_tokens
 from imtok.training import train
 
@@ -30,30 +38,202 @@ def pictures(tmp_path: Path) -> Path:
     return fill(tmp_path / "pictures", (f"{number:02}.png" for number in range(20)))
 
 
-@pytest.mark.parametrize(("dim", "num_codes"), [(8, 16384), (256, 1024)])
-def test_the_search_finds_on_the_gpu_what_it_finds_on_the_cpu(dim: int, num_codes: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-    latents = torch.randn(2000, dim, generator=generator)
-    codebook = torch.randn(num_codes, dim, generator=generator)
-    there = nearest_codes(latents.cuda(), codebook.cuda()).cpu()
-    here = nearest_codes(latents, codebook)
-    assert (there != here).float().mean() < 0.002  # near ties alone
+@pytest.fixture
+def tf32_wanted() -> Iterator[None]:
+    """As a program that trains in TF32 sets it, which is for the whole process."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    yield
+    torch.set_float32_matmul_precision(before)
 
 
-def test_statistics_and_rotation_agree_with_the_cpu() -> None:
-    generator = torch.Generator().manual_seed(0)
-    latents, targets = torch.randn(500, 16, generator=generator), torch.randn(500, 16, generator=generator)
-    codes = torch.randint(0, 32, (500,), generator=generator)
-    for here, there in zip(
-        codebook_statistics(latents, codes, 32), codebook_statistics(latents.cuda(), codes.cuda(), 32), strict=True
-    ):
-        torch.testing.assert_close(there.cpu(), here, rtol=1e-5, atol=1e-5)
+def set_forms(monkeypatch: pytest.MonkeyPatch, forms: list[Any]) -> None:
+    """Leave the tuner these forms alone."""
+    kernels = importlib.import_module("imtok.kernels.nearest_triton")
+    monkeypatch.setattr(kernels, "CONFIGS", forms)
+    monkeypatch.setattr(nearest_gpu, "_triton", nearest_gpu._Triton())
+
+
+def assert_nearest(codes: Tensor, latents: Tensor, codebook: Tensor) -> None:
+    """No code is nearer than the one found by more than float32 can tell, and hardly any other is found."""
+    distances = torch.cdist(latents.double(), codebook.double())
+    least, expected = distances.min(dim=1)
+    found = distances.gather(1, codes[:, None])[:, 0]
+    assert (codes == expected).double().mean() > 0.98  # on a line many are as good
+    torch.testing.assert_close(found.square(), least.square(), rtol=1e-5, atol=1e-5)
+
+
+# --- the search
+
+
+@pytest.mark.parametrize(
+    ("count", "dim", "num_codes"),
+    [(5000, 1, 1000), (5000, 7, 16384), (20000, 8, 16384), (5000, 64, 1000), (5000, 100, 4097), (3000, 256, 16384)],
+)
+@pytest.mark.parametrize("way", ["kernel", "tiles"])
+def test_the_search_is_exact_where_tf32_is_wanted(
+    way: str, count: int, dim: int, num_codes: int, tf32_wanted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    latents, codebook = noise(count, dim).cuda(), noise(num_codes, dim, seed=2).cuda()
+    if way == "tiles":
+        monkeypatch.setattr(nearest, "search_on_gpu", lambda *_: None)
+    else:
+        pytest.importorskip("triton", reason="needs Triton")
+    assert_nearest(nearest_codes(latents, codebook), latents, codebook)
+    assert not nearest_gpu._triton.failed
+
+
+def test_the_kernel_is_what_searches_here() -> None:
+    pytest.importorskip("triton", reason="needs Triton")
+    found = nearest_gpu.search_on_gpu(noise(300, 8).cuda(), noise(100, 8, seed=2).cuda(), None)
+    assert found is not None
+    assert torch.equal(found[1].cpu(), nearest_codes(noise(300, 8), noise(100, 8, seed=2), "dot"))
+
+
+@pytest.mark.parametrize("dim", [8, 100])
+def test_all_forms_of_the_kernel_and_all_cuts_give_the_same_bits(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("triton", reason="needs Triton")
+    rows, table = noise(1000, dim).cuda(), noise(3000, dim, seed=2).cuda()
+    centre = table.median(dim=0).values
+    forms = importlib.import_module("imtok.kernels.nearest_triton").CONFIGS
+    found = []
+    for form in forms:
+        set_forms(monkeypatch, [form])
+        found += [nearest_gpu.search(rows, table, centre, spans) for spans in (1, 3, 7)]
+    assert all(torch.equal(best, found[0][0]) and torch.equal(codes, found[0][1]) for best, codes in found)
+
+
+@pytest.mark.parametrize("way", ["kernel", "tiles"])
+def test_ties_on_the_gpu_go_to_the_lower_index(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if way == "tiles":
+        monkeypatch.setattr(nearest, "search_on_gpu", lambda *_: None)
+    codebook = noise(64, 4).cuda()
+    latents = codebook.repeat(100, 1)
+    codes = nearest_codes(latents, codebook.repeat(100, 1))
+    assert torch.equal(codes, torch.arange(64, device="cuda").repeat(100))
+
+
+@pytest.mark.parametrize("count", [10, 10_000])
+def test_nan_on_the_gpu_is_refused(count: int) -> None:
+    latents = noise(count, 8).cuda()
+    latents[7, 3] = torch.nan
+    with pytest.raises(ValueError, match="NaN"):
+        nearest_codes(latents, noise(1024, 8, seed=2).cuda())
+
+
+def test_far_from_the_origin_codes_are_told_apart_on_the_gpu() -> None:
+    codebook = noise(4096, 8).cuda() + 1000
+    latents = codebook[:2000] + 0.001 * noise(2000, 8, seed=2).cuda()
+    assert torch.equal(nearest_codes(latents, codebook), torch.arange(2000, device="cuda"))
+
+
+def test_the_search_needs_little_memory_beyond_its_inputs() -> None:
+    latents, codebook = noise(32768, 8).cuda(), noise(262144, 8, seed=2).cuda()
+    nearest_codes(latents, codebook)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    nearest_codes(latents, codebook)
+    assert torch.cuda.max_memory_allocated() - before < 64 * 2**20
+
+
+# --- the other kernels
+
+
+def test_statistics_on_the_gpu_are_the_same_each_time_and_those_of_the_cpu() -> None:
+    latents, codes = noise(20000, 16), torch.randint(0, 500, (20000,), generator=torch.Generator().manual_seed(0))
+    first = codebook_statistics(latents.cuda(), codes.cuda(), 512)
+    for again in (codebook_statistics(latents.cuda(), codes.cuda(), 512) for _ in range(5)):
+        assert torch.equal(again[0], first[0])
+        assert torch.equal(again[1], first[1])
+    for here, there in zip(codebook_statistics(latents, codes, 512), first, strict=True):
+        torch.testing.assert_close(there.cpu(), here, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [500, 70_000])  # as it is, and compiled
+def test_the_rotation_on_the_gpu_is_that_of_the_cpu(count: int) -> None:
+    latents, targets = noise(count, 16), noise(count, 16, seed=2)
     one, other = latents.clone().requires_grad_(), latents.cuda().requires_grad_()
-    rotate_to(one, targets).square().sum().backward()
-    rotate_to(other, targets.cuda()).square().sum().backward()
-    assert one.grad is not None
-    assert other.grad is not None
-    torch.testing.assert_close(other.grad.cpu(), one.grad, rtol=1e-4, atol=1e-4)
+    turned = rotate_to(other, targets.cuda())
+    assert torch.equal(turned.cpu(), targets)
+    weights = noise(count, 16, seed=3)
+    (here,) = torch.autograd.grad(rotate_to(one, targets), one, weights)
+    (there,) = torch.autograd.grad(turned, other, weights.cuda())
+    torch.testing.assert_close(there.cpu(), here, rtol=1e-4, atol=1e-4)
+
+
+# --- quantizers
+
+
+def near_codes(quantizer: VectorQuantizer, count: int) -> Tensor:
+    """Latents (2, D, 1, count / 2) each close to one code: no rounding changes which."""
+    everything = torch.arange(quantizer.num_codes).view(1, 1, -1)
+    table = quantizer.lookup(everything).detach()[0, :, 0].T  # (K, D)
+    rows = table[torch.arange(count) * 7 % len(table)]
+    rows = rows + 0.02 * table.std() * noise(*rows.shape, seed=3)
+    return rows.view(2, 1, count // 2, -1).permute(0, 3, 1, 2)
+
+
+def train_step(quantizer: Quantizer, latents: Tensor) -> tuple[Quantized, dict[str, Tensor]]:
+    """One step in training mode -> its result, and all that it changed or gave a gradient, on the CPU."""
+    latents = latents.detach().clone().requires_grad_()
+    out = quantizer(latents)
+    weights = noise(*out.latents.shape, seed=4).to(latents.device)
+    (out.loss + (out.latents * weights).mean()).backward()
+    grads = {name: value.grad for name, value in quantizer.named_parameters()} | {"latents": latents.grad}
+    changed = dict(quantizer.state_dict()) | {f"grad of {name}": grad for name, grad in grads.items()}
+    return out, {name: value.cpu() for name, value in changed.items() if value is not None}
+
+
+def assert_steps_agree(quantizer: Quantizer, latents: Tensor, steps: int = 1) -> None:
+    twin = copy.deepcopy(quantizer).cuda()
+    for _ in range(steps):
+        here, ours = train_step(quantizer, latents)
+        there, theirs = train_step(twin, latents.cuda())
+    assert torch.equal(there.codes.cpu(), here.codes)
+    torch.testing.assert_close(there.latents.detach().cpu(), here.latents.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(there.loss.detach().cpu(), here.loss.detach(), rtol=1e-4, atol=1e-5)
+    assert ours.keys() == theirs.keys()
+    torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("estimator", ["straight_through", "rotation"])
+@pytest.mark.parametrize("update", ["ema", "gradient", "projection"])
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+def test_a_training_step_of_vq_on_the_gpu_is_that_of_the_cpu(
+    metric: VectorMetric, update: CodebookUpdate, estimator: Estimator
+) -> None:
+    torch.manual_seed(0)
+    quantizer = VectorQuantizer(16, 1024, metric=metric, estimator=estimator, codebook_update=update)
+    assert_steps_agree(quantizer, near_codes(quantizer, 8192), steps=3)  # enough scores for the kernel
+
+
+@pytest.mark.parametrize("name", [name for name in QUANTIZERS if name not in NOISY | {"vq-clustering-gradient"}])
+def test_a_training_step_of_any_quantizer_on_the_gpu_is_that_of_the_cpu(name: str) -> None:
+    quantizer = make(name)
+    assert_steps_agree(quantizer, noise_for(quantizer))
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_codes_alone_rebuild_the_latents_on_the_gpu(name: str) -> None:
+    quantizer = make(name).cuda().eval()
+    out = quantizer(noise_for(quantizer).cuda())
+    assert torch.equal(quantizer.lookup(out.codes), out.latents)
+
+
+@pytest.mark.parametrize(
+    "quantizer", [FSQ([8, 5, 5, 5]), LFQ(12, batch_entropy_weight=0.1), BSQ(12, batch_entropy_weight=0.1)]
+)
+def test_large_batches_of_lattice_codes_on_the_gpu_are_those_of_the_cpu(quantizer: Quantizer) -> None:
+    latents = noise(8, quantizer.dim, 192, 192)  # enough work to be compiled
+    here, ours = train_step(quantizer, latents)
+    there, theirs = train_step(copy.deepcopy(quantizer).cuda(), latents.cuda())
+    assert (there.codes.cpu() != here.codes).double().mean() < 1e-5  # latents on the border of two codes
+    torch.testing.assert_close(there.loss.detach().cpu(), here.loss.detach(), rtol=1e-4, atol=1e-5)
+    far = (theirs["grad of latents"] - ours["grad of latents"]).abs() > 1e-6 + 1e-3 * ours["grad of latents"].abs()
+    assert far.double().mean() < 1e-4
+
+
+# --- the jobs
 
 
 @pytest.mark.parametrize("quantizer", [["quantizer.levels=[8,5,5]"], ["quantizer.kind=vq", "quantizer.num_codes=64"]])
