@@ -19,9 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,8 +27,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import PIL
 import torch
+from machine import machine
 from torch import Tensor
 
 from imtok import Tokenizer, load
@@ -42,7 +40,6 @@ from imtok.encoding import encode
 from imtok.errors import ImageError
 from imtok.parallel import in_order
 from imtok.tokens import open_tokens
-from imtok.version import __version__
 
 
 def main() -> None:
@@ -165,31 +162,10 @@ def report(speeds: dict[str, list[float]], device: torch.device, settings: dict[
         "ceiling": round(ceiling, 2),
         "of_ceiling": round(whole / ceiling, 4),
         "of_forward": round(whole / forward, 4),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
-        "cores": usable_cores(),
-        "versions": {
-            "imtok": __version__,
-            "torch": str(torch.__version__),
-            "pillow": PIL.__version__,
-            "python": platform.python_version(),
-        },
-        "commit": commit(),
+        **machine(device, "pillow"),
         "settings": settings | {name: Path(settings[name]).name for name in ("source", "tokenizer")},
     }
     print(json.dumps(result))
-
-
-def cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def commit() -> str | None:
-    folder = Path(__file__).resolve().parent
-    found = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True)
-    return found.stdout.strip() or None
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -34,7 +33,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from encode_throughput import commit, cpu_name
+from machine import machine
 from torch import Tensor, nn
 
 from imtok.analysis.usage import CodebookUsage
@@ -59,7 +58,6 @@ from imtok.quantizers import (
 from imtok.quantizers.base import to_rows
 from imtok.tokenizer import to_float, to_uint8
 from imtok.training.schedule import learning_rate
-from imtok.version import __version__
 
 SIZE = 32  # pixels a side
 DIM = 32  # channels of what is compared as vectors, as in the preset rotation-vq-f4
@@ -405,13 +403,7 @@ def plain(settings: Settings) -> dict[str, Any]:
 
 
 def circumstances(args: argparse.Namespace, settings: Settings, device: torch.device) -> dict[str, Any]:
-    return {
-        "settings": plain(settings),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
-        "threads": args.threads,
-        "versions": {"imtok": __version__, "torch": str(torch.__version__), "python": platform.python_version()},
-        "commit": commit(),
-    }
+    return {"settings": plain(settings), "threads": args.threads, **machine(device)}
 
 
 # --- for people

@@ -1,0 +1,375 @@
+"""Quantization kernels against plain torch and vector-quantize-pytorch, in one process, in turn.
+
+What limits each, on a CPU:
+
+    nearest, long vectors    the matrix product; a bare `z @ e.T` also has to write N x K scores, which imtok does not
+    nearest, short vectors   arithmetic in registers; the bare product spends its time writing scores
+    statistics               reading and writing N x D and K x D numbers once
+    rotation                 memory: three tensors in, one out, and the copy of the forward pass
+    FSQ, LFQ, BSQ            memory, and one exponential a value
+    a whole VQ step          the search
+
+Every part is compared with a reference in double precision, or with its definition, before it is timed. Rounds are
+interleaved, so that a drift of the machine meets all alike; a ratio is the median of the rounds' own ratios. Copies
+allocate what they write, as kernels do. `first call` is what compiling cost, with an empty cache. Run nothing else
+meanwhile.
+
+    pip install 'imtok[bench]'
+    python benchmarks/kernels.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from machine import machine
+from torch import Tensor
+from vector_quantize_pytorch import VectorQuantize, finite_scalar_quantization, lookup_free_quantization
+from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to as peer_rotate_to
+
+from imtok.devices import usable_cores
+from imtok.kernels import codebook_statistics, nearest_codes, rotate_to
+from imtok.quantizers import BSQ, FSQ, LFQ, Quantizer, VectorQuantizer
+
+LEVELS = [7, 5, 5, 5, 5]
+BASE, OURS = "base", "imtok"
+
+
+@dataclass
+class Measure:
+    """One row of the table: what is timed, by name, `base` and `imtok` among it."""
+
+    name: str
+    base: str  # what the base is
+    parts: dict[str, Callable[[], Any]]
+    check: Callable[[Any], None]  # of what imtok's part returns; raises AssertionError
+    must: float
+    aim: float
+    rounds: int = 0  # 0: as many as asked for
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    first_call: float = 0.0
+
+    def ratio(self, part: str) -> float:
+        rounds = zip(self.seconds[part], self.seconds[BASE], strict=True)
+        return statistics.median(time / base for time, base in rounds)
+
+
+def main() -> None:
+    args = parse()
+    torch.set_num_threads(args.threads)
+    device = torch.device(args.device)
+    makers = {name: maker for name, maker in MEASURES.items() if not args.only or name in args.only}
+    with tempfile.TemporaryDirectory() as cache:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # so that the first call is truly one
+        results = [run(maker(device), args.rounds, device) for maker in makers.values()]
+        memory = extra_memory(device) if not args.only or "memory" in args.only else None
+    report(results, memory, device, args)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--only", nargs="*", choices=[*MEASURES, "memory"], help="some measures only")
+    parser.add_argument("--output", type=Path, help="a file for the JSON line")
+    return parser.parse_args()
+
+
+def noise(*shape: int, device: torch.device, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device)
+
+
+def clones(*tensors: Tensor) -> list[Tensor]:
+    return [tensor.detach().clone() for tensor in tensors]
+
+
+# --- what is measured
+
+
+def nearest(device: torch.device, count: int, num_codes: int, dim: int, must: float, aim: float) -> Measure:
+    latents, codebook = (noise(n, dim, device=device, seed=seed) for seed, n in enumerate((count, num_codes)))
+    half_norms = codebook.square().sum(dim=1) / 2
+    peer = VectorQuantize(dim, num_codes, learnable_codebook=False).to(device).eval()
+    peer._codebook.embed.copy_(codebook.unsqueeze(0))
+    return Measure(
+        f"nearest, N {count}, K {num_codes}, D {dim}",
+        "z @ e.T",
+        {
+            BASE: lambda: latents @ codebook.T,
+            OURS: lambda: nearest_codes(latents, codebook),
+            "plain torch": lambda: (half_norms - latents @ codebook.T).argmin(dim=1),
+            "vector-quantize-pytorch": torch.no_grad()(lambda: peer(latents.unsqueeze(0))),
+        },
+        lambda codes: check_nearest(codes, latents, codebook),
+        must,
+        aim,
+    )
+
+
+def check_nearest(codes: Tensor, latents: Tensor, codebook: Tensor) -> None:
+    """Equal to double precision but where two scores differ by less than single precision can tell."""
+    for rows, found in zip(latents.double().split(1024), codes.split(1024), strict=True):
+        scores = codebook.double().square().sum(dim=1) / 2 - rows @ codebook.double().T
+        best = scores.min(dim=1).values
+        chosen = scores.gather(1, found.unsqueeze(1)).squeeze(1)
+        assert (chosen - best <= 1e-5 * scores.abs().max()).all()
+
+
+def statistics_of_codes(device: torch.device) -> Measure:
+    latents, codes = noise(16384, 256, device=device, seed=0), torch.randint(16384, (16384,)).to(device)
+
+    def one_hot() -> tuple[Tensor, Tensor]:
+        table = F.one_hot(codes, 16384).float()
+        return table.sum(dim=0), table.T @ latents
+
+    def check(found: tuple[Tensor, Tensor]) -> None:
+        torch.testing.assert_close(found, one_hot(), atol=1e-4, rtol=1e-4)
+
+    return Measure(
+        "statistics, N = K = 16384, D 256",
+        "the one-hot product",
+        {BASE: one_hot, OURS: lambda: codebook_statistics(latents, codes, 16384)},
+        check,
+        0.006,
+        0.002,
+        rounds=3,
+    )
+
+
+def rotation(device: torch.device) -> Measure:
+    latents, targets, grad = (noise(16384, 256, device=device, seed=seed) for seed in range(3))
+    latents.requires_grad_()
+
+    def through(function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        latents.grad = None
+        function(latents, targets).backward(grad)
+        assert latents.grad is not None
+        return latents.grad
+
+    return Measure(
+        "rotation forward + backward, N 16384, D 256",
+        "copies of the three tensors",
+        {
+            BASE: lambda: clones(latents, targets, grad),
+            OURS: lambda: through(rotate_to),
+            "vector-quantize-pytorch": lambda: through(peer_rotate_to),
+        },
+        lambda found: torch.testing.assert_close(found, through(peer_rotate_to), atol=1e-4, rtol=1e-3),
+        3,
+        1.5,
+    )
+
+
+def elementwise(
+    name: str, ours: Quantizer, peer: torch.nn.Module, latents: Tensor, grad: Tensor, must: float, aim: float
+) -> Measure:
+    """Forward and backward of a quantizer of channels, against copies of what goes in and comes out."""
+    latents.requires_grad_()
+
+    def through(function: Callable[[Tensor], Any]) -> Tensor:
+        latents.grad = None
+        out = function(latents)
+        values: Tensor = out[0] if isinstance(out, tuple) else out.latents
+        loss: Tensor | None = (out[2] if len(out) > 2 else None) if isinstance(out, tuple) else out.loss
+        if loss is None or not loss.requires_grad:
+            values.backward(grad)
+        else:
+            torch.autograd.backward([values, loss], [grad, torch.ones_like(loss)])
+        return values.detach()
+
+    def check(found: Tensor) -> None:
+        assert torch.equal(ours.lookup(ours(latents).codes), found)
+
+    return Measure(
+        name,
+        "copies of the three tensors",
+        {
+            BASE: lambda: clones(latents, latents, grad),
+            OURS: lambda: through(ours),
+            "vector-quantize-pytorch": lambda: through(peer),
+        },
+        check,
+        must,
+        aim,
+    )
+
+
+def fsq(device: torch.device) -> Measure:
+    latents, grad = (noise(256, 5, 64, 64, device=device, seed=seed) for seed in (0, 1))
+    peer = finite_scalar_quantization.FSQ(LEVELS).to(device)
+    name = f"FSQ {LEVELS} forward + backward, (256, 5, 64, 64)"
+    return elementwise(name, FSQ(LEVELS).to(device), peer, latents, grad, 2.6, 1.8)
+
+
+def signs(device: torch.device, kind: str) -> Measure:
+    """With their losses, of which imtok's entropy needs no table of all codes."""
+    latents, grad = (noise(32, 8, 64, 64, device=device, seed=seed) for seed in (0, 1))
+    ours = (LFQ if kind == "LFQ" else BSQ)(8).to(device)
+    peer = lookup_free_quantization.LFQ(dim=8, codebook_size=2**8, spherical=kind == "BSQ").to(device)
+    return elementwise(f"{kind} forward + backward with losses, (32, 8, 64, 64)", ours, peer, latents, grad, 0, 0)
+
+
+def vq_step(device: torch.device) -> Measure:
+    """Forward, backward and the EMA update, as in training."""
+    latents, grad = (noise(8, 64, 32, 32, device=device, seed=seed) for seed in (0, 1))
+    latents.requires_grad_()
+    ours = VectorQuantizer(64, 16384).to(device).train()
+    peer = VectorQuantize(
+        64, 16384, decay=0.99, commitment_weight=0.25, accept_image_fmap=True, rotation_trick=False, kmeans_init=False
+    )
+    peer = peer.to(device).train()
+
+    def step() -> None:
+        latents.grad = None
+        out = ours(latents)
+        (out.loss + (out.latents * grad).sum()).backward()
+
+    def peer_step() -> None:
+        latents.grad = None
+        values, _, loss = peer(latents)
+        (loss.sum() + (values * grad).sum()).backward()
+
+    def check(_: None) -> None:
+        check_vq_step(ours, peer, latents)
+
+    return Measure(
+        "a whole VQ training step, N 8192, K 16384, D 64",
+        "vector-quantize-pytorch",
+        {BASE: peer_step, OURS: step},
+        check,
+        0.2,
+        0.1,
+        rounds=5,
+    )
+
+
+def check_vq_step(ours: VectorQuantizer, peer: VectorQuantize, latents: Tensor) -> None:
+    """From the same codebook both choose the same codes and learn the same."""
+    codebook = ours.codebook.clone()
+    peer._codebook.embed.copy_(codebook.unsqueeze(0))
+    peer._codebook.embed_avg.copy_(codebook.unsqueeze(0))
+    found, expected = ours(latents).codes, peer(latents)[1]
+    assert (found == expected).double().mean() > 0.9999
+    torch.testing.assert_close(ours.codebook, peer._codebook.embed[0], atol=1e-3, rtol=1e-3)
+
+
+MEASURES: dict[str, Callable[[torch.device], Measure]] = {
+    "nearest-256": lambda device: nearest(device, 8192, 16384, 256, 1.05, 0.7),
+    "nearest-64": lambda device: nearest(device, 8192, 16384, 64, 0, 0),
+    "nearest-8": lambda device: nearest(device, 16384, 16384, 8, 0.35, 0.12),
+    "statistics": statistics_of_codes,
+    "rotation": rotation,
+    "fsq": fsq,
+    "lfq": lambda device: signs(device, "LFQ"),
+    "bsq": lambda device: signs(device, "BSQ"),
+    "vq-step": vq_step,
+}
+
+
+# --- how
+
+
+def run(measure: Measure, rounds: int, device: torch.device) -> Measure:
+    """Times every part in turn, after one round that warms up."""
+    started = time.perf_counter()
+    found = measure.parts[OURS]()
+    synchronize(device)
+    measure.first_call = time.perf_counter() - started
+    measure.check(found)
+    measure.seconds = {name: [] for name in measure.parts}
+    for number in range((measure.rounds or rounds) + 1):
+        for name, part in measure.parts.items():
+            started = time.perf_counter()
+            result = part()
+            synchronize(device)
+            if number:
+                measure.seconds[name].append(time.perf_counter() - started)
+            del result  # outside the clock
+    measure.parts.clear()
+    gc.collect()
+    return measure
+
+
+def synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def extra_memory(device: torch.device) -> float:
+    """Megabytes a search of N 32768, K 262144, D 8 takes beside its inputs and its result, at its highest."""
+    latents, codebook = (noise(n, 8, device=device, seed=seed) for seed, n in enumerate((32768, 262144)))
+    nearest_codes(latents, codebook)  # compiles
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        nearest_codes(latents, codebook)
+        return (torch.cuda.max_memory_allocated(device) - before) / 1e6
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # else freed memory would hide what the search allocates
+    Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts anew
+    before_kb = status("VmRSS")
+    codes = nearest_codes(latents, codebook)
+    extra = (status("VmHWM") - before_kb) / 1e3
+    check_nearest(codes[:512], latents[:512], codebook)
+    return extra
+
+
+def status(key: str) -> int:
+    """A line of /proc/self/status, in kB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
+
+
+def report(results: list[Measure], memory: float | None, device: torch.device, args: argparse.Namespace) -> None:
+    print(f"| measure | over | {OURS} | must | aim | peers | first call |\n|---|---|---|---|---|---|---|")
+    for measure in results:
+        peers = ", ".join(f"{name} {measure.ratio(name):.3g}" for name in measure.seconds if name not in (BASE, OURS))
+        targets = f"{measure.must:g} | {measure.aim:g}" if measure.must else "– | –"
+        print(
+            f"| {measure.name} | {measure.base}, {milliseconds(measure.seconds[BASE])} "
+            f"| **{measure.ratio(OURS):.3g}**, {milliseconds(measure.seconds[OURS])} | {targets} | {peers or '–'} "
+            f"| {measure.first_call:.1f} s |"
+        )
+    if memory is not None:
+        table = 32768 * 262144 * 4 / 1e9
+        print(f"| nearest, N 32768, K 262144, D 8: extra memory | – | **{memory:.0f} MB** | 64 MB | – "
+              f"| the table of scores: {table:.0f} GB | – |")  # fmt: skip
+    result = {
+        "benchmark": "kernels",
+        "ratios": {m.name: {name: round(m.ratio(name), 4) for name in m.seconds if name != BASE} for m in results},
+        "median_ms": {m.name: {n: round(statistics.median(s) * 1e3, 3) for n, s in m.seconds.items()} for m in results},
+        "spread_ms": {
+            m.name: {n: [round(min(s) * 1e3, 3), round(max(s) * 1e3, 3)] for n, s in m.seconds.items()} for m in results
+        },
+        "first_call_s": {m.name: round(m.first_call, 2) for m in results},
+        "extra_memory_mb": memory and round(memory, 1),
+        **machine(device, "vector-quantize-pytorch"),
+        "settings": {"device": args.device, "threads": args.threads, "rounds": args.rounds},
+    }
+    line = json.dumps(result)
+    print(line)
+    if args.output:
+        args.output.write_text(line + "\n", encoding="utf-8")
+
+
+def milliseconds(values: list[float]) -> str:
+    scaled = [value * 1e3 for value in values]
+    return f"{statistics.median(scaled):.1f} ms ({min(scaled):.1f} to {max(scaled):.1f})"
+
+
+if __name__ == "__main__":
+    main()
