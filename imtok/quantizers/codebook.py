@@ -67,7 +67,11 @@ class CodebookQuantizer(Quantizer):
         return F.embedding(codes.long(), self._table()).movedim(-1, 1)
 
     def code_tensors(self) -> dict[str, Tensor]:
-        """The codebook, as the search sees it."""
+        """The codebook as the search sees it; a projected one by its factors, as products differ between machines."""
+        if self.codebook_update == "projection":
+            return {"codebook": self.codebook} | {
+                f"projection.{name}": value.detach() for name, value in self.projection.named_parameters()
+            }
         return {"codebook": self._table().detach()}
 
     def take_moved_codes(self) -> Tensor | None:
