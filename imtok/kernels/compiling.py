@@ -53,11 +53,14 @@ class Kernel:
         with torch.no_grad():
             if work < self.least_work or not _compiling.enabled or torch.compiler.is_compiling():
                 return self.plain(*args)
+            # Detached: torch warns of a view whose base has a gradient to come.
+            args = tuple(arg.detach() if isinstance(arg, torch.Tensor) else arg for arg in args)
             try:
                 with self._lock:
                     if family not in self._compiled:  # compiled by its first call, which others wait for
                         compiled = self._compile()
-                        result = compiled(*self._marked(args))
+                        self._mark(args)
+                        result = compiled(*args)
                         self._compiled[family] = compiled
                         return result
                 return self._compiled[family](*args)
@@ -74,15 +77,11 @@ class Kernel:
         copy = FunctionType(source.__code__.replace(), source.__globals__, source.__name__, source.__defaults__)
         return torch.compile(copy, fullgraph=True, dynamic=None if self.any_length else False, options=dict(_OPTIONS))
 
-    def _marked(self, args: tuple[Any, ...]) -> list[Any]:
-        """`args` with the first axis of tensors marked as one whose length will change."""
-        if not self.any_length:
-            return list(args)
-        marked = [arg.detach() if isinstance(arg, torch.Tensor) else arg for arg in args]
-        for arg in marked:
+    def _mark(self, args: tuple[Any, ...]) -> None:
+        """Say which axes will change their length."""
+        for arg in args if self.any_length else ():
             if isinstance(arg, torch.Tensor):
                 torch._dynamo.maybe_mark_dynamic(arg, 0)
-        return marked
 
 
 class _Compiling:
