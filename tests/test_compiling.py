@@ -10,8 +10,11 @@ import pkgutil
 import shutil
 import subprocess
 import sys
+import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -190,6 +193,29 @@ def test_training_at_many_batch_sizes_compiles_each_kernel_once(
     assert len(compilations) == len(used)
 
 
+def test_memory_layouts_share_a_compilation(compilations: list[list[torch.Size]], all_compiled: None) -> None:
+    latents = noise(4, 4, 4, 4)
+    for layout in (
+        latents,
+        latents.contiguous(memory_format=torch.channels_last),
+        latents.repeat_interleave(2, dim=3)[..., ::2],
+        latents.transpose(2, 3).contiguous().transpose(2, 3),
+    ):
+        assert torch.equal(finite_scalar(layout, LEVELS)[0], finite_scalar(latents, LEVELS)[0])
+    assert len(compilations) == 1
+
+
+@pytest.mark.xfail(strict=True, reason="each count of threads is a compilation more, and after eight torch gives up")
+def test_no_count_of_threads_turns_compiling_off(compilations: list[list[torch.Size]], all_compiled: None) -> None:
+    kernel = Kernel(double, least_work=0)
+    try:
+        for threads in range(1, 11):
+            torch.set_num_threads(threads)
+            assert kernel(torch.ones(2), family=None, work=1).tolist() == [2, 2]
+    finally:
+        torch.set_num_threads(1)
+
+
 def test_nothing_compiles_inside_what_its_user_compiles(
     compilations: list[list[torch.Size]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,6 +259,25 @@ def test_where_compiling_fails_one_warning_says_so_and_it_is_not_tried_again(not
         )
     ]
     assert len(nothing_compiles) == 1
+
+
+def test_threads_that_all_fail_to_compile_warn_once(nothing_compiles: list[Any]) -> None:
+    kernel = Kernel(double, least_work=0)
+    started = threading.Barrier(5)
+
+    def work(_: int) -> list[float]:
+        started.wait()
+        doubled: list[float] = kernel(torch.ones(2), family=None, work=1).tolist()
+        return doubled
+
+    with warnings.catch_warnings(record=True) as caught, ThreadPoolExecutor(4) as pool:
+        warnings.simplefilter("always")
+        with kernel._lock:  # as if another thread were compiling
+            results = [pool.submit(work, number) for number in range(4)]
+            started.wait()
+            time.sleep(0.1)  # all of them wait for the lock by now
+        assert [result.result() for result in results] == [[2, 2]] * 4
+    assert len(caught) == 1
 
 
 def test_memory_that_runs_out_is_not_taken_for_a_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
