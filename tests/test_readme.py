@@ -15,12 +15,13 @@ from imtok.cli import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 # Short of length, the commands run as they stand.
 SHORT = ["--images", "64", "--set", "network.channels=[8,16]"]
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def commands() -> list[str]:
@@ -51,6 +52,14 @@ def test_the_commands_run_in_order_and_the_python_after_them(workplace: Path, mo
     assert len(samples) >= 2
     for sample in samples:
         exec(compile(sample, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_python_of_the_pages_runs(page: Path) -> None:
+    samples = blocks("python", page.read_text())
+    assert samples
+    for sample in samples:
+        exec(compile(sample, page.name, "exec"), {})
 
 
 def test_the_commands_named_in_the_text_exist() -> None:
