@@ -174,14 +174,7 @@ def training_step(name: str, batch: int) -> None:
         nearest_codes(latents.movedim(1, -1).flatten(0, 2), noise(100, 4))
 
 
-COMPILED_TWICE = pytest.mark.xfail(
-    strict=True, reason="the first call compiles for detached tensors, the second for some that require a gradient"
-)
-
-
-@pytest.mark.parametrize(
-    "name", [*(pytest.param(name, marks=COMPILED_TWICE) for name in ("rotation", "finite_scalar", "binary")), "nearest"]
-)
+@pytest.mark.parametrize("name", ["rotation", "finite_scalar", "binary", "nearest"])
 def test_training_at_many_batch_sizes_compiles_each_kernel_once(
     name: str, compilations: list[list[torch.Size]], all_compiled: None
 ) -> None:
@@ -205,7 +198,6 @@ def test_memory_layouts_share_a_compilation(compilations: list[list[torch.Size]]
     assert len(compilations) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="each count of threads is a compilation more, and after eight torch gives up")
 def test_no_count_of_threads_turns_compiling_off(compilations: list[list[torch.Size]], all_compiled: None) -> None:
     kernel = Kernel(double, least_work=0)
     try:
@@ -255,7 +247,7 @@ def test_where_compiling_fails_one_warning_says_so_and_it_is_not_tried_again(not
         (
             RuntimeWarning,
             "kernels run uncompiled, with the same results but slower: torch.compile failed (No working C++ compiler "
-            "found); on a CPU it needs a C++ compiler, for instance g++",
+            "found); install a C++ compiler, for instance g++",
         )
     ]
     assert len(nothing_compiles) == 1
@@ -351,7 +343,7 @@ def test_without_a_compiler_all_works_after_one_warning(tmp_path: Path) -> None:
     ours = [message for category, message in report["warnings"] if category == "RuntimeWarning"]
     assert len(ours) == 1, report["warnings"]
     assert ours[0].startswith("kernels run uncompiled, with the same results but slower: torch.compile failed (")
-    assert ours[0].endswith("on a CPU it needs a C++ compiler, for instance g++")
+    assert ours[0].endswith("install a C++ compiler, for instance g++")
     assert len(ours[0]) < 400
     assert "\n" not in ours[0]
 
@@ -472,7 +464,6 @@ def test_the_compiled_gradient_of_a_rotation_is_that_of_the_formula() -> None:
 
 @needs_compiler
 @pytest.mark.usefixtures("all_compiled")
-@pytest.mark.xfail(strict=True, reason="rounding leaves some of u + v, which is then normalised to a direction")
 def test_a_compiled_rotation_reflects_exact_opposites() -> None:
     e, g = noise(200, 8), noise(200, 8, seed=2)
     u = F.normalize(e, dim=1)

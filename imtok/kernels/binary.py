@@ -161,7 +161,9 @@ def _points_gradient_flat(latents: Tensor, grad: Tensor) -> Tensor:
 
 
 def _length(latents: Tensor) -> Tensor:
-    return latents.square().sum(dim=1, keepdim=True).sqrt()
+    """|z| over axis 1, in units of its largest value so that no square overflows: (B, D, S) -> (B, 1, S)."""
+    largest = latents.abs().amax(dim=1, keepdim=True).clamp(min=torch.finfo(latents.dtype).tiny)
+    return (latents / largest).square().sum(dim=1, keepdim=True).sqrt() * largest
 
 
 # In latent values: below, a few milliseconds.

@@ -55,6 +55,7 @@ class Kernel:
                 return self.plain(*args)
             # Detached: torch warns of a view whose base has a gradient to come.
             args = tuple(arg.detach() if isinstance(arg, torch.Tensor) else arg for arg in args)
+            family = (family, torch.get_num_threads())  # which torch would count as a recompilation
             try:
                 with self._lock:
                     if family not in self._compiled:  # compiled by its first call, which others wait for
@@ -94,9 +95,9 @@ class _Compiling:
         if self.enabled:
             self.enabled = False
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            remedy = "; install a C++ compiler, for instance g++" if "compiler" in reason.lower() else ""
             warnings.warn(
-                f"kernels run uncompiled, with the same results but slower: torch.compile failed ({reason}); "
-                "on a CPU it needs a C++ compiler, for instance g++",
+                f"kernels run uncompiled, with the same results but slower: torch.compile failed ({reason}){remedy}",
                 RuntimeWarning,
                 stacklevel=2,
             )

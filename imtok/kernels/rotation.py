@@ -50,10 +50,10 @@ class _Rotation(torch.autograd.Function):
 
 def rotation_gradient(latents: Tensor, targets: Tensor, grad: Tensor) -> Tensor:
     """s R^T g for the rotation that turns each latent to its target: three times (N, D) -> (N, D)."""
-    family = (latents.device.type, latents.dtype, targets.dtype, grad.dtype, latents.shape[1])
-    rows = latents.contiguous(), targets.contiguous(), grad.contiguous()
-    turned: Tensor = _gradient(*rows, family=family, work=grad.numel())
-    return turned
+    dtype = torch.promote_types(latents.dtype, torch.float32)  # squares would overflow float16
+    rows = [tensor.to(dtype).contiguous() for tensor in (latents, targets, grad)]
+    turned: Tensor = _gradient(*rows, family=(latents.device.type, dtype, latents.shape[1]), work=grad.numel())
+    return turned.to(latents.dtype)
 
 
 def _rotation_gradient(latents: Tensor, targets: Tensor, grad: Tensor) -> Tensor:
@@ -62,7 +62,10 @@ def _rotation_gradient(latents: Tensor, targets: Tensor, grad: Tensor) -> Tensor
     target_length = targets.square().sum(dim=1, keepdim=True).sqrt()
     inverse, target_inverse = _inverse(length), _inverse(target_length)
     w = latents * inverse + targets * target_inverse  # unnormalised; by its parts, as it may cancel
-    along_w = (grad * w).sum(dim=1, keepdim=True) * _inverse(w.square().sum(dim=1, keepdim=True))
+    square = w.square().sum(dim=1, keepdim=True)
+    # What rounding leaves of opposite vectors has no direction.
+    square = torch.where(square > (8 * torch.finfo(grad.dtype).eps) ** 2, square, 0)
+    along_w = (grad * w).sum(dim=1, keepdim=True) * _inverse(square)
     along_v = (grad * targets).sum(dim=1, keepdim=True) * target_inverse
     turned = grad - 2 * along_w * w + 2 * along_v * inverse * latents
     return torch.where(length > 0, target_length * inverse * turned, grad)
