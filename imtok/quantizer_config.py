@@ -157,7 +157,7 @@ class _SignConfig(_Leaf):
     entropy_weight: float = Field(0.1, ge=0)
     sample_entropy_weight: float = Field(1.0, ge=0)
     batch_entropy_weight: float = Field(1.0, ge=0)
-    temperature: float = Field(0.01, gt=0)
+    temperature: float = Field(1.0, gt=0)
     entropy_group: int = Field(1, ge=1, description="dimensions whose joint entropy is exact; divides dim")
 
     @property

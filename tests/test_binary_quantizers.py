@@ -204,18 +204,18 @@ def test_batch_entropies_fall_as_groups_grow() -> None:
 
 
 def test_entropies_are_in_nats() -> None:
-    unsure = LFQ(3).entropies(torch.zeros(1, 3, 1, 2))
+    unsure = LFQ(3, temperature=0.01).entropies(torch.zeros(1, 3, 1, 2))
     assert unsure.sample.item() == pytest.approx(3 * math.log(2))
     assert unsure.batch.item() == pytest.approx(3 * math.log(2))
-    sure = LFQ(2).entropies(places([[1.0, -1.0], [-1.0, -1.0]]))
+    sure = LFQ(2, temperature=0.01).entropies(places([[1.0, -1.0], [-1.0, -1.0]]))
     assert sure.sample.item() == pytest.approx(0, abs=1e-6)
     assert sure.batch.item() == pytest.approx(math.log(2))
 
 
 def test_groups_see_that_dimensions_repeat_each_other() -> None:
     twins = places([[1.0, 1.0], [-1.0, -1.0]])
-    assert LFQ(2, entropy_group=1).entropies(twins).batch.item() == pytest.approx(2 * math.log(2))
-    assert LFQ(2, entropy_group=2).entropies(twins).batch.item() == pytest.approx(math.log(2))
+    assert LFQ(2, temperature=0.01, entropy_group=1).entropies(twins).batch.item() == pytest.approx(2 * math.log(2))
+    assert LFQ(2, temperature=0.01, entropy_group=2).entropies(twins).batch.item() == pytest.approx(math.log(2))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -338,7 +338,7 @@ def test_entropies_are_finite_where_latents_over_the_temperature_are_not(group: 
 def test_a_batch_sure_of_one_code_has_no_entropy_and_no_gradient_of_it() -> None:
     latents = torch.full((2, 6, 3, 3), 5.0, requires_grad=True)
     for group in (1, 6):
-        sample, batch = LFQ(6, entropy_group=group).entropies(latents)
+        sample, batch = LFQ(6, temperature=0.01, entropy_group=group).entropies(latents)
         assert sample.item() == 0
         assert batch.item() == 0
         assert not gradient(sample + batch, latents).any()
@@ -399,4 +399,4 @@ def test_there_is_nothing_to_save_and_the_settings_are_printed(kind: Kind) -> No
     quantizer = kind(6, entropy_group=2)
     assert not quantizer.state_dict()
     assert not quantizer.code_tensors()
-    assert repr(quantizer) == f"{kind.__name__}(dim=6, num_codes=64, temperature=0.01, entropy_group=2)"
+    assert repr(quantizer) == f"{kind.__name__}(dim=6, num_codes=64, temperature=1.0, entropy_group=2)"

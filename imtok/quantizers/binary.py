@@ -32,7 +32,7 @@ class _SignQuantizer(Quantizer):
         entropy_weight: float = 0.1,
         sample_entropy_weight: float = 1.0,
         batch_entropy_weight: float = 1.0,
-        temperature: float = 0.01,
+        temperature: float = 1.0,
         entropy_group: int = 1,
     ) -> None:
         super().__init__()
@@ -103,8 +103,9 @@ class LFQ(_SignQuantizer):
         Weight of `entropy` = sample_entropy_weight * H(choice of one latent) - batch_entropy_weight * H(mean choice
         of the batch), in nats (equation 5); it may be negative. 0 leaves the loss out and saves its cost.
     temperature
-        Of the soft choice softmax(-|z - c|^2 / temperature) that both entropies are of: 0.01 makes a dimension
-        sure once |z| exceeds about 0.01, and its gradient is near zero beyond.
+        Of the soft choice softmax(-|z - c|^2 / temperature) that both entropies are of: 1 in the code of BSQ's
+        authors. At the 0.01 of Open-MAGVIT2 and others a dimension is sure once |z| exceeds about 0.01, and the
+        entropies have next to no gradient beyond.
     entropy_group
         Dimensions whose joint distribution the batch entropy takes exactly, groups being taken as independent; it
         divides dim. 1 costs next to nothing (BSQ, analytic); dim is exact over the codebook, up to 20.
@@ -156,7 +157,7 @@ def _check_sizes(dim: int, entropy_group: int) -> None:
 
 def _check_numbers(temperature: float, commitment: float, entropy: float, sample: float, batch: float) -> None:
     if not 1e-6 <= temperature < math.inf:
-        raise ValueError(f"temperature is {temperature}, expected 1e-6 or more and finite; 0.01 is usual")
+        raise ValueError(f"temperature is {temperature}, expected 1e-6 or more and finite; 1 is usual")
     weights = {
         "commitment_weight": commitment,
         "entropy_weight": entropy,
