@@ -10,6 +10,8 @@ ImtokError (1)
   TooManySkips (3)     all is committed, but more inputs were skipped than allowed
   DiskError (74)       the disk refused a write
   Interrupted (75)     stopped on request; the same command goes on
+
+SlowerWarning: a warning, told once, that results are right but come slower than they could.
 """
 
 from __future__ import annotations
@@ -73,6 +75,10 @@ class Interrupted(ImtokError):
     """The job was asked to stop; the same command takes it up again."""
 
     exit_code = 75
+
+
+class SlowerWarning(RuntimeWarning):
+    """A fast way is closed here and another is taken, with the same results."""
 
 
 def is_disk_error(error: OSError) -> bool:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from imtok.cli import app
+from imtok.cli.console import reports_errors
+from imtok.errors import SlowerWarning
 
 TINY = [
     "size=16",
@@ -275,3 +278,12 @@ def test_a_stopped_training_run_saves_exits_75_and_goes_on(
     assert "the same command goes on" in errors
     assert "Traceback" not in errors
     assert list((tmp_path / "run" / "checkpoints").iterdir())
+
+
+def test_a_warning_that_something_is_slower_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    @reports_errors
+    def command() -> None:
+        warnings.showwarning(SlowerWarning("kernels run uncompiled"), SlowerWarning, "compiling.py", 7)
+
+    command()
+    assert capsys.readouterr().err == "note: kernels run uncompiled\n"

@@ -25,6 +25,7 @@ from families import noise
 from torch import Tensor, nn
 
 import imtok.kernels
+from imtok.errors import SlowerWarning
 from imtok.kernels import finite_scalar, nearest_codes, rotate_to, sign_codes, to_sphere
 from imtok.kernels.compiling import Kernel
 from imtok.parallel import in_order
@@ -245,7 +246,7 @@ def test_where_compiling_fails_one_warning_says_so_and_it_is_not_tried_again(not
             assert kernel(torch.ones(2), family=None, work=1).tolist() == [2, 2]
     assert [(warning.category, str(warning.message)) for warning in caught] == [
         (
-            RuntimeWarning,
+            SlowerWarning,
             "kernels run uncompiled, with the same results but slower: torch.compile failed (No working C++ compiler "
             "found); install a C++ compiler, for instance g++",
         )
@@ -340,7 +341,7 @@ def test_without_a_compiler_all_works_after_one_warning(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout.splitlines()[-1])
     assert report["right"] == dict.fromkeys(["nearest 3", "nearest 20", "FSQ", "LFQ", "BSQ", "rotation"], True)
-    ours = [message for category, message in report["warnings"] if category == "RuntimeWarning"]
+    ours = [message for category, message in report["warnings"] if category == "SlowerWarning"]
     assert len(ours) == 1, report["warnings"]
     assert ours[0].startswith("kernels run uncompiled, with the same results but slower: torch.compile failed (")
     assert ours[0].endswith("install a C++ compiler, for instance g++")

@@ -15,6 +15,7 @@ import torch
 from families import noise
 from torch import Tensor
 
+from imtok.errors import SlowerWarning
 from imtok.kernels import nearest, nearest_codes, nearest_gpu
 
 # The interpreter is chosen when Triton is imported: searches run in a process of their own, which starts with this.
@@ -206,7 +207,7 @@ def test_where_triton_fails_one_warning_says_so_and_nothing_is_found(monkeypatch
     pytest.importorskip("triton")
     triton = nearest_gpu._Triton()
     monkeypatch.setattr(nearest_gpu, "_triton", triton)
-    with pytest.warns(RuntimeWarning, match="searched in tiles"):  # Triton without its interpreter refuses a CPU
+    with pytest.warns(SlowerWarning, match="searched in tiles"):  # Triton without its interpreter refuses a CPU
         assert nearest_gpu.search_on_gpu(noise(3, 4), noise(5, 4), None) is None
     assert triton.failed
     assert nearest_gpu.search_on_gpu(noise(3, 4), noise(5, 4), None) is None

@@ -7,13 +7,14 @@ import os
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TextIO, TypeVar
 
 import typer
 
-from imtok.errors import ConfigError, DiskError, ImtokError, Interrupted, is_disk_error
+from imtok.errors import ConfigError, DiskError, ImtokError, Interrupted, SlowerWarning, is_disk_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -77,7 +78,8 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return command(*args, **kwargs)
+            with _warnings_as_notes():
+                return command(*args, **kwargs)
         except (typer.Exit, typer.BadParameter):  # Typer's own way to end a command
             raise
         except ImtokError as error:
@@ -100,6 +102,31 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
             _fail(f"unforeseen: {text}; set IMTOK_TRACEBACK=1 to see where, and please report it", 1)
 
     return wrapped
+
+
+@contextmanager
+def _warnings_as_notes() -> Iterator[None]:
+    """Show warnings of imtok's own without the place in its code; others as ever."""
+    shown = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, SlowerWarning):
+            warn(str(message))
+        else:
+            shown(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
 
 
 def os_error(error: OSError) -> tuple[str, int]:

@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from imtok.errors import SlowerWarning
+
 # Inductor would otherwise write long expressions to memory half way, and keep a product and its sum apart.
 _OPTIONS: dict[str, Any] = {
     "realize_reads_threshold": 1000,
@@ -98,7 +100,7 @@ class _Compiling:
             remedy = "; install a C++ compiler, for instance g++" if "compiler" in reason.lower() else ""
             warnings.warn(
                 f"kernels run uncompiled, with the same results but slower: torch.compile failed ({reason}){remedy}",
-                RuntimeWarning,
+                SlowerWarning,
                 stacklevel=2,
             )
 

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from imtok.errors import SlowerWarning
+
 LEAST_WORK = 2**22  # in scores: below, tiles are done before a kernel would be compiled
 
 _CHUNK = 2**21  # numbers in the centred codes that are held at a time for their norms: 8 MB
@@ -31,7 +33,7 @@ def search_on_gpu(rows: Tensor, table: Tensor, centre: Tensor | None) -> tuple[T
 
     `rows` (N, D) float32 are centred latents, `table` (K, D) the codes as they are, from which `centre` (D,) is
     still to be taken. A score is |e|^2 / 2 - z.e, without a centre -z.e. Equal scores go to the lower index; a NaN
-    gives a score of -inf. Where Triton fails, a RuntimeWarning says so once.
+    gives a score of -inf. Where Triton fails, a SlowerWarning says so once.
     """
     if torch.compiler.is_compiling():
         return None
@@ -138,7 +140,7 @@ class _Triton:
             warnings.warn(
                 f"codes are searched in tiles, as exactly but slower: Triton failed ({reason}); "
                 "it needs a GPU it knows and a C compiler, for instance gcc",
-                RuntimeWarning,
+                SlowerWarning,
                 stacklevel=3,
             )
 
