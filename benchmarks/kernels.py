@@ -61,6 +61,7 @@ class Measure:
     rounds: int = 0  # 0: as many as asked for
     seconds: dict[str, list[float]] = field(default_factory=dict)
     first_call: float = 0.0
+    megabytes: dict[str, float] = field(default_factory=dict)  # a call's own at its highest, results included
 
     def ratio(self, part: str) -> float:
         rounds = zip(self.seconds[part], self.seconds[BASE], strict=True)
@@ -75,7 +76,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # so that the first call is truly one
         results = [run(maker(device), args.rounds, device) for maker in makers.values()]
-        memory = extra_memory(device) if not args.only or "memory" in args.only else None
+        memory = largest_search(device) if not args.only or "memory" in args.only else None
     report(results, memory, device, args)
 
 
@@ -299,8 +300,8 @@ def run(measure: Measure, rounds: int, device: torch.device) -> Measure:
             if number:
                 measure.seconds[name].append(time.perf_counter() - started)
             del result  # outside the clock
+    measure.megabytes = {name: peak_memory(part, device) for name, part in measure.parts.items()}
     measure.parts.clear()
-    gc.collect()
     return measure
 
 
@@ -309,23 +310,27 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def extra_memory(device: torch.device) -> float:
-    """Megabytes a search of N 32768, K 262144, D 8 takes beside its inputs and its result, at its highest."""
-    latents, codebook = (noise(n, 8, device=device, seed=seed) for seed, n in enumerate((32768, 262144)))
-    nearest_codes(latents, codebook)  # compiles
+def peak_memory(part: Callable[[], object], device: torch.device) -> float:
+    """Megabytes that a call holds at its highest, its results among them."""
+    gc.collect()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
-        nearest_codes(latents, codebook)
+        part()
         return (torch.cuda.max_memory_allocated(device) - before) / 1e6
-    gc.collect()
-    ctypes.CDLL("libc.so.6").malloc_trim(0)  # else freed memory would hide what the search allocates
+    ctypes.CDLL("libc.so.6").malloc_trim(0)  # else freed memory would hide what the call allocates
     Path("/proc/self/clear_refs").write_text("5")  # the highest mark starts anew
-    before_kb = status("VmRSS")
-    codes = nearest_codes(latents, codebook)
-    extra = (status("VmHWM") - before_kb) / 1e3
+    before = status("VmRSS")
+    part()
+    return max(status("VmHWM") - before, 0) / 1e3
+
+
+def largest_search(device: torch.device) -> float:
+    """Memory of a search of N 32768, K 262144, D 8."""
+    latents, codebook = (noise(n, 8, device=device, seed=seed) for seed, n in enumerate((32768, 262144)))
+    codes = nearest_codes(latents, codebook)  # compiles
     check_nearest(codes[:512], latents[:512], codebook)
-    return extra
+    return peak_memory(lambda: nearest_codes(latents, codebook), device)
 
 
 def status(key: str) -> int:
@@ -335,19 +340,21 @@ def status(key: str) -> int:
 
 
 def report(results: list[Measure], memory: float | None, device: torch.device, args: argparse.Namespace) -> None:
-    print(f"| measure | over | {OURS} | must | aim | peers | first call |\n|---|---|---|---|---|---|---|")
+    print(f"| measure | over | {OURS} | must | aim | peers | memory, MB | first call |")
+    print("|---|---|---|---|---|---|---|---|")
     for measure in results:
         peers = ", ".join(f"{name} {measure.ratio(name):.3g}" for name in measure.seconds if name not in (BASE, OURS))
+        others = [f"{name} {value:.0f}" for name, value in measure.megabytes.items() if name != OURS]
         targets = f"{measure.must:g} | {measure.aim:g}" if measure.must else "– | –"
         print(
             f"| {measure.name} | {measure.base}, {milliseconds(measure.seconds[BASE])} "
             f"| **{measure.ratio(OURS):.3g}**, {milliseconds(measure.seconds[OURS])} | {targets} | {peers or '–'} "
-            f"| {measure.first_call:.1f} s |"
+            f"| {measure.megabytes[OURS]:.0f} ({', '.join(others)}) | {measure.first_call:.1f} s |"
         )
     if memory is not None:
         table = 32768 * 262144 * 4 / 1e9
-        print(f"| nearest, N 32768, K 262144, D 8: extra memory | – | **{memory:.0f} MB** | 64 MB | – "
-              f"| the table of scores: {table:.0f} GB | – |")  # fmt: skip
+        print(f"| nearest, N 32768, K 262144, D 8: memory | – | – | 64 MB | – | – | **{memory:.0f}** "
+              f"(the table of scores: {table:.0f} GB) | – |")  # fmt: skip
     result = {
         "benchmark": "kernels",
         "ratios": {m.name: {name: round(m.ratio(name), 4) for name in m.seconds if name != BASE} for m in results},
@@ -356,7 +363,8 @@ def report(results: list[Measure], memory: float | None, device: torch.device, a
             m.name: {n: [round(min(s) * 1e3, 3), round(max(s) * 1e3, 3)] for n, s in m.seconds.items()} for m in results
         },
         "first_call_s": {m.name: round(m.first_call, 2) for m in results},
-        "extra_memory_mb": memory and round(memory, 1),
+        "memory_mb": {m.name: {name: round(value, 1) for name, value in m.megabytes.items()} for m in results},
+        "memory_mb_of_n32768_k262144_d8": memory and round(memory, 1),
         **machine(device, "vector-quantize-pytorch"),
         "settings": {"device": args.device, "threads": args.threads, "rounds": args.rounds},
     }
