@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from enum import StrEnum
 from pathlib import Path
@@ -150,10 +151,10 @@ def _print_report(report: EncodeReport, output: Path) -> None:
         warn(f"salvaged: {damage}")
     if report.renamed:
         warn(f"{report.renamed} keys that occurred before in their tar got a suffix")
-    tokens = report.grid[0] * report.grid[1]
+    sides = (*report.grid, report.num_codebooks)[: 2 if report.num_codebooks == 1 else 3]
     speed = f", {report.images_per_second:.0f} images/s" if report.units_done else ""
     tell(
-        f"{report.images:,} images in {output}: {report.grid[0]}x{report.grid[1]} = {tokens} tokens each, "
+        f"{report.images:,} images in {output}: {'x'.join(map(str, sides))} = {math.prod(sides)} tokens each, "
         f"{report.bits_per_image:,.0f} bits{speed}",
     )
     _print_failures(report, output)

@@ -50,10 +50,12 @@ def _figures(usage: CodebookUsage, tokens: Path) -> Table:
     table = Table(title=f"codebook use in {escape(str(tokens))}", title_justify="left", show_header=False, box=None)
     table.add_column(style="dim")
     table.add_column()
+    each = {f"codebook {number}": f"{own.used:,} codes used" for number, own in enumerate(usage.codebooks, 1)}
     rows = {
         "images": f"{usage.images:,}",
         "tokens": f"{usage.tokens:,}",
         "codes used": f"{usage.used:,} of {usage.codebook_size:,} ({usage.usage:.1%})",
+        **(each if len(each) > 1 else {}),
         "dead codes": f"{usage.dead:,}",
         "perplexity": f"{usage.perplexity:,.1f}",
         "entropy": f"{usage.entropy_bits:.3f} of {usage.max_bits:.3f} bits a token",

@@ -47,6 +47,7 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
         seconds=done.seconds,
         images_per_second=done.images_per_second,
         grid=info.grid,
+        num_codebooks=info.num_codebooks,
         codebook_size=info.codebook_size,
         bits_per_image=tokens * math.log2(info.codebook_size),
         ignored=job.plan.sources.ignored,

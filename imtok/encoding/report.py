@@ -60,6 +60,7 @@ class EncodeReport:
     seconds: float
     images_per_second: float  # of this call
     grid: tuple[int, int]  # h, w
+    num_codebooks: int  # codes at each place of the grid
     codebook_size: int
     bits_per_image: float
     ignored: int  # files with other suffixes in the folders given
