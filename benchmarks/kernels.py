@@ -9,13 +9,14 @@ What limits each, on a CPU:
     FSQ, LFQ, BSQ            memory, and one exponential a value
     a whole VQ step          the search
 
-Every part is compared with a reference in double precision, or with its definition, before it is timed. Rounds are
+imtok's results are compared with double precision, or with the definition, before they are timed. Rounds are
 interleaved, so that a drift of the machine meets all alike; a ratio is the median of the rounds' own ratios. Copies
-allocate what they write, as kernels do. `first call` is what compiling cost, with an empty cache. Run nothing else
-meanwhile.
+allocate what they write, as kernels do. `first call` holds what compiling cost, with an empty cache; `memory` is what a
+call holds at its highest, results included. Run nothing else meanwhile.
 
     pip install 'imtok[bench]'
-    python benchmarks/kernels.py
+    python benchmarks/kernels.py                                # on a GPU where there is one
+    python benchmarks/kernels.py --dtype bf16 --only nearest-256 nearest-64 nearest-8 vq-step
 """
 
 from __future__ import annotations
@@ -48,6 +49,21 @@ LEVELS = [7, 5, 5, 5, 5]
 BASE, OURS = "base", "imtok"
 
 
+@dataclass(frozen=True)
+class Setup:
+    """Where, in what precision, and how much."""
+
+    device: torch.device
+    dtype: torch.dtype  # of the latents that are searched, and of the bare product
+    shrink: int  # counts are divided by it: 1 for figures, more to see that the script runs
+
+    def noise(self, *shape: int, seed: int) -> Tensor:
+        return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(self.device)
+
+    def count(self, number: int) -> int:
+        return max(number // self.shrink, 1)
+
+
 @dataclass
 class Measure:
     """One row of the table: what is timed, by name, `base` and `imtok` among it."""
@@ -71,27 +87,25 @@ class Measure:
 def main() -> None:
     args = parse()
     torch.set_num_threads(args.threads)
-    device = torch.device(args.device)
+    setup = Setup(torch.device(args.device), {"fp32": torch.float32, "bf16": torch.bfloat16}[args.dtype], args.shrink)
     makers = {name: maker for name, maker in MEASURES.items() if not args.only or name in args.only}
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # so that the first call is truly one
-        results = [run(maker(device), args.rounds, device) for maker in makers.values()]
-        memory = largest_search(device) if not args.only or "memory" in args.only else None
-    report(results, memory, device, args)
+        results = [run(maker(setup), args.rounds, setup.device) for maker in makers.values()]
+        memory = largest_search(setup) if not args.only or "memory" in args.only else None
+    report(results, memory, setup, args)
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32", help="of the latents that are searched")
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--only", nargs="*", choices=[*MEASURES, "memory"], help="some measures only")
+    parser.add_argument("--shrink", type=int, default=1, help="divide all counts: to see that it runs, not for figures")
     parser.add_argument("--output", type=Path, help="a file for the JSON line")
     return parser.parse_args()
-
-
-def noise(*shape: int, device: torch.device, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(device)
 
 
 def clones(*tensors: Tensor) -> list[Tensor]:
@@ -101,10 +115,13 @@ def clones(*tensors: Tensor) -> list[Tensor]:
 # --- what is measured
 
 
-def nearest(device: torch.device, count: int, num_codes: int, dim: int, must: float, aim: float) -> Measure:
-    latents, codebook = (noise(n, dim, device=device, seed=seed) for seed, n in enumerate((count, num_codes)))
+def nearest(setup: Setup, count: int, num_codes: int, dim: int, must: float, aim: float) -> Measure:
+    count, num_codes = setup.count(count), setup.count(num_codes)
+    latents, codebook = (
+        setup.noise(number, dim, seed=seed).to(setup.dtype) for seed, number in enumerate((count, num_codes))
+    )
     half_norms = codebook.square().sum(dim=1) / 2
-    peer = VectorQuantize(dim, num_codes, learnable_codebook=False).to(device).eval()
+    peer = VectorQuantize(dim, num_codes, learnable_codebook=False).to(setup.device).eval()
     peer._codebook.embed.copy_(codebook.unsqueeze(0))
     return Measure(
         f"nearest, N {count}, K {num_codes}, D {dim}",
@@ -130,20 +147,21 @@ def check_nearest(codes: Tensor, latents: Tensor, codebook: Tensor) -> None:
         assert (chosen - best <= 1e-5 * scores.abs().max()).all()
 
 
-def statistics_of_codes(device: torch.device) -> Measure:
-    latents, codes = noise(16384, 256, device=device, seed=0), torch.randint(16384, (16384,)).to(device)
+def statistics_of_codes(setup: Setup) -> Measure:
+    count = setup.count(16384)
+    latents, codes = setup.noise(count, 256, seed=0), torch.randint(count, (count,)).to(setup.device)
 
     def one_hot() -> tuple[Tensor, Tensor]:
-        table = F.one_hot(codes, 16384).float()
+        table = F.one_hot(codes, count).float()
         return table.sum(dim=0), table.T @ latents
 
     def check(found: tuple[Tensor, Tensor]) -> None:
         torch.testing.assert_close(found, one_hot(), atol=1e-4, rtol=1e-4)
 
     return Measure(
-        "statistics, N = K = 16384, D 256",
+        f"statistics, N = K = {count}, D 256",
         "the one-hot product",
-        {BASE: one_hot, OURS: lambda: codebook_statistics(latents, codes, 16384)},
+        {BASE: one_hot, OURS: lambda: codebook_statistics(latents, codes, count)},
         check,
         0.006,
         0.002,
@@ -151,8 +169,9 @@ def statistics_of_codes(device: torch.device) -> Measure:
     )
 
 
-def rotation(device: torch.device) -> Measure:
-    latents, targets, grad = (noise(16384, 256, device=device, seed=seed) for seed in range(3))
+def rotation(setup: Setup) -> Measure:
+    count = setup.count(16384)
+    latents, targets, grad = (setup.noise(count, 256, seed=seed) for seed in range(3))
     latents.requires_grad_()
 
     def through(function: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -162,21 +181,41 @@ def rotation(device: torch.device) -> Measure:
         return latents.grad
 
     return Measure(
-        "rotation forward + backward, N 16384, D 256",
+        f"rotation forward + backward, N {count}, D 256",
         "copies of the three tensors",
         {
             BASE: lambda: clones(latents, targets, grad),
             OURS: lambda: through(rotate_to),
             "vector-quantize-pytorch": lambda: through(peer_rotate_to),
         },
-        lambda found: torch.testing.assert_close(found, through(peer_rotate_to), atol=1e-4, rtol=1e-3),
+        lambda found: torch.testing.assert_close(found.double(), rotated(latents, targets, grad), atol=1e-4, rtol=1e-3),
         3,
         1.5,
     )
 
 
+def rotated(latents: Tensor, targets: Tensor, grad: Tensor) -> Tensor:
+    """s (g - 2 (g.w) w + 2 (g.v) u) in double precision (Fifty et al., 2024, equation 4)."""
+    latents, targets, grad = latents.detach().double(), targets.double(), grad.double()
+    u, v = F.normalize(latents, dim=1), F.normalize(targets, dim=1)
+    w = F.normalize(u + v, dim=1)
+    along_w, along_v = (grad * w).sum(dim=1, keepdim=True), (grad * v).sum(dim=1, keepdim=True)
+    return (
+        targets.norm(dim=1, keepdim=True)
+        / latents.norm(dim=1, keepdim=True)
+        * (grad - 2 * along_w * w + 2 * along_v * u)
+    )
+
+
 def elementwise(
-    name: str, ours: Quantizer, peer: torch.nn.Module, latents: Tensor, grad: Tensor, must: float, aim: float
+    name: str,
+    ours: Quantizer,
+    peer: torch.nn.Module,
+    latents: Tensor,
+    grad: Tensor,
+    definition: Callable[[Tensor], Tensor],
+    must: float = 0,
+    aim: float = 0,
 ) -> Measure:
     """Forward and backward of a quantizer of channels, against copies of what goes in and comes out."""
     latents.requires_grad_()
@@ -193,7 +232,15 @@ def elementwise(
         return values.detach()
 
     def check(found: Tensor) -> None:
+        """Values as defined, equal to the look-up of their codes; the gradient that of the definition."""
+        exact = latents.detach().double().requires_grad_()
+        values = definition(exact)
+        assert ((found - values).abs() < 1e-6).double().mean() > 0.9999  # but for latents on an edge
         assert torch.equal(ours.lookup(ours(latents).codes), found)
+        if not ours.loss_weights:
+            values.backward(grad.double())
+            through(ours)
+            torch.testing.assert_close(latents.grad, exact.grad.float(), atol=1e-5, rtol=1e-4)
 
     return Measure(
         name,
@@ -209,30 +256,47 @@ def elementwise(
     )
 
 
-def fsq(device: torch.device) -> Measure:
-    latents, grad = (noise(256, 5, 64, 64, device=device, seed=seed) for seed in (0, 1))
-    peer = finite_scalar_quantization.FSQ(LEVELS).to(device)
-    name = f"FSQ {LEVELS} forward + backward, (256, 5, 64, 64)"
-    return elementwise(name, FSQ(LEVELS).to(device), peer, latents, grad, 2.6, 1.8)
+def fsq(setup: Setup) -> Measure:
+    latents, grad = (setup.noise(setup.count(256), 5, 64, 64, seed=seed) for seed in (0, 1))
+    peer = finite_scalar_quantization.FSQ(LEVELS).to(setup.device)
+    name = f"FSQ {LEVELS} forward + backward, {tuple(latents.shape)}"
+    return elementwise(name, FSQ(LEVELS).to(setup.device), peer, latents, grad, rounded, 2.6, 1.8)
 
 
-def signs(device: torch.device, kind: str) -> Measure:
+def rounded(latents: Tensor) -> Tensor:
+    """round(tanh(z) h) / (L // 2) for odd L, straight through the rounding (Mentzer et al., 2023)."""
+    levels = torch.tensor(LEVELS, device=latents.device).view(1, -1, 1, 1)
+    bounded = torch.tanh(latents) * ((levels - 1) * (1 - 1e-3) / 2)
+    return (bounded + (bounded.round() - bounded).detach()) / (levels // 2)
+
+
+def signs(setup: Setup, kind: str) -> Measure:
     """With their losses, of which imtok's entropy needs no table of all codes."""
-    latents, grad = (noise(32, 8, 64, 64, device=device, seed=seed) for seed in (0, 1))
-    ours = (LFQ if kind == "LFQ" else BSQ)(8).to(device)
-    peer = lookup_free_quantization.LFQ(dim=8, codebook_size=2**8, spherical=kind == "BSQ").to(device)
-    return elementwise(f"{kind} forward + backward with losses, (32, 8, 64, 64)", ours, peer, latents, grad, 0, 0)
-
-
-def vq_step(device: torch.device) -> Measure:
-    """Forward, backward and the EMA update, as in training."""
-    latents, grad = (noise(8, 64, 32, 32, device=device, seed=seed) for seed in (0, 1))
-    latents.requires_grad_()
-    ours = VectorQuantizer(64, 16384).to(device).train()
-    peer = VectorQuantize(
-        64, 16384, decay=0.99, commitment_weight=0.25, accept_image_fmap=True, rotation_trick=False, kmeans_init=False
+    latents, grad = (setup.noise(setup.count(32), 8, 64, 64, seed=seed) for seed in (0, 1))
+    ours = (LFQ if kind == "LFQ" else BSQ)(8).to(setup.device)
+    peer = lookup_free_quantization.LFQ(dim=8, codebook_size=2**8, spherical=kind == "BSQ").to(setup.device)
+    name = f"{kind} forward + backward with losses, {tuple(latents.shape)}"
+    return elementwise(
+        name, ours, peer, latents, grad, lambda points: points.sign() * (1 if kind == "LFQ" else 8**-0.5)
     )
-    peer = peer.to(device).train()
+
+
+def vq_step(setup: Setup) -> Measure:
+    """Forward, backward and the EMA update, as in training."""
+    num_codes = setup.count(16384)
+    latents, grad = (setup.noise(8, 64, 32, 32, seed=seed).to(setup.dtype) for seed in (0, 1))
+    latents.requires_grad_()
+    ours = VectorQuantizer(64, num_codes).to(setup.device).train()
+    peer = VectorQuantize(
+        64,
+        num_codes,
+        decay=0.99,
+        commitment_weight=0.25,
+        accept_image_fmap=True,
+        rotation_trick=False,
+        kmeans_init=False,
+    )
+    peer = peer.to(setup.device).train()
 
     def step() -> None:
         latents.grad = None
@@ -244,14 +308,11 @@ def vq_step(device: torch.device) -> Measure:
         values, _, loss = peer(latents)
         (loss.sum() + (values * grad).sum()).backward()
 
-    def check(_: None) -> None:
-        check_vq_step(ours, peer, latents)
-
     return Measure(
-        "a whole VQ training step, N 8192, K 16384, D 64",
+        f"a whole VQ training step, N 8192, K {num_codes}, D 64",
         "vector-quantize-pytorch",
         {BASE: peer_step, OURS: step},
-        check,
+        lambda _: check_vq_step(ours, peer, latents),
         0.2,
         0.1,
         rounds=5,
@@ -259,24 +320,27 @@ def vq_step(device: torch.device) -> Measure:
 
 
 def check_vq_step(ours: VectorQuantizer, peer: VectorQuantize, latents: Tensor) -> None:
-    """From the same codebook both choose the same codes and learn the same."""
-    codebook = ours.codebook.clone()
-    peer._codebook.embed.copy_(codebook.unsqueeze(0))
-    peer._codebook.embed_avg.copy_(codebook.unsqueeze(0))
+    """From the same codebook, no counts yet, both choose the same codes and learn the same."""
+    codebook = torch.randn(ours.codebook.shape, generator=torch.Generator().manual_seed(2)).to(ours.codebook)
+    for table in (ours.codebook, ours.embed_sum, peer._codebook.embed[0], peer._codebook.embed_avg[0]):
+        table.copy_(codebook)
+    for counts in (ours.cluster_size, peer._codebook.cluster_size):
+        counts.fill_(1)
     found, expected = ours(latents).codes, peer(latents)[1]
-    assert (found == expected).double().mean() > 0.9999
-    torch.testing.assert_close(ours.codebook, peer._codebook.embed[0], atol=1e-3, rtol=1e-3)
+    assert (found == expected).double().mean() > 0.999
+    same = (ours.codebook - peer._codebook.embed[0]).abs().amax(dim=1) < 1e-3
+    assert same.double().mean() > 0.999  # but for codes of latents on an edge
 
 
-MEASURES: dict[str, Callable[[torch.device], Measure]] = {
-    "nearest-256": lambda device: nearest(device, 8192, 16384, 256, 1.05, 0.7),
-    "nearest-64": lambda device: nearest(device, 8192, 16384, 64, 0, 0),
-    "nearest-8": lambda device: nearest(device, 16384, 16384, 8, 0.35, 0.12),
+MEASURES: dict[str, Callable[[Setup], Measure]] = {
+    "nearest-256": lambda setup: nearest(setup, 8192, 16384, 256, 1.05, 0.7),
+    "nearest-64": lambda setup: nearest(setup, 8192, 16384, 64, 0, 0),
+    "nearest-8": lambda setup: nearest(setup, 16384, 16384, 8, 0.35, 0.12),
     "statistics": statistics_of_codes,
     "rotation": rotation,
     "fsq": fsq,
-    "lfq": lambda device: signs(device, "LFQ"),
-    "bsq": lambda device: signs(device, "BSQ"),
+    "lfq": lambda setup: signs(setup, "LFQ"),
+    "bsq": lambda setup: signs(setup, "BSQ"),
     "vq-step": vq_step,
 }
 
@@ -325,12 +389,12 @@ def peak_memory(part: Callable[[], object], device: torch.device) -> float:
     return max(status("VmHWM") - before, 0) / 1e3
 
 
-def largest_search(device: torch.device) -> float:
+def largest_search(setup: Setup) -> float:
     """Memory of a search of N 32768, K 262144, D 8."""
-    latents, codebook = (noise(n, 8, device=device, seed=seed) for seed, n in enumerate((32768, 262144)))
+    latents, codebook = (setup.noise(setup.count(n), 8, seed=seed) for seed, n in enumerate((32768, 262144)))
     codes = nearest_codes(latents, codebook)  # compiles
     check_nearest(codes[:512], latents[:512], codebook)
-    return peak_memory(lambda: nearest_codes(latents, codebook), device)
+    return peak_memory(lambda: nearest_codes(latents, codebook), setup.device)
 
 
 def status(key: str) -> int:
@@ -339,7 +403,7 @@ def status(key: str) -> int:
     return int(next(line for line in lines if line.startswith(f"{key}:")).split()[1])
 
 
-def report(results: list[Measure], memory: float | None, device: torch.device, args: argparse.Namespace) -> None:
+def report(results: list[Measure], memory: float | None, setup: Setup, args: argparse.Namespace) -> None:
     print(f"| measure | over | {OURS} | must | aim | peers | memory, MB | first call |")
     print("|---|---|---|---|---|---|---|---|")
     for measure in results:
@@ -365,8 +429,8 @@ def report(results: list[Measure], memory: float | None, device: torch.device, a
         "first_call_s": {m.name: round(m.first_call, 2) for m in results},
         "memory_mb": {m.name: {name: round(value, 1) for name, value in m.megabytes.items()} for m in results},
         "memory_mb_of_n32768_k262144_d8": memory and round(memory, 1),
-        **machine(device, "vector-quantize-pytorch"),
-        "settings": {"device": args.device, "threads": args.threads, "rounds": args.rounds},
+        **machine(setup.device, "vector-quantize-pytorch"),
+        "settings": {name: getattr(args, name) for name in ("device", "dtype", "threads", "rounds", "shrink")},
     }
     line = json.dumps(result)
     print(line)

@@ -141,3 +141,25 @@ def test_use_of_two_codebooks_is_that_of_their_pairs(study: ModuleType) -> None:
     assert found["used"] == 4
     assert found["perplexity"] == pytest.approx(4)
     assert found["usage_of_each"] == [0.5, 0.5]
+
+
+@pytest.mark.filterwarnings("ignore")  # of the peers' own
+def test_the_kernels_are_measured_and_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("vector_quantize_pytorch", reason="the peer that kernels are measured against is not installed")
+    monkeypatch.syspath_prepend(FOLDER)
+    kernels = importlib.import_module("kernels")
+    # Its cache of compiled kernels is a folder that is gone afterwards.
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    words = ["--rounds", "1", "--shrink", "64", "--device", "cpu", "--threads", "1"]
+    monkeypatch.setattr(sys, "argv", ["kernels.py", *words])
+    kernels.main()
+    *table, last = capsys.readouterr().out.splitlines()
+    assert len(table) == 2 + len(kernels.MEASURES) + 1
+    result = json.loads(last)
+    assert len(result["ratios"]) == len(kernels.MEASURES)
+    for measure, ratios in result["ratios"].items():
+        assert ratios["imtok"] > 0, measure
+        medians = result["median_ms"][measure]
+        assert ratios["imtok"] == pytest.approx(medians["imtok"] / medians["base"], rel=0.01)  # of the only round
