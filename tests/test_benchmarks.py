@@ -162,4 +162,6 @@ def test_the_kernels_are_measured_and_checked(
     for measure, ratios in result["ratios"].items():
         assert ratios["imtok"] > 0, measure
         medians = result["median_ms"][measure]
-        assert ratios["imtok"] == pytest.approx(medians["imtok"] / medians["base"], rel=0.01)  # of the only round
+        assert ratios["imtok"] == pytest.approx(
+            medians["imtok"] / medians["base"], rel=0.02, abs=2e-4
+        )  # of the only round
