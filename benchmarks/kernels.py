@@ -74,7 +74,7 @@ class Measure:
     check: Callable[[Any], None]  # of what imtok's part returns; raises AssertionError
     must: float
     aim: float
-    rounds: int = 0  # 0: as many as asked for
+    rounds: int = 0  # at most so many; 0: as many as asked for
     seconds: dict[str, list[float]] = field(default_factory=dict)
     first_call: float = 0.0
     megabytes: dict[str, float] = field(default_factory=dict)  # a call's own at its highest, results included
@@ -356,7 +356,7 @@ def run(measure: Measure, rounds: int, device: torch.device) -> Measure:
     measure.first_call = time.perf_counter() - started
     measure.check(found)
     measure.seconds = {name: [] for name in measure.parts}
-    for number in range((measure.rounds or rounds) + 1):
+    for number in range(min(measure.rounds or rounds, rounds) + 1):
         for name, part in measure.parts.items():
             started = time.perf_counter()
             result = part()
