@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from families import noise
 from torch import Tensor
 
-from imtok.kernels import assignment_entropies, assignment_logits, propagate_index, unit_rows
+from imtok.kernels import assignment_entropies, assignment_logits, propagate_index, to_sphere, unit_rows
 
 # --- entropies
 
@@ -85,7 +85,7 @@ def gradient(rows: Tensor, upstream: Tensor) -> Tensor:
 
 def test_rows_have_length_1_with_the_gradient_of_normalisation() -> None:
     rows, upstream = noise(20, 5), noise(20, 5, seed=2)
-    assert torch.equal(unit_rows(rows), F.normalize(rows, dim=1))
+    torch.testing.assert_close(unit_rows(rows), F.normalize(rows, dim=1), atol=2e-7, rtol=2e-7)
     expected = rows.clone().requires_grad_()
     F.normalize(expected, dim=1).backward(upstream)
     torch.testing.assert_close(gradient(rows, upstream), expected.grad)
@@ -98,8 +98,37 @@ def test_no_row_is_so_short_that_its_gradient_is_not_bounded(length: float, dtyp
     assert gradient(rows, upstream).abs().max() < 1e4 * upstream.abs().max()
     if length < 1e-4:
         assert torch.equal(gradient(rows, upstream), upstream)
-    if length > 1e-12:
-        torch.testing.assert_close(unit_rows(rows), F.normalize(noise(20, 5), dim=1).to(dtype), atol=1e-5, rtol=0)
+    torch.testing.assert_close(unit_rows(rows), F.normalize(noise(20, 5), dim=1).to(dtype), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("length", [1e-38, 1e-30, 1e15, 1e20, 1e38])
+def test_directions_of_rows_are_kept_where_squares_would_overflow_or_vanish(length: float) -> None:
+    rows, upstream = F.normalize(noise(20, 5), dim=1), noise(20, 5, seed=2)
+    torch.testing.assert_close(unit_rows(rows * length), rows, atol=1e-5, rtol=0)
+    if length > 1:
+        expected = gradient(rows.double(), upstream.double()) / length
+        torch.testing.assert_close(gradient(rows * length, upstream).double(), expected, atol=1e-6 / length, rtol=1e-4)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_row_that_is_not_finite_does_not_become_one_that_is(bad: float) -> None:
+    rows = noise(3, 5)
+    rows[1, 2] = bad
+    assert torch.isfinite(unit_rows(rows)).all(dim=1).tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("length", [0.0, 1e-40, 1e-30, 1e-5, 1.1e-4, 1.0, 1e20])
+def test_a_grid_goes_to_the_sphere_as_its_rows_do(length: float) -> None:
+    rows, upstream = noise(24, 5) * length, noise(24, 5, seed=2)
+
+    def grid(values: Tensor) -> Tensor:
+        return values.view(2, 3, 4, 5).permute(0, 3, 1, 2)
+
+    latents = grid(rows).clone().requires_grad_()
+    points = to_sphere(latents)
+    torch.testing.assert_close(points, grid(unit_rows(rows)), atol=1e-6, rtol=1e-6)
+    (turned,) = torch.autograd.grad(points, latents, grid(upstream))
+    torch.testing.assert_close(turned, grid(gradient(rows, upstream)), rtol=1e-4, atol=1e-6 * float(turned.abs().max()))
 
 
 def test_a_zero_row_stays_at_the_origin_and_takes_the_gradient_as_it_is() -> None:

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from imtok.kernels import (
     codes_to_signs,
-    join_codes,
+    join_bits,
     reverse_bits,
     sign_codes,
     sign_entropies,
-    split_codes,
+    split_bits,
     to_sphere,
 )
 from imtok.quantizers import BSQ, LFQ
@@ -137,23 +137,23 @@ def test_bits_reversed_twice_are_as_before(dim: int, data: st.DataObject) -> Non
 @given(st.lists(st.integers(1, 10), min_size=1, max_size=3), st.data())
 def test_sub_tokens_are_runs_of_bits_and_make_the_code_again(widths: list[int], data: st.DataObject) -> None:
     code = data.draw(st.integers(0, 2 ** sum(widths) - 1))
-    parts = split_codes(torch.tensor([code]), widths)
+    parts = split_bits(torch.tensor([code]), widths)
     assert "".join(f"{part:0{width}b}" for part, width in zip(parts[0].tolist(), widths, strict=True)) == (
         f"{code:0{sum(widths)}b}"
     )
-    assert join_codes(parts, widths).tolist() == [code]
+    assert join_bits(parts, widths).tolist() == [code]
 
 
 def test_small_integers_are_wide_enough_for_sub_tokens() -> None:
     parts = torch.tensor([[200, 255]], dtype=torch.uint8)
-    assert join_codes(parts, [8, 8]).tolist() == [200 * 256 + 255]
-    assert split_codes(torch.tensor([65535], dtype=torch.uint16), [8, 8]).tolist() == [[255, 255]]
+    assert join_bits(parts, [8, 8]).tolist() == [200 * 256 + 255]
+    assert split_bits(torch.tensor([65535], dtype=torch.uint16), [8, 8]).tolist() == [[255, 255]]
     assert reverse_bits(torch.tensor([1], dtype=torch.uint8), 18).tolist() == [2**17]
 
 
 def test_sub_tokens_of_another_number_are_refused() -> None:
     with pytest.raises(ValueError, match=r"sub-tokens are \(4, 3\), expected \(..., 2\)"):
-        join_codes(torch.zeros(4, 3, dtype=torch.int64), [6, 6])
+        join_bits(torch.zeros(4, 3, dtype=torch.int64), [6, 6])
 
 
 # --- losses
@@ -351,6 +351,18 @@ def test_a_zero_latent_has_code_0_and_takes_the_gradient_as_it_is() -> None:
     assert out.latents.flatten().tolist() == [-0.5] * 4
     upstream = column(1.0, 2.0, 3.0, 4.0)
     assert torch.equal(gradient((out.latents * upstream).sum(), latents), upstream)
+
+
+@pytest.mark.parametrize("shape", [(1, 32, 2, 2), (1, 0, 2, 2), (3, 4), (2, 3, 4)])
+def test_signs_of_other_shapes_and_of_more_bits_than_a_code_holds_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected \(B, D, H, W\) with D from 1 to 31"):
+        sign_codes(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("group", [0, -1, 4, 7])
+def test_entropy_groups_that_do_not_divide_the_dimensions_are_refused(group: int) -> None:
+    with pytest.raises(ValueError, match=f"group is {group}, expected a divisor of the 6 dimensions"):
+        sign_entropies(noise(2, 6, 3, 3), 1.0, 1.0, group)
 
 
 def test_latents_on_the_sphere_have_unit_length() -> None:

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 import imtok.kernels
 from imtok.errors import SlowerWarning
-from imtok.kernels import finite_scalar, nearest_codes, rotate_to, sign_codes, to_sphere
+from imtok.kernels import finite_scalar_codes, nearest_codes, rotate_to, sign_codes, to_sphere
 from imtok.kernels.compiling import Kernel
 from imtok.parallel import in_order
 from imtok.quantizers import BSQ, FSQ, LFQ, Quantizer, VectorQuantizer
@@ -151,9 +151,11 @@ def test_a_first_call_of_one_row_costs_one_more_compilation_and_no_further(
     assert len(compilations) == 2
 
 
-@pytest.mark.parametrize("any_length", [True, False])
-def test_more_than_eight_families_all_stay_compiled(any_length: bool, compilations: list[list[torch.Size]]) -> None:
-    kernel = Kernel(double, least_work=0, any_length=any_length)
+@pytest.mark.parametrize("lengths", [(0,), ()])
+def test_more_than_eight_families_all_stay_compiled(
+    lengths: tuple[int, ...], compilations: list[list[torch.Size]]
+) -> None:
+    kernel = Kernel(double, least_work=0, lengths=lengths)
     for _ in range(2):
         for dim in range(2, 12):
             values = noise(20, dim)
@@ -162,20 +164,25 @@ def test_more_than_eight_families_all_stay_compiled(any_length: bool, compilatio
     assert COMPILING._compiling.enabled
 
 
-def training_step(name: str, batch: int) -> None:
-    latents = (noise(batch, 4, 4, 4) * 1).requires_grad_() * 1.5
+def training_step(name: str, batch: int, length: int = 16) -> None:
+    latents = (noise(batch, 4, 1, length) * 1).requires_grad_() * 1.5
     if name == "rotation":
         rows = latents.movedim(1, -1).flatten(0, 2)
-        torch.autograd.backward(rotate_to(rows, noise(batch * 16, 4, seed=2)).square().sum())
+        torch.autograd.backward(rotate_to(rows, noise(len(rows), 4, seed=2)).square().sum())
     if name == "finite_scalar":
-        torch.autograd.backward(finite_scalar(latents, LEVELS)[0].square().sum())
+        torch.autograd.backward(finite_scalar_codes(latents, LEVELS)[0].square().sum())
     if name == "binary":
-        torch.autograd.backward(sign_codes(to_sphere(latents))[0].square().sum())
+        torch.autograd.backward(sign_codes(latents)[0].square().sum())
+    if name == "sphere":
+        torch.autograd.backward(to_sphere(latents).square().sum())
     if name == "nearest":
         nearest_codes(latents.movedim(1, -1).flatten(0, 2), noise(100, 4))
 
 
-@pytest.mark.parametrize("name", ["rotation", "finite_scalar", "binary", "nearest"])
+NAMES = ["rotation", "finite_scalar", "binary", "sphere", "nearest"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_training_at_many_batch_sizes_compiles_each_kernel_once(
     name: str, compilations: list[list[torch.Size]], all_compiled: None
 ) -> None:
@@ -187,6 +194,25 @@ def test_training_at_many_batch_sizes_compiles_each_kernel_once(
     assert len(compilations) == len(used)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_training_at_many_grid_sizes_compiles_each_kernel_once(
+    name: str, compilations: list[list[torch.Size]], all_compiled: None
+) -> None:
+    for length in (1000, 1001, 1002, 4096, 7, 64):
+        training_step(name, 3, length)
+    assert compilations
+    assert len(compilations) == sum(kernel._compiled != {} for kernel in KERNELS.values())
+
+
+@pytest.mark.parametrize("name", ["finite_scalar", "binary", "sphere"])
+def test_single_images_and_single_positions_cost_a_few_compilations_and_no_more(
+    name: str, compilations: list[list[torch.Size]], all_compiled: None
+) -> None:
+    for batch, length in [(1, 1), (1, 9), (9, 1), (4, 4), (4, 9), (1, 7), (7, 1), (1, 1), (30, 30)] * 2:
+        training_step(name, batch, length)
+    assert 0 < len(compilations) <= 4 * sum(kernel._compiled != {} for kernel in KERNELS.values())
+
+
 def test_memory_layouts_share_a_compilation(compilations: list[list[torch.Size]], all_compiled: None) -> None:
     latents = noise(4, 4, 4, 4)
     for layout in (
@@ -195,7 +221,7 @@ def test_memory_layouts_share_a_compilation(compilations: list[list[torch.Size]]
         latents.repeat_interleave(2, dim=3)[..., ::2],
         latents.transpose(2, 3).contiguous().transpose(2, 3),
     ):
-        assert torch.equal(finite_scalar(layout, LEVELS)[0], finite_scalar(latents, LEVELS)[0])
+        assert torch.equal(finite_scalar_codes(layout, LEVELS)[0], finite_scalar_codes(latents, LEVELS)[0])
     assert len(compilations) == 1
 
 
@@ -407,7 +433,24 @@ def test_compiled_latents_are_the_codes_to_the_last_bit_over_the_whole_codebook(
 ) -> None:
     out = quantizer.eval()(all_latents(quantizer, side))
     assert torch.equal(out.codes.flatten(), torch.arange(quantizer.num_codes))
-    assert torch.equal(out.latents, quantizer.lookup(out.codes))
+    assert torch.equal(out.latents.view(torch.int32), quantizer.lookup(out.codes).view(torch.int32))
+
+
+@needs_compiler
+@pytest.mark.usefixtures("all_compiled")
+@pytest.mark.parametrize("quantizer", [FSQ(LEVELS), LFQ(6), BSQ(6)], ids=["FSQ", "LFQ", "BSQ"])
+def test_a_compiled_result_does_not_depend_on_the_grid_it_was_compiled_for(
+    quantizer: Quantizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that saw other grids before, and one that did not, give the same bits."""
+    latents = 2 * noise(3, quantizer.dim, 37, 27)
+    seen = quantizer(latents)
+    for kernel in KERNELS.values():
+        monkeypatch.setattr(kernel, "_compiled", {})
+    quantizer(noise(2, quantizer.dim, 16, 16))
+    other = quantizer(latents)
+    assert torch.equal(seen.codes, other.codes)
+    assert torch.equal(seen.latents.view(torch.int32), other.latents.view(torch.int32))
 
 
 @needs_compiler
@@ -481,7 +524,7 @@ def test_the_compiled_gradient_of_fsq_is_that_of_the_formula() -> None:
     half = (levels - 1) * (1 - 1e-3) / 2
     shift = torch.where(levels % 2 == 0, (0.5 / half).tan(), 0)
     slope = (1 - torch.tanh(latents.double() + shift) ** 2) * half / (levels // 2)
-    turned = gradient(lambda values: finite_scalar(values, LEVELS)[0], latents, upstream)
+    turned = gradient(lambda values: finite_scalar_codes(values, LEVELS)[0], latents, upstream)
     torch.testing.assert_close(turned.double(), slope * upstream.double(), atol=1e-6, rtol=1e-5)
 
 
@@ -506,7 +549,7 @@ def test_threads_that_call_one_kernel_at_once_all_get_right_results(
         latents = noise(300 + 400 * (number % 5), 3, seed=number).mul(10).round()
         found = nearest_codes(latents, codebook).tolist()
         batch = 2 + number % 9
-        values, codes = finite_scalar(middles[:batch], LEVELS)
+        values, codes = finite_scalar_codes(middles[:batch], LEVELS)
         return (
             found == brute_force(latents, codebook)
             and torch.equal(values, expected[:batch])

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from goldens import Golden, as_grid, as_rows, load, run
 from torch import Tensor
 
-from imtok.kernels import join_codes, reverse_bits, split_codes
+from imtok.kernels import join_bits, reverse_bits, split_bits
 from imtok.quantizers import BSQ, LFQ
 
 
@@ -123,10 +123,10 @@ def test_open_magvit2_factorizes_a_code_into_the_same_dimensions(shared: Path) -
     quantizer = open_magvit2(golden)
     widths = [3, quantizer.dim - 3]
     codes = quantizer(golden["in.z"]).codes
-    before, after = split_codes(codes, widths).unbind(dim=-1)
+    before, after = split_bits(codes, widths).unbind(dim=-1)
     golden.check("factorized.indices_pre", reverse_bits(before, widths[0]).flatten())
     golden.check("factorized.indices_post", reverse_bits(after, widths[1]).flatten())
-    assert torch.equal(join_codes(torch.stack([before, after], dim=-1), widths), codes)
+    assert torch.equal(join_bits(torch.stack([before, after], dim=-1), widths), codes)
 
 
 @pytest.mark.parametrize("compute", ["group", "analytical"])
@@ -155,7 +155,7 @@ def test_bsq_vit(shared: Path, compute: str) -> None:
     golden.check("out.loss", step.loss)
     golden.check("out.codebook_entropy", quantizer.entropies(as_grid(z)).batch)
     widths = [golden.config["group_size"]] * (dim // golden.config["group_size"])
-    golden.check("out.group_indices", split_codes(step.codes.squeeze(1), widths))
+    golden.check("out.group_indices", split_bits(step.codes.squeeze(1), widths))
 
     theirs = golden["out.grad_z"]
     across = theirs - (theirs * z).sum(dim=-1, keepdim=True) * z

@@ -226,7 +226,9 @@ def test_codes_alone_rebuild_the_latents_on_the_gpu(name: str) -> None:
 def test_large_batches_of_lattice_codes_on_the_gpu_are_those_of_the_cpu(quantizer: Quantizer) -> None:
     latents = noise(8, quantizer.dim, 192, 192)  # enough work to be compiled
     here, ours = train_step(quantizer, latents)
-    there, theirs = train_step(copy.deepcopy(quantizer).cuda(), latents.cuda())
+    twin = copy.deepcopy(quantizer).cuda()
+    there, theirs = train_step(twin, latents.cuda())
+    assert torch.equal(twin.lookup(there.codes).view(torch.int32), there.latents.detach().view(torch.int32))
     assert (there.codes.cpu() != here.codes).double().mean() < 1e-5  # latents on the border of two codes
     torch.testing.assert_close(there.loss.detach().cpu(), here.loss.detach(), rtol=1e-4, atol=1e-5)
     far = (theirs["grad of latents"] - ours["grad of latents"]).abs() > 1e-6 + 1e-3 * ours["grad of latents"].abs()

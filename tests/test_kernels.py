@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 
 import pytest
@@ -13,14 +14,17 @@ from imtok.kernels import (
     codebook_statistics,
     codes_to_digits,
     digits_to_codes,
-    finite_scalar,
     finite_scalar_bound,
+    finite_scalar_codes,
     nearest_codes,
     rotate_to,
 )
 
-TILE_CODES = 16384  # the search takes so many codes at a time ...
-TILE_ROWS = 512  # ... and so many latents
+NEAREST = importlib.import_module("imtok.kernels.nearest")
+TILE_CODES: int = NEAREST._TILE_CODES  # the search takes so many codes at a time ...
+TILE_ROWS: int = NEAREST._TILE_ROWS  # ... and so many latents
+WIDE = 300  # in so many dimensions a chunk is a few tiles of latents
+CHUNK_ROWS: int = NEAREST._CHUNK // (WIDE + 1) // TILE_ROWS * TILE_ROWS
 
 
 def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -56,6 +60,7 @@ def assert_nearest(codes: Tensor, latents: Tensor, codebook: Tensor, metric: str
         (3 * TILE_ROWS, 3, 500),
         (200, 4, TILE_CODES + 3),
         (TILE_ROWS + 40, 2, 2 * TILE_CODES + 1),
+        (CHUNK_ROWS + TILE_ROWS + 9, WIDE, 70),
     ],
 )
 def test_the_nearest_code_is_that_of_a_brute_force_search(count: int, dim: int, num_codes: int, metric: str) -> None:
@@ -131,12 +136,38 @@ def test_the_search_leaves_no_trace_in_autograd() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("row", [0, TILE_ROWS + 3])
+@pytest.mark.parametrize("row", [0, TILE_ROWS + 3, CHUNK_ROWS + 3])
 def test_a_latent_that_is_not_finite_is_refused(bad: float, row: int) -> None:
-    latents = noise(TILE_ROWS + 10, 4)
+    latents = noise(CHUNK_ROWS + 10, WIDE)
     latents[row, 2] = bad
     with pytest.raises(ValueError, match="NaN or infinite"):
-        nearest_codes(latents, noise(20, 4, seed=1))
+        nearest_codes(latents, noise(20, WIDE, seed=1))
+
+
+def test_finite_latents_whose_products_overflow_are_refused_as_too_large() -> None:
+    latents = torch.full((3, 4), 3e38)
+    with pytest.raises(ValueError, match=r"or values too large for torch\.float32; no nearest code exists"):
+        nearest_codes(latents, torch.tensor([[10.0] * 4, [-10.0] * 4]))
+    assert nearest_codes(latents.double(), torch.tensor([[10.0] * 4, [-10.0] * 4])).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e20])
+def test_cosine_keeps_directions_of_codes_whose_squares_overflow_or_vanish(length: float) -> None:
+    codebook = noise(50, 8)
+    assert torch.equal(nearest_codes(codebook, codebook * length, "cosine"), torch.arange(50))
+
+
+@pytest.mark.parametrize("dim", [3, WIDE])
+def test_a_search_of_several_chunks_and_tiles_is_that_of_each_latent_alone(dim: int) -> None:
+    count, num_codes = CHUNK_ROWS + TILE_ROWS + 1, TILE_CODES + 65
+    generator = torch.Generator().manual_seed(0)
+    codebook = torch.randint(-9, 10, (num_codes, dim), generator=generator).float()
+    wanted = torch.arange(count) * 7 % num_codes
+    codes = nearest_codes(codebook[wanted], codebook)
+    assert torch.equal(codebook[codes], codebook[wanted])
+    assert (codes <= wanted).all()  # of equal codes the first
+    assert {0, TILE_CODES - 1} <= set(codes.tolist())
+    assert (codes >= TILE_CODES).any() or dim == 3
 
 
 @pytest.mark.parametrize("row", [0, TILE_CODES + 3])
@@ -178,6 +209,24 @@ def test_statistics_are_those_of_the_one_hot_product() -> None:
     assert torch.equal(counts, one_hot.sum(dim=0).float())
     torch.testing.assert_close(sums.double(), one_hot.T @ latents.double(), atol=1e-5, rtol=1e-6)
     assert torch.equal(sums[40:], torch.zeros(10, 6))
+
+
+@pytest.mark.parametrize("code", [-1, 5, 10**12])
+def test_statistics_refuse_codes_outside_the_codebook(code: int) -> None:
+    with pytest.raises(ValueError, match=rf"codes span \[.*{code}.*\], expected \[0, 5\)"):
+        codebook_statistics(noise(2, 3), torch.tensor([1, code]), 5)
+
+
+@pytest.mark.parametrize(("latents", "codes"), [((4, 3), (5,)), ((4, 3), (4, 1)), ((4, 3, 1), (4,)), ((4,), (4,))])
+def test_statistics_refuse_shapes_that_do_not_fit(latents: tuple[int, ...], codes: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"must be \(N, D\) and \(N,\)"):
+        codebook_statistics(torch.zeros(latents), torch.zeros(codes, dtype=torch.int64), 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.float32, torch.bool])
+def test_statistics_refuse_codes_of_another_type(dtype: torch.dtype) -> None:
+    with pytest.raises(ValueError, match=r"expected torch\.int64"):
+        codebook_statistics(noise(2, 3), torch.zeros(2, dtype=dtype), 5)
 
 
 def test_statistics_of_nothing_are_zero() -> None:
@@ -261,6 +310,25 @@ def test_a_zero_latent_takes_the_gradient_as_it_is() -> None:
     assert torch.equal(gradient_of_rotation(torch.zeros(3, 8), noise(3, 8), g), g)
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e20])
+@pytest.mark.parametrize("ratio", [0.0, 1e-15, 0.9e-4, 1.1e-4, 1e-2])
+def test_a_rotation_never_sends_back_more_than_ten_thousand_times_the_gradient(ratio: float, scale: float) -> None:
+    e, q, g = (F.normalize(noise(30, 6, seed=seed), dim=1) for seed in range(3))
+    turned = gradient_of_rotation(e * (ratio * scale), q * scale, g)
+    assert turned.norm(dim=1).max() < 1e4
+    if ratio < 1e-4:
+        assert torch.equal(turned, g)
+    else:
+        torch.testing.assert_close(turned.norm(dim=1), torch.full((30,), 1 / ratio), rtol=1e-3, atol=0)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e15, 1e20, 1e38])
+def test_a_rotation_is_the_same_where_squares_would_overflow_or_vanish(scale: float) -> None:
+    e, q, g = F.normalize(noise(30, 6), dim=1), F.normalize(noise(30, 6, seed=1), dim=1), noise(30, 6, seed=2)
+    expected = gradient_of_rotation(e, q, g)
+    torch.testing.assert_close(gradient_of_rotation(e * scale, q * scale, g), expected, rtol=1e-4, atol=1e-4)
+
+
 def test_a_zero_target_gives_a_zero_gradient() -> None:
     gradient = gradient_of_rotation(noise(3, 8), torch.zeros(3, 8), noise(3, 8, seed=1))
     assert torch.equal(gradient, torch.zeros(3, 8))
@@ -338,7 +406,7 @@ def test_the_bound_rounds_to_exactly_as_many_integers_as_there_are_levels(level:
 
 def test_each_dimension_has_its_own_bound() -> None:
     latents, levels = noise(2, 3, 4, 5) * 3, [8, 5, 3]
-    values, codes = finite_scalar(latents, levels)
+    values, codes = finite_scalar_codes(latents, levels)
     bounded = torch.stack([finite_scalar_bound(latents[:, i], level) for i, level in enumerate(levels)], dim=1)
     half_widths = torch.tensor(levels).view(1, -1, 1, 1) // 2
     assert torch.equal(values, bounded.round() / half_widths)
@@ -347,7 +415,7 @@ def test_each_dimension_has_its_own_bound() -> None:
 
 def test_rounding_passes_the_gradient_of_the_bound() -> None:
     latents, grad = noise(2, 2, 4, 5).double().requires_grad_(), noise(2, 2, 4, 5, seed=1).double()
-    values, _ = finite_scalar(latents, [8, 5])
+    values, _ = finite_scalar_codes(latents, [8, 5])
     values.backward(grad)
     reference = latents.detach().clone().requires_grad_()
     bounded = torch.stack([finite_scalar_bound(reference[:, i], level) for i, level in enumerate([8, 5])], dim=1)
@@ -364,4 +432,38 @@ def test_the_bound_is_the_hyperbolic_tangent_to_float32() -> None:
 def test_positions_that_are_not_finite_have_no_code() -> None:
     latents = noise(1, 3, 1, 4)
     latents[0, 1, 0, 2], latents[0, 2, 0, 0] = math.nan, math.inf
-    assert (finite_scalar(latents, [5, 5, 5])[1] == -1).flatten().tolist() == [True, False, True, False]
+    assert (finite_scalar_codes(latents, [5, 5, 5])[1] == -1).flatten().tolist() == [True, False, True, False]
+
+
+@pytest.mark.parametrize("levels", [[2], [8, 1], [1001, 5], []])
+def test_levels_that_the_bound_cannot_serve_are_refused(levels: list[int]) -> None:
+    with pytest.raises(ValueError, match="expected 3 to 1000 in each dimension"):
+        finite_scalar_codes(torch.zeros(1, len(levels), 2, 2), levels)
+    with pytest.raises(ValueError, match="codes, at most 2\\^31 are supported"):
+        finite_scalar_codes(torch.zeros(1, 4, 2, 2), [1000] * 4)
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 2, 2), (2, 4), (1, 2, 4), (4,)])
+def test_finite_scalars_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"expected \(B, 2, H, W\), one for each level"):
+        finite_scalar_codes(torch.zeros(shape), [5, 5])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_latents_are_rounded_in_float32(dtype: torch.dtype) -> None:
+    latents = (3 * noise(2, 2, 20, 20)).to(dtype).requires_grad_()
+    values, codes = finite_scalar_codes(latents, [1000, 5])
+    expected, expected_codes = finite_scalar_codes(latents.detach().float(), [1000, 5])
+    assert values.dtype == torch.float32
+    assert torch.equal(codes, expected_codes)
+    assert torch.equal(values, expected)
+    (turned,) = torch.autograd.grad(values.sum(), latents)
+    assert turned.dtype == dtype
+    assert turned.any()
+
+
+def test_no_value_is_a_minus_zero() -> None:
+    values, codes = finite_scalar_codes(torch.linspace(-3, 3, 1001).view(1, 1, 1, -1), [5])
+    digits = codes_to_digits(codes, [5]).movedim(-1, 1)
+    assert torch.equal(values.view(torch.int32), ((digits - 2).float() / 2).view(torch.int32))
+    assert (values == 0).sum() > 50

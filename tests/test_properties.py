@@ -20,8 +20,8 @@ from imtok.kernels import (
     codes_to_digits,
     codes_to_signs,
     digits_to_codes,
-    finite_scalar,
     finite_scalar_bound,
+    finite_scalar_codes,
     nearest_codes,
     rotate_to,
     sign_codes,
@@ -224,10 +224,10 @@ def test_what_is_not_finite_never_gets_an_index(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(NEAREST._fused, "least_work", 0 if short else 2**60)
         patch.setattr(importlib.import_module("imtok.kernels.compiling")._compiling, "enabled", False)
-        with pytest.raises(ValueError, match="hold NaN or infinite values; no nearest code exists"):
+        with pytest.raises(ValueError, match="hold NaN or infinite values, or values too large"):
             nearest_codes(latents, codebook, metric)
         codebook[data.draw(st.integers(0, num_codes - 1)), column] = math.nan
-        with pytest.raises(ValueError, match="hold NaN or infinite values; no nearest code exists"):
+        with pytest.raises(ValueError, match="hold NaN or infinite values, or values too large"):
             nearest_codes(torch.zeros(3, dim), codebook, metric)
 
 
@@ -359,15 +359,16 @@ def test_finite_scalars_are_the_bound_rounded_and_their_codes_its_digits(
     seed: int,
 ) -> None:
     latents = (normal(seed, batch, len(levels), height, width) * scale).to(dtype)
-    values, codes = finite_scalar(layout(latents), levels)
+    values, codes = finite_scalar_codes(layout(latents), levels)
     assert values.shape == latents.shape
-    assert values.dtype == dtype
+    assert values.dtype == torch.promote_types(dtype, torch.float32)
     assert codes.shape == (batch, height, width)
     assert codes.dtype == torch.int64
+    latents = latents.to(values.dtype)
     half_widths = torch.tensor(levels).view(1, -1, 1, 1) // 2
     rounded = [finite_scalar_bound(latents[:, index], level).round() for index, level in enumerate(levels)]
     digits = torch.stack(rounded, dim=1).long() + half_widths
-    assert torch.equal(values, (digits - half_widths).to(dtype) / half_widths)
+    assert torch.equal(values, (digits - half_widths).to(values.dtype) / half_widths)
     assert torch.equal(codes, digits_to_codes(digits.movedim(1, -1), levels))
     assert torch.equal(codes_to_digits(codes, levels), digits.movedim(1, -1))
     assert ((codes >= 0) & (codes < math.prod(levels))).all()
@@ -378,15 +379,18 @@ def test_finite_scalars_are_the_bound_rounded_and_their_codes_its_digits(
 def test_a_bound_is_monotone_and_gives_all_its_levels(level: int, wide: bool, seed: int) -> None:
     dtype = torch.float64 if wide else torch.float32
     sweep = torch.cat([normal(seed, 5000) * 3, torch.linspace(-9, 9, 20001)]).sort().values.to(dtype)
-    codes = finite_scalar(sweep.view(1, 1, 1, -1), [level])[1].flatten()
+    codes = finite_scalar_codes(sweep.view(1, 1, 1, -1), [level])[1].flatten()
     assert (codes.diff() >= 0).all()
     assert torch.bincount(codes, minlength=level).gt(0).tolist() == [True] * level
 
 
 def test_fsq_refuses_more_levels_than_its_bound_reaches() -> None:
     ends = torch.tensor([-30.0, 30.0]).view(1, 1, 1, 2)
-    assert finite_scalar(ends, [1000])[1].tolist() == [[[0, 999]]]
-    assert finite_scalar(ends, [1002])[1].tolist() == [[[1, 1000]]]
+    assert finite_scalar_codes(ends, [1000])[1].tolist() == [[[0, 999]]]
+    with pytest.raises(ValueError, match=r"levels are \[1002\], expected 3 to 1000 in each dimension"):
+        finite_scalar_codes(ends, [1002])
+    digits = finite_scalar_bound(ends, 1002).round() + 1002 // 2
+    assert digits.flatten().tolist() == [1, 1000]  # of 0 .. 1001
     assert FSQ([1000]).num_codes == 1000
     with pytest.raises(ValueError, match=r"FSQ levels are \[1002, 5\], expected 1000 or fewer in each dimension"):
         FSQ([1002, 5])
@@ -400,7 +404,7 @@ def test_finite_scalars_mark_the_positions_that_are_not_finite_and_no_other(
     latents = normal(0, 2, len(levels), 3, 4)
     place = [data.draw(st.integers(0, size - 1)) for size in latents.shape]
     latents[tuple(place)] = bad
-    missing = (finite_scalar(latents, levels)[1] < 0).nonzero().tolist()
+    missing = (finite_scalar_codes(latents, levels)[1] < 0).nonzero().tolist()
     assert missing == [[place[0], *place[2:]]]
 
 
@@ -532,7 +536,7 @@ def test_latents_with_one_bad_value_are_refused_and_nothing_changes(
     before = copy.deepcopy(quantizer.state_dict())
     latents = normal(0, 2, quantizer.dim, 2, 3).to(dtype)
     latents[tuple(data.draw(st.integers(0, size - 1)) for size in latents.shape)] = bad
-    with pytest.raises(ValueError, match=r"hold NaN or infinite values; no (nearest )?code exists"):
+    with pytest.raises(ValueError, match=r"hold NaN or infinite values.*; no (nearest )?code exists"):
         quantizer(latents)
     assert unchanged(quantizer, before)
 

@@ -31,8 +31,9 @@ class Kernel:
 
     least_work
         Calls with less work than this run uncompiled.
-    any_length
-        One compiled form serves every length of the tensors' first axis; otherwise it is part of the family.
+    lengths
+        Axes of the tensors, of each that has them, whose length may be any: one compiled form serves them all. A
+        length of 1 may cost a form of its own. Other sizes are part of the family.
     plain
         What runs where the function is not compiled, if not the function itself.
     """
@@ -42,11 +43,11 @@ class Kernel:
         function: Callable[..., Any],
         *,
         least_work: int,
-        any_length: bool = True,
+        lengths: tuple[int, ...] = (0,),
         plain: Callable[..., Any] | None = None,
     ) -> None:
         self.function, self.plain = function, plain or function
-        self.least_work, self.any_length = least_work, any_length
+        self.least_work, self.lengths = least_work, lengths
         self._compiled: dict[Hashable, Callable[..., Any]] = {}
         self._lock = threading.Lock()
 
@@ -78,13 +79,15 @@ class Kernel:
         source = self.function
         assert isinstance(source, FunctionType)
         copy = FunctionType(source.__code__.replace(), source.__globals__, source.__name__, source.__defaults__)
-        return torch.compile(copy, fullgraph=True, dynamic=None if self.any_length else False, options=dict(_OPTIONS))
+        return torch.compile(copy, fullgraph=True, dynamic=None if self.lengths else False, options=dict(_OPTIONS))
 
     def _mark(self, args: tuple[Any, ...]) -> None:
         """Say which axes will change their length."""
-        for arg in args if self.any_length else ():
+        for arg in args:
             if isinstance(arg, torch.Tensor):
-                torch._dynamo.maybe_mark_dynamic(arg, 0)
+                for axis in self.lengths:
+                    if axis < arg.ndim:
+                        torch._dynamo.maybe_mark_dynamic(arg, axis)
 
 
 class _Compiling:

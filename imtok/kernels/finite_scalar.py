@@ -22,17 +22,32 @@ from torch.autograd.function import once_differentiable
 from imtok.kernels.compiling import Kernel
 
 _EPS = 1e-3
+_FEWEST_LEVELS, _MOST_LEVELS = 3, 1000  # with 2 the bound is nearly flat; beyond 1000 it does not reach the ends
 
 
-def finite_scalar(latents: Tensor, levels: Sequence[int]) -> tuple[Tensor, Tensor]:
+def finite_scalar_codes(latents: Tensor, levels: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Latents (B, D, H, W) float -> values in [-1, 1] of the same shape, codes (B, H, W) int64 in [0, K).
 
     Value i is round(bound(z_i)) / (L_i // 2), whose gradient passes the rounding as if it were not there, and can be
-    taken once. A position with a NaN or infinite latent has the code -1.
+    taken once. Computes in the latents' own precision, and at least in float32, which the values then have. A
+    position with a NaN or infinite latent has the code -1, and its values mean nothing.
+
+    Raises ValueError on other shapes, on levels outside 3 .. 1000 and on more than 2^31 codes.
     """
-    values, codes = _FiniteScalar.apply(latents, tuple(levels))
+    _check(latents, levels)
+    full = latents.to(torch.promote_types(latents.dtype, torch.float32))
+    values, codes = _FiniteScalar.apply(full, tuple(levels))
     # Shaped out here: what a Function makes a view, its caller could not change in place.
     return values.view(latents.shape), codes.view(latents.shape[0], *latents.shape[2:])
+
+
+def _check(latents: Tensor, levels: Sequence[int]) -> None:
+    if latents.ndim != 4 or latents.shape[1] != len(levels):
+        raise ValueError(f"latents are {tuple(latents.shape)}, expected (B, {len(levels)}, H, W), one for each level")
+    if not levels or min(levels) < _FEWEST_LEVELS or max(levels) > _MOST_LEVELS:
+        raise ValueError(f"levels are {list(levels)}, expected {_FEWEST_LEVELS} to {_MOST_LEVELS} in each dimension")
+    if math.prod(levels) > 2**31:
+        raise ValueError(f"levels {list(levels)} make {math.prod(levels)} codes, at most 2^31 are supported")
 
 
 def finite_scalar_bound(latents: Tensor, level: int) -> Tensor:
@@ -63,7 +78,7 @@ class _FiniteScalar(torch.autograd.Function):
         ctx.save_for_backward(latents)
         ctx.levels = levels
         flat = latents.contiguous().flatten(2)
-        family = (latents.device.type, latents.dtype, levels, flat.shape[2])
+        family = (latents.device.type, latents.dtype, levels)
         values, codes = _quantize(flat, levels, family=family, work=latents.numel())
         ctx.mark_non_differentiable(codes)
         return values, codes
@@ -73,7 +88,7 @@ class _FiniteScalar(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (latents,) = ctx.saved_tensors
         flat, grad = latents.contiguous().flatten(2), grads[0].contiguous()
-        family = (latents.device.type, latents.dtype, ctx.levels, flat.shape[2])
+        family = (latents.device.type, latents.dtype, ctx.levels)
         turned = _gradient(flat, grad, ctx.levels, family=family, work=grad.numel())
         return turned.view(latents.shape), None
 
@@ -85,9 +100,9 @@ def _quantize_flat(latents: Tensor, levels: tuple[int, ...]) -> tuple[Tensor, Te
     not_finite = torch.zeros_like(latents[:, 0])
     for dimension, level in enumerate(levels):
         column = latents[:, dimension]  # (B, S)
-        rounded = finite_scalar_bound(column, level).round()
-        values.append(rounded / (level // 2))
-        codes = codes + (rounded + level // 2).to(torch.int32) * math.prod(levels[:dimension])
+        whole = finite_scalar_bound(column, level).round().to(torch.int32)
+        values.append(whole.to(latents.dtype) / (level // 2))  # of a whole number, so that no zero is a minus zero
+        codes = codes + (whole + level // 2) * math.prod(levels[:dimension])
         not_finite = not_finite + column * 0  # NaN then, else zero
     return torch.stack(values, dim=1), torch.where(not_finite == 0, codes, -1).long()
 
@@ -118,5 +133,5 @@ def _tanh(values: Tensor) -> Tensor:
 
 
 # In latent values: below, a few milliseconds.
-_quantize = Kernel(_quantize_flat, least_work=2**20)
-_gradient = Kernel(_gradient_flat, least_work=2**20)
+_quantize = Kernel(_quantize_flat, least_work=2**20, lengths=(0, 2))
+_gradient = Kernel(_gradient_flat, least_work=2**20, lengths=(0, 2))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from imtok.kernels.compiling import Kernel
 from imtok.kernels.nearest_gpu import LEAST_WORK, search_on_gpu
+from imtok.kernels.sphere import unit_rows
 
 Metric = Literal["euclidean", "cosine", "dot"]
 
@@ -39,15 +40,15 @@ def nearest_codes(latents: Tensor, codebook: Tensor, metric: Metric = "euclidean
     Equal scores go to the lower index. Computes in the latents' own precision, and at least in float32, whatever
     autocast surrounds it: the winner is that of exact arithmetic unless two codes differ by less than its rounding.
 
-    Raises ValueError on shapes that do not fit, on an empty codebook, on an unknown metric and on NaN or infinite
-    latents.
+    Raises ValueError on shapes that do not fit, on an empty codebook, on an unknown metric, on NaN or infinite
+    latents, and on values so large that their products overflow.
     """
     _check(latents, codebook, metric)
     dtype = torch.promote_types(torch.promote_types(latents.dtype, codebook.dtype), torch.float32)
     with torch.no_grad(), torch.autocast(latents.device.type, enabled=False):
         table = codebook.detach().to(dtype)
         if metric == "cosine":
-            table = F.normalize(table, dim=1)
+            table = unit_rows(table)
         centre = _centre(table) if metric == "euclidean" else None
         step = max(_CHUNK // (latents.shape[1] + 1) // _TILE_ROWS, 1) * _TILE_ROWS
         chunks = [
@@ -56,7 +57,10 @@ def nearest_codes(latents: Tensor, codebook: Tensor, metric: Metric = "euclidean
         ]
         best = torch.cat([best for best, _ in chunks])
         if not torch.isfinite(best).all():
-            raise ValueError("the latents or the codebook hold NaN or infinite values; no nearest code exists")
+            raise ValueError(
+                f"the latents or the codebook hold NaN or infinite values, or values too large for {dtype}; "
+                "no nearest code exists"
+            )
         return torch.cat([codes for _, codes in chunks])
 
 
@@ -196,4 +200,4 @@ def _nearest_by_product(latents: Tensor, by_code: Tensor, _by_dim: Tensor, offse
 
 
 # In scores: below, a product takes a few hundredths of a second.
-_fused = Kernel(_nearest_in_tile, least_work=2**25, any_length=False, plain=_nearest_by_product)
+_fused = Kernel(_nearest_in_tile, least_work=2**25, lengths=(), plain=_nearest_by_product)

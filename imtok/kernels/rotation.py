@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from imtok.kernels.compiling import Kernel
+from imtok.kernels.sphere import SHORTEST, directions
 
 
 def rotate_to(latents: Tensor, targets: Tensor) -> Tensor:
@@ -24,8 +25,8 @@ def rotate_to(latents: Tensor, targets: Tensor) -> Tensor:
 
     The value is `targets` to the last bit. The gradient to `latents` is s (g - 2 (g.w) w + 2 (g.v) u); none
     reaches `targets`. Where the formula has no value the gradient stays finite: exactly opposite vectors are
-    reflected (w = 0), and a zero latent, which has no direction, takes the gradient as it is. It can be
-    differentiated once.
+    reflected (w = 0). s has no bound as the latent shrinks, so a latent no longer than 1e-4 times its target takes
+    the gradient as it is, as in `unit_rows`; at most 1e4 times as much is sent back. It can be differentiated once.
 
     Raises ValueError on shapes that are not (N, D), twice the same.
     """
@@ -58,22 +59,16 @@ def rotation_gradient(latents: Tensor, targets: Tensor, grad: Tensor) -> Tensor:
 
 def _rotation_gradient(latents: Tensor, targets: Tensor, grad: Tensor) -> Tensor:
     """Compiled, it reads a row from memory once and again from the cache."""
-    length = latents.square().sum(dim=1, keepdim=True).sqrt()  # (N, 1)
-    target_length = targets.square().sum(dim=1, keepdim=True).sqrt()
-    inverse, target_inverse = _inverse(length), _inverse(target_length)
-    w = latents * inverse + targets * target_inverse  # unnormalised; by its parts, as it may cancel
+    u, length = directions(latents)  # (N, D), (N, 1)
+    v, target_length = directions(targets)
+    w = u + v  # unnormalised
     square = w.square().sum(dim=1, keepdim=True)
     # What rounding leaves of opposite vectors has no direction.
-    square = torch.where(square > (8 * torch.finfo(grad.dtype).eps) ** 2, square, 0)
-    along_w = (grad * w).sum(dim=1, keepdim=True) * _inverse(square)
-    along_v = (grad * targets).sum(dim=1, keepdim=True) * target_inverse
-    turned = grad - 2 * along_w * w + 2 * along_v * inverse * latents
-    return torch.where(length > 0, target_length * inverse * turned, grad)
-
-
-def _inverse(values: Tensor) -> Tensor:
-    """1 / x, and zero at zero."""
-    return torch.where(values > 0, 1 / torch.where(values > 0, values, 1), 0)
+    along_w = torch.where(square > (8 * torch.finfo(grad.dtype).eps) ** 2, (grad * w).sum(dim=1, keepdim=True), 0)
+    along_v = (grad * v).sum(dim=1, keepdim=True)
+    turned = grad - 2 * along_w * w / torch.where(square > 0, square, 1) + 2 * along_v * u
+    short = length <= SHORTEST * target_length
+    return torch.where(short, grad, target_length / torch.where(short, 1, length) * turned)
 
 
 # In numbers of the gradient: below, a few milliseconds.

@@ -1,24 +1,94 @@
-"""Vectors to the unit sphere, with a gradient that stays bounded at the origin."""
+"""Vectors to the unit sphere, with a gradient that stays bounded at the origin.
 
-# Axes: N vectors, D dimensions.
+The true gradient of z / |z| grows as 1 / |z|: from a zero vector, with its length clamped at 1e-12 as is usual, 1e12
+times what came in is sent back, and once clipped nothing else would learn in that step. A vector no longer than 1e-4
+has no direction to speak of and takes the gradient as it is; so at most 1e4 times as much is sent back.
+"""
+
+# Axes: N vectors, D dimensions, always axis 1; B batch, H x W grid; S grid positions, S = H*W.
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor
+from typing import Any
 
-_SHORTEST = 1e-4
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from imtok.kernels.compiling import Kernel
+
+SHORTEST = 1e-4
 
 
 def unit_rows(rows: Tensor) -> Tensor:
-    """Each row at length 1, and a zero row at zero: (N, D) -> (N, D), the same dtype.
+    """Each row at length 1, a zero row at zero: (N, D) float -> (N, D), the same dtype; differentiated once."""
+    units: Tensor = _Rows.apply(rows)
+    return units
 
-    The true gradient grows as 1 / length: from a zero row, with its length clamped at 1e-12 as is usual, 1e12 times
-    what came in is sent back, and once clipped nothing else would learn in that step. A row shorter than 1e-4 has no
-    direction to speak of and takes the gradient as it is; so at most 1e4 times as much is sent back.
+
+def to_sphere(latents: Tensor) -> Tensor:
+    """As `unit_rows` over axis 1 of a grid: (B, D, H, W) float -> (B, D, H, W), in one compiled pass each way."""
+    points: Tensor = _Grid.apply(latents)
+    return points.view(latents.shape)
+
+
+def directions(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Vectors at length 1 and their lengths, over axis 1: (N, D, ...) -> (N, D, ...), (N, 1, ...).
+
+    Each is first divided by its largest value, so that no square overflows or vanishes. A length beyond the largest
+    number is taken as that number.
     """
-    length = rows.norm(dim=1, keepdim=True)
-    short = length <= _SHORTEST
-    long_rows = rows / torch.where(short, torch.ones_like(length), length)
-    return torch.where(short, F.normalize(rows.detach(), dim=1) + (rows - rows.detach()), long_rows)
+    limits = torch.finfo(vectors.dtype)
+    largest = vectors.abs().amax(dim=1, keepdim=True).clamp(min=limits.tiny)
+    scaled = vectors / largest
+    size = scaled.square().sum(dim=1, keepdim=True).sqrt()  # in [1, sqrt(D)]; less below the smallest normal number
+    return scaled / size.clamp(min=limits.tiny), (size * largest).clamp(max=limits.max)
+
+
+class _Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        # Not compiled: a code is searched for these, and must not depend on how many rows there are.
+        return _units(rows)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (rows,) = ctx.saved_tensors
+        return _units_gradient(rows, grads[0])
+
+
+class _Grid(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, latents: Tensor) -> Tensor:
+        ctx.save_for_backward(latents)
+        flat = latents.contiguous().flatten(2)  # (B, D, S)
+        family = (latents.device.type, latents.dtype, flat.shape[1])
+        points: Tensor = _points(flat, family=family, work=latents.numel())
+        return points
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (latents,) = ctx.saved_tensors
+        flat, grad = latents.contiguous().flatten(2), grads[0].contiguous()
+        family = (latents.device.type, latents.dtype, flat.shape[1])
+        turned: Tensor = _points_gradient(flat, grad.flatten(2), family=family, work=latents.numel())
+        return turned.view(latents.shape)
+
+
+def _units(vectors: Tensor) -> Tensor:
+    return directions(vectors)[0]
+
+
+def _units_gradient(vectors: Tensor, grad: Tensor) -> Tensor:
+    """(g - u (u.g)) / |z| with u = z / |z|, and g where z is short: twice (N, D, ...) -> (N, D, ...)."""
+    units, length = directions(vectors)
+    along = (units * grad).sum(dim=1, keepdim=True)
+    return torch.where(length <= SHORTEST, grad, (grad - units * along) / length)
+
+
+# In latent values: below, a few milliseconds.
+_points = Kernel(_units, least_work=2**20, lengths=(0, 2))
+_points_gradient = Kernel(_units_gradient, least_work=2**20, lengths=(0, 2))

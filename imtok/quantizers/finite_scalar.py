@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from imtok.kernels import codes_to_digits, finite_scalar
+from imtok.kernels import codes_to_digits, finite_scalar_codes
 from imtok.quantizers.base import Quantizer
 
 _MOST_LEVELS = 1000
@@ -47,7 +47,7 @@ class FSQ(Quantizer):
 
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; there are no losses, the bound alone keeps the latents in range."""
-        values, codes = finite_scalar(latents, self.levels)
+        values, codes = finite_scalar_codes(latents, self.levels)
         if codes.numel() and codes.min() < 0:
             raise ValueError("the latents hold NaN or infinite values; no code exists")
         return values, codes, {}
