@@ -47,11 +47,6 @@ class _Leaf(Record):
         """How the digits of a latent make its code; None where a code is a row number."""
         return None
 
-    @property
-    def residual_ratio(self) -> tuple[float, ...] | float:
-        """What a second residual stage has to describe, against the first: one number, or one for each dimension."""
-        return 1.0
-
 
 class FSQConfig(_Leaf):
     """Finite scalar quantization."""
@@ -76,11 +71,6 @@ class FSQConfig(_Leaf):
     def index_order(self) -> str:
         """See `_Leaf.index_order`."""
         return "first dimension fastest"
-
-    @property
-    def residual_ratio(self) -> tuple[float, ...]:
-        """See `_Leaf.residual_ratio`."""
-        return tuple(1 / level for level in self.levels)
 
     @property
     def summary(self) -> str:
@@ -112,6 +102,7 @@ class VQConfig(_Leaf):
     kmeans_start: bool = True
     revival_threshold: float = Field(0.05, ge=0, lt=1)
     online_clustering: bool = False
+    eps: float = Field(1e-5, gt=0)
 
     @model_validator(mode="before")
     @classmethod
@@ -127,11 +118,6 @@ class VQConfig(_Leaf):
         if known.get("online_clustering") is True:
             implied |= {"codebook_update": "gradient", "revival_threshold": 0.0}
         return implied | dict(values)
-
-    @property
-    def residual_ratio(self) -> float:
-        """See `_Leaf.residual_ratio`; codes on the unit sphere do not come nearer to zero by themselves."""
-        return 0.5 if self.metric == "cosine" else 1.0
 
     @property
     def moves_single_codes(self) -> bool:
@@ -169,11 +155,6 @@ class _SignConfig(_Leaf):
     def index_order(self) -> str:
         """See `_Leaf.index_order`."""
         return "first dimension most significant"
-
-    @property
-    def residual_ratio(self) -> float:
-        """See `_Leaf.residual_ratio`."""
-        return 0.5
 
 
 class LFQConfig(_SignConfig):
@@ -269,7 +250,7 @@ class ResidualConfig(_CompositeConfig):
     kind: Literal["residual"] = "residual"
     depth: int = Field(4, ge=1, le=256, description="stages")
     scales: tuple[Annotated[float, Field(gt=0)], ...] | None = Field(
-        None, description="size of each stage's codes; left out: 1/levels a stage for FSQ, 1/2 for signs and cosine"
+        None, description="size of each stage's codes; left out: 2 ** -i for FSQ, signs and cosine, else 1"
     )
     quantizer_dropout: float = Field(0.0, ge=0, le=1, description="share of the images with their first stages alone")
 
@@ -287,22 +268,6 @@ class ResidualConfig(_CompositeConfig):
     def times(self) -> int:
         """How often the part is used."""
         return self.depth
-
-    @property
-    def residual_ratio(self) -> tuple[float, ...] | float:
-        """See `_Leaf.residual_ratio`."""
-        ratio = self.part.residual_ratio
-        return tuple(one**self.depth for one in ratio) if isinstance(ratio, tuple) else ratio**self.depth
-
-    @property
-    def stage_scales(self) -> tuple[tuple[float, ...] | float, ...]:
-        """One number a stage, or one for each dimension."""
-        if self.scales is not None:
-            return self.scales
-        ratio = self.part.residual_ratio
-        if isinstance(ratio, tuple):
-            return tuple(tuple(one**stage for one in ratio) for stage in range(self.depth))
-        return tuple(ratio**stage for stage in range(self.depth))
 
     @property
     def summary(self) -> str:
@@ -324,12 +289,6 @@ class ProductConfig(_CompositeConfig):
     def times(self) -> int:
         """How often the part is used."""
         return self.heads
-
-    @property
-    def residual_ratio(self) -> tuple[float, ...] | float:
-        """See `_Leaf.residual_ratio`."""
-        ratio = self.part.residual_ratio
-        return ratio * self.heads if isinstance(ratio, tuple) else ratio
 
     @property
     def summary(self) -> str:

@@ -237,9 +237,7 @@ def build_quantizer(config: QuantizerConfig) -> Quantizer:
     """The quantizer a configuration stands for; raises ValueError on values it refuses."""
     if isinstance(config, ResidualConfig):
         stages, depth = _parts(config)
-        return ResidualQuantizer(
-            stages, depth=depth, scales=config.stage_scales, quantizer_dropout=config.quantizer_dropout
-        )
+        return ResidualQuantizer(stages, depth=depth, scales=config.scales, quantizer_dropout=config.quantizer_dropout)
     if isinstance(config, ProductConfig):
         heads, num_heads = _parts(config)
         return ProductQuantizer(heads, num_heads=num_heads)

@@ -15,7 +15,9 @@ from torch import Tensor
 
 from imtok.kernels import rotate_to
 from imtok.quantizers import (
+    BSQ,
     FSQ,
+    LFQ,
     GumbelQuantizer,
     ProductQuantizer,
     Quantizer,
@@ -191,12 +193,26 @@ def test_a_scale_is_a_codebook_that_much_longer() -> None:
 def test_falling_scales_let_fsq_describe_ever_finer_differences() -> None:
     levels = [5, 5]
     latents = 0.9 * noise(4, 2, 8, 8).clamp(-1, 1)
-    fine = ResidualQuantizer(FSQ(levels), depth=3, scales=[5.0**-stage for stage in range(3)])
+    fine = ResidualQuantizer(FSQ(levels), depth=3)
     codes = fine(latents).codes
     errors = [F.mse_loss(fine.lookup(codes[..., :count]), latents).item() for count in (1, 2, 3)]
-    coarse = F.mse_loss(ResidualQuantizer(FSQ(levels), depth=3)(latents).latents, latents).item()
     assert errors[0] > errors[1] > errors[2]
-    assert errors[2] < 0.6 * coarse
+    for ratio in (1.0, 1 / 5):
+        other = ResidualQuantizer(FSQ(levels), depth=3, scales=[ratio**stage for stage in range(3)])
+        assert errors[2] < 0.2 * F.mse_loss(other(latents).latents, latents).item()
+
+
+def test_scales_suit_the_stages_unless_they_are_given() -> None:
+    def scales(stage: Quantizer) -> list[float]:
+        table = ResidualQuantizer(stage, depth=3).scales
+        assert torch.equal(table, table[:, :1].expand(3, stage.dim))
+        return table[:, 0].tolist()
+
+    assert scales(vq()) == scales(GumbelQuantizer(3, 8)) == [1, 1, 1]
+    for stage in (FSQ([8, 4]), LFQ(4), BSQ(4), vq(metric="cosine"), ProductQuantizer(LFQ(2), num_heads=2)):
+        assert scales(stage) == [1, 1 / 2, 1 / 4]
+    assert scales(ResidualQuantizer(LFQ(4), depth=2)) == [1, 1 / 4, 1 / 16]
+    assert ResidualQuantizer([LFQ(4), vq(4, 16), LFQ(4)]).scales[:, 0].tolist() == [1, 1 / 2, 1 / 2]
 
 
 def test_a_coarser_picture_needs_whole_stages() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,14 @@ from imtok.errors import ConfigError
 from imtok.quantizer_config import (
     BSQConfig,
     FSQConfig,
+    GumbelConfig,
     LFQConfig,
     ProductConfig,
-    QuantizerConfig,
+    Record,
     ResidualConfig,
     VQConfig,
 )
+from imtok.quantizers import BSQ, FSQ, LFQ, GumbelQuantizer, Quantizer, ResidualQuantizer, VectorQuantizer
 from imtok.tokenizer import build_quantizer, check_quantizer
 
 
@@ -275,16 +278,29 @@ def test_a_tokenizer_written_before_a_field_existed_is_read_as_it_was() -> None:
     assert record == VQConfig(dim=4, num_codes=32, metric="cosine", codebook_update="gradient")
 
 
-def test_residual_scales_suit_the_part_unless_they_are_given() -> None:
-    def scales(part: QuantizerConfig) -> tuple[tuple[float, ...] | float, ...]:
-        return ResidualConfig(part=part, depth=3).stage_scales
+def test_residual_scales_are_those_given_or_else_the_quantizers_own() -> None:
+    def scales(config: ResidualConfig) -> list[list[float]]:
+        quantizer = build_quantizer(config)
+        assert isinstance(quantizer, ResidualQuantizer)
+        return quantizer.scales.tolist()
 
-    assert scales(VQConfig()) == (1, 1, 1)
-    assert scales(VQConfig(metric="cosine")) == scales(LFQConfig()) == scales(BSQConfig()) == (1, 0.5, 0.25)
-    assert scales(FSQConfig(levels=(8, 4))) == ((1, 1), (1 / 8, 1 / 4), (1 / 64, 1 / 16))
-    assert scales(ProductConfig(part=FSQConfig(levels=(8, 4)), heads=2))[1] == (1 / 8, 1 / 4, 1 / 8, 1 / 4)
-    assert scales(ResidualConfig(part=LFQConfig(), depth=2)) == (1, 1 / 4, 1 / 16)
-    assert ResidualConfig(depth=2, scales=(1.0, 0.3)).stage_scales == (1.0, 0.3)
+    part = FSQConfig(levels=(8, 4))
+    assert scales(ResidualConfig(part=part, depth=2)) == [[1, 1], [0.5, 0.5]]
+    assert scales(ResidualConfig(part=part, depth=2, scales=(1.0, 0.25))) == [[1, 1], [0.25, 0.25]]
+
+
+@pytest.mark.parametrize(
+    ("record", "quantizer"),
+    [
+        (FSQConfig, FSQ),
+        (VQConfig, VectorQuantizer),
+        (LFQConfig, LFQ),
+        (BSQConfig, BSQ),
+        (GumbelConfig, GumbelQuantizer),
+    ],
+)
+def test_a_record_has_every_field_of_its_constructor(record: type[Record], quantizer: type[Quantizer]) -> None:
+    assert set(record.model_fields) - {"kind"} == set(inspect.signature(quantizer).parameters)
 
 
 def test_tables_number_the_codebooks_that_several_places_share() -> None:

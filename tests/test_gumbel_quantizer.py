@@ -43,6 +43,24 @@ def test_training_draws_codes_and_evaluation_takes_the_largest_logit() -> None:
     assert torch.equal(draws_of(quantizer, latents, 2), largest)
 
 
+def test_evaluation_without_a_gradient_makes_no_table_of_logits(monkeypatch: pytest.MonkeyPatch) -> None:
+    quantizer, latents = gumbel().eval(), noise(2, 6, 8, 8)
+    with_gradient = quantizer(latents)
+    expected = quantizer.logits(to_rows(latents)).argmax(dim=1).view(2, 8, 8)
+
+    def refused(*_: Any) -> Tensor:
+        raise AssertionError("a table was made")
+
+    monkeypatch.setattr(GumbelQuantizer, "logits", refused)
+    monkeypatch.setattr("imtok.quantizers.gumbel.kl_to_uniform", refused)
+    with torch.no_grad():
+        out = quantizer(latents)
+    assert torch.equal(out.codes, expected)
+    assert torch.equal(out.codes, with_gradient.codes)
+    assert torch.equal(out.latents, with_gradient.latents)
+    assert out.losses == {}
+
+
 def test_codes_are_drawn_with_the_probabilities_of_the_softmax() -> None:
     quantizer = gumbel()
     latents = noise(1, 6, 1, 1).expand(1, 6, 200, 200)

@@ -12,7 +12,7 @@ import torch
 from families import NOISY, QUANTIZERS, SHARED_EMA, VQ, codes_of, make, noise, noise_for
 from torch import Tensor
 
-from imtok.quantizers import FSQ, Quantizer
+from imtok.quantizers import BSQ, FSQ, LFQ, GumbelQuantizer, Quantizer, ResidualQuantizer, VectorQuantizer
 
 
 def as_rows(latents: Tensor) -> Tensor:
@@ -104,6 +104,91 @@ def test_float64_latents_stay_float64(name: str) -> None:
     out = quantizer(latents.double())
     assert out.latents.dtype == torch.float64
     assert torch.equal(out.codes, quantizer(latents).codes)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_codes_are_looked_up_in_the_quantizers_own_precision(name: str) -> None:
+    quantizer = make(name).eval()
+    latents = noise_for(quantizer)
+    exact, rounded = quantizer(latents.double()), quantizer.lookup(quantizer(latents.double()).codes)
+    assert rounded.dtype == quantizer.dtype == torch.float32
+    torch.testing.assert_close(rounded, exact.latents.float(), rtol=1e-6, atol=1e-6)
+    quantizer.double()
+    assert quantizer.dtype == torch.float64
+    for dtype in (torch.bfloat16, torch.float32, torch.float64):
+        out = quantizer(latents.to(dtype))
+        looked_up = quantizer.lookup(out.codes)
+        assert looked_up.dtype == out.latents.dtype == torch.float64
+        assert torch.equal(looked_up, out.latents)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_a_cast_to_half_the_width_changes_no_tensor_and_no_code(name: str, dtype: torch.dtype) -> None:
+    quantizer = make(name).train()
+    quantizer.anneal(0.3)
+    quantizer(noise_for(quantizer))
+    cast = copy.deepcopy(quantizer).to(dtype)
+    for kept, before in (
+        (cast.state_dict(), quantizer.state_dict()),
+        (cast.code_tensors(), quantizer.code_tensors()),
+    ):
+        assert all(kept[key].dtype == before[key].dtype and torch.equal(kept[key], before[key]) for key in before)
+    latents = noise_for(quantizer, side=16, seed=3)
+    out, expected = cast.eval()(latents), quantizer.eval()(latents)
+    assert torch.equal(out.codes, expected.codes)
+    assert torch.equal(out.latents, expected.latents)
+    assert torch.equal(cast.lookup(out.codes), out.latents)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_evaluation_leaves_out_the_losses_that_serve_training_alone(name: str) -> None:
+    quantizer = make(name).eval()
+    assert set(quantizer(noise_for(quantizer)).losses) == set(quantizer.loss_weights) - {"entropy", "kl"}
+
+
+def test_results_can_be_compared_and_kept_in_sets() -> None:
+    quantizer = make("fsq-odd")
+    out, other = (quantizer(noise_for(quantizer)) for _ in range(2))
+    assert out == out
+    assert out != other
+    assert len({out, other}) == 2
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: VectorQuantizer(8, 16.5), "num_codes is 16.5, expected a whole number"),  # type: ignore[arg-type]
+        (lambda: VectorQuantizer(math.inf, 16), "dim is inf, expected a whole number"),  # type: ignore[arg-type]
+        (lambda: GumbelQuantizer(8.5, 16), "dim is 8.5, expected a whole number"),  # type: ignore[arg-type]
+        (lambda: GumbelQuantizer(8, math.nan), "num_codes is nan, expected a whole number"),  # type: ignore[arg-type]
+        (lambda: GumbelQuantizer(8, 16, code_dim=2.5), "code_dim is 2.5, expected a whole"),  # type: ignore[arg-type]
+        (lambda: LFQ(math.nan), "dim is nan, expected a whole number"),  # type: ignore[arg-type]
+        (lambda: BSQ(8, entropy_group=1.5), "entropy_group is 1.5, expected a whole number"),  # type: ignore[arg-type]
+        (lambda: FSQ([5, math.inf]), "expected whole numbers"),  # type: ignore[list-item]
+        (lambda: ResidualQuantizer(FSQ([5]), depth=1.5), "depth is 1.5, expected a whole number"),  # type: ignore[arg-type]
+    ],
+)
+def test_sizes_that_are_not_whole_are_refused(build: Callable[[], Quantizer], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: VectorQuantizer(8.0, 16.0),  # type: ignore[arg-type]
+        lambda: GumbelQuantizer(8.0, 16.0, code_dim=6.0),  # type: ignore[arg-type]
+        lambda: LFQ(8.0, entropy_group=2.0),  # type: ignore[arg-type]
+        lambda: FSQ([8.0, 5.0]),  # type: ignore[list-item]
+        lambda: ResidualQuantizer(FSQ([8.0, 5.0]), depth=2.0),  # type: ignore[arg-type, list-item]
+    ],
+)
+def test_whole_sizes_that_came_as_floats_are_kept_as_integers(build: Callable[[], Quantizer]) -> None:
+    quantizer = build()
+    sizes = (quantizer.dim, quantizer.code_dim, quantizer.num_codes, quantizer.num_codebooks)
+    assert [type(size) for size in sizes] == [int] * 4
+    assert quantizer(noise_for(quantizer)).codes.dtype == torch.int64
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from families import QUANTIZERS, make, noise
 
-from imtok.quantizers import FSQ, ResidualQuantizer, SequenceQuantizer, VectorQuantizer
+from imtok.quantizers import FSQ, GumbelQuantizer, ResidualQuantizer, SequenceQuantizer, VectorQuantizer
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
@@ -18,6 +18,23 @@ def test_a_sequence_is_quantized_as_the_same_vectors_in_a_grid(name: str) -> Non
     assert torch.equal(out.codes, expected.codes.flatten(1, 2))
     torch.testing.assert_close(out.loss, expected.loss)
     assert torch.equal(sequences.lookup(out.codes), out.latents)
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_what_the_quantizer_tells_of_itself_the_adapter_tells_too(name: str) -> None:
+    quantizer = make(name)
+    sequences = SequenceQuantizer(quantizer)
+    for attribute in ("dim", "code_dim", "num_codes", "num_codebooks", "loss_weights"):
+        assert getattr(sequences, attribute) == getattr(quantizer, attribute), attribute
+    tensors = quantizer.code_tensors()
+    assert sequences.code_tensors().keys() == tensors.keys()
+    assert all(torch.equal(tensor, tensors[key]) for key, tensor in sequences.code_tensors().items())
+
+
+def test_the_adapter_tells_the_quantizer_how_far_the_run_is() -> None:
+    quantizer = GumbelQuantizer(4, 16)
+    SequenceQuantizer(quantizer).anneal(0.25)
+    assert quantizer.progress.item() == 0.25
 
 
 def test_the_gradient_reaches_a_sequence() -> None:

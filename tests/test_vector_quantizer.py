@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import math
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,14 @@ import torch.nn.functional as F
 from families import VQ, make, noise, noise_for
 from torch import Tensor
 
-from imtok.quantizers import VectorQuantizer, forget_moved_codes
+from imtok.quantizers import (
+    FSQ,
+    ProductQuantizer,
+    Quantizer,
+    ResidualQuantizer,
+    VectorQuantizer,
+    forget_moved_codes,
+)
 
 
 def as_grid(rows: Tensor) -> Tensor:
@@ -703,6 +711,10 @@ INDEX_PROPAGATION = {"metric": "dot", "estimator": "index_propagation", "codeboo
         ),
         ({"entropy_weight": -0.1}, "entropy_weight is -0.1, it must be finite and not negative"),
         ({"entropy_temperature": 0.0}, "entropy_temperature is 0.0, expected above 0"),
+        ({"eps": 0.0}, "eps is 0.0, expected above 0 and finite"),
+        ({"eps": -1e-5}, "eps is -1e-05"),
+        ({"eps": math.inf}, "eps is inf"),
+        ({"eps": math.nan}, "eps is nan"),
         ({"decay": 1.0}, r"decay is 1.0, expected \[0, 1\)"),
         ({"decay": -0.1}, "decay is -0.1"),
         ({"decay": math.nan}, "decay is nan"),
@@ -721,6 +733,13 @@ def test_unsafe_choices_are_refused_with_the_reason(options: dict[str, Any], mes
 
 def test_a_cosine_codebook_needs_no_commitment() -> None:
     assert VectorQuantizer(4, 8, metric="cosine", commitment_weight=0.0).loss_weights == {"commitment": 0.0}
+
+
+def test_without_memory_an_unused_code_goes_to_the_origin_at_once() -> None:
+    quantizer = VectorQuantizer(2, 2, decay=0.0)
+    quantizer.codebook.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0]]))
+    quantizer(torch.tensor([2.0, 1.0]).view(1, 2, 1, 1))
+    torch.testing.assert_close(quantizer.codebook, torch.tensor([[2.0, 1.0], [0.0, 0.0]]), atol=1e-4, rtol=0)
 
 
 # --- several ranks
@@ -807,3 +826,59 @@ def test_codebooks_are_the_same_on_all_ranks_and_as_from_the_joint_batch(tmp_pat
         _, times = first[name, False]["cluster_size"].unique(return_counts=True)
         assert times.max() > 1  # codes were revived in the last step, all with one count
         assert first[name, False]["codebook"].max() > 5  # and put on its latents
+
+
+APART: dict[str, Callable[[], Quantizer]] = {
+    "ema": lambda: VectorQuantizer(3, 20, decay=0.8),
+    "gradient": lambda: VectorQuantizer(3, 20, codebook_update="gradient"),
+    "projection": lambda: VectorQuantizer(3, 20, codebook_update="projection"),
+    "frozen": lambda: VectorQuantizer(3, 20, codebook_update="frozen"),
+    "kmeans": lambda: VectorQuantizer(3, 20, kmeans_start=True),
+    "residual": lambda: ResidualQuantizer([VectorQuantizer(3, 20) for _ in range(2)]),
+    "residual-fsq-first": lambda: ResidualQuantizer([FSQ([5, 4, 5]), VectorQuantizer(3, 100)]),
+    "product": lambda: ProductQuantizer([FSQ([5, 4]), VectorQuantizer(2, 20)]),
+}
+
+
+def start_apart(rank: int, folder: Path) -> None:
+    """Train on ranks that were seeded apart, with bad latents on the second; writes states and errors."""
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    try:
+        found: dict[str, Any] = {}
+        for name, build in APART.items():
+            torch.manual_seed(rank)
+            quantizer = build()
+            made = copy.deepcopy(quantizer.state_dict())
+            errors = []
+            for bad in (math.nan, math.inf):
+                latents = noise(2, quantizer.dim, 4, 4, seed=rank)
+                latents[0, -1, 1, 1] = bad if rank == 1 else 0.0
+                try:
+                    quantizer(latents)
+                except ValueError as error:
+                    errors.append(str(error))
+            refused = copy.deepcopy(quantizer.state_dict())
+            for seed in range(2):
+                quantizer(noise(2, quantizer.dim, 4, 4, seed=10 * seed + rank))
+            found[name] = errors, made, refused, quantizer.state_dict()
+        torch.save(found, folder / f"{rank}.pt")
+    finally:
+        dist.destroy_process_group()
+
+
+def test_ranks_that_were_seeded_apart_become_alike_and_refuse_bad_latents_together(tmp_path: Path) -> None:
+    torch.multiprocessing.spawn(start_apart, args=(tmp_path,), nprocs=2)
+    first, second = torch.load(tmp_path / "0.pt"), torch.load(tmp_path / "1.pt")
+    for name in APART:
+        errors, made, refused, trained = first[name]
+        other_errors, other_made, _, other_trained = second[name]
+        assert len(errors) == len(other_errors) == 2, name
+        assert all("another rank refused its latents" in error for error in errors), name
+        assert all("latents" in error and "another rank" not in error for error in other_errors), name
+        assert any(not torch.equal(made[key], other_made[key]) for key in made), name
+        for key in made:
+            assert torch.equal(refused[key], made[key]), (name, key)  # nothing was learned
+            assert torch.equal(trained[key], other_trained[key]), (name, key)
+        learns = name in ("ema", "kmeans", "residual", "residual-fsq-first", "product")
+        assert any(not torch.equal(trained[key], made[key]) for key in made if "codebook" in key) == learns, name

@@ -4,15 +4,18 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # tensors have no one answer to ==
 class Quantized:
     """What a quantizer returns."""
 
@@ -26,14 +29,31 @@ class Quantizer(nn.Module, ABC):
     """Latents (B, D, H, W) to codes (B, H, W) and back.
 
     `lookup(forward(z).codes)` is, to the last bit, the latents of an eval-mode forward. Quantizers compute in
-    float32 (float64 stays) whatever autocast surrounds them, since bfloat16 merges neighbouring codes. An empty
-    batch gives no codes, zero losses, and teaches nothing.
+    float32 whatever autocast surrounds them, since bfloat16 merges neighbouring codes, and in float64 where the
+    latents or the quantizer (`dtype`) are; float64 latents of a float32 quantizer equal the look-up but for float32's
+    rounding. An empty batch gives no codes, zero losses, and teaches nothing. At evaluation the losses that serve
+    training alone, `entropy` and `kl`, are left out.
     """
 
     dim: int
     num_codes: int
     num_codebooks: int = 1
     loss_weights: dict[str, float]
+    _precision: Tensor  # () its dtype alone says something
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("_precision", torch.zeros(()), persistent=False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What `lookup` answers in: float32, or float64 after `.double()`; no cast makes a quantizer narrower."""
+        return self._precision.dtype
+
+    @property
+    def residual_ratio(self) -> float:
+        """Size of a next residual stage's codes against this one's: 1 where codes go where the latents are."""
+        return 1.0
 
     @property
     def code_dim(self) -> int:
@@ -45,7 +65,7 @@ class Quantizer(nn.Module, ABC):
         if latents.ndim != 4 or latents.shape[1] != self.dim:
             raise ValueError(f"latents are {tuple(latents.shape)}, expected (B, {self.dim}, H, W)")
         with torch.autocast(latents.device.type, enabled=False):
-            full = latents.to(torch.promote_types(latents.dtype, torch.float32))
+            full = latents.to(torch.promote_types(latents.dtype, self.dtype))
             quantized, codes, losses = self.quantize(full)
             loss = full.new_zeros(())
             for name, value in losses.items():
@@ -67,6 +87,17 @@ class Quantizer(nn.Module, ABC):
     def anneal(self, progress: float) -> None:
         """Told by the trainer before each step which share of the run is done, in [0, 1]; most need not know."""
 
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        """As `nn.Module`'s, under `.to`, `.half` and their like; but all tensors stay at least float32."""
+
+        def keep(tensor: Tensor) -> Tensor:
+            cast: Tensor = fn(tensor)
+            narrow = cast.is_floating_point() and cast.dtype.itemsize < 4 <= tensor.dtype.itemsize
+            return tensor.to(cast.device) if narrow else cast
+
+        super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
+        return self
+
     def _check_codes(self, codes: Tensor) -> None:
         if codes.dtype == torch.bool or codes.is_floating_point() or codes.is_complex():
             raise ValueError(f"codes must be integers, got {codes.dtype}")
@@ -79,6 +110,13 @@ class Quantizer(nn.Module, ABC):
             low, high = int(whole.min()), int(whole.max())
             if low < 0 or high >= self.num_codes:
                 raise ValueError(f"codes span [{low}, {high}], expected [0, {self.num_codes})")
+
+
+def whole_number(name: str, value: float) -> int:
+    """The value as an int, 8.0 as 8; raises ValueError where it is not whole."""
+    if not math.isfinite(value) or value != int(value):
+        raise ValueError(f"{name} is {value}, expected a whole number")
+    return int(value)
 
 
 def mean_square(values: Tensor, targets: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from imtok.kernels import SignEntropies, codes_to_signs, sign_codes, sign_entropies, to_sphere
-from imtok.quantizers.base import Quantizer, mean_square
+from imtok.quantizers.base import Quantizer, mean_square, whole_number
 
 _LARGEST_GROUP = 20
 
@@ -36,6 +36,7 @@ class _SignQuantizer(Quantizer):
         entropy_group: int = 1,
     ) -> None:
         super().__init__()
+        dim, entropy_group = whole_number("dim", dim), whole_number("entropy_group", entropy_group)
         _check_sizes(dim, entropy_group)
         _check_numbers(temperature, commitment_weight, entropy_weight, sample_entropy_weight, batch_entropy_weight)
         self.dim, self.num_codes = dim, 2**dim
@@ -44,6 +45,11 @@ class _SignQuantizer(Quantizer):
         self.loss_weights = {"commitment": commitment_weight}
         if entropy_weight > 0:
             self.loss_weights["entropy"] = entropy_weight
+
+    @property
+    def residual_ratio(self) -> float:
+        """1/2: codes have a fixed size, whatever is left to describe."""
+        return 0.5
 
     @property
     @abstractmethod
@@ -61,21 +67,21 @@ class _SignQuantizer(Quantizer):
         if codes.numel() and codes.min() < 0:
             raise ValueError("the latents hold NaN or infinite values; no code exists")
         losses = {"commitment": mean_square(points, chosen.detach())}
-        if "entropy" in self.loss_weights:
+        if "entropy" in self.loss_weights and self.training:
             sample, batch = self._entropies_of(points)
             losses["entropy"] = self.sample_entropy_weight * sample - self.batch_entropy_weight * batch
         return chosen, codes, losses
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Codes (B, H, W) -> latents (B, D, H, W) float32, each value +-`magnitude`."""
+        """Codes (B, H, W) -> latents (B, D, H, W), each value +-`magnitude`."""
         self._check_codes(codes)
         # Contiguous as `forward` gives them, since a convolution's last bits depend on the memory layout.
-        return codes_to_signs(codes, self.dim).contiguous() * self.magnitude
+        return (codes_to_signs(codes, self.dim).contiguous() * self.magnitude).to(self.dtype)
 
     def entropies(self, latents: Tensor) -> SignEntropies:
         """The terms of the `entropy` loss apart, unweighted, for logs: (B, D, H, W) -> two scalars in nats."""
         with torch.autocast(latents.device.type, enabled=False):
-            return self._entropies_of(self._points(latents.to(torch.promote_types(latents.dtype, torch.float32))))
+            return self._entropies_of(self._points(latents.to(torch.promote_types(latents.dtype, self.dtype))))
 
     def code_tensors(self) -> dict[str, Tensor]:
         """None: the signs alone decide."""
@@ -101,7 +107,8 @@ class LFQ(_SignQuantizer):
         Weight of the mean of (z - sg[c])^2 over all values, which draws the latents to +-1.
     entropy_weight
         Weight of `entropy` = sample_entropy_weight * H(choice of one latent) - batch_entropy_weight * H(mean choice
-        of the batch), in nats (equation 5); it may be negative. 0 leaves the loss out and saves its cost.
+        of the batch), in nats (equation 5); it may be negative. 0 leaves the loss out and saves its cost, as does
+        evaluation.
     temperature
         Of the soft choice softmax(-|z - c|^2 / temperature) that both entropies are of: 1 in the code of BSQ's
         authors. At the 0.01 of Open-MAGVIT2 and others a dimension is sure once |z| exceeds about 0.01, and the
@@ -144,9 +151,9 @@ class BSQ(_SignQuantizer):
 
 
 def _check_sizes(dim: int, entropy_group: int) -> None:
-    if dim != int(dim) or not 1 <= dim <= 31:
+    if not 1 <= dim <= 31:
         raise ValueError(f"dim is {dim}, expected a whole number from 1 to 31: codes are numbers of dim bits")
-    if entropy_group != int(entropy_group) or entropy_group < 1 or dim % entropy_group:
+    if entropy_group < 1 or dim % entropy_group:
         raise ValueError(f"entropy_group is {entropy_group}, expected a divisor of dim {dim}; 1 is cheapest")
     if entropy_group > _LARGEST_GROUP:
         raise ValueError(

@@ -18,6 +18,7 @@ from imtok.quantizers.distributed import (
     from_first_rank,
     joint_size,
     least_over_ranks,
+    refusing_together,
     spread,
     sum_over_ranks,
 )
@@ -40,7 +41,9 @@ def kmeans(rows: Tensor, num_codes: int, metric: str) -> tuple[Tensor, Tensor]:
     for _ in range(_KMEANS_ITERATIONS):
         if metric == "cosine":
             centres = unit_rows(centres)
-        counts, sums = codebook_statistics(rows, nearest_codes(rows, centres), num_codes)
+        with refusing_together(rows.device):
+            codes = nearest_codes(rows, centres)
+        counts, sums = codebook_statistics(rows, codes, num_codes)
         sum_over_ranks(counts, sums)
         centres = torch.where(counts.unsqueeze(1) > 0, sums / counts.clamp(min=1).unsqueeze(1), centres)
     return (unit_rows(centres) if metric == "cosine" else centres), counts

@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Self
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +11,13 @@ from torch import Tensor, nn
 from imtok.kernels import codebook_statistics, unit_rows
 from imtok.quantizers.base import Quantizer
 from imtok.quantizers.clustering import anchor_pull, anchors, kmeans
-from imtok.quantizers.distributed import draw_rows, joint_size, sum_over_ranks
+from imtok.quantizers.distributed import (
+    draw_rows,
+    from_first_rank,
+    is_distributed,
+    joint_size,
+    sum_over_ranks,
+)
 from imtok.quantizers.vector_options import CodebookUpdate, VectorMetric
 
 # A revived code's count, in thresholds: it has ln 2 / (1 - decay) steps, 69 at decay 0.99, to find latents.
@@ -37,6 +40,7 @@ class CodebookQuantizer(Quantizer):
     revival_threshold: float
     online_clustering: bool
     _moved: Tensor | None = None  # (K,) bool
+    _alike: bool = False  # all ranks are known to have the same tensors
 
     def _make_codebook(self, projection_bias: bool) -> None:
         # Norms near those of typical latents: the U(-1/K, 1/K) of the first implementations starts all codes at
@@ -57,6 +61,11 @@ class CodebookQuantizer(Quantizer):
         if self.online_clustering:
             self.register_buffer("usage", torch.zeros(self.num_codes))
         self.register_buffer("started", torch.tensor(not self.kmeans_start))
+
+    @property
+    def residual_ratio(self) -> float:
+        """1/2 on the unit sphere, where codes cannot become shorter; else 1."""
+        return 0.5 if self.metric == "cosine" else 1.0
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Codes (B, H, W) -> latents (B, D, H, W): rows of the codebook as the search sees it.
@@ -93,6 +102,15 @@ class CodebookQuantizer(Quantizer):
             with torch.autocast(table.device.type, enabled=False):
                 table = F.linear(table.to(_wide(self.projection.weight).dtype), _wide(self.projection.weight), bias)
         return unit_rows(table) if self.metric == "cosine" else table
+
+    @torch.no_grad()
+    def _start_alike(self) -> None:
+        """Take the first rank's tensors, once a process: ranks that were seeded apart would stay apart."""
+        if self._alike or not is_distributed():
+            return
+        for tensor in [*self.parameters(), *self.buffers()]:
+            tensor.data.copy_(from_first_rank(tensor.data))
+        self._alike = True
 
     @torch.no_grad()
     def _start(self, rows: Tensor) -> None:
@@ -161,16 +179,6 @@ class CodebookQuantizer(Quantizer):
     def _note_moved(self, moved: Tensor) -> None:
         if self.codebook_update == "gradient":
             self._moved = moved if self._moved is None else self._moved | moved
-
-    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        """As `nn.Module`'s, under `.to`, `.half` and their like; but a buffer stays at least float32."""
-        before = dict(self._buffers)
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        for name, buffer in self._buffers.items():
-            old = before[name]
-            if buffer is not None and old is not None and buffer.dtype in (torch.bfloat16, torch.float16):
-                self._buffers[name] = old.to(buffer.device)
-        return self
 
 
 def _wide(tensor: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from imtok.quantizers.base import Quantizer
+from imtok.quantizers.base import Quantizer, whole_number
 
 
 class CompositeQuantizer(Quantizer):
@@ -27,12 +27,13 @@ class CompositeQuantizer(Quantizer):
     def __init__(self, parts: Quantizer | Sequence[Quantizer], times: int | None) -> None:
         super().__init__()
         if isinstance(parts, Quantizer):
-            if times is None or times != int(times) or times < 1:
+            times = None if times is None else whole_number(self.times_name, times)
+            if times is None or times < 1:
                 raise ValueError(
                     f"{self.times_name} is {times}; one {self.part_name} given alone is shared, so say how often it is "
                     f"used, 1 or more, or give a list of {self.part_name}s"
                 )
-            parts, times = [parts], int(times)
+            parts = [parts]
         elif times is not None:
             raise ValueError(
                 f"{self.times_name} is {times} beside a list of {len(parts)} {self.part_name}s; leave it out, or give "

@@ -1,12 +1,16 @@
 """Sums, draws and nearest rows over all ranks, so that a codebook learns from the joint batch and is one everywhere.
 
 The joint batch is the ranks' rows one after the other. Ranks may hold different numbers of rows, and none; every
-rank must call. Without a process group the joint batch is the batch.
+rank must call. Without a process group the joint batch is the batch. What one rank refuses all ranks refuse, before
+any of them learns: a rank that raised alone would leave the others waiting for it.
 """
 
 # Axes: N rows of this rank, D dimensions, K codes, R ranks.
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 import torch.distributed as dist
@@ -15,14 +19,40 @@ from torch import Tensor
 
 def sum_over_ranks(*tensors: Tensor) -> None:
     """Replace each tensor by its sum over ranks."""
-    if _is_distributed():
+    if is_distributed():
         for tensor in tensors:
             dist.all_reduce(tensor)
 
 
+@contextmanager
+def refusing_together(device: torch.device) -> Iterator[None]:
+    """A ValueError raised inside on one rank is raised on all of them after it."""
+    if not is_distributed():
+        yield
+        return
+    failure = None
+    try:
+        yield
+    except ValueError as error:
+        failure = error
+    failures = torch.tensor(float(failure is not None), device=device)
+    dist.all_reduce(failures)
+    if failure is not None:
+        raise failure
+    if failures > 0:
+        raise ValueError("another rank refused its latents, NaN or infinite values most likely; nothing is learned")
+
+
+def refuse_unfinite(latents: Tensor, together: bool) -> None:
+    """Raise ValueError on NaN or infinite latents, and with `together` on those of any rank."""
+    with refusing_together(latents.device) if together else nullcontext():
+        if not torch.isfinite(latents.detach()).all():
+            raise ValueError("the latents hold NaN or infinite values; no code exists")
+
+
 def from_first_rank(tensor: Tensor) -> Tensor:
     """The first rank's tensor, on every rank; shapes must agree."""
-    if _is_distributed():
+    if is_distributed():
         tensor = tensor.contiguous()
         dist.broadcast(tensor, src=0)
     return tensor
@@ -30,7 +60,7 @@ def from_first_rank(tensor: Tensor) -> Tensor:
 
 def joint_size(rows: Tensor) -> tuple[int, int]:
     """How many rows (N, D) the joint batch has, and how many of them stand before this rank's."""
-    if not _is_distributed():
+    if not is_distributed():
         return len(rows), 0
     rank = dist.get_rank()
     sizes = torch.zeros(dist.get_world_size(), dtype=torch.int64, device=rows.device)
@@ -70,7 +100,7 @@ def least_over_ranks(distances: Tensor, rows: Tensor) -> Tensor:
 
     Equal distances go to the lower rank, as they go to the earlier row within a rank.
     """
-    if not _is_distributed():
+    if not is_distributed():
         return rows
     table = distances.new_zeros(dist.get_world_size(), len(distances))  # (R, K)
     table[dist.get_rank()] = distances
@@ -81,5 +111,6 @@ def least_over_ranks(distances: Tensor, rows: Tensor) -> Tensor:
     return least
 
 
-def _is_distributed() -> bool:
+def is_distributed() -> bool:
+    """Whether a process group exists."""
     return dist.is_available() and dist.is_initialized()

@@ -28,8 +28,9 @@ class FSQ(Quantizer):
         super().__init__()
         if not levels:
             raise ValueError("FSQ needs at least one level count, for instance [8, 5, 5, 5]")
-        if any(level != int(level) for level in levels):
+        if not all(math.isfinite(level) and level == int(level) for level in levels):
             raise ValueError(f"FSQ levels are {list(levels)}, expected whole numbers")
+        levels = [int(level) for level in levels]
         if min(levels) < 3:
             raise ValueError(f"FSQ levels are {list(levels)}, expected 3 or more in each dimension")
         if max(levels) > _MOST_LEVELS:
@@ -42,8 +43,13 @@ class FSQ(Quantizer):
         self.dim = len(levels)
         self.num_codes = math.prod(levels)
         self.loss_weights = {}
-        self.levels = tuple(int(level) for level in levels)
+        self.levels = tuple(levels)
         self.register_buffer("half_widths", torch.tensor(self.levels) // 2, persistent=False)
+
+    @property
+    def residual_ratio(self) -> float:
+        """1/2: codes have a fixed size, whatever is left to describe."""
+        return 0.5
 
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; there are no losses, the bound alone keeps the latents in range."""
@@ -58,7 +64,7 @@ class FSQ(Quantizer):
         # Contiguous as `forward` gives them, since a convolution's last bits depend on the memory layout.
         digits = codes_to_digits(codes, self.levels).movedim(-1, 1).contiguous()
         half_widths = self.half_widths.view(1, -1, 1, 1)
-        return (digits - half_widths).to(torch.float32) / half_widths
+        return (digits - half_widths).to(self.dtype) / half_widths
 
     def code_tensors(self) -> dict[str, Tensor]:
         """None: the levels alone decide."""

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imtok.quantizers.base import Quantizer, to_grid, to_rows
+from imtok.kernels import nearest_codes
+from imtok.quantizers.base import Quantizer, to_grid, to_rows, whole_number
 
 
 class GumbelQuantizer(Quantizer):
@@ -34,7 +35,8 @@ class GumbelQuantizer(Quantizer):
         The decoder reads one code in training too (the paper's ST Gumbel-softmax); otherwise it reads the softmax's
         mixture of codes, and only evaluation shows it single ones.
 
-    The codes returned in training are those drawn. Memory is N x K by nature: all logits carry gradient.
+    The codes returned in training are those drawn. Memory is N x K by nature wherever a gradient is wanted, since all
+    logits carry it; evaluation under `no_grad` searches the largest logit and has no such table.
     """
 
     progress: Tensor  # () float32 in [0, 1]: how much of the run is done
@@ -51,7 +53,8 @@ class GumbelQuantizer(Quantizer):
         straight_through: bool = True,
     ) -> None:
         super().__init__()
-        code_dim = dim if code_dim is None else code_dim
+        dim, num_codes = whole_number("dim", dim), whole_number("num_codes", num_codes)
+        code_dim = dim if code_dim is None else whole_number("code_dim", code_dim)
         if dim < 1 or num_codes < 1 or code_dim < 1:
             raise ValueError(f"dim {dim}, num_codes {num_codes} and code_dim {code_dim} must be 1 or more")
         if not 0 < final_temperature <= temperature < math.inf:
@@ -75,13 +78,24 @@ class GumbelQuantizer(Quantizer):
         return self._code_dim
 
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """See `Quantizer.quantize`; noise is drawn in training alone."""
-        logits = self.logits(to_rows(latents))
-        if not torch.isfinite(logits.detach()).all():
-            raise ValueError("the latents or the weights of the logits hold NaN or infinite values; no code exists")
-        noise = gumbel_noise(logits) if self.training else torch.zeros_like(logits)
-        chosen, codes = self.choose(logits, noise)
-        return to_grid(chosen, latents), to_grid(codes.unsqueeze(1), latents).squeeze(1), {"kl": kl_to_uniform(logits)}
+        """See `Quantizer.quantize`; noise is drawn and the divergence taken in training alone."""
+        rows = to_rows(latents)
+        losses = {}
+        if self.training:
+            logits = self.logits(rows)
+            if not torch.isfinite(logits.detach()).all():
+                raise ValueError("the latents or the weights of the logits hold NaN or infinite values; no code exists")
+            chosen, codes = self.choose(logits, gumbel_noise(logits))
+            losses["kl"] = kl_to_uniform(logits)
+        else:
+            codes = self.likeliest(rows)
+            chosen = self._read(codes, self.logits(rows) if torch.is_grad_enabled() else None, rows.dtype)
+        return to_grid(chosen, latents), to_grid(codes.unsqueeze(1), latents).squeeze(1), losses
+
+    def likeliest(self, rows: Tensor) -> Tensor:
+        """The code of the largest logit, found without a table of them: (N, D) -> (N,) int64."""
+        weights = torch.cat([self.projection.weight, self.projection.bias.unsqueeze(1)], dim=1)  # (K, D + 1)
+        return nearest_codes(F.pad(rows, (0, 1), value=1.0), weights, "dot")
 
     def logits(self, rows: Tensor) -> Tensor:
         """Unnormalised log probabilities of the codes: (N, D) -> (N, K), in the precision of the latents."""
@@ -95,22 +109,12 @@ class GumbelQuantizer(Quantizer):
         """
         noisy = logits + noise
         codes = noisy.detach().argmax(dim=1)
-        table = self.codebook.to(logits.dtype)  # (K, E)
-        chosen = F.embedding(codes, table)
-        if not torch.is_grad_enabled() and not self._mixes():
-            return chosen, codes
-        soft = F.softmax(noisy / self.current_temperature().to(logits.dtype), dim=1)
-        if self._mixes():
-            return soft @ table, codes
-        mixture = soft @ table.detach()
-        # A zero that carries the gradient: the value stays the code to the last bit.
-        return chosen + (mixture - mixture.detach()), codes
+        return self._read(codes, noisy, logits.dtype), codes
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Codes (B, H, W) -> latents (B, code_dim, H, W): codebook rows."""
         self._check_codes(codes)
-        table = self.codebook.to(torch.promote_types(self.codebook.dtype, torch.float32))  # as in a forward pass
-        return F.embedding(codes.long(), table).movedim(-1, 1)
+        return F.embedding(codes.long(), self.codebook.to(self.dtype)).movedim(-1, 1)
 
     def code_tensors(self) -> dict[str, Tensor]:
         """The weights of the logits, and the codebook, which in a residual decides what later stages see."""
@@ -136,6 +140,19 @@ class GumbelQuantizer(Quantizer):
             f"dim={self.dim}, num_codes={self.num_codes}, code_dim={self.code_dim}, temperature={self.temperature}, "
             f"final_temperature={self.final_temperature}, straight_through={self.straight_through}"
         )
+
+    def _read(self, codes: Tensor, noisy: Tensor | None, dtype: torch.dtype) -> Tensor:
+        """What the decoder reads: codes (N,), logits (N, K) unless no gradient is wanted of them -> (N, E)."""
+        table = self.codebook.to(dtype)  # (K, E)
+        chosen = F.embedding(codes, table)
+        if noisy is None or (not torch.is_grad_enabled() and not self._mixes()):
+            return chosen
+        soft = F.softmax(noisy / self.current_temperature().to(dtype), dim=1)
+        if self._mixes():
+            return soft @ table
+        mixture = soft @ table.detach()
+        # A zero that carries the gradient: the value stays the code to the last bit.
+        return chosen + (mixture - mixture.detach())
 
     def _mixes(self) -> bool:
         return self.training and not self.straight_through

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from imtok.quantizers.base import Quantized, Quantizer
 from imtok.quantizers.composite import CompositeQuantizer, join_codes, mean_losses, split_codes
+from imtok.quantizers.distributed import refuse_unfinite
 
 
 class ProductQuantizer(CompositeQuantizer):
@@ -37,10 +38,14 @@ class ProductQuantizer(CompositeQuantizer):
         """The sum over the heads."""
         return sum(head.code_dim for head in self.uses)
 
+    @property
+    def residual_ratio(self) -> float:
+        """The largest of the heads', so that none is left with more than the next stage can describe."""
+        return max(head.residual_ratio for head in self.uses)
+
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; the heads know nothing of each other."""
-        if not torch.isfinite(latents.detach()).all():  # a head would have learned before a later one refused
-            raise ValueError("the latents hold NaN or infinite values; no code exists")
+        refuse_unfinite(latents, together=self.training)  # a head would have learned before a later one refused
         heads = self.uses
         outs: list[Quantized] = [head(part) for head, part in zip(heads, latents.chunk(len(heads), dim=1), strict=True)]
         values = torch.cat([out.latents for out in outs], dim=1)

@@ -19,6 +19,39 @@ class SequenceQuantizer(nn.Module):
         super().__init__()
         self.quantizer = quantizer
 
+    @property
+    def dim(self) -> int:
+        """D of the latents that come in."""
+        return self.quantizer.dim
+
+    @property
+    def code_dim(self) -> int:
+        """D of the quantized latents."""
+        return self.quantizer.code_dim
+
+    @property
+    def num_codes(self) -> int:
+        """K."""
+        return self.quantizer.num_codes
+
+    @property
+    def num_codebooks(self) -> int:
+        """Q."""
+        return self.quantizer.num_codebooks
+
+    @property
+    def loss_weights(self) -> dict[str, float]:
+        """Of the quantizer itself: a change of them counts."""
+        return self.quantizer.loss_weights
+
+    def code_tensors(self) -> dict[str, Tensor]:
+        """See `Quantizer.code_tensors`."""
+        return self.quantizer.code_tensors()
+
+    def anneal(self, progress: float) -> None:
+        """See `Quantizer.anneal`."""
+        self.quantizer.anneal(progress)
+
     def forward(self, latents: Tensor) -> Quantized:
         """Quantize latents (B, N, D); raises ValueError when D is not the quantizer's or values are not finite."""
         if latents.ndim != 3 or latents.shape[2] != self.quantizer.dim:

@@ -9,6 +9,8 @@ clustering of codes that are not used.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -23,6 +25,7 @@ from imtok.kernels import (
 )
 from imtok.quantizers.base import mean_square, to_grid, to_rows
 from imtok.quantizers.codebook import CodebookQuantizer
+from imtok.quantizers.distributed import refusing_together
 from imtok.quantizers.vector_options import CodebookUpdate, Estimator, VectorMetric, VectorOptions
 
 
@@ -41,7 +44,8 @@ class VectorQuantizer(CodebookQuantizer):
     codebook_update
         `ema`: moving averages of the latents that chose a code (van den Oord et al., 2017, appendix A.1, with the
         Laplace smoothing of its reference code). Counts start at 1, so that an unused code stays where it is until
-        its count has decayed to about `eps`, after some hundred steps; then the smoothing draws it to the origin.
+        its count has decayed to about `eps`, after some hundred steps; then the smoothing draws it to the origin. At
+        decay 0, without memory, that is the first step at which no latent chose it.
         `gradient`: the codebook is a parameter and learns by the `codebook` loss.
         `projection` (SimVQ, Zhu et al., 2024): the codebook is fixed noise and one linear map of it learns by the
         `codebook` loss, so that all codes move together; search, losses and look-up are on the projected codes.
@@ -65,9 +69,11 @@ class VectorQuantizer(CodebookQuantizer):
         CVQ (Zheng & Vedaldi, 2023): at each step every code moves towards its nearest latent, the further the less
         it is used.
 
-    Statistics and draws are over the joint batch of all ranks where a process group exists, so codebooks stay
-    identical. An optimizer's moments of a code that was put elsewhere belong to its old place: see `take_moved_codes`.
-    Buffers stay float32 in a module cast to a narrower type, since bfloat16 cannot count beyond 256.
+    Where a process group exists, the first training step takes the first rank's tensors, once a process; statistics
+    and draws are over the joint batch of all ranks, so codebooks stay identical; and latents that one rank refuses all
+    refuse. So every rank must take every training step, with latents or none. The parameters' gradients are averaged
+    by whoever trains, for instance DistributedDataParallel.
+    An optimizer's moments of a code that was put elsewhere belong to its old place: see `take_moved_codes`.
     """
 
     def __init__(
@@ -104,8 +110,9 @@ class VectorQuantizer(CodebookQuantizer):
             kmeans_start=kmeans_start,
             revival_threshold=revival_threshold,
             online_clustering=online_clustering,
+            eps=eps,
         ).check()
-        self.dim, self.num_codes = dim, num_codes
+        self.dim, self.num_codes = int(dim), int(num_codes)
         self.metric, self.estimator, self.codebook_update = metric, estimator, codebook_update
         self.decay, self.eps, self.entropy_temperature = decay, eps, entropy_temperature
         self.kmeans_start, self.revival_threshold = kmeans_start, revival_threshold
@@ -124,11 +131,14 @@ class VectorQuantizer(CodebookQuantizer):
         rows = to_rows(latents)  # (N, D)
         if self.metric == "cosine":
             rows = unit_rows(rows)
+        if self.training:
+            self._start_alike()
         if self.training and not self.started:
             self._start(rows.detach())
         table = self._table()  # (K, D)
         # On the unit sphere the greatest product is the nearest; a zero latent, at equal products, takes code 0.
-        codes = nearest_codes(rows, table, "euclidean" if self.metric == "euclidean" else "dot")
+        with refusing_together(rows.device) if self.training else nullcontext():
+            codes = nearest_codes(rows, table, "euclidean" if self.metric == "euclidean" else "dot")
         # F.embedding: its backward on a CPU is deterministic, indexing's is not.
         chosen = F.embedding(codes, table).to(rows.dtype)
         passed = self._pass_gradient(rows, chosen, table)

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from imtok.quantizers.base import whole_number
+
 VectorMetric = Literal["euclidean", "cosine", "dot"]
 Estimator = Literal["straight_through", "rotation", "index_propagation"]
 CodebookUpdate = Literal["ema", "gradient", "projection", "frozen"]
@@ -28,6 +30,7 @@ class VectorOptions:
     kmeans_start: bool
     revival_threshold: float
     online_clustering: bool
+    eps: float
 
     def check(self) -> None:
         """Raise ValueError, with the reason, on a value or a combination that does not work."""
@@ -47,7 +50,7 @@ class VectorOptions:
                 raise ValueError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
 
     def _check_numbers(self) -> None:
-        if self.dim < 1 or self.num_codes < 1:
+        if whole_number("dim", self.dim) < 1 or whole_number("num_codes", self.num_codes) < 1:
             raise ValueError(f"dim {self.dim} and num_codes {self.num_codes} must be 1 or more")
         if not 0 <= self.decay < 1:
             raise ValueError(f"decay is {self.decay}, expected [0, 1); 0.99 averages over about 100 steps")
@@ -56,6 +59,10 @@ class VectorOptions:
                 raise ValueError(f"{name} is {getattr(self, name)}, it must be finite and not negative")
         if not 0 < self.entropy_temperature < math.inf:
             raise ValueError(f"entropy_temperature is {self.entropy_temperature}, expected above 0; 0.01 is usual")
+        if not 0 < self.eps < math.inf:
+            raise ValueError(
+                f"eps is {self.eps}, expected above 0 and finite; it keeps the mean of no latents from 0/0"
+            )
         if not 0 <= self.revival_threshold < 1:
             raise ValueError(
                 f"revival_threshold is {self.revival_threshold}, expected [0, 1): a fraction of the fair share N/K"
