@@ -22,7 +22,6 @@ def test_entropies_are_those_of_their_definition() -> None:
     sample, batch = assignment_entropies(logits)
     torch.testing.assert_close(sample, torch.special.entr(shares).sum(dim=1).mean())
     torch.testing.assert_close(batch, torch.special.entr(mean).sum())
-    torch.testing.assert_close(assignment_entropies(logits, eps=1e-3)[1], -(mean * (mean + 1e-3).log()).sum())
 
 
 def test_entropies_lie_between_one_code_and_all_codes() -> None:
@@ -39,7 +38,8 @@ def test_entropies_lie_between_one_code_and_all_codes() -> None:
 def test_the_batch_entropy_is_exact_for_many_codes_where_the_usual_epsilon_is_not() -> None:
     logits = torch.zeros(2, 2**18)
     assert assignment_entropies(logits)[1].item() == pytest.approx(math.log(2**18), rel=1e-6)
-    assert assignment_entropies(logits, eps=1e-5)[1].item() == pytest.approx(math.log(2**18) - 1.29, abs=0.01)
+    mean = logits.softmax(dim=1).mean(dim=0)
+    assert -(mean * (mean + 1e-5).log()).sum().item() == pytest.approx(math.log(2**18) - 1.29, abs=0.01)
 
 
 def test_entropies_of_nothing_are_zero() -> None:
@@ -51,10 +51,9 @@ def test_entropies_of_nothing_are_zero() -> None:
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e4])
-@pytest.mark.parametrize("eps", [0.0, 1e-5])
-def test_entropy_gradients_are_finite_however_sure_the_choice(scale: float, eps: float) -> None:
+def test_entropy_gradients_are_finite_however_sure_the_choice(scale: float) -> None:
     logits = (scale * noise(20, 8)).requires_grad_()
-    sample, batch = assignment_entropies(logits, eps)
+    sample, batch = assignment_entropies(logits)
     (sample - batch).backward()
     assert logits.grad is not None
     assert torch.isfinite(logits.grad).all()

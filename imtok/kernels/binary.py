@@ -107,4 +107,4 @@ def join_bits(parts: Tensor, widths: Sequence[int]) -> Tensor:
 
 
 # In latent values: below, a few milliseconds.
-_signs = Kernel(_signs_flat, least_work=2**20, lengths=(0, 2))
+_signs = Kernel(_signs_flat, least_work=2**18, lengths=(0, 2))

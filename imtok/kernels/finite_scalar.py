@@ -118,6 +118,32 @@ def _gradient_flat(latents: Tensor, grad: Tensor, levels: tuple[int, ...]) -> Te
     return torch.stack(result, dim=1)
 
 
+def _quantize_plain(latents: Tensor, levels: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """As `_quantize_flat`, all dimensions at once, which is faster where nothing is fused."""
+    half, offset, shift, width, basis = _columns(levels, latents.dtype, latents.device)
+    whole = (torch.tanh(latents + shift) * half - offset).round()
+    codes = ((whole + width).long() * basis).sum(dim=1)
+    finite = (latents * 0).sum(dim=1) == 0
+    return (whole + 0.0) / width, torch.where(finite, codes, -1)  # with 0 added, no zero is a minus zero
+
+
+def _gradient_plain(latents: Tensor, grad: Tensor, levels: tuple[int, ...]) -> Tensor:
+    """As `_gradient_flat`, all dimensions at once."""
+    half, _, shift, width, _ = _columns(levels, latents.dtype, latents.device)
+    small = torch.exp(-2 * (latents + shift).abs())
+    scale = 1 / (1 + small)
+    return grad * (small * scale * scale * (4 * half / width))
+
+
+def _columns(levels: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
+    """Half width, offset, shift, L // 2 and basis of each dimension, each (1, D, 1); the basis int64."""
+    constants = torch.tensor([_constants(level) for level in levels], dtype=torch.float64)
+    width = torch.tensor([level // 2 for level in levels])
+    basis = torch.tensor([math.prod(levels[:i]) for i in range(len(levels))], device=device)
+    floats = [column.to(device, dtype) for column in (*constants.unbind(dim=1), width)]
+    return tuple(column.view(1, -1, 1) for column in (*floats, basis))
+
+
 def _constants(level: int) -> tuple[float, float, float]:
     """Half width, offset and shift of the bound."""
     half = (level - 1) * (1 - _EPS) / 2
@@ -133,5 +159,5 @@ def _tanh(values: Tensor) -> Tensor:
 
 
 # In latent values: below, a few milliseconds.
-_quantize = Kernel(_quantize_flat, least_work=2**20, lengths=(0, 2))
-_gradient = Kernel(_gradient_flat, least_work=2**20, lengths=(0, 2))
+_quantize = Kernel(_quantize_flat, least_work=2**18, lengths=(0, 2), plain=_quantize_plain)
+_gradient = Kernel(_gradient_flat, least_work=2**18, lengths=(0, 2), plain=_gradient_plain)

@@ -199,5 +199,5 @@ def _nearest_by_product(latents: Tensor, by_code: Tensor, _by_dim: Tensor, offse
     return best, codes
 
 
-# In scores: below, a product takes a few hundredths of a second.
-_fused = Kernel(_nearest_in_tile, least_work=2**25, lengths=(), plain=_nearest_by_product)
+# In scores: below, a product takes a few milliseconds.
+_fused = Kernel(_nearest_in_tile, least_work=2**23, lengths=(), plain=_nearest_by_product)

@@ -72,4 +72,4 @@ def _rotation_gradient(latents: Tensor, targets: Tensor, grad: Tensor) -> Tensor
 
 
 # In numbers of the gradient: below, a few milliseconds.
-_gradient = Kernel(_rotation_gradient, least_work=2**20)
+_gradient = Kernel(_rotation_gradient, least_work=2**18)

@@ -90,5 +90,5 @@ def _units_gradient(vectors: Tensor, grad: Tensor) -> Tensor:
 
 
 # In latent values: below, a few milliseconds.
-_points = Kernel(_units, least_work=2**20, lengths=(0, 2))
-_points_gradient = Kernel(_units_gradient, least_work=2**20, lengths=(0, 2))
+_points = Kernel(_units, least_work=2**18, lengths=(0, 2))
+_points_gradient = Kernel(_units_gradient, least_work=2**18, lengths=(0, 2))

@@ -76,12 +76,11 @@ class CodebookQuantizer(Quantizer):
         return F.embedding(codes.long(), self._table()).movedim(-1, 1)
 
     def code_tensors(self) -> dict[str, Tensor]:
-        """The codebook as the search sees it; a projected one by its factors, as products differ between machines."""
+        """What the codes are made of: stored numbers, since products and lengths differ in bits between machines."""
+        tensors = {"codebook": self.codebook.detach()}
         if self.codebook_update == "projection":
-            return {"codebook": self.codebook} | {
-                f"projection.{name}": value.detach() for name, value in self.projection.named_parameters()
-            }
-        return {"codebook": self._table().detach()}
+            tensors |= {f"projection.{name}": value.detach() for name, value in self.projection.named_parameters()}
+        return tensors
 
     def take_moved_codes(self) -> Tensor | None:
         """Which codes of a gradient codebook were put elsewhere since the last call, (K,) bool; None where none.
