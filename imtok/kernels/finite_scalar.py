@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from imtok.kernels.compiling import Kernel
 
 _EPS = 1e-3
-_FEWEST_LEVELS, _MOST_LEVELS = 3, 1000  # with 2 the bound is nearly flat; beyond 1000 it does not reach the ends
+_FEWEST_LEVELS, MOST_LEVELS = 3, 1000  # with 2 the bound is nearly flat; beyond 1000 it does not reach the ends
 
 
 def finite_scalar_codes(latents: Tensor, levels: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -44,8 +44,8 @@ def finite_scalar_codes(latents: Tensor, levels: Sequence[int]) -> tuple[Tensor,
 def _check(latents: Tensor, levels: Sequence[int]) -> None:
     if latents.ndim != 4 or latents.shape[1] != len(levels):
         raise ValueError(f"latents are {tuple(latents.shape)}, expected (B, {len(levels)}, H, W), one for each level")
-    if not levels or min(levels) < _FEWEST_LEVELS or max(levels) > _MOST_LEVELS:
-        raise ValueError(f"levels are {list(levels)}, expected {_FEWEST_LEVELS} to {_MOST_LEVELS} in each dimension")
+    if not levels or min(levels) < _FEWEST_LEVELS or max(levels) > MOST_LEVELS:
+        raise ValueError(f"levels are {list(levels)}, expected {_FEWEST_LEVELS} to {MOST_LEVELS} in each dimension")
     if math.prod(levels) > 2**31:
         raise ValueError(f"levels {list(levels)} make {math.prod(levels)} codes, at most 2^31 are supported")
 

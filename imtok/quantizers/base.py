@@ -119,6 +119,12 @@ def whole_number(name: str, value: float) -> int:
     return int(value)
 
 
+def refuse_missing(codes: Tensor) -> None:
+    """Raise ValueError where a kernel gave the code -1, which stands for a latent that is not finite."""
+    if codes.numel() and codes.min() < 0:
+        raise ValueError("the latents hold NaN or infinite values; no code exists")
+
+
 def mean_square(values: Tensor, targets: Tensor) -> Tensor:
     """Mean squared difference, a scalar; zero rather than NaN where there are no values."""
     return F.mse_loss(values, targets, reduction="sum") / max(values.numel(), 1)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from imtok.kernels import SignEntropies, codes_to_signs, sign_codes, sign_entropies, to_sphere
-from imtok.quantizers.base import Quantizer, mean_square, whole_number
+from imtok.quantizers.base import Quantizer, mean_square, refuse_missing, whole_number
 
 _LARGEST_GROUP = 20
 
@@ -64,8 +64,7 @@ class _SignQuantizer(Quantizer):
         """See `Quantizer.quantize`; the gradient passes straight through to the point that stands for the latent."""
         points = self._points(latents)
         chosen, codes = sign_codes(points, self.magnitude)
-        if codes.numel() and codes.min() < 0:
-            raise ValueError("the latents hold NaN or infinite values; no code exists")
+        refuse_missing(codes)
         losses = {"commitment": mean_square(points, chosen.detach())}
         if "entropy" in self.loss_weights and self.training:
             sample, batch = self._entropies_of(points)

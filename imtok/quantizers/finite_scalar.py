@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from imtok.kernels import codes_to_digits, finite_scalar_codes
-from imtok.quantizers.base import Quantizer
-
-_MOST_LEVELS = 1000
+from imtok.kernels.finite_scalar import MOST_LEVELS
+from imtok.quantizers.base import Quantizer, refuse_missing
 
 
 class FSQ(Quantizer):
@@ -33,9 +32,9 @@ class FSQ(Quantizer):
         levels = [int(level) for level in levels]
         if min(levels) < 3:
             raise ValueError(f"FSQ levels are {list(levels)}, expected 3 or more in each dimension")
-        if max(levels) > _MOST_LEVELS:
+        if max(levels) > MOST_LEVELS:
             raise ValueError(
-                f"FSQ levels are {list(levels)}, expected {_MOST_LEVELS} or fewer in each dimension: the published "
+                f"FSQ levels are {list(levels)}, expected {MOST_LEVELS} or fewer in each dimension: the published "
                 "bound reaches no more; take more dimensions"
             )
         if math.prod(levels) > 2**31:
@@ -54,8 +53,7 @@ class FSQ(Quantizer):
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; there are no losses, the bound alone keeps the latents in range."""
         values, codes = finite_scalar_codes(latents, self.levels)
-        if codes.numel() and codes.min() < 0:
-            raise ValueError("the latents hold NaN or infinite values; no code exists")
+        refuse_missing(codes)
         return values, codes, {}
 
     def lookup(self, codes: Tensor) -> Tensor:
