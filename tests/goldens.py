@@ -42,8 +42,9 @@ class Golden:
         )
 
 
-def load(shared: Path, name: str) -> Golden:
-    with safe_open(shared / "goldens" / "quantizers" / f"{name}.safetensors", "pt") as file:
+def load(shared: Path, name: str, folder: str = "quantizers") -> Golden:
+    """The file of that name in `folder` of the golden data: `quantizers` or `losses`."""
+    with safe_open(shared / "goldens" / folder / f"{name}.safetensors", "pt") as file:
         about = file.metadata()
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
     return Golden(tensors, json.loads(about["config"]), json.loads(about["tolerance"]))
