@@ -90,6 +90,10 @@ class LossConfig(Record):
 
     l1: float = Field(0.0, ge=0)
     l2: float = Field(1.0, ge=0)
+    perceptual: float = Field(0.0, ge=0, description="LPIPS on VGG16's features; above 0 it needs VGG16's weights")
+    perceptual_weights: str = Field(
+        "", description="file of VGG16's weights; without it they are fetched once and kept in torch's cache"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -99,6 +103,52 @@ class LossConfig(Record):
 
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
+_Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class DiscriminatorConfig(Record):
+    """The network that tells reconstructions from images."""
+
+    kind: Literal["patchgan", "stylegan", "maskbit"] = "patchgan"
+    channels: int = Field(64, ge=4, description="width of its first layer; of stylegan the greatest width")
+    layers: int = Field(
+        3, ge=1, le=8, description="strided layers of patchgan, stages of maskbit; stylegan's follow from the crop"
+    )
+    norm: Literal["group", "batch", "act", "none"] = Field("group", description="normalisation of patchgan")
+
+
+class AdversarialConfig(Record):
+    """A discriminator, and what its judgement weighs; a weight of 0 leaves it out."""
+
+    weight: float = Field(0.0, ge=0, description="of the generator's adversarial loss, once fully ramped; 0: none")
+    adaptive: bool = Field(
+        False, description="times the ratio of reconstruction to adversarial gradient at the last decoder layer"
+    )
+    adaptive_max: float = Field(100.0, gt=0, description="greatest such ratio; published 10000, at which losses jump")
+    loss: Literal["hinge", "non_saturating", "least_squares"] = "hinge"
+    start: _Share = Field(0.25, description="share of the run after which the generator feels the discriminator")
+    warmup: _Share = Field(0.05, description="share of the run before `start` in which the discriminator learns alone")
+    ramp: _Share = Field(0.1, description="share of the run over which the weight rises from 0 after `start`")
+    r1: float = Field(0.0, ge=0, description="weight of the R1 penalty on the gradient at images")
+    r1_every: int = Field(16, ge=1, description="steps between R1 penalties, each weighing that many times as much")
+    lecam: float = Field(0.001, ge=0, description="weight of LeCAM, which holds logits near their moving averages")
+    lecam_decay: float = Field(0.999, ge=0, lt=1)
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    learning_rate: float = Field(2e-4, gt=0, description="of the discriminator, falling as the generator's does")
+    betas: tuple[_Beta, _Beta] = (0.5, 0.9)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.warmup > self.start:
+            raise ValueError(f"warmup {self.warmup:g} is longer than what lies before start {self.start:g}")
+        if self.start + self.ramp > 1:
+            raise ValueError(f"start {self.start:g} and ramp {self.ramp:g} go beyond the end of the run")
+        return self
+
+    @property
+    def wanted(self) -> bool:
+        """There is a discriminator at all."""
+        return self.weight > 0
 
 
 class OptimizerConfig(Record):
@@ -121,11 +171,19 @@ class TrainConfig(Record):
     tokenizer: TokenizerConfig = TokenizerConfig()
     data: DataConfig = DataConfig()
     loss: LossConfig = LossConfig()
+    adversarial: AdversarialConfig = AdversarialConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
+    start_from: str = Field("", description="tokenizer folder or finished run whose weights the run begins with")
+    freeze_codes: bool = Field(
+        False, description="train the decoder alone: encoder and codebook stay, and so do all tokens made with them"
+    )
     images: int = Field(100_000, ge=1, description="length of the run, in training images seen")
-    batch_size: int = Field(16, ge=1, le=65_536)
+    batch_size: int = Field(16, ge=1, le=65_536, description="training images an optimisation step")
+    accumulate: int = Field(1, ge=1, description="parts a batch is computed in, one after the other, to save memory")
     ema_decay: float = Field(0.999, ge=0, lt=1, description="moving average of the weights; 0 switches it off")
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where it is fast")
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 where it is found faster")
+    compile: bool | Literal["auto"] = Field("auto", description="networks through torch.compile; auto: on a GPU")
+    channels_last: bool | Literal["auto"] = Field("auto", description="memory order of the networks; auto: on a GPU")
     device: str = "auto"
     threads: int = Field(
         0, ge=0, le=1024, description="CPU threads; 0 takes all cores and is resolved in the saved config"
@@ -133,9 +191,14 @@ class TrainConfig(Record):
     seed: int = Field(0, ge=0)
     validate_every: int = Field(0, ge=0, description="training images between validations; 0: ten a run")
     checkpoint_every: int = Field(0, ge=0, description="training images between checkpoints; 0: twenty a run")
+    keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept, besides the best")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulate {self.accumulate}")
+        if self.freeze_codes and not self.start_from:
+            raise ValueError("freeze_codes is for a trained tokenizer; name it by start_from")
         downsample = self.tokenizer.network.downsample
         if self.data.crop % downsample:
             raise ValueError(f"data.crop {self.data.crop} is no multiple of the downsampling {downsample}")
