@@ -1,5 +1,29 @@
 """Losses: reconstruction, perceptual and adversarial, all of images in [-1, 1] and in float32."""
 
+from imtok.losses.adversarial import (
+    AdversarialKind,
+    adaptive_weight,
+    discriminator_accuracy,
+    discriminator_loss,
+    generator_loss,
+    ramp,
+)
+from imtok.losses.logit_laplace import logit_laplace_loss, map_pixels, unmap_pixels
+from imtok.losses.penalties import LeCAM, gradient_penalty, r1_penalty
 from imtok.losses.reconstruction import reconstruction_losses
 
-__all__ = ["reconstruction_losses"]
+__all__ = [
+    "AdversarialKind",
+    "LeCAM",
+    "adaptive_weight",
+    "discriminator_accuracy",
+    "discriminator_loss",
+    "generator_loss",
+    "gradient_penalty",
+    "logit_laplace_loss",
+    "map_pixels",
+    "r1_penalty",
+    "ramp",
+    "reconstruction_losses",
+    "unmap_pixels",
+]

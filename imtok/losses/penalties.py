@@ -1,0 +1,83 @@
+"""Penalties that keep a discriminator smooth (R1, gradient penalty) or humble where data is scarce (LeCAM).
+
+Gradient penalties differentiate a gradient, which a discriminator compiled by `torch.compile` does not allow: they are
+for logits of the plain network. Their gradient reaches the discriminator's weights, which it does not in published
+code that takes the inner gradient without `create_graph`: such a penalty shows in the log and does nothing.
+"""
+
+# Axes: B batch, H x W image.
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def gradient_penalty(logits: Tensor, images: Tensor, center: float = 0.0) -> Tensor:
+    """Mean over the batch of (|dD/dx| - center)^2, D an image's logits summed: a float32 scalar to differentiate.
+
+    `logits` are of `images` (B, 3, H, W), which required a gradient before the discriminator saw them; ValueError
+    otherwise. A center of 0 is R1; 1 is the penalty of WGAN-GP (Gulrajani et al., 2017), there taken at points between
+    images and fakes. In a network with BatchNorm, D of an image depends on its neighbours, and the penalty with it.
+    """
+    if not images.requires_grad:
+        raise ValueError("images have no gradient; call images.requires_grad_() before the discriminator sees them")
+    (gradient,) = torch.autograd.grad(logits.float().sum(), images, create_graph=True)
+    gradient = gradient.flatten(1).float()
+    if center == 0:
+        return gradient.square().sum(dim=1).mean()
+    norms: Tensor = torch.linalg.vector_norm(gradient, dim=1)  # (B,)
+    return (norms - center).square().mean()
+
+
+def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """R1 (Mescheder et al., 2018, eq. 9): mean over the batch of |dD/dx|^2, at real images; see `gradient_penalty`.
+
+    Their factor of 1/2 is left to the weight, as tokenizers have it: a weight of 10 is their gamma of 20. Taken every
+    n-th step alone (lazily), it weighs n times as much.
+    """
+    return gradient_penalty(logits, images)
+
+
+class LeCAM(nn.Module):
+    """LeCAM (Tseng et al., 2021, "Regularizing GANs under Limited Data"): logits are held near moving averages.
+
+    E[relu(D(x) - mean of fakes)^2] + E[relu(mean of reals - D(x'))^2], the means exponential moving averages that
+    start at 0: it grows as reals and fakes part. By default it is MaskBit's and TiTok's: D is the batch's mean logit
+    and the averages are those before this step. Open-MAGVIT2 takes each logit by itself (`per_logit`) and averages
+    that know this step already (`update_first`). Forward on real and fake logits of any shape gives a float32 scalar,
+    unweighted; the averages move in training mode alone, and never by logits that are not finite. They are buffers,
+    so that a run goes on with them.
+    """
+
+    real_mean: Tensor  # () float32
+    fake_mean: Tensor  # () float32
+
+    def __init__(self, decay: float = 0.999, *, per_logit: bool = False, update_first: bool = False) -> None:
+        super().__init__()
+        self.decay = decay
+        self.per_logit = per_logit
+        self.update_first = update_first
+        self.register_buffer("real_mean", torch.zeros(()))
+        self.register_buffer("fake_mean", torch.zeros(()))
+
+    def forward(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """The penalty; its gradient reaches both logits, not the averages."""
+        real, fake = real_logits.float(), fake_logits.float()
+        before = self.real_mean, self.fake_mean
+        after = self._moved(self.real_mean, real), self._moved(self.fake_mean, fake)
+        real_mean, fake_mean = after if self.update_first else before
+        if not self.per_logit:
+            real, fake = real.mean(), fake.mean()
+        penalty = F.relu(real - fake_mean).square().mean() + F.relu(real_mean - fake).square().mean()
+        self.real_mean.copy_(after[0])
+        self.fake_mean.copy_(after[1])
+        return penalty
+
+    def _moved(self, average: Tensor, logits: Tensor) -> Tensor:
+        """The average after these logits, chosen without a branch, which would wait for the device."""
+        if not self.training:
+            return average
+        mean = logits.detach().mean()
+        return torch.where(torch.isfinite(mean), average.lerp(mean, 1 - self.decay), average)
