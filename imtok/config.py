@@ -229,9 +229,17 @@ class TrainConfig(Record):
 
 
 def preset_names() -> list[str]:
-    """Names that `--preset` takes."""
-    folder = resources.files("imtok") / "presets"
-    return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
+    """Names that `--preset` takes; files that begin with `_` are bases of others and no presets themselves."""
+    files = (resources.files("imtok") / "presets").iterdir()
+    return sorted(file.name.removesuffix(".yaml") for file in files if re.fullmatch(r"[^_].*\.yaml", file.name))
+
+
+def preset_groups() -> dict[str, list[str]]:
+    """The names by what they are for: `cpu` (minutes on a CPU), `gpu` (published recipes), `quantizer` (one each)."""
+    groups: dict[str, list[str]] = {"cpu": [], "gpu": [], "quantizer": []}
+    for name in preset_names():
+        groups[_preset_file(name)["group"]].append(name)
+    return groups
 
 
 def preset(name: str) -> dict[str, Any]:
@@ -239,7 +247,7 @@ def preset(name: str) -> dict[str, Any]:
     names = preset_names()
     if name not in names:
         raise ConfigError(f"--preset {name}: unknown, expected one of {', '.join(names)}{_did_you_mean(name, names)}")
-    return {key: value for key, value in _preset_file(name).items() if key != "about"}
+    return {key: value for key, value in _preset_file(name).items() if key not in ("about", "group")}
 
 
 def preset_about(name: str) -> str:
@@ -320,9 +328,13 @@ def load_tokenizer_config(values: Mapping[str, Any], origin: str) -> TokenizerCo
     return _checked(TokenizerConfig, values, origin)
 
 
-def _preset_file(name: str) -> dict[str, Any]:
+def _preset_file(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """All a preset's file says, laid over the file named by its `base`, and that over its own."""
+    assert name not in above, f"preset {name} has itself for a base"
     text = (resources.files("imtok") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
-    return dict(_read_yaml(text))
+    values = dict(_read_yaml(text))
+    base = values.pop("base", None)
+    return merge(_preset_file(base, (*above, name)), values) if base else values
 
 
 def _checked(record: type[_R], values: Mapping[str, Any], origin: str) -> _R:

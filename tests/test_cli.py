@@ -241,9 +241,15 @@ def test_every_command_and_option_has_help() -> None:
         assert page.exit_code == 0, page.output
         assert len(page.stdout) > 200
     assert imtok("--version").stdout.startswith("imtok ")
+
+
+def test_presets_are_listed_by_what_they_are_for_within_100_columns() -> None:
     presets = imtok("train", "--list-presets")
     assert presets.exit_code == 0
-    assert "fsq-f8" in presets.stdout
+    lines = presets.stdout.splitlines()
+    assert max(map(len, lines)) <= 100
+    named = [line.split()[0] for line in lines if line.startswith("  ")]
+    assert named.index("cpu-gan-f4") < named.index("fsq-f8*") < named.index("bsq-f8")  # the star: needs VGG16's weights
 
 
 def test_help_loads_no_torch_and_is_quick() -> None:

@@ -13,6 +13,7 @@ import yaml
 from making import QUANTIZERS
 from pydantic import ValidationError
 
+from imtok import config as configs
 from imtok.config import (
     NetworkConfig,
     TokenizerConfig,
@@ -22,6 +23,8 @@ from imtok.config import (
     merge,
     parse_settings,
     preset,
+    preset_about,
+    preset_groups,
     preset_names,
     read_config_file,
 )
@@ -99,6 +102,57 @@ def test_every_preset_is_a_valid_configuration_with_a_quantizer(name: str) -> No
     config = load_train_config(preset(name), name)
     assert build_quantizer(config.tokenizer.quantizer).num_codes > 1
     assert load_train_config(yaml.safe_load(config.to_yaml())) == config
+
+
+def test_a_preset_is_laid_over_its_base_and_says_no_more_than_settings() -> None:
+    assert preset("rotation-vq-f4") == {
+        "tokenizer": {
+            "size": 32,
+            "network": {"fold": 2, "channels": [64, 128]},
+            "quantizer": {
+                "kind": "vq",
+                "num_codes": 1024,
+                "dim": 32,
+                "estimator": "rotation",
+                "decay": 0.99,
+                "commitment_weight": 0.25,
+            },
+        },
+        "data": {"crop": 32},
+        "images": 120000,
+        "batch_size": 64,
+    }
+    published = load_train_config(preset("vqgan-f16-1024")).adversarial  # its base has a base
+    assert (published.weight, published.adaptive, published.lecam, published.loss) == (0.8, True, 0, "hinge")
+
+
+def test_bases_are_no_presets_and_none_is_its_own() -> None:
+    assert not [name for name in preset_names() if name.startswith("_")]
+    with pytest.raises(ConfigError, match="unknown"):
+        preset("_vqgan")
+    with pytest.raises(AssertionError, match="has itself for a base"):
+        configs._preset_file("_vqgan", ("_vqgan", "fsq-f8"))
+
+
+def test_every_preset_is_in_a_group_and_says_what_it_is_for() -> None:
+    groups = preset_groups()
+    assert list(groups) == ["cpu", "gpu", "quantizer"]
+    assert sorted(name for names in groups.values() for name in names) == preset_names()
+    assert all(preset_about(name) for name in preset_names())
+
+
+def test_presets_for_a_gpu_have_vqgans_losses_and_the_others_need_no_download() -> None:
+    for group, names in preset_groups().items():
+        for name in names:
+            config = load_train_config(preset(name), name)
+            assert (config.loss.perceptual > 0) == (group == "gpu")
+            assert config.adversarial.wanted == (group == "gpu" or name == "cpu-gan-f4")
+
+
+@pytest.mark.parametrize(("name", "grid"), [("fsq-f8", 32), ("fsq-f16", 16), ("llamagen-vq-f16", 16)])
+def test_the_grid_of_a_preset_is_that_of_its_name(name: str, grid: int) -> None:
+    tokenizer = load_train_config(preset(name)).tokenizer
+    assert tokenizer.size // tokenizer.network.downsample == grid
 
 
 def test_an_unknown_preset_names_the_known_ones_and_the_nearest() -> None:

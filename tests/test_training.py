@@ -390,6 +390,7 @@ def test_the_collapse_hint_names_what_to_change_and_is_silent_on_health() -> Non
     assert hint is not None
     assert "1 of 100 codes" in hint
     assert "estimator=rotation" in hint
+    assert "--set quantizer.kind=fsq in place of all settings of the quantizer" in hint
     assert collapse_hint(dead, tiny()) is not None
     assert collapse_hint(usage([10] * 100), tiny()) is None
     assert collapse_hint(usage([1] * 20 + [0] * 980), tiny()) is None  # all that so few tokens can use

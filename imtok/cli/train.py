@@ -19,13 +19,26 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_LINES = 30.0
 
 
-def _print_presets(wanted: bool) -> None:
-    if wanted:
-        from imtok.config import preset_about, preset_names
+_GROUPS = {
+    "cpu": "Minutes on two CPU cores",
+    "gpu": "Adversarial recipes for photographs of 256 px, on a GPU",
+    "quantizer": "One quantizer each, f8, for photographs, all else as in cpu-fsq-f8",
+}
 
-        for name in preset_names():
-            tell(f"{name:18} {preset_about(name)}")
-        raise typer.Exit
+
+def _print_presets(wanted: bool) -> None:
+    if not wanted:
+        return
+    from imtok.config import load_train_config, preset, preset_about, preset_groups
+
+    for group, names in preset_groups().items():
+        tell(f"{_GROUPS[group]}:")
+        for name in names:
+            needs_vgg = load_train_config(preset(name), name).loss.perceptual > 0
+            tell(f"  {name + ('*' if needs_vgg else ''):19} {preset_about(name)}")
+    tell("f8: a token is 8 pixels a side")
+    tell("* needs VGG16's weights: fetched once, or from --set loss.perceptual_weights=FILE")
+    raise typer.Exit
 
 
 def train(

@@ -60,6 +60,6 @@ def _remedies(leaf: LeafConfig, key: str) -> list[str]:
         f"--set {key}.codebook_update=projection": leaf.codebook_update == "frozen",
         f"--set {key}.entropy_weight=0.05": learns_by_loss and leaf.entropy_weight == 0,
         f"a smaller --set {key}.num_codes": True,
-        "--preset fsq-f8, which cannot collapse": True,
+        "--set quantizer.kind=fsq in place of all settings of the quantizer, as FSQ cannot collapse": True,
     }
     return [remedy for remedy, helps in remedies.items() if helps]
