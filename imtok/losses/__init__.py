@@ -10,14 +10,18 @@ from imtok.losses.adversarial import (
 )
 from imtok.losses.logit_laplace import logit_laplace_loss, map_pixels, unmap_pixels
 from imtok.losses.penalties import LeCAM, gradient_penalty, r1_penalty
+from imtok.losses.perceptual import PerceptualLoss, feature_distance, find_vgg_weights
 from imtok.losses.reconstruction import reconstruction_losses
 
 __all__ = [
     "AdversarialKind",
     "LeCAM",
+    "PerceptualLoss",
     "adaptive_weight",
     "discriminator_accuracy",
     "discriminator_loss",
+    "feature_distance",
+    "find_vgg_weights",
     "generator_loss",
     "gradient_penalty",
     "logit_laplace_loss",
