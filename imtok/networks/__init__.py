@@ -1,5 +1,8 @@
-"""Networks: the convolutional encoder and decoder."""
+"""Networks: the convolutional encoder and decoder, and the discriminators of adversarial training."""
 
 from imtok.networks.autoencoder import Decoder, Encoder
+from imtok.networks.maskbit import MaskBitDiscriminator
+from imtok.networks.patchgan import PatchDiscriminator
+from imtok.networks.stylegan import StyleGANDiscriminator
 
-__all__ = ["Decoder", "Encoder"]
+__all__ = ["Decoder", "Encoder", "MaskBitDiscriminator", "PatchDiscriminator", "StyleGANDiscriminator"]
