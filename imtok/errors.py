@@ -66,9 +66,16 @@ class TooManySkips(ImtokError):
 
 
 class DiskError(ImtokError):
-    """The disk refused a write; nothing committed before is harmed."""
+    """The disk refused a write; nothing committed before is harmed. `finding` is what it said, in short."""
 
     exit_code = 74
+
+    def __init__(self, path: Path, finding: str) -> None:
+        super().__init__(
+            f"{path}: {finding}; make room or choose another disk, then run the same command again: what is committed "
+            "stays"
+        )
+        self.finding = finding
 
 
 class Interrupted(ImtokError):
@@ -93,8 +100,5 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if is_disk_error(error):
-            raise DiskError(
-                f"{path}: {error.strerror or error}; make room or choose another disk, then run the same "
-                "command again: what is committed stays"
-            ) from error
+            raise DiskError(path, error.strerror or str(error)) from error
         raise

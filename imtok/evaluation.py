@@ -28,7 +28,7 @@ from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
 from imtok.devices import Precision, autocast, repeatable, resolve_device, usable_cores
 from imtok.errors import ConfigError, ImageError, SourceError
-from imtok.tokenizer import Tokenizer, load, to_uint8
+from imtok.tokenizer import Tokenizer, load, to_float, to_uint8
 
 _SMALLEST = 8  # pixels a side: the window is 11 wide, mirrored at the border
 
@@ -46,6 +46,7 @@ class Quality:
     ssim: float  # in [-1, 1]
     bits_per_image: float
     usage: CodebookUsage
+    lpips: float | None = None  # mean over images, where it was asked for
 
     @property
     def protocol(self) -> str:
@@ -102,17 +103,26 @@ def measure(
     size: int,
     precision: Precision = "fp32",
     batch_size: int = 16,
+    perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Quality:
-    """Measure a loaded tokenizer; raises SourceError where not one image can be read."""
+    """Measure a loaded tokenizer; raises SourceError where not one image can be read.
+
+    `perceptual`, two (B, 3, S, S) in [-1, 1] -> their mean distance, adds LPIPS.
+    """
     psnrs: list[Tensor] = []
     ssims: list[Tensor] = []
+    distance = 0.0
     codes: list[np.ndarray] = []
     done = 0
     for batch in _batches(images, size, batch_size):
         with repeatable(tokenizer.device), autocast(tokenizer.device, precision):
             batch_codes = tokenizer.encode(batch)
             restored = to_uint8(tokenizer.decode(batch_codes)).cpu()
+        if perceptual is not None:
+            with torch.no_grad():
+                pair = (to_float(each.to(tokenizer.device)) for each in (restored, batch))
+                distance += float(perceptual(*pair)) * len(batch)
         psnrs.append(psnr(restored, batch))
         ssims.append(ssim(restored, batch))
         codes.append(batch_codes.cpu().numpy())
@@ -136,6 +146,7 @@ def measure(
         ssim=float(torch.cat(ssims).mean()),
         bits_per_image=bits,
         usage=usage,
+        lpips=distance / done if perceptual is not None else None,
     )
 
 

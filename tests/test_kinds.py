@@ -103,6 +103,9 @@ def small(name: str) -> TrainConfig:
     over = {
         "tokenizer": {"size": 32, "network": {"fold": 4, "channels": [8, 8], "blocks": 1}},
         "data": {"crop": 32},
+        "loss": {"perceptual": 0},  # its weights are a download
+        "adversarial": {"start": 0, "warmup": 0, "ramp": 0, "discriminator": {"channels": 4, "layers": 1}},
+        "images": 8,
         "batch_size": 2,
         "precision": "fp32",
         "device": "cpu",
@@ -120,7 +123,10 @@ def test_every_preset_trains(name: str) -> None:
         generator = torch.Generator().manual_seed(seed)
         state.step(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator))
     assert not torch.equal(state.tokenizer.encoder.conv_out.weight, before)
-    assert math.isfinite(state.window.means()["loss"])
+    means = state.window.means()
+    assert math.isfinite(means["loss"])
+    assert means["skipped_steps"] == 0
+    assert ("adversarial/weight" in means) is (state.config.adversarial.weight > 0)
     downsample, each = state.tokenizer.downsample, state.tokenizer.num_codebooks
     assert state.window.counts.sum(dim=1).tolist() == [2 * 2 * (32 // downsample) ** 2] * each
 

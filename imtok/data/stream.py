@@ -28,7 +28,8 @@ class TrainingStream:
     """Batches of random crops, each epoch in its own order.
 
     Pictures are brought to shorter side `size`, then `crop` x `crop` is taken at random. Resized pictures are kept
-    up to `cache_bytes`. An unreadable picture is replaced by the next one and named in `unreadable`.
+    up to `cache_bytes`. An unreadable picture is replaced by the next one and named in `unreadable`. `pin` puts
+    batches where a GPU can fetch them by itself.
     """
 
     def __init__(
@@ -43,10 +44,11 @@ class TrainingStream:
         batch_size: int,
         cache_bytes: int,
         workers: int,
+        pin: bool = False,
     ) -> None:
         self.images, self.size, self.crop = images, size, crop
         self.flip, self.permute_channels = flip, permute_channels
-        self.seed, self.batch_size, self.workers = seed, batch_size, workers
+        self.seed, self.batch_size, self.workers, self.pin = seed, batch_size, workers, pin
         self.unreadable: dict[str, str] = {}
         self._keys = images.keys
         self._cache = _Cache(cache_bytes)
@@ -72,7 +74,8 @@ class TrainingStream:
     def batch(self, start: int) -> Tensor:
         """The batch of training images `start` .. `start + B`: (B, 3, S, S) uint8."""
         crops = np.stack([self._sample(number) for number in range(start, start + self.batch_size)])
-        return torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
+        batch = torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
+        return batch.pin_memory() if self.pin else batch
 
     def _sample(self, number: int) -> np.ndarray:
         """The crop shown as the `number`-th training image: (S, S, 3) uint8."""

@@ -6,12 +6,11 @@ stopped anywhere goes on as if it had not been.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +23,13 @@ from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
 from imtok.data.stream import TrainingStream
 from imtok.devices import fast_precision, repeatable, resolve_device, usable_cores
-from imtok.errors import ImageError, Interrupted, SourceError, TrainingError
+from imtok.errors import DiskError, ImageError, Interrupted, SourceError, TrainingError
 from imtok.evaluation import Quality, measure
+from imtok.losses import find_vgg_weights
 from imtok.tokenizer import check_quantizer
 from imtok.training.advice import collapse_hint
 from imtok.training.preview import write_preview
-from imtok.training.run import RunFolder, append_json
+from imtok.training.run import RunFolder
 from imtok.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -66,6 +66,11 @@ class TrainReport:
     resumed_from: int  # training images seen before this call
     already_done: bool
     validation: dict[str, Any]  # `val/psnr` and so on, empty where nothing was held out
+    best: dict[str, Any] = field(default_factory=dict)  # the best validation and its `images`, empty as above
+    best_tokenizer: Path | None = None
+    images_per_second: float = 0.0  # of this call, validations and checkpoints left out
+    data_wait: float = 0.0  # share of that time spent waiting for images
+    skipped_steps: int = 0  # whose losses or gradients were not finite, in the whole run
 
 
 Listener = Callable[[TrainProgress], None]
@@ -97,14 +102,16 @@ def train(
         return TrainReport(run, folder.tokenizer, wanted.images, 0.0, wanted.images, True, folder.last_validation())
     if resume and not folder.has_checkpoint():
         raise TrainingError(f"{run}: --resume was given but there is no checkpoint; leave it out to begin")
+    if wanted.loss.perceptual > 0:
+        find_vgg_weights(Path(wanted.loss.perceptual_weights) if wanted.loss.perceptual_weights else None)
     images = ImageCollection.open(sources)
     held_out = ImageCollection.open(val) if val else None
     if held_out is None:
         images, held_out = images.split(wanted.data.val_fraction)
     with folder.claimed(), _seeded(wanted):
+        job = _Job(folder, wanted, images, held_out, progress or (lambda _: None), should_stop or (lambda: False))
         if saved is None:
             folder.save_config(wanted)
-        job = _Job(folder, wanted, images, held_out, progress or (lambda _: None), should_stop or (lambda: False))
         if not val:
             job.warn_of_few_held_out()
         return job.run()
@@ -118,7 +125,12 @@ def resolve(config: TrainConfig, saved: TrainConfig | None = None) -> TrainConfi
         precision = saved.precision if saved else fast_precision(resolve_device(device))
     if threads == 0:
         threads = saved.threads if saved else usable_cores()
-    return config.model_copy(update={"device": device, "precision": precision, "threads": threads})
+    resolved = {"device": device, "precision": precision, "threads": threads}
+    on_gpu = resolve_device(device).type == "cuda"
+    for name in ("compile", "channels_last"):
+        if getattr(config, name) == "auto":
+            resolved[name] = getattr(saved, name) if saved else on_gpu
+    return config.model_copy(update=resolved)
 
 
 class _Job:
@@ -136,7 +148,7 @@ class _Job:
         self.folder, self.config, self.tell, self.should_stop = folder, config, tell, should_stop
         self.images = images
         self.data_fingerprint, self.val_fingerprint = images.fingerprint, held_out.fingerprint
-        self.state = TrainState(config, resolve_device(config.device))
+        self.state = TrainState(config, resolve_device(config.device), resumed=folder.has_checkpoint())
         self.stream = TrainingStream(
             images,
             size=config.tokenizer.size,
@@ -147,10 +159,13 @@ class _Job:
             batch_size=config.batch_size,
             cache_bytes=int(config.data.cache_gb * 2**30),
             workers=config.data.workers,
+            pin=self.state.device.type == "cuda",
         )
         self.held_out = self._readable(held_out.spread(config.data.val_images))
         self.clock = _Clock()
         self.told: set[str] = set()  # unreadable images already named
+        self.refused: set[str] = set()  # what a full disk refused and was told
+        self.best: dict[str, Any] = {}  # figures of the best validation, and its `images`
         self.hinted = False
         self.line_interval = max(config.batch_size, config.images // _LINES)
 
@@ -161,13 +176,23 @@ class _Job:
         state, config = self.state, self.config
         with closing(self.stream.batches(state.seen, config.images)) as batches:
             validation = self._train(batches, previews)
+        self.folder.metrics.write(durable=True)
         self.folder.write_tokenizer(state.average)
         if self.board:
             self.board.close()
-        figures = _val_figures(validation) if validation else self.folder.last_validation()
-        seconds = time.perf_counter() - started
         return TrainReport(
-            self.folder.path, self.folder.tokenizer, config.images, seconds, resumed_from, False, figures
+            run=self.folder.path,
+            tokenizer=self.folder.tokenizer,
+            images=config.images,
+            seconds=time.perf_counter() - started,
+            resumed_from=resumed_from,
+            already_done=False,
+            validation=_val_figures(validation) if validation else self.folder.last_validation(),
+            best=self.best,
+            best_tokenizer=self.folder.best if self.best else None,
+            images_per_second=self.clock.all_images / max(self.clock.all_seconds, 1e-9),
+            data_wait=self.clock.all_waited / max(self.clock.all_seconds, 1e-9),
+            skipped_steps=int(state.skipped),
         )
 
     def _train(self, batches: Iterator[Tensor], previews: Tensor | None) -> Quality | None:
@@ -182,12 +207,13 @@ class _Job:
                     self._log()
                 if len(self.held_out) and (last or self._due(config.validation_interval)):
                     validation = self._validate(previews)
-                if not last and self._due(config.checkpoint_interval):
+                improved = self.best.get("images") == state.seen
+                if improved or (not last and self._due(config.checkpoint_interval)):
                     self._save()
             if last:
                 break
             if self.should_stop():
-                self._save()
+                self._save(must=True)
                 raise Interrupted(
                     f"{self.folder.path}: {state.seen} of {config.images} training images done and saved; the same "
                     "command goes on"
@@ -219,8 +245,10 @@ class _Job:
                 f"{self.folder.path}: the validation images are not those the run began with; give the same --val, or "
                 "begin another run with another -o"
             )
-        self.folder.rewind_metrics(facts["metrics_bytes"] if facts else 0)
+        self.folder.metrics.rewind(facts["metrics_bytes"] if facts else 0)
+        self.folder.timing.rewind()
         if facts is not None:
+            self.best = facts["best"]
             self._notice(f"resumed after {self.state.seen} of {self.config.images} training images")
         return self.state.seen
 
@@ -229,29 +257,54 @@ class _Job:
         return self.state.seen // interval > (self.state.seen - self.config.batch_size) // interval
 
     def _log(self) -> None:
+        trouble = self.state.trouble()
+        if trouble is not None:
+            raise TrainingError(f"{self.folder.path}: training image {self.state.seen}: {trouble}{self._way_out()}")
         window = self.state.window
-        usage = CodebookUsage.of_codebooks(window.counts.numpy().copy(), 0)
+        usage = CodebookUsage.of_codebooks(window.counts.cpu().numpy().copy(), 0)
         metrics = window.means() | _usage_figures(usage)
         window.clear()
         rate, wait = self.clock.lap()
-        append_json(self.folder.metrics, {"images": self.state.seen, **metrics})
-        append_json(self.folder.timing, {"images": self.state.seen, "images_per_second": rate, "data_wait": wait})
-        self._plot(metrics | {"images_per_second": rate, "data_wait": wait})
+        timing = {"images_per_second": rate, "data_wait": wait}
+        with self._surviving("the log"):
+            self.folder.metrics.add({"images": self.state.seen, **metrics})
+            self.folder.timing.add({"images": self.state.seen, **timing})
+        self._plot(metrics | timing)
         self.tell(TrainProgress(self.state.seen, self.config.images, metrics, usage, rate, wait))
         for key, reason in self._new_unreadable():
             self._notice(f"{key}: passed over in training ({reason})")
 
+    def _way_out(self) -> str:
+        """Where a run that must be given up can be gone on from."""
+        return f", which --start-from {self.folder.best} may begin where this one was best" if self.best else ""
+
     def _validate(self, previews: Tensor | None) -> Quality:
         with self.clock.paused():
-            quality = measure(self.state.average, self.held_out, size=self.config.tokenizer.size)
+            size = self.config.tokenizer.size
+            quality = measure(self.state.average, self.held_out, size=size, perceptual=self.state.perceptual)
             figures = _val_figures(quality)
-            append_json(self.folder.metrics, {"images": self.state.seen, **figures})
+            with self._surviving("the log"):
+                self.folder.metrics.add({"images": self.state.seen, **figures})
             self._plot(figures)
             if previews is not None:
-                write_preview(self.folder.preview_path(self.state.seen), self.state.average, previews)
+                with self._surviving("a preview"):
+                    write_preview(self.folder.preview_path(self.state.seen), self.state.average, previews)
+            if self._is_best(figures):
+                self.best = {"images": self.state.seen, **figures}
+                with self._surviving("the best tokenizer"):
+                    self.folder.write_best(self.state.average)
         hint = self._hint(quality.usage)
         self.tell(TrainProgress(self.state.seen, self.config.images, validation=quality, notice=hint))
         return quality
+
+    def _is_best(self, figures: dict[str, Any]) -> bool:
+        """By LPIPS where its weights are there, else by PSNR, of which None stands for pictures that are equal."""
+        if not self.best:
+            return True
+        if "val/lpips" in figures:
+            return bool(figures["val/lpips"] < self.best["val/lpips"])
+        now, before = (math.inf if each["val/psnr"] is None else each["val/psnr"] for each in (figures, self.best))
+        return bool(now > before)
 
     def _hint(self, usage: CodebookUsage) -> str | None:
         """Advice on a collapsed codebook: once a fifth of the run is done, since few codes are used at first, then
@@ -264,11 +317,27 @@ class _Job:
         self.hinted = self.hinted or hint is not None
         return hint
 
-    def _save(self) -> None:
-        with self.clock.paused():
-            size = self.folder.sync_metrics()
-            facts = {"data": self.data_fingerprint, "val": self.val_fingerprint, "metrics_bytes": size}
-            self.folder.save_checkpoint(self.state, facts)
+    def _save(self, *, must: bool = False) -> None:
+        """Write a checkpoint. A disk that refuses it is told, and training goes on, unless it `must` be written."""
+        with self.clock.paused(), nullcontext() if must else self._surviving("a checkpoint"):
+            facts = {
+                "data": self.data_fingerprint,
+                "val": self.val_fingerprint,
+                "metrics_bytes": self.folder.metrics.write(durable=True),
+                "best": self.best,
+            }
+            kept, best = self.config.keep_checkpoints, self.best.get("images")
+            self.folder.save_checkpoint(self.state, facts, kept=kept, best=best)
+
+    @contextmanager
+    def _surviving(self, what: str) -> Iterator[None]:
+        """A full disk stops no training: it is told once, and the next occasion tries again."""
+        try:
+            yield
+        except DiskError as error:
+            if what not in self.refused:
+                self.refused.add(what)
+                self._notice(f"{what} could not be written ({error.finding}); training goes on and will try again")
 
     def _readable(self, held_out: ImageCollection) -> ImageCollection:
         """The held-out images that can be read; what is wrong with the others is told now, not at a validation."""
@@ -292,11 +361,13 @@ class _Job:
         return new
 
     def _plot(self, figures: dict[str, float]) -> None:
-        if self.board:
+        try:
             for name, value in figures.items():
-                if value is None:
-                    continue
-                self.board.add_scalar(name, value, self.state.seen)
+                if self.board and value is not None:
+                    self.board.add_scalar(name, value, self.state.seen)
+        except OSError as error:  # a full disk, told by the writer's thread
+            self.board = None
+            self._notice(f"TensorBoard's events end here ({error.strerror or error})")
 
     def _notice(self, text: str) -> None:
         self.tell(TrainProgress(self.state.seen, self.config.images, notice=text))
@@ -316,6 +387,7 @@ def _val_figures(quality: Quality) -> dict[str, Any]:
         "val/ssim": quality.ssim,
         "val/usage": quality.usage.usage,
         "val/perplexity": quality.usage.perplexity,
+        **({} if quality.lpips is None else {"val/lpips": quality.lpips}),
     }
 
 
@@ -324,7 +396,10 @@ class _Clock:
     """Images a second and the share of time spent waiting for data, between two laps."""
 
     images: int = 0
-    _start: float = dataclasses.field(default_factory=time.perf_counter)
+    all_images: int = 0  # of all laps, as the next two
+    all_seconds: float = 0.0
+    all_waited: float = 0.0
+    _start: float = field(default_factory=time.perf_counter)
     _waited: float = 0.0
 
     @contextmanager
@@ -343,6 +418,9 @@ class _Clock:
     def lap(self) -> tuple[float, float]:
         seconds = max(time.perf_counter() - self._start, 1e-9)
         result = self.images / seconds, self._waited / seconds
+        self.all_images += self.images
+        self.all_seconds += seconds
+        self.all_waited += self._waited
         self.images, self._start, self._waited = 0, time.perf_counter(), 0.0
         return result
 

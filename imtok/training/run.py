@@ -3,7 +3,8 @@
 config.yaml                     resolved, written once
 metrics.jsonl                   deterministic: no times, so that a resumed run has the same bytes
 timing.jsonl                    images/s and data wait
-checkpoints/000012800.safetensors    the newest two, named by training images seen
+checkpoints/000012800.safetensors    the newest and the best, named by training images seen
+best/                           the tokenizer with the best figure on the images held out
 previews/000012800.png          originals over reconstructions, images held out
 tensorboard/                    where tensorboard is installed
 tokenizer/                      written last: the finished tokenizer
@@ -17,6 +18,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,48 @@ import yaml
 from safetensors import SafetensorError
 
 from imtok.config import TrainConfig, load_train_config, read_config_file
-from imtok.errors import ConfigError, TrainingError, disk_errors
+from imtok.errors import ConfigError, DiskError, TrainingError, disk_errors
 from imtok.files import sweep_temporaries, sync_folder, write_atomically
 from imtok.tokenizer import Tokenizer
 from imtok.training.state import TrainState
 
-_KEPT = 2
+
+@dataclass
+class JsonLines:
+    """A .jsonl file that a full disk cannot break: lines it refused wait for the next try, and none is left half."""
+
+    path: Path
+    length: int = 0  # bytes known to be whole lines
+    waiting: list[str] = field(default_factory=list)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Write one line, after those that wait; raises DiskError where the disk refuses, the line then waits."""
+        self.waiting.append(json.dumps(row) + "\n")
+        self.write()
+
+    def write(self, *, durable: bool = False) -> int:
+        """Write what waits, and put it on the disk itself where it must outlive a power cut; the file's length."""
+        data = "".join(self.waiting).encode()
+        with disk_errors(self.path), self.path.open("ab") as file:
+            file.truncate(self.length)
+            file.write(data)
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        self.length += len(data)
+        self.waiting.clear()
+        return self.length
+
+    def rewind(self, length: int | None = None) -> None:
+        """Cut the file back to its first `length` bytes, or go on at its end; TrainingError where it has fewer."""
+        with disk_errors(self.path):
+            self.path.touch()
+            found = self.path.stat().st_size
+            if length is not None and found < length:
+                raise TrainingError(f"{self.path}: shorter than the checkpoint says; restore it or begin another run")
+            self.length = found if length is None else length
+            os.truncate(self.path, self.length)
+        self.waiting.clear()
 
 
 class RunFolder:
@@ -38,8 +76,9 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.tokenizer = path / "tokenizer"
-        self.metrics = path / "metrics.jsonl"
-        self.timing = path / "timing.jsonl"
+        self.best = path / "best"
+        self.metrics = JsonLines(path / "metrics.jsonl")
+        self.timing = JsonLines(path / "timing.jsonl")
         self._config = path / "config.yaml"
         self._checkpoints = path / "checkpoints"
 
@@ -96,11 +135,26 @@ class RunFolder:
         """Training images seen at each checkpoint, newest first."""
         return [int(path.stem) for path in self._checkpoint_paths()]
 
-    def save_checkpoint(self, state: TrainState, extra: dict[str, Any]) -> None:
-        """Write a checkpoint whole or not at all, then drop all but the newest ones."""
-        write_atomically(self._checkpoints / f"{state.seen:012d}.safetensors", state.to_bytes(extra))
-        for old in self._checkpoint_paths()[_KEPT:]:
-            old.unlink(missing_ok=True)
+    def save_checkpoint(self, state: TrainState, facts: dict[str, Any], *, kept: int, best: int | None) -> None:
+        """Write a checkpoint whole or not at all, then drop all but the `kept` newest and that of `best` images seen.
+
+        On a full disk the older ones make room first. Raises DiskError where that is not enough.
+        """
+        path, data = self._checkpoints / f"{state.seen:012d}.safetensors", state.to_bytes(facts)
+        try:
+            write_atomically(path, data)
+        except DiskError:
+            if not self._drop_checkpoints(1, best):
+                raise
+            write_atomically(path, data)
+        self._drop_checkpoints(kept, best)
+
+    def _drop_checkpoints(self, kept: int, best: int | None) -> int:
+        """Remove all but the `kept` newest and the best; how many went."""
+        old = [path for path in self._checkpoint_paths()[kept:] if int(path.stem) != best]
+        for path in old:
+            path.unlink(missing_ok=True)
+        return len(old)
 
     def restore_newest(self, state: TrainState) -> tuple[dict[str, Any] | None, list[str]]:
         """Restore the newest sound checkpoint: its extra facts, None without one, and words on damaged ones."""
@@ -115,19 +169,6 @@ class RunFolder:
             raise TrainingError(f"{self._checkpoints}: no checkpoint can be read; begin again with another -o")
         return None, notices
 
-    def sync_metrics(self) -> int:
-        """Put metrics.jsonl on the disk, so that no checkpoint knows of lines a power cut took; its length."""
-        with disk_errors(self.metrics), self.metrics.open("ab") as file:
-            os.fsync(file.fileno())
-            return file.tell()
-
-    def rewind_metrics(self, length: int) -> None:
-        """Cut metrics.jsonl back to what a checkpoint knew of it."""
-        self.metrics.touch()
-        if self.metrics.stat().st_size < length:
-            raise TrainingError(f"{self.metrics}: shorter than the checkpoint says; restore it or begin another run")
-        os.truncate(self.metrics, length)
-
     def write_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Put the finished tokenizer in place, whole or not at all."""
         unfinished = self.path / ".tokenizer-unfinished"
@@ -138,25 +179,25 @@ class RunFolder:
             unfinished.rename(self.tokenizer)
             sync_folder(self.path)
 
+    def write_best(self, tokenizer: Tokenizer) -> None:
+        """Put the best tokenizer so far in place of the last best; both have the same configuration."""
+        for name, data in tokenizer.files().items():
+            write_atomically(self.best / name, data)
+
     def preview_path(self, seen: int) -> Path:
         """Where the preview after `seen` training images goes."""
         return self.path / "previews" / f"{seen:012d}.png"
 
     def last_validation(self) -> dict[str, Any]:
         """The last validation in metrics.jsonl, empty where there is none."""
-        lines = self.metrics.read_text().splitlines() if self.metrics.exists() else []
+        path = self.metrics.path
+        lines = path.read_text().splitlines() if path.exists() else []
         rows = (json.loads(line) for line in reversed(lines))
         return next((row for row in rows if "val/psnr" in row), {})
 
     def _checkpoint_paths(self) -> list[Path]:
         """Newest first."""
         return sorted(self._checkpoints.glob("[0-9]*.safetensors"), reverse=True)
-
-
-def append_json(path: Path, row: Mapping[str, Any]) -> None:
-    """Add one line to a .jsonl file."""
-    with disk_errors(path), path.open("a") as file:
-        file.write(json.dumps(row) + "\n")
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

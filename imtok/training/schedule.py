@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 
-def learning_rate(seen: int, images: int, peak: float, warmup: float) -> float:
+def learning_rate(seen: float, images: int, peak: float, warmup: float) -> float:
     """Linear from 0 to `peak` over the share `warmup` of the run, then half a cosine down to 0."""
     progress = min(1.0, seen / images)
     if progress < warmup:

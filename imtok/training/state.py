@@ -1,148 +1,238 @@
 """All that must survive a restart, and the one optimisation step that changes it."""
 
-# Axes: B batch, K codes, Q codebooks.
+# Axes: B batch, S crop.
 
 from __future__ import annotations
 
 import copy
-import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 
 from imtok.config import TrainConfig
-from imtok.devices import autocast
-from imtok.errors import TrainingError
-from imtok.losses import reconstruction_losses
-from imtok.quantizers import VectorQuantizer, forget_moved_codes
-from imtok.tokenizer import Tokenizer, to_float
+from imtok.devices import Precision, autocast
+from imtok.errors import ConfigError
+from imtok.losses import PerceptualLoss, reconstruction_losses
+from imtok.quantizers import Quantized, VectorQuantizer, forget_moved_codes
+from imtok.tokenizer import Tokenizer, load, to_float
+from imtok.training.adversarial import Adversary
+from imtok.training.checkpoint import pack, unpack
 from imtok.training.schedule import average_decay, learning_rate
+from imtok.training.window import Window
+
+_PATIENCE = 20  # steps in a row that may be skipped
 
 
-@dataclass
-class Window:
-    """Sums since the last line of the log."""
+@dataclass(frozen=True)
+class _Pass:
+    """One part of a batch through the tokenizer."""
 
-    counts: Tensor  # (Q, K) int64 occurrences of each code in each codebook
-    steps: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-
-    def add(self, values: dict[str, float], codes: Tensor) -> None:
-        """Take in the scalars and the codes (B, h, w), or (B, h, w, Q), of one step."""
-        self.steps += 1
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        for row, column in zip(self.counts, codes.cpu().reshape(-1, len(self.counts)).T, strict=True):
-            row += torch.bincount(column, minlength=len(row))
-
-    def means(self) -> dict[str, float]:
-        """The mean of each scalar over the steps."""
-        return {name: total / self.steps for name, total in self.sums.items()}
-
-    def clear(self) -> None:
-        """Begin the next line of the log."""
-        self.steps, self.sums = 0, {}
-        self.counts.zero_()
+    images: Tensor  # (B, 3, S, S) in [-1, 1]
+    reconstructions: Tensor  # (B, 3, S, S), of the autocast's type, with the graph behind it
+    quantized: Quantized
 
 
 class TrainState:
-    """The networks, the moving average of their weights, the optimizer, and how far they have come."""
+    """The networks, the moving average of their weights, the optimizers, and how far they have come."""
 
-    def __init__(self, config: TrainConfig, device: torch.device) -> None:
+    def __init__(self, config: TrainConfig, device: torch.device, *, resumed: bool = False) -> None:
+        """`resumed`: a checkpoint follows, so that nothing is read from where the run once started."""
         self.config, self.device = config, device
-        self.tokenizer = Tokenizer(config.tokenizer).to(device).train()
+        self.precision = _precision(config)
+        self.tokenizer = (Tokenizer(config.tokenizer) if resumed else _beginning(config)).to(device).train()
         self.average = copy.deepcopy(self.tokenizer).eval().requires_grad_(False)
+        if config.freeze_codes:
+            for part in (self.tokenizer.encoder, self.tokenizer.quantizer):
+                part.eval().requires_grad_(False)
+        self.learning = [parameter for parameter in self.tokenizer.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.tokenizer.parameters(),
+            self.learning,
             lr=config.optimizer.learning_rate,
             betas=config.optimizer.betas,
             weight_decay=config.optimizer.weight_decay,
             fused=True,
         )
+        self.perceptual: PerceptualLoss | None = None
+        if config.loss.perceptual > 0:
+            named = config.loss.perceptual_weights
+            self.perceptual = PerceptualLoss(Path(named) if named else None).to(device)
+        self.adversary: Adversary | None = None
+        if config.adversarial.wanted:
+            self.adversary = Adversary(config.adversarial, config.data.crop, device, self.precision)
+        self._arrange()
         self.seen = 0  # training images
         self.steps = 0
-        self.window = Window(torch.zeros(self.tokenizer.num_codebooks, self.tokenizer.num_codes, dtype=torch.int64))
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)  # steps, in all
+        self.skipped_in_a_row = torch.zeros((), dtype=torch.int64, device=device)
+        self.window = Window(self.tokenizer.num_codebooks, self.tokenizer.num_codes, device)
 
     def step(self, batch: Tensor) -> None:
         """One optimisation step on a batch (B, 3, S, S) uint8.
 
-        Raises TrainingError when the loss or the gradient is not finite; the weights are then still sound.
+        A step whose losses or gradients are not finite changes no weight; it is counted, and `trouble` tells when that
+        persists. Nothing in here waits for a GPU, save quantizers that refuse latents which are not finite.
         """
         images = to_float(batch.to(self.device, non_blocking=True))
         rate = self._set_learning_rate()
         self.tokenizer.quantizer.anneal(min(1.0, self.seen / self.config.images))
+        figures: dict[str, Tensor | float] = {}
+        sound = torch.ones((), dtype=torch.bool, device=self.device)
         try:
-            with autocast(self.device, _precision(self.config)):
-                reconstructions, quantized = self.tokenizer(images)
-        except ValueError as error:  # the quantizer's word on NaN latents
-            raise TrainingError(self._advice(str(error))) from error
-        losses = reconstruction_losses(reconstructions, images)
-        weights = {"l1": self.config.loss.l1, "l2": self.config.loss.l2}
-        reconstruction = sum((weights[name] * value for name, value in losses.items()), images.new_zeros(()))
-        loss = reconstruction + quantized.loss
-        loss.backward()
+            for part in torch.split(images, len(images) // self.config.accumulate):
+                for name, value in self._learn_from(part).items():
+                    figures[name] = figures.get(name, 0.0) + value / self.config.accumulate
+        except ValueError:  # the quantizer's word on latents that are not finite
+            sound = ~sound
         self._settle_moved_codes()
-        norm = nn.utils.clip_grad_norm_(self.tokenizer.parameters(), self.config.optimizer.clip_norm)
-        if not torch.isfinite(norm + loss.detach()):
-            raise TrainingError(self._advice("the loss or its gradient is not finite"))
+        norm = nn.utils.clip_grad_norm_(self.learning, self.config.optimizer.clip_norm)
+        figures["gradient_norm"] = norm
+        sound = sound & torch.isfinite(norm + figures.get("loss", 0.0))
+        if self._discriminator_learns():
+            assert self.adversary is not None
+            figures["adversarial/gradient_norm"] = self.adversary.gradient_norm(self.config.optimizer.clip_norm)
+            sound = sound & torch.isfinite(torch.as_tensor(figures["adversarial/gradient_norm"]))
+            self.adversary.step(self._middle(), self.config.images, (~sound).float())
+        self.optimizer.found_inf = (~sound).float()  # type: ignore[attr-defined]  # the fused kernel reads it
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.steps += 1
         self.seen += len(batch)
         self._update_average()
-        named = {"loss": loss, **{f"loss/{name}": value for name, value in (losses | quantized.losses).items()}}
-        values = {name: value.item() for name, value in named.items()}
-        self.window.add({**values, "gradient_norm": norm.item(), "learning_rate": rate}, quantized.codes)
+        self.skipped += ~sound
+        self.skipped_in_a_row = torch.where(sound, 0, self.skipped_in_a_row + 1)
+        self.window.add({**figures, "learning_rate": rate}, sound)
+
+    def trouble(self) -> str | None:
+        """A sentence of advice where step after step had to be skipped, else None; waits for a GPU."""
+        in_a_row = int(self.skipped_in_a_row)
+        if in_a_row < _PATIENCE:
+            return None
+        return (
+            f"the loss or its gradient was not finite in the last {in_a_row} steps, which were skipped; lower "
+            f"optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}){self._remedies()} in a new run"
+        )
 
     def to_bytes(self, extra: dict[str, Any]) -> bytes:
-        """Everything as one safetensors file; `extra` is JSON that comes back from `restore`."""
-        tensors = {f"tokenizer.{name}": value for name, value in self.tokenizer.state_dict().items()}
-        tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-        tensors["window.counts"] = self.window.counts
+        """Everything as one file; `extra` is JSON that comes back from `restore`."""
+        tensors = _prefixed("tokenizer.", self.tokenizer.state_dict())
+        tensors |= _prefixed("average.", self.average.state_dict())
+        tensors |= _prefixed("optimizer.", _moments(self.optimizer))
+        tensors |= _prefixed("window.", self.window.tensors())
+        tensors |= {"skipped.all": self.skipped, "skipped.in_a_row": self.skipped_in_a_row}
         tensors["random.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
             tensors["random.cuda"] = torch.cuda.get_rng_state(self.device)
-        facts = {
-            "seen": self.seen,
-            "steps": self.steps,
-            "window_steps": self.window.steps,
-            "window_sums": self.window.sums,
-            **extra,
-        }
-        cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        return safetensors.torch.save(cpu, {"imtok": json.dumps(facts, sort_keys=True)})
+        facts = {"seen": self.seen, "steps": self.steps, **extra}
+        if self.adversary:
+            tensors |= _prefixed("discriminator.", self.adversary.discriminator.state_dict())
+            tensors |= _prefixed("lecam.", self.adversary.lecam.state_dict())
+            tensors |= _prefixed("discriminator_optimizer.", _moments(self.adversary.optimizer))
+            facts["discriminator_steps"] = self.adversary.steps
+        return pack(tensors, facts)
 
     def restore(self, data: bytes) -> dict[str, Any]:
-        """Go back to what `to_bytes` wrote; its extra facts. Raises SafetensorError or ValueError on damaged data."""
-        tensors = safetensors.torch.load(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-        facts: dict[str, Any] = json.loads(header["__metadata__"]["imtok"])
+        """Go back to what `to_bytes` wrote; its extra facts.
+
+        Raises SafetensorError, ValueError or KeyError on damaged data, which has changed nothing then.
+        """
+        tensors, facts = unpack(data)
         self.tokenizer.load_state_dict(_under(tensors, "tokenizer."))
         self.average.load_state_dict(_under(tensors, "average."))
-        optimizer = self.optimizer.state_dict()
-        for name, value in _under(tensors, "optimizer.").items():
-            index, field_name = name.split(".", 1)
-            optimizer["state"].setdefault(int(index), {})[field_name] = value
-        self.optimizer.load_state_dict(optimizer)
+        _remember(self.optimizer, _under(tensors, "optimizer."))
+        if self.adversary:
+            self.adversary.discriminator.load_state_dict(_under(tensors, "discriminator."))
+            self.adversary.lecam.load_state_dict(_under(tensors, "lecam."))
+            _remember(self.adversary.optimizer, _under(tensors, "discriminator_optimizer."))
+            self.adversary.steps = facts.pop("discriminator_steps")
         self.seen, self.steps = facts.pop("seen"), facts.pop("steps")
-        counts = tensors["window.counts"].view_as(self.window.counts)  # (K,) in older checkpoints
-        self.window = Window(counts, facts.pop("window_steps"), facts.pop("window_sums"))
+        self.skipped.copy_(tensors["skipped.all"])
+        self.skipped_in_a_row.copy_(tensors["skipped.in_a_row"])
+        self.window.restore(_under(tensors, "window."))
         torch.set_rng_state(tensors["random.cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
         return facts
 
+    def _arrange(self) -> None:
+        """Memory order and compilation, which change neither the weights nor their names."""
+        # The last layers stay out, as an adaptive weight goes back through them twice, which a compiled graph refuses.
+        networks: list[nn.Module] = [self.tokenizer.encoder.trunk, self.tokenizer.decoder.trunk]
+        if self.adversary:
+            networks.append(self.adversary.discriminator)
+        for network in networks:
+            if self.config.channels_last is True:
+                network.to(memory_format=torch.channels_last)
+            if self.config.compile is True:
+                network.compile()
+
+    def _learn_from(self, images: Tensor) -> dict[str, Tensor | float]:
+        """Add to all gradients what a part of the batch teaches; the figures of the step by name.
+
+        The losses are differentiated to the reconstructions first, each through its own network, and the sum goes
+        through the decoder and the encoder once.
+        """
+        share = 1 / self.config.accumulate
+        done = self._forward(images)
+        output = done.reconstructions.detach().float().requires_grad_()
+        losses = reconstruction_losses(output, images)
+        if self.perceptual is not None:
+            with autocast(self.device, self.precision):
+                losses["perceptual"] = self.perceptual(output, images)
+        reconstruction = self._weighted(losses)
+        (gradient,) = torch.autograd.grad(reconstruction, output)
+        losses |= done.quantized.losses
+        figures: dict[str, Tensor | float] = {f"loss/{name}": value.detach() for name, value in losses.items()}
+        figures["loss"] = (reconstruction + done.quantized.loss).detach()
+        if self.adversary and self.adversary.weight(self._progress()) > 0:
+            last_layer = self.tokenizer.decoder.conv_out.weight
+            judgement = self.adversary.judge(output, done.reconstructions, gradient, last_layer, self._progress())
+            gradient = gradient + judgement.gradient
+            figures |= {f"adversarial/{name}": value for name, value in judgement.figures.items()}
+        roots, gradients = [done.reconstructions], [(share * gradient).to(done.reconstructions.dtype)]
+        if done.quantized.loss.requires_grad:
+            roots.append(done.quantized.loss)
+            gradients.append(torch.full_like(done.quantized.loss, share))
+        torch.autograd.backward(roots, gradients)
+        if self._discriminator_learns():
+            assert self.adversary is not None
+            learned = self.adversary.learn(images, output.detach(), share)
+            figures |= {f"adversarial/{name}": value for name, value in learned.items()}
+        return figures
+
+    def _forward(self, images: Tensor) -> _Pass:
+        if self.config.freeze_codes:  # codes as `imtok encode` makes them: in float32
+            with torch.no_grad():
+                quantized = self.tokenizer.quantizer(self.tokenizer.encoder(images))
+            with autocast(self.device, self.precision):
+                reconstructions = self.tokenizer.decoder(quantized.latents)
+        else:
+            with autocast(self.device, self.precision):
+                reconstructions, quantized = self.tokenizer(images)
+        self.window.count(quantized.codes)
+        return _Pass(images, reconstructions, quantized)
+
+    def _weighted(self, losses: dict[str, Tensor]) -> Tensor:
+        weights = self.config.loss.model_dump(include={"l1", "l2", "perceptual"})
+        terms = [weights[name] * value for name, value in losses.items() if weights[name] > 0]
+        return torch.stack(terms).sum()
+
+    def _progress(self) -> float:
+        """Share of the run that is done at the middle of this step."""
+        return min(1.0, self._middle() / self.config.images)
+
+    def _middle(self) -> float:
+        """The middle of the step's images, so that neither the first step nor the last has a rate of 0."""
+        return self.seen + self.config.batch_size / 2
+
+    def _discriminator_learns(self) -> bool:
+        return self.adversary is not None and self.adversary.learns(self._progress())
+
     def _set_learning_rate(self) -> float:
         settings = self.config.optimizer
-        # At the middle of the step's images, so that neither the first step nor the last has a rate of 0.
-        seen = self.seen + self.config.batch_size / 2
-        rate = learning_rate(int(seen), self.config.images, settings.learning_rate, settings.warmup)
+        rate = learning_rate(self._middle(), self.config.images, settings.learning_rate, settings.warmup)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate
@@ -160,23 +250,63 @@ class TrainState:
     def _update_average(self) -> None:
         decay = average_decay(self.steps, self.config.ema_decay)
         live, mean = tuple(self.tokenizer.parameters()), tuple(self.average.parameters())
-        torch._foreach_lerp_(mean, live, 1 - decay)
+        learned = [(m, p) for m, p in zip(mean, live, strict=True) if p.requires_grad]
+        torch._foreach_lerp_([m for m, _ in learned], [p for _, p in learned], 1 - decay)
         # Buffers are copied: an EMA codebook is an average already, and one averaged again lags behind the encoder
         # (0.18 dB on CIFAR-10 with 1024 codes).
         for target, buffer in zip(self.average.buffers(), self.tokenizer.buffers(), strict=True):
             target.copy_(buffer)
 
-    def _advice(self, finding: str) -> str:
-        return (
-            f"training image {self.seen}: {finding}; lower optimizer.learning_rate "
-            f"(now {self.config.optimizer.learning_rate:g}) or use --set precision=fp32, then start a new run"
-        )
+    def _remedies(self) -> str:
+        """Settings that help against losses that are not finite, those that are not yet made."""
+        adversarial = self.config.adversarial
+        remedies = {
+            "set precision=fp32": self.precision != "fp32",
+            f"lower adversarial.weight (now {adversarial.weight:g})": adversarial.wanted,
+            f"lower adversarial.adaptive_max (now {adversarial.adaptive_max:g})": adversarial.adaptive,
+        }
+        return "".join(f" or {remedy}" for remedy, helps in remedies.items() if helps)
 
 
-def _precision(config: TrainConfig) -> Any:
+def _beginning(config: TrainConfig) -> Tokenizer:
+    """New weights, or those of the tokenizer that the run starts from."""
+    if not config.start_from:
+        return Tokenizer(config.tokenizer)
+    start = load(config.start_from)
+    tokenizer = Tokenizer(config.tokenizer)
+    try:
+        tokenizer.load_state_dict(start.state_dict())
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{config.start_from}: its weights do not fit the tokenizer of this run; give the same network and "
+            "quantizer, or none, so that they are taken from there"
+        ) from error
+    return tokenizer
+
+
+def _precision(config: TrainConfig) -> Precision:
     if config.precision == "auto":
         raise ValueError("precision is still auto; resolve the configuration before training")
     return config.precision
+
+
+def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimizer remembers, by the number of the parameter and the name of the moment."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{name}": value for index, values in state.items() for name, value in values.items()}
+
+
+def _remember(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
+    """Give back what `_moments` took."""
+    state = optimizer.state_dict()
+    for name, value in moments.items():
+        index, field_name = name.split(".", 1)
+        state["state"].setdefault(int(index), {})[field_name] = value
+    optimizer.load_state_dict(state)
+
+
+def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": value for name, value in tensors.items()}
 
 
 def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -1,0 +1,228 @@
+"""Adversarial training: its schedule, what each side learns from, and that nothing of it is lost at a restart."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from making import fill
+from test_training import VQ, run_until, tiny
+from torch import Tensor, nn
+
+from imtok.config import AdversarialConfig, DiscriminatorConfig, TrainConfig
+from imtok.errors import ConfigError
+from imtok.networks import MaskBitDiscriminator, PatchDiscriminator, StyleGANDiscriminator
+from imtok.training import train
+from imtok.training.adversarial import Adversary, build_discriminator
+from imtok.training.state import TrainState
+
+CPU = torch.device("cpu")
+GAN = [
+    "adversarial.weight=0.1",
+    "adversarial.start=0.25",
+    "adversarial.warmup=0.1",
+    "adversarial.ramp=0.25",
+    "adversarial.r1=1",
+    "adversarial.r1_every=4",
+    "adversarial.discriminator={channels: 4, layers: 1}",
+]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return fill(tmp_path / "pictures", (f"{number:02}.png" for number in range(20)))
+
+
+def batch(seed: int = 0, size: int = 8) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (size, 3, 16, 16), dtype=torch.uint8, generator=generator)
+
+
+def state_of(*settings: str) -> TrainState:
+    torch.manual_seed(0)
+    return TrainState(tiny(*GAN, *settings), CPU)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["adversarial.adaptive=true"],
+        ["adversarial.discriminator.norm=batch", "adversarial.loss=non_saturating"],
+        ["adversarial.discriminator.norm=act", "adversarial.loss=least_squares"],
+        ["accumulate=2", *VQ],
+        ["precision=bf16", "adversarial.discriminator.kind=stylegan"],
+    ],
+    ids=["fixed", "adaptive", "batch-norm", "act-norm", "accumulated-vq", "bf16-stylegan"],
+)
+def test_a_stopped_and_resumed_adversarial_run_equals_an_unbroken_one(
+    settings: list[str], pictures: Path, tmp_path: Path
+) -> None:
+    config = tiny(*GAN, *settings)
+    run_until([], pictures, tmp_path / "unbroken", config)
+    run_until([16, 30, 72], pictures, tmp_path / "broken", config)
+    for name in ("metrics.jsonl", "tokenizer/model.safetensors", "best/model.safetensors"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
+
+
+def test_the_discriminator_learns_alone_before_the_generator_feels_it_and_its_weight_ramps() -> None:
+    adversary = Adversary(AdversarialConfig(weight=0.8, start=0.4, warmup=0.1, ramp=0.2), 32, CPU, "fp32")
+    assert [adversary.learns(progress) for progress in (0.0, 0.29, 0.31, 1.0)] == [False, False, True, True]
+    assert [adversary.weight(progress) for progress in (0.0, 0.39, 0.5, 0.6, 1.0)] == pytest.approx(
+        [0, 0, 0.4, 0.8, 0.8]
+    )
+
+
+def test_what_is_trained_follows_the_schedule() -> None:
+    state = state_of("images=80")  # steps of 8: the discriminator from the second on, the generator from the third
+    assert state.adversary is not None
+    moved, felt = [], []
+    for number in range(6):
+        before = [p.detach().clone() for p in state.adversary.discriminator.parameters()]
+        state.step(batch(number))
+        after = state.adversary.discriminator.parameters()
+        moved.append(any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)))
+        means = state.window.means()
+        state.window.clear()
+        felt.append(means.get("adversarial/weight", 0.0))
+    assert moved == [False, True, True, True, True, True]
+    assert felt[:2] == [0, 0]
+    assert felt[2:] == pytest.approx([0.1 * share for share in (0.0, 0.4, 0.8, 1.0)], abs=1e-6)
+
+
+def test_without_its_weight_there_is_no_discriminator(pictures: Path, tmp_path: Path) -> None:
+    state = TrainState(tiny(), CPU)
+    assert state.adversary is None
+    state.step(batch())
+    assert not any(name.startswith("adversarial/") for name in state.window.means())
+
+
+def test_the_generator_gets_the_gradient_of_the_weighted_sum() -> None:
+    """Against the plain way: one loss, one backward pass."""
+    state, plain = (state_of("adversarial.start=0", "adversarial.warmup=0", "adversarial.ramp=0") for _ in range(2))
+    assert plain.adversary is not None
+    images = batch().float() / 127.5 - 1
+    reconstructions, quantized = plain.tokenizer(images)
+    logits = plain.adversary.discriminator(reconstructions)
+    loss = (reconstructions - images).square().mean() + quantized.loss - 0.1 * logits.mean()
+    loss.backward()
+    state._learn_from(images)
+    for expected, found in zip(plain.tokenizer.parameters(), state.tokenizer.parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, atol=1e-7, rtol=1e-4)
+
+
+def test_the_adaptive_weight_compares_gradients_at_the_last_layer() -> None:
+    state = state_of("adversarial.start=0", "adversarial.warmup=0", "adversarial.ramp=0", "adversarial.adaptive=true")
+    assert state.adversary is not None
+    images = batch().float() / 127.5 - 1
+    reconstructions, _ = state.tokenizer(images)
+    last = state.tokenizer.decoder.conv_out.weight
+    mse = (reconstructions - images).square().mean()
+    adversarial = -state.adversary.discriminator(reconstructions).mean()
+    norms = [torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (mse, adversarial)]
+    figures = state._learn_from(images)
+    expected = min(float(norms[0] / (norms[1] + 1e-4)), 100.0)
+    assert float(figures["adversarial/adaptive"]) == pytest.approx(expected, rel=1e-4)
+    assert float(figures["adversarial/weight"]) == pytest.approx(0.1 * expected, rel=1e-4)
+
+
+def test_the_adaptive_weight_is_clamped() -> None:
+    adaptive = ["adversarial.start=0", "adversarial.warmup=0", "adversarial.ramp=0", "adversarial.adaptive=true"]
+    state = state_of(*adaptive, "adversarial.adaptive_max=0.001")
+    assert float(state._learn_from(batch().float() / 127.5 - 1)["adversarial/adaptive"]) == pytest.approx(0.001)
+
+
+def test_the_discriminator_learns_to_tell_images_from_reconstructions() -> None:
+    state = state_of(
+        "images=1600", "adversarial.weight=1e-9", "adversarial.learning_rate=0.01", "adversarial.warmup=0.25"
+    )
+    accuracies = []
+    for number in range(60):
+        state.step(batch(number))
+        accuracies.append(state.window.means().get("adversarial/accuracy", 0.5))
+        state.window.clear()
+    assert sum(accuracies[-10:]) / 10 > 0.9
+
+
+def test_r1_is_computed_every_so_many_steps_and_logged_by_its_own_mean() -> None:
+    state = state_of("adversarial.start=0", "adversarial.warmup=0", "adversarial.r1_every=3")
+    for number in range(7):
+        state.step(batch(number))
+    count = float(state.window.sums["adversarial/r1"][1])
+    assert count == 3
+    assert float(state.window.sums["adversarial/discriminator"][1]) == 7
+
+
+def test_r1_reaches_the_discriminator() -> None:
+    images = batch().float() / 127.5 - 1
+    gradients = []
+    for r1 in (0.0, 100.0):
+        torch.manual_seed(0)
+        config = AdversarialConfig(weight=1, r1=r1, lecam=0, discriminator=DiscriminatorConfig(channels=4, layers=1))
+        adversary = Adversary(config, 16, CPU, "fp32")
+        adversary.learn(images, images.flip(0), 1.0)
+        gradients.append(next(adversary.discriminator.parameters()).grad)
+    assert not torch.allclose(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("discriminator", ["patchgan", "stylegan", "maskbit"])
+def test_accumulated_parts_give_the_gradient_of_the_whole_batch(discriminator: str) -> None:
+    always = ["adversarial.start=0", "adversarial.warmup=0", "adversarial.ramp=0", "adversarial.r1=0"]
+    always += ["adversarial.lecam=0", f"adversarial.discriminator.kind={discriminator}"]
+    whole, parts = state_of(*always), state_of(*always, "accumulate=4")
+    images = batch().float() / 127.5 - 1
+    whole._learn_from(images)
+    for part in images.split(2):
+        parts._learn_from(part)
+    for a, b in zip(whole.tokenizer.parameters(), parts.tokenizer.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad, atol=1e-6, rtol=1e-3)
+    assert whole.adversary is not None
+    assert parts.adversary is not None
+    pairs = zip(whole.adversary.discriminator.parameters(), parts.adversary.discriminator.parameters(), strict=True)
+    for a, b in pairs:
+        torch.testing.assert_close(a.grad, b.grad, atol=1e-6, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        (DiscriminatorConfig(channels=4, norm="batch"), PatchDiscriminator),
+        (DiscriminatorConfig(kind="stylegan", channels=8), StyleGANDiscriminator),
+        (DiscriminatorConfig(kind="maskbit", channels=32, layers=2), MaskBitDiscriminator),
+    ],
+)
+def test_each_kind_of_discriminator_is_built(config: DiscriminatorConfig, kind: type[nn.Module]) -> None:
+    assert isinstance(build_discriminator(config, 32), kind)
+
+
+def test_crops_too_small_for_the_discriminator_are_refused_before_there_is_a_run(
+    pictures: Path, tmp_path: Path
+) -> None:
+    config = tiny(*GAN, "adversarial.discriminator.layers=6")
+    with pytest.raises(ConfigError, match=r"adversarial\.discriminator: crops of 16 px are too small"):
+        train([pictures], tmp_path / "run", config)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weight": 1, "start": 0.1, "warmup": 0.2}, "warmup 0.2 is longer"),
+        ({"weight": 1, "start": 0.95, "ramp": 0.2}, "beyond the end"),
+    ],
+)
+def test_a_schedule_that_cannot_be_is_refused(settings: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AdversarialConfig(**settings)  # type: ignore[arg-type]
+
+
+def test_an_adversarial_run_logs_its_balance(pictures: Path, tmp_path: Path) -> None:
+    last: dict[str, float] = {}
+    config: TrainConfig = tiny(*GAN, "adversarial.adaptive=true")
+    train([pictures], tmp_path / "run", config, progress=lambda p: last.update(p.metrics or {}))
+    wanted = {"generator", "discriminator", "logits_real", "logits_fake", "accuracy", "weight", "adaptive", "lecam"}
+    assert {f"adversarial/{name}" for name in wanted} <= last.keys()
+    assert all(math.isfinite(value) for value in last.values())
+    assert 0 <= last["adversarial/accuracy"] <= 1
