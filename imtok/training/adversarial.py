@@ -144,4 +144,5 @@ class Adversary:
         """In float32: second derivatives of bfloat16 are mostly rounding."""
         leaf = images.detach().clone().requires_grad_()
         with autocast(self.device, "fp32"):
-            return r1_penalty(self.discriminator(leaf), leaf)
+            logits = self.discriminator.forward(leaf)  # not compiled: such a graph has no second derivative
+        return r1_penalty(logits, leaf)

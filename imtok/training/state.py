@@ -273,14 +273,16 @@ def _beginning(config: TrainConfig) -> Tokenizer:
     if not config.start_from:
         return Tokenizer(config.tokenizer)
     start = load(config.start_from)
-    tokenizer = Tokenizer(config.tokenizer)
-    try:
-        tokenizer.load_state_dict(start.state_dict())
-    except RuntimeError as error:
+    found, wanted = start.config, config.tokenizer
+    same_codes = found.quantizer.code_identity() == wanted.quantizer.code_identity()
+    if found.network != wanted.network or not same_codes:
+        other = "quantizer" if found.network == wanted.network else "network"
         raise ConfigError(
-            f"{config.start_from}: its weights do not fit the tokenizer of this run; give the same network and "
-            "quantizer, or none, so that they are taken from there"
-        ) from error
+            f"{config.start_from}: its {other} is not that of this run ({getattr(found, other)} there, "
+            f"{getattr(wanted, other)} here); leave it out, so that it is taken from there"
+        )
+    tokenizer = Tokenizer(wanted)
+    tokenizer.load_state_dict(start.state_dict())
     return tokenizer
 
 
