@@ -35,23 +35,27 @@ _RANGE_SLACK = 0.01  # resampling and rounding go over by less
 _TIMEOUT = 10.0  # seconds without an answer after which a fetch is given up
 
 
-def feature_distance(features_a: Sequence[Tensor], features_b: Sequence[Tensor], heads: Sequence[Tensor]) -> Tensor:
+def feature_distance(
+    features_a: Sequence[Tensor], features_b: Sequence[Tensor], heads: Sequence[Tensor], eps: float = 1e-8
+) -> Tensor:
     """LPIPS from levels of features (B, C, h, w) and a head (1, C, 1, 1) for each: (B,) float32.
 
     Each level's features are scaled to unit length over channels; their squared difference, weighted by the head, is
-    averaged over the grid; levels are summed (Zhang et al., 2018, eq. 1).
+    averaged over the grid; levels are summed (Zhang et al., 2018, eq. 1). `eps` is added under the root of the length:
+    it bounds the gradient at features of length 0 by 1e4. 1e-20 stands for the 1e-10 first added outside the root,
+    which only features shorter than 1e-3 can tell from it.
     """
     levels = zip(features_a, features_b, heads, strict=True)
-    return torch.stack([_level_distance(a, b, head) for a, b, head in levels]).sum(dim=0)
+    return torch.stack([_level_distance(a, b, head, eps) for a, b, head in levels]).sum(dim=0)
 
 
-def _level_distance(a: Tensor, b: Tensor, head: Tensor) -> Tensor:
-    return ((_unit_length(a) - _unit_length(b)).square() * head).sum(dim=1).mean(dim=(1, 2))
+def _level_distance(a: Tensor, b: Tensor, head: Tensor, eps: float) -> Tensor:
+    return ((_unit_length(a, eps) - _unit_length(b, eps)).square() * head).sum(dim=1).mean(dim=(1, 2))
 
 
-def _unit_length(features: Tensor) -> Tensor:
+def _unit_length(features: Tensor, eps: float) -> Tensor:
     features = features.float()
-    return features / (features.square().sum(dim=1, keepdim=True) + 1e-8).sqrt()
+    return features / (features.square().sum(dim=1, keepdim=True) + eps).sqrt()
 
 
 class ImageNetScaling(nn.Module):
