@@ -3,9 +3,9 @@
 The network is torchvision's, its weights are those torchvision publishes, and the linear heads are the ones that come
 in torchmetrics' package. The arithmetic between them is written here, since torchmetrics' own classes are no public
 names, draw 138 million random numbers from the generator a run resumes from, and hold VGG16's classifier, nine tenths
-of it, in memory. The values are theirs, with the same 1e-8 inside the root of the norm: outside, as first published,
-features that are all zero have no gradient but NaN. There is no dropout before the heads, which VQ-GAN's code leaves
-active while it trains.
+of it, in memory. The values are theirs, with the same 1e-8 inside the root of the norm: with eps outside, as first
+published, features that are all zero have a gradient of NaN, from which the ReLU before them alone saves. There is no
+dropout before the heads, which VQ-GAN's code leaves active while it trains.
 """
 
 # Axes: B batch, H x W image, C channels and h x w grid of a level of features.
@@ -43,7 +43,7 @@ def feature_distance(
     Each level's features are scaled to unit length over channels; their squared difference, weighted by the head, is
     averaged over the grid; levels are summed (Zhang et al., 2018, eq. 1). `eps` is added under the root of the length:
     it bounds the gradient at features of length 0 by 1e4. 1e-20 stands for the 1e-10 first added outside the root,
-    which only features shorter than 1e-3 can tell from it.
+    and gives another distance only where features are shorter than about 1e-2.
     """
     levels = zip(features_a, features_b, heads, strict=True)
     return torch.stack([_level_distance(a, b, head, eps) for a, b, head in levels]).sum(dim=0)
@@ -206,7 +206,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             state = load_file(path)
         else:
-            mapped = zipfile.is_zipfile(path)  # the older form, which torchvision still publishes, cannot be mapped
+            mapped = zipfile.is_zipfile(path)  # files from before torch 1.6 cannot be mapped
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
         weights = {key.removeprefix("features."): state[key] for key in state if key.startswith("features.")}
         found = {key: tuple(value.shape) for key, value in weights.items()}
