@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 import json
 import os
 import shutil
@@ -12,14 +14,23 @@ import time
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
+import yaml
 from making import fill
 from PIL import Image
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
+from imtok.analysis import CodebookUsage
 from imtok.cli import app
 from imtok.cli.console import reports_errors
+from imtok.cli.train import _Display, _print_report
+from imtok.config import load_train_config, read_config_file
 from imtok.errors import SlowerWarning
+from imtok.evaluation import Quality
+from imtok.tokenizer import load
+from imtok.training import TrainProgress, TrainReport
 
 TINY = [
     "size=16",
@@ -243,6 +254,47 @@ def test_every_command_and_option_has_help() -> None:
     assert imtok("--version").stdout.startswith("imtok ")
 
 
+def test_a_dry_run_prints_valid_yaml_and_what_follows_from_it_and_makes_nothing(pictures: Path, tmp_path: Path) -> None:
+    adversarial = ["--set", "adversarial.weight=0.1", "--set", "adversarial.discriminator.layers=1"]
+    arguments = [*train_arguments(pictures, tmp_path / "run"), *adversarial, "--dry-run"]
+    before = set(pictures.rglob("*"))
+    result = imtok(*arguments)
+    assert result.exit_code == 0, result.output
+    assert not (tmp_path / "run").exists()
+    assert set(pictures.rglob("*")) == before
+    config = load_train_config(yaml.safe_load(result.stdout))
+    assert (config.images, config.tokenizer.size, config.compile) == (64, 16, False)
+    told = [line for line in result.stdout.splitlines() if line.startswith("# ")]
+    for words in (
+        "# parameters     encoder 5.",
+        "16 px to 4x4 = 16 tokens of 75 codes: 100 bits, 0.389 a pixel",
+        "7 images, each seen 9.1 times: 64 in 8 steps of 8",
+        "# validation     1 image, after every 8 training images",
+        "# discriminator  learns after 13 images, is felt after 16, with its whole weight after 22",
+        "on cpu: weights",
+    ):
+        assert any(words in line for line in told), (words, told)
+
+
+def test_a_dry_run_refuses_what_training_would(pictures: Path, run: Path, tmp_path: Path) -> None:
+    another = imtok("train", pictures, "-o", run, "--images", "128", "--dry-run")
+    assert another.exit_code == 1
+    assert "this run has images = 64, the command asks for 128" in another.stderr
+    unknown = imtok("train", tmp_path / "nope", "-o", tmp_path / "run", "--preset", "demo", "--dry-run")
+    assert (unknown.exit_code, unknown.stdout) == (1, "")
+
+
+def test_a_run_starts_from_a_tokenizer_and_keeps_its_codes(pictures: Path, run: Path, tmp_path: Path) -> None:
+    start = ["--start-from", run, "--freeze-codes", "--images", "16", "--set", "batch_size=8", "--set", "threads=1"]
+    result = imtok("train", pictures, "-o", tmp_path / "tuned", *start)
+    assert result.exit_code == 0, result.output
+    saved = load_train_config(read_config_file(tmp_path / "tuned" / "config.yaml"))
+    assert (saved.start_from, saved.freeze_codes, saved.data.crop) == (str(run), True, 16)
+    assert saved.tokenizer == load(run).config
+    assert load(tmp_path / "tuned").fingerprint == load(run).fingerprint
+    assert imtok("train", pictures, "-o", tmp_path / "other", "--freeze-codes", "--preset", "demo").exit_code == 1
+
+
 def test_presets_are_listed_by_what_they_are_for_within_100_columns() -> None:
     presets = imtok("train", "--list-presets")
     assert presets.exit_code == 0
@@ -263,6 +315,98 @@ def test_help_loads_no_torch_and_is_quick() -> None:
         times.append(time.perf_counter() - start)
     # The goal is 0.3 s on an idle machine; the bound leaves room for a busy one, the import check above does not.
     assert min(times) < 0.6, times
+
+
+LINE = {
+    "loss": 0.41234,
+    "loss/l1": 0.0812,
+    "loss/perceptual": 0.3123,
+    "adversarial/logits_real": 0.412,
+    "adversarial/logits_fake": -0.387,
+    "adversarial/accuracy": 0.643,
+    "adversarial/weight": 0.0523,
+    "adversarial/adaptive": 1.2345,
+    "skipped_steps": 3.0,
+}
+
+
+def shown(display: _Display, seen: int, width: int = 80) -> list[str]:
+    """What a terminal of this width shows after `seen` of 1000 images."""
+    console = Console(record=True, width=width, force_terminal=True, file=io.StringIO())
+    console.print(display.render(TrainProgress(seen, 1000)))
+    return [line.rstrip() for line in console.export_text().splitlines()]
+
+
+def line_of_log(**others: float) -> TrainProgress:
+    usage = CodebookUsage(np.array([3, 5, 0, 2]), 0)
+    metrics = {"loss": 0.5} | {name.replace("__", "/"): value for name, value in others.items()}
+    return TrainProgress(400, 1000, metrics, usage, 2.0, 0.0034)
+
+
+def validated(psnr: float, seen: int) -> TrainProgress:
+    usage = CodebookUsage(np.array([3, 5, 0, 2]), 0)
+    quality = Quality(4, 0, 16, "fp32", psnr, 0, 0.5, 100.0, usage)
+    return TrainProgress(seen, 1000, validation=quality)
+
+
+def test_the_live_display_is_aligned_and_tells_what_there_is() -> None:
+    display = _Display(load_train_config({}))
+    assert len(shown(display, 8)) == 1
+    display.update(line_of_log(**LINE))
+    display.update(validated(24.0, 400))
+    display.update(validated(23.0, 500))
+    lines = shown(display, 600)
+    assert lines[0].startswith("training      ━")
+    assert lines[0].endswith(" 60% 600 of 1000 3:20 left")
+    assert lines[1:] == [
+        "loss          0.4123 of l1 0.0812, perceptual 0.3123",
+        "codes in use  3 of 4 (75.0%), perplexity 3",
+        "discriminator tells 64% right, logits +0.41 (images), -0.39 (reconstructions)",
+        "its weight    0.0523 (ratio of gradients 1.23)",
+        "speed         2 images/s, 0.3% waiting for data",
+        "skipped steps 3, whose loss or gradient was not finite",
+        "validation    PSNR 23.00 dB, SSIM 0.500, 3 of 4 codes on 4 held out (after 500)",
+        "best so far   PSNR 24.00 dB (after 400)",
+    ]
+    display.update(line_of_log())
+    assert [line.split("  ")[0] for line in shown(display, 600)][1:4] == ["loss", "codes in use", "speed"]
+
+
+@pytest.mark.parametrize("absent", [name for name in LINE if name != "loss"])
+def test_the_live_display_does_without_any_one_figure(absent: str) -> None:
+    display = _Display(load_train_config({}))
+    display.update(line_of_log(**{name: value for name, value in LINE.items() if name != absent}))
+    assert max(map(len, shown(display, 600))) <= 80
+
+
+def test_the_end_of_a_training_names_speed_and_the_best_where_that_is_not_the_last(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    figures = {"val/psnr": 23.5, "val/ssim": 0.5, "val/usage": 0.75}
+    report = TrainReport(
+        run=Path("run"),
+        tokenizer=Path("run/tokenizer"),
+        images=1000,
+        seconds=10.0,
+        resumed_from=0,
+        already_done=False,
+        validation=figures,
+        best={"images": 900, **figures, "val/psnr": 24.25},
+        best_tokenizer=Path("run/best"),
+        images_per_second=120.0,
+        data_wait=0.012,
+        skipped_steps=2,
+    )
+    _print_report(report)
+    captured = capsys.readouterr()
+    assert "trained on 1000 images in 10 s (120 images/s, 1.2% waiting for data)" in captured.err
+    assert "2 steps were skipped" in captured.err
+    assert "validation PSNR 23.50 dB, SSIM 0.500, 75.0% of the codes used" in captured.out
+    assert "the best was after 900 images (PSNR 24.25 dB, SSIM 0.500): run/best" in captured.out
+    _print_report(dataclasses.replace(report, best={"images": 1000, **figures}, skipped_steps=0))
+    captured = capsys.readouterr()
+    assert "best" not in captured.out
+    assert "skipped" not in captured.err
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

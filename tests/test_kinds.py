@@ -107,6 +107,7 @@ def small(name: str) -> TrainConfig:
         "adversarial": {"start": 0, "warmup": 0, "ramp": 0, "discriminator": {"channels": 4, "layers": 1}},
         "images": 8,
         "batch_size": 2,
+        "accumulate": 1,
         "precision": "fp32",
         "device": "cpu",
         "threads": 1,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import textwrap
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,9 +17,12 @@ from imtok.errors import ConfigError
 if TYPE_CHECKING:
     from imtok.analysis import CodebookUsage
     from imtok.config import TrainConfig
+    from imtok.evaluation import Quality
     from imtok.training import TrainProgress, TrainReport
+    from imtok.training.plan import TrainPlan
 
 _SECONDS_BETWEEN_LINES = 30.0
+_NAMES = 13  # width of the names of figures
 
 
 _GROUPS = {
@@ -62,6 +68,16 @@ def train(
         list[str] | None,
         typer.Option(metavar="SOURCE", help="Images for validation; without it a part of SOURCE is held out."),
     ] = None,
+    start_from: Annotated[
+        str | None,
+        typer.Option(metavar="TOKENIZER", help="Begin with the weights of this one; short for --set start_from=…"),
+    ] = None,
+    freeze_codes: Annotated[
+        bool, typer.Option("--freeze-codes", help="Train the decoder alone, so that tokens stay valid.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print configuration, sizes, steps and memory; train and write nothing.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Insist that there is a checkpoint to go on from.")] = False,
     list_presets: Annotated[  # noqa: ARG001  (its callback does the work)
         bool, typer.Option("--list-presets", callback=_print_presets, is_eager=True, help="Name the presets and exit.")
@@ -76,10 +92,17 @@ def train(
     with stop_on_signals() as should_stop:
         with err().status("looking at the images"):
             import imtok.training
+            from imtok.config import merge, parse_settings
 
-            extra = [f"images={images}"] if images is not None else []
-            extra += [f"device={device}"] if device is not None else []
-            chosen = _configuration(sources, output, preset, config, [*(settings or []), *extra])
+            short = {"images": images, "device": device, "start_from": start_from, "freeze_codes": freeze_codes or None}
+            typed = parse_settings(settings or [])
+            typed = merge(typed, {key: value for key, value in short.items() if value is not None})
+            chosen = _configuration(sources, output, preset, config, typed)
+        if dry_run:
+            from imtok.training.plan import plan
+
+            _print_plan(plan(chosen, sources, val or (), run=output, resume=resume))
+            return
         with _Display(chosen) as display:
             report = imtok.training.train(
                 sources,
@@ -94,25 +117,40 @@ def train(
 
 
 def _configuration(
-    sources: list[str], output: Path, preset: str | None, config: Path | None, settings: list[str]
+    sources: list[str], output: Path, preset: str | None, config: Path | None, typed: dict[str, Any]
 ) -> TrainConfig:
     """What the command asks for; for a run that exists, the run's own with what was typed laid over it."""
     from imtok import config as configs
     from imtok.tokenizer import check_quantizer
 
-    typed = configs.parse_settings(settings)
     saved = output / "config.yaml"
     if saved.is_file() and not (preset or config):
         values = configs.read_config_file(saved)
     elif preset:
         values = configs.preset(preset)
+    elif config:
+        values = {}
+    elif typed.get("start_from"):
+        values = _as_trained(str(typed["start_from"]))
     else:
-        values = {} if config else _automatic(sources, str(typed.get("device", "auto")))
+        values = _automatic(sources, str(typed.get("device", "auto")))
     if config:
         values = configs.merge(values, configs.lift(configs.read_config_file(config)))
     chosen = configs.load_train_config(configs.merge(values, typed), str(config) if config else "configuration")
     check_quantizer(chosen.tokenizer.quantizer)
     return chosen
+
+
+def _as_trained(start: str) -> dict[str, Any]:
+    """A configuration for going on from a tokenizer: its own networks and size, and crops that suit them."""
+    from imtok.tokenizer import load
+
+    tokenizer = load(start).config
+    downsample = tokenizer.network.downsample
+    crop = min(tokenizer.size, max(downsample, 96 // downsample * downsample))
+    say(f"{start}: its networks, quantizer and size {tokenizer.size} are taken")
+    values = {"tokenizer": tokenizer.model_dump(mode="json"), "data": {"crop": crop}}
+    return values | {"batch_size": 64} if tokenizer.size <= 64 else values
 
 
 def _automatic(sources: list[str], device: str) -> dict[str, Any]:
@@ -132,34 +170,86 @@ def _refuse_launcher() -> None:
         )
 
 
-def _print_report(report: TrainReport) -> None:
-    figures = report.validation
-    quality = (
-        f"validation PSNR {figures['val/psnr']:.2f} dB, SSIM {figures['val/ssim']:.3f}, "
-        f"{figures['val/usage']:.1%} of the codes used"
-        if figures
-        else "nothing was held out, so nothing was measured"
+def _print_plan(plan: TrainPlan) -> None:
+    """The configuration as YAML, and what follows from it as its comments."""
+    config, memory = plan.config, plan.memory
+    tokenizer, batch = config.tokenizer, config.batch_size
+    part = batch // config.accumulate
+    bits = f"{plan.bits:.0f} bits, {plan.bits_per_pixel:.3f} a pixel"
+    rows = {
+        "parameters": ", ".join(f"{name} {_short(count)}" for name, count in plan.parameters.items()),
+        "an image": f"{tokenizer.size} px to {'x'.join(map(str, plan.grid))} = {plan.tokens} tokens of "
+        f"{plan.num_codes} codes: {bits}",
+        "training": f"{_images(plan.training_images)}, each seen {plan.epochs:.1f} times: {config.images} in "
+        f"{plan.steps} steps of {batch}",
+        "validation": f"{_images(plan.validation_images)}, after every {config.validation_interval} training images"
+        if plan.validation_images
+        else "nothing is held out",
+    }
+    if plan.discriminator_felt is not None:
+        rows["discriminator"] = (
+            f"learns after {plan.discriminator_learns} images, is felt after {plan.discriminator_felt}, with its whole "
+            f"weight after {plan.discriminator_whole}"
+        )
+    if config.loss.perceptual > 0 and not config.loss.perceptual_weights:
+        rows["perceptual"] = "VGG16's weights are taken from torch's cache, or fetched into it (528 MB) at the start"
+    rows["memory"] = (
+        f"about {_bytes(memory.device)} on {config.device}: weights {_bytes(memory.weights)}, their average "
+        f"{_bytes(memory.average)}, gradients {_bytes(memory.gradients)}, Adam's moments {_bytes(memory.moments)}, "
+        f"activations of {_images(part)} {_bytes(memory.activations)}"
     )
+    rows["and besides"] = f"pictures kept decoded {_bytes(memory.pictures)}, the libraries, what single layers take"
+    tell(config.to_yaml().rstrip())
+    for name, value in rows.items():
+        for line in textwrap.wrap(f"{name:15}{value}", 98, subsequent_indent=" " * 15):
+            tell(f"# {line}")
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _short(count: int) -> str:
+    """47824579 -> 47.8 M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g} {letter}"
+    return str(count)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _print_report(report: TrainReport) -> None:
     if report.already_done:
         say(f"{report.run}: this run is finished")
     else:
         now = f", {report.images - report.resumed_from} of them" if report.resumed_from else ""
-        say(f"trained on {report.images} images{now} in {report.seconds:.0f} s")
-    tell(quality)
+        speed = f"{report.images_per_second:.0f} images/s, {report.data_wait:.1%} waiting for data"
+        say(f"trained on {report.images} images{now} in {report.seconds:.0f} s ({speed})")
+        if report.skipped_steps:
+            say(f"{report.skipped_steps} steps were skipped, whose loss or gradient was not finite")
+    figures = report.validation
+    if figures:
+        tell(f"validation {_quality(figures)}, {figures['val/usage']:.1%} of the codes used")
+    else:
+        tell("nothing was held out, so nothing was measured")
     tell(f"tokenizer in {report.tokenizer}")
+    if report.best_tokenizer is not None and report.best.get("images", report.images) < report.images:
+        after = f"after {report.best['images']} images"
+        tell(f"the best was {after} ({_quality(report.best)}): {report.best_tokenizer}")
 
 
-def _in_use(usage: CodebookUsage) -> str:
-    """Of several codebooks also the one that is used least: together they may hide it."""
-    text = f"{usage.used} of {usage.codebook_size} ({usage.usage:.1%})"
-    if usage.by_codebook is None:
-        return text
-    least = min(each.usage for each in usage.codebooks)
-    return f"{text}, in the least used of {len(usage.codebooks)} codebooks {least:.1%}"
+def _quality(figures: Mapping[str, Any]) -> str:
+    """The figures of a validation; PSNR is None where the reconstructions are the images."""
+    psnr, lpips = figures["val/psnr"], figures.get("val/lpips")
+    text = f"PSNR {math.inf if psnr is None else psnr:.2f} dB, SSIM {figures['val/ssim']:.3f}"
+    return text if lpips is None else f"{text}, LPIPS {lpips:.3f}"
 
 
 class _Display:
-    """On a terminal a bar and a line of figures below it; elsewhere a line now and then."""
+    """On a terminal a bar and lines of figures below it; elsewhere a line now and then."""
 
     def __init__(self, config: TrainConfig) -> None:
         from rich.live import Live
@@ -167,7 +257,10 @@ class _Display:
         self.config = config
         self.console = err()
         self.live = Live(console=self.console, refresh_per_second=4, transient=True)
-        self.news: dict[str, str] = {}
+        self.figures: dict[str, str] = {}  # of the last line of the log
+        self.quality: dict[str, str] = {}  # of the last validation, and of the best so far
+        self.best: float | None = None
+        self.images_per_second = 0.0
         self.said = time.monotonic()
 
     def __enter__(self) -> _Display:
@@ -183,52 +276,66 @@ class _Display:
     def update(self, progress: TrainProgress) -> None:
         """Take in one piece of news."""
         if progress.metrics is not None and progress.usage is not None:
-            usage = progress.usage
-            self.news |= {
-                "loss": f"{progress.metrics['loss']:.4f}",
-                "codes in use": _in_use(usage),
-                "perplexity": f"{usage.perplexity:.0f}",
+            self.images_per_second = progress.images_per_second
+            self.figures = {
+                **_losses(progress.metrics),
+                "codes in use": f"{_in_use(progress.usage)}, perplexity {progress.usage.perplexity:.0f}",
+                **_discriminator_figures(progress.metrics),
                 "speed": f"{progress.images_per_second:.0f} images/s, {progress.data_wait:.1%} waiting for data",
+                **_trouble(progress.metrics),
             }
         if progress.validation is not None:
-            quality = progress.validation
-            line = (
-                f"PSNR {quality.psnr:.2f} dB, SSIM {quality.ssim:.3f}, "
-                f"{quality.usage.used} of {quality.usage.codebook_size} codes on {quality.images} held out"
-            )
-            self.news["validation"] = f"{line} (after {progress.seen})"
+            self._take_in(progress.validation, progress.seen)
             self._line(progress)
         if progress.notice:
             print_line(self.console, f"[yellow]note:[/] {escaped(progress.notice)}")
         if self.console.is_terminal:
-            self.live.update(self._render(progress))
+            self.live.update(self.render(progress))
         elif progress.metrics is not None and time.monotonic() - self.said > _SECONDS_BETWEEN_LINES:
             self._line(progress)
+
+    def render(self, progress: TrainProgress) -> Any:
+        """What the terminal shows: the bar, and a figure a line with its name before it."""
+        from rich.console import Group
+        from rich.progress_bar import ProgressBar
+        from rich.table import Table
+
+        head = Table.grid(padding=(0, 1))
+        head.add_row(
+            f"{'training':{_NAMES}}",
+            ProgressBar(total=progress.images, completed=progress.seen, width=20),
+            f"{progress.seen / progress.images:4.0%}",
+            f"{progress.seen} of {progress.images}",
+            self._time_left(progress),
+        )
+        body = Table.grid(padding=(0, 1))
+        body.add_column(min_width=_NAMES, no_wrap=True)
+        for name, value in (self.figures | self.quality).items():
+            body.add_row(f"[dim]{name}[/]", value)
+        return Group(head, body)
+
+    def _take_in(self, quality: Quality, seen: int) -> None:
+        line = _quality({"val/psnr": quality.psnr, "val/ssim": quality.ssim, "val/lpips": quality.lpips})
+        used = f"{quality.usage.used} of {quality.usage.codebook_size} codes on {quality.images} held out"
+        self.quality["validation"] = f"{line}, {used} (after {seen})"
+        score = quality.psnr if quality.lpips is None else -quality.lpips  # as `train` chooses its best
+        if self.best is None or score > self.best:
+            best = f"PSNR {quality.psnr:.2f} dB" if quality.lpips is None else f"LPIPS {quality.lpips:.3f}"
+            self.best, self.quality["best so far"] = score, f"{best} (after {seen})"
 
     def _line(self, progress: TrainProgress) -> None:
         """Where there is no terminal: all the figures on one line."""
         if not self.console.is_terminal:
             self.said = time.monotonic()
-            figures = "; ".join(f"{name} {value}" for name, value in self.news.items())
+            figures = "; ".join(f"{name} {value}" for name, value in (self.figures | self.quality).items())
             say(f"{progress.seen} of {progress.images}: {figures}")
 
-    def _render(self, progress: TrainProgress) -> Any:
-        from rich.console import Group
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-
-        share = progress.seen / progress.images
-        head = Table.grid(padding=(0, 1))
-        head.add_row(
-            "training",
-            ProgressBar(total=1.0, completed=share, width=40),
-            f"{share:.0%}",
-            f"{progress.seen}/{progress.images} images",
-        )
-        body = Table.grid(padding=(0, 2))
-        for name, value in self.news.items():
-            body.add_row(f"[dim]{name}[/]", value)
-        return Group(head, body)
+    def _time_left(self, progress: TrainProgress) -> str:
+        if self.images_per_second <= 0:
+            return ""
+        seconds = round((progress.images - progress.seen) / self.images_per_second)
+        hours, minutes = seconds // 3600, seconds // 60 % 60
+        return f"{hours} h {minutes:02} min left" if hours else f"{minutes}:{seconds % 60:02} left"
 
     def _print_choice(self) -> None:
         tokenizer = self.config.tokenizer
@@ -239,3 +346,41 @@ class _Display:
             f"{tokenizer.size} px to {grid} tokens, {tokenizer.quantizer.summary}; {self.config.images} training "
             f"images in batches of {self.config.batch_size}, crops of {self.config.data.crop} px"
         )
+
+
+def _losses(metrics: Mapping[str, float]) -> dict[str, str]:
+    """The loss, and what it is made of before weighing."""
+    parts = {name.removeprefix("loss/"): value for name, value in metrics.items() if name.startswith("loss/")}
+    named = ", ".join(f"{name} {value:.4f}" for name, value in parts.items())
+    return {"loss": f"{metrics['loss']:.4f} of {named}" if parts else f"{metrics['loss']:.4f}"}
+
+
+def _discriminator_figures(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Which side is ahead, and what the generator hears of it; nothing where there is no discriminator yet."""
+    found = {name.removeprefix("adversarial/"): value for name, value in metrics.items()}
+    lines = {}
+    if "accuracy" in found:
+        lines["discriminator"] = f"tells {found['accuracy']:.0%} right" + (
+            f", logits {found['logits_real']:+.2f} (images), {found['logits_fake']:+.2f} (reconstructions)"
+            if {"logits_real", "logits_fake"} <= found.keys()
+            else ""
+        )
+    if "weight" in found:
+        ratio = f" (ratio of gradients {found['adaptive']:.3g})" if "adaptive" in found else ""
+        lines["its weight"] = f"{found['weight']:.3g}{ratio}"
+    return lines
+
+
+def _trouble(metrics: Mapping[str, float]) -> dict[str, str]:
+    """Steps that changed nothing, where there are any."""
+    skipped = metrics.get("skipped_steps", 0)
+    return {"skipped steps": f"{skipped:.0f}, whose loss or gradient was not finite"} if skipped > 0 else {}
+
+
+def _in_use(usage: CodebookUsage) -> str:
+    """Of several codebooks also the one that is used least: together they may hide it."""
+    text = f"{usage.used} of {usage.codebook_size} ({usage.usage:.1%})"
+    if usage.by_codebook is None:
+        return text
+    least = min(each.usage for each in usage.codebooks)
+    return f"{text}, in the least used of {len(usage.codebooks)} codebooks {least:.1%}"
