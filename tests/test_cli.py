@@ -266,7 +266,7 @@ def test_a_dry_run_prints_valid_yaml_and_what_follows_from_it_and_makes_nothing(
     assert (config.images, config.tokenizer.size, config.compile) == (64, 16, False)
     told = [line for line in result.stdout.splitlines() if line.startswith("# ")]
     for words in (
-        "# parameters     encoder 5.",
+        "# parameters     encoder 8.03 k, quantizer 0, decoder 8.4 k, discriminator ",
         "16 px to 4x4 = 16 tokens of 75 codes: 100 bits, 0.389 a pixel",
         "7 images, each seen 9.1 times: 64 in 8 steps of 8",
         "# validation     1 image, after every 8 training images",

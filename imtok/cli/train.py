@@ -218,7 +218,7 @@ def _short(count: int) -> str:
 
 
 def _bytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def _print_report(report: TrainReport) -> None:
