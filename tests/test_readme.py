@@ -24,8 +24,20 @@ def blocks(language: str, text: str = README) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
 
 
-def commands() -> list[str]:
-    return [line for block in blocks("sh") for line in block.splitlines() if line.startswith("imtok ")]
+def commands(text: str = README) -> list[str]:
+    return [line for block in blocks("sh", text) for line in block.splitlines() if line.startswith("imtok ")]
+
+
+def run(command: str) -> None:
+    """One command of a page, short of length."""
+    words = shlex.split(command)[1:]
+    if words[0] == "train" and "--start-from" in words:
+        words += ["--images", "32"]
+    elif words[0] == "train" and "--list-presets" not in words:
+        small = ["--set", "tokenizer.size=32", "--set", "data.crop=32"] if "--preset" in words else []
+        words += [*SHORT, *small]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, f"{command}\n{result.output}"
 
 
 @pytest.fixture(scope="module")
@@ -38,15 +50,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_commands_run_in_order_and_the_python_after_them(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(workplace)
-    runner = CliRunner()
     assert len(commands()) >= 6
     for command in commands():
-        words = shlex.split(command)[1:]
-        if words[0] == "train" and "--list-presets" not in words:
-            preset = ["--set", "tokenizer.size=32", "--set", "data.crop=32"] if "--preset" in words else []
-            words += [*SHORT, *preset]
-        result = runner.invoke(app, words)
-        assert result.exit_code == 0, f"{command}\n{result.output}"
+        run(command)
     assert (workplace / "back").is_dir()
     samples = blocks("python")
     assert len(samples) >= 2
@@ -55,9 +61,16 @@ def test_the_commands_run_in_order_and_the_python_after_them(workplace: Path, mo
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_the_python_of_the_pages_runs(page: Path) -> None:
-    samples = blocks("python", page.read_text())
-    assert samples
+def test_the_samples_of_the_pages_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "photos", (f"{number}.jpg" for number in range(6)))
+    text = page.read_text()
+    lines, samples = commands(text), blocks("python", text)
+    assert lines or samples
+    if any("decode tokens" in line for line in lines):
+        run("imtok encode photos/ -o tokens")
+    for line in lines:
+        run(line)
     for sample in samples:
         exec(compile(sample, page.name, "exec"), {})
 

@@ -1,0 +1,134 @@
+"""A tokenizer beside JPEG, WebP and AVIF at the same number of bytes, on photographs it was not trained on.
+
+Every photograph is brought to shorter side S by Pillow's bicubic filter and cropped to its central S x S. The tokenizer
+has (S / f)^2 log2 K / 8 bytes for it, no entropy coding counted; each codec is given, photograph by photograph, the
+highest quality whose whole file is no larger. What is measured is what `imtok eval` measures: PSNR, the mean over
+images of 10 log10(255^2 / MSE) on uint8 RGB, and SSIM. Where even the lowest quality is too large, that file is taken
+all the same and counted as `over`, which favours the codec.
+
+    python benchmarks/codecs.py ../shared/data/photos --held-out 0.08 --picture comparison.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from machine import machine
+from PIL import Image, features
+from torch import Tensor
+
+import imtok
+from imtok.data.collection import ImageCollection
+from imtok.data.images import decode_image, fit_image, to_picture, to_tensor
+from imtok.evaluation import psnr, ssim
+from imtok.files import write_atomically
+from imtok.tokenizer import to_uint8
+from imtok.training.preview import pair_grid, png_bytes
+
+Encoder = Callable[[Image.Image, int], bytes]
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What one way of keeping the photographs gives."""
+
+    psnr: float  # dB
+    ssim: float
+    size: float  # bytes an image, mean
+    over: int  # images that took more than allowed
+
+
+def main() -> None:
+    args = parse()
+    tokenizer = imtok.load(args.tokenizer)
+    images = ImageCollection.open([args.source])
+    if args.held_out:
+        images = images.split(args.held_out)[1]
+    size = args.size or tokenizer.config.size
+    originals = torch.stack([fit_image(decode_image(data), size).pixels for _, data in images])  # (B, 3, S, S)
+    codes = torch.cat([tokenizer.encode(part) for part in originals.split(8)])
+    restored = torch.cat([to_uint8(tokenizer.decode(part)) for part in codes.split(8)])
+    allowed = codes[0].numel() * math.log2(tokenizer.num_codes) / 8
+    kept = {"tokens": measured(restored, originals, [allowed] * len(originals), allowed)}
+    for name, encoder in codecs().items():
+        files = [best_file(encoder, to_picture(each), allowed) for each in originals]
+        pictures = torch.stack([to_tensor(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
+        kept[name] = measured(pictures, originals, [len(file) for file in files], allowed)
+    report(kept, len(originals), size, allowed)
+    if args.picture:
+        chosen = range(0, len(originals), math.ceil(len(originals) / args.columns))
+        grid = pair_grid(originals[list(chosen)], restored[list(chosen)])
+        write_atomically(args.picture, png_bytes(grid))
+    settings = {"tokenizer": tokenizer.fingerprint, "size": size, "held_out": args.held_out, "images": len(originals)}
+    figures = {name: vars(each) for name, each in kept.items()}
+    print(
+        json.dumps({"figures": figures, "allowed_bytes": allowed, **settings, **machine(torch.device("cpu"), "pillow")})
+    )
+
+
+def codecs() -> dict[str, Encoder]:
+    """Encoders by name, each (picture, quality) -> file; AVIF where Pillow was built with it."""
+    found: dict[str, Encoder] = {
+        "JPEG": partial(_saved, file_format="JPEG", optimize=True, progressive=True),
+        "WebP": partial(_saved, file_format="WEBP", method=6),
+    }
+    if features.check("avif"):
+        found["AVIF"] = partial(_saved, file_format="AVIF", speed=4)
+    return found
+
+
+def best_file(encoder: Encoder, picture: Image.Image, allowed: float) -> bytes:
+    """The file of the highest quality in 0 to 100 that has at most `allowed` bytes, or of the lowest there is."""
+    low, high, best = 0, 100, encoder(picture, 0)
+    while low < high:
+        middle = (low + high + 1) // 2
+        file = encoder(picture, middle)
+        if len(file) <= allowed:
+            low, best = middle, file
+        else:
+            high = middle - 1
+    return best
+
+
+def measured(restored: Tensor, originals: Tensor, sizes: list[float] | list[int], allowed: float) -> Kept:
+    """The figures of one way: two (B, 3, S, S) uint8 and the bytes of each image."""
+    over = sum(size > allowed for size in sizes)
+    quality = float(psnr(restored, originals).mean()), float(ssim(restored, originals).mean())
+    return Kept(*quality, size=statistics.mean(sizes), over=over)
+
+
+def report(kept: dict[str, Kept], images: int, size: int, allowed: float) -> None:
+    print(f"{images} photographs, {size} x {size} px, at most {allowed:.0f} bytes each\n")
+    print("| | PSNR | SSIM | bytes | over |\n|---|---|---|---|---|")
+    for name, each in kept.items():
+        print(f"| {name} | {each.psnr:.2f} dB | {each.ssim:.3f} | {each.size:.0f} | {each.over} |")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path, help="folder or tar of photographs")
+    parser.add_argument("-t", "--tokenizer", default="imtok-f8", help="a name, a tokenizer folder or a run")
+    parser.add_argument("--held-out", type=float, default=0.0, help="only the share a run with this val_fraction kept")
+    parser.add_argument("--size", type=int, help="side of the squares; the tokenizer's own by default")
+    parser.add_argument("--picture", type=Path, help="where to write some originals above their reconstructions")
+    parser.add_argument("--columns", type=int, default=8, help="photographs in that picture")
+    return parser.parse_args()
+
+
+def _saved(picture: Image.Image, quality: int, *, file_format: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, file_format, quality=quality, **options)
+    return file.getvalue()
+
+
+if __name__ == "__main__":
+    main()
