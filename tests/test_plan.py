@@ -185,5 +185,5 @@ def test_sources_starts_and_runs_that_cannot_be_used_are_refused(pictures: Path,
     with pytest.raises(ConfigError, match="this run has seed = 0, the command asks for 7"):
         plan(small("seed=7"), [pictures], run=tmp_path / "run")
     tiny().save(tmp_path / "start")
-    with pytest.raises(ConfigError, match="do not fit the tokenizer of this run"):
+    with pytest.raises(ConfigError, match="its network is not that of this run"):
         plan(small(f"start_from={tmp_path / 'start'}"), [pictures])

@@ -27,9 +27,10 @@ from imtok.losses import find_vgg_weights
 from imtok.networks import Decoder, Encoder
 from imtok.quantizer_config import GumbelConfig, QuantizerConfig, VQConfig
 from imtok.quantizers import Quantizer
-from imtok.tokenizer import build_quantizer, check_quantizer, load
+from imtok.tokenizer import build_quantizer, check_quantizer
 from imtok.training.loop import resolve
 from imtok.training.run import RunFolder
+from imtok.training.state import _beginning
 
 _LOOKED_AT = 200  # pictures, for the size of the others
 _FLOAT = 4  # bytes; weights and all that is kept of them are float32
@@ -131,6 +132,9 @@ def plan(
     """
     check_quantizer(config.tokenizer.quantizer)
     config = _resolved(config, run, resume=resume)
+    if config.start_from and not (run and RunFolder(run).has_checkpoint()):
+        with torch.random.fork_rng(devices=[]):
+            _beginning(config)  # refuses what does not fit
     if config.loss.perceptual > 0 and config.loss.perceptual_weights:  # those that are not named may be fetched later
         find_vgg_weights(Path(config.loss.perceptual_weights))
     images = ImageCollection.open(sources)
@@ -139,8 +143,6 @@ def plan(
     else:
         images, held_out = images.split(config.data.val_fraction)
     parts = _Parts(config)
-    if config.start_from:
-        parts.check_start(config.start_from)
     side = config.tokenizer.size // config.tokenizer.network.downsample
     each = len(config.tokenizer.quantizer.tables)
     return TrainPlan(
@@ -181,17 +183,6 @@ class _Parts:
             self.decoder = Decoder(self.quantizer.code_dim, **shape)
             self.discriminator = _discriminator(config)
             self.perceptual = _vgg16() if config.loss.perceptual > 0 else None
-
-    def check_start(self, folder: str) -> None:
-        """Raise ConfigError where the weights there are not of these networks, TokenizerError where there are none."""
-        found = {name: value.shape for name, value in load(folder).state_dict().items()}
-        mine = {"encoder": self.encoder, "quantizer": self.quantizer, "decoder": self.decoder}
-        wanted = {f"{part}.{k}": v.shape for part, network in mine.items() for k, v in network.state_dict().items()}
-        if found != wanted:
-            raise ConfigError(
-                f"{folder}: its weights do not fit the tokenizer of this run; give the same network and quantizer, "
-                "or none, so that they are taken from there"
-            )
 
     def parameters(self) -> dict[str, int]:
         """Parameters of each part."""
