@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from imtok.errors import ImtokError
-from imtok.tokenizer import Tokenizer, load
+from imtok.tokenizer import Tokenizer, find_tokenizer, load, pretrained_names
 from imtok.tokens import open_tokens
 from imtok.tokens.folder import INFO, read_manifest
 from imtok.training.run import RunFolder
@@ -21,6 +21,8 @@ def describe(folder: Path) -> dict[str, Any]:
         return _run(folder)
     if (folder / "config.json").is_file():
         return {"kind": "tokenizer", **_tokenizer(load(folder))}
+    if str(folder) in pretrained_names():
+        return describe(find_tokenizer(folder))
     if not folder.exists():
         raise ImtokError(f"{folder}: no such folder; give a run, a tokenizer or a token folder")
     raise ImtokError(f"{folder}: neither a run, nor a tokenizer, nor a token folder of imtok")

@@ -46,6 +46,8 @@ from imtok.quantizers import (
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _FORMAT = 1
+_SHIPPED = Path(__file__).parent / "pretrained"
+PRETRAINED = "imtok-f8"  # what is used where no tokenizer is named
 
 
 class Tokenizer(nn.Module):
@@ -182,10 +184,11 @@ class Tokenizer(nn.Module):
         return images.to(weights)
 
 
-def load(path_or_name: str | Path) -> Tokenizer:
+def load(path_or_name: str | Path = PRETRAINED) -> Tokenizer:
     """The tokenizer in a tokenizer folder, a run folder (its `tokenizer/`) or a token folder, in eval mode on the CPU.
 
-    Raises TokenizerError where there is none or where it is damaged.
+    The name of a tokenizer that comes with imtok will do as well; by default it is that one. Raises TokenizerError
+    where there is none or where it is damaged.
     """
     folder = find_tokenizer(Path(path_or_name))
     config_path, weights_path = folder / _CONFIG, folder / _WEIGHTS
@@ -216,15 +219,28 @@ def load(path_or_name: str | Path) -> Tokenizer:
 
 
 def find_tokenizer(path: Path) -> Path:
-    """The tokenizer folder that `path` is, or holds as `tokenizer/`; raises TokenizerError where there is none."""
+    """The tokenizer folder that `path` is or holds as `tokenizer/`, or, where it is none, the one of that name.
+
+    Raises TokenizerError where there is neither.
+    """
     for folder in (path, path / "tokenizer"):
         if (folder / _CONFIG).is_file() and (folder / _WEIGHTS).is_file():
             return folder
     if not path.exists():
-        raise TokenizerError(f"{path}: no such folder; give a folder made by `imtok train`")
+        names = pretrained_names()
+        if str(path) in names:
+            return _SHIPPED / path
+        raise TokenizerError(
+            f"{path}: no such folder; give a folder made by `imtok train`, or {' or '.join(names)}, which comes with imtok"
+        )
     if (path / "checkpoints").is_dir():
         raise TokenizerError(f"{path}: this run is not finished; run the same `imtok train` again to finish it")
     raise TokenizerError(f"{path}: holds no tokenizer ({_CONFIG} and {_WEIGHTS}); give a folder made by `imtok train`")
+
+
+def pretrained_names() -> list[str]:
+    """Names of the tokenizers that come with imtok."""
+    return sorted(folder.name for folder in _SHIPPED.iterdir() if (folder / _CONFIG).is_file())
 
 
 def check_quantizer(config: QuantizerConfig) -> None:

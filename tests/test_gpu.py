@@ -26,6 +26,7 @@ from imtok.quantizers import BSQ, FSQ, LFQ, Quantized, Quantizer, VectorQuantize
 from imtok.quantizers.vector_options import CodebookUpdate, Estimator, VectorMetric
 from imtok.tokens import open_tokens
 from imtok.training import train
+from imtok.training.state import TrainState
 
 pytestmark = [
     pytest.mark.gpu,
@@ -250,3 +251,48 @@ def test_train_encode_decode_on_the_gpu(quantizer: list[str], pictures: Path, tm
     key, codes = open_tokens(tmp_path / "tokens")[0]
     pixels = torch.from_numpy(np.array(Image.open(pictures / key))).permute(2, 0, 1)[None]
     assert (imtok.load(tmp_path / "run").encode(pixels)[0] != codes).float().mean() < 0.05
+
+
+@pytest.mark.parametrize("kind", ["patchgan", "stylegan", "maskbit"])
+def test_adversarial_training_on_the_gpu_ends_with_finite_figures(kind: str, pictures: Path, tmp_path: Path) -> None:
+    settings = ["size=64", "data.crop=64", "network.channels=[16,32]", "images=160", "device=cuda", "compile=false"]
+    settings += ["adversarial.weight=0.1", f"adversarial.discriminator={{kind: {kind}, channels: 32, layers: 2}}"]
+    settings += ["adversarial.start=0.2", "adversarial.adaptive=true", "adversarial.r1=1", "accumulate=2"]
+    last: dict[str, float] = {}
+    train(
+        [pictures],
+        tmp_path / "run",
+        load_train_config(parse_settings(settings)),
+        progress=lambda p: last.update(p.metrics or {}),
+    )
+    assert all(np.isfinite(value) for value in last.values())
+    assert last["skipped_steps"] == 0
+
+
+def test_a_step_that_is_not_finite_changes_no_weight_on_the_gpu() -> None:
+    settings = ["size=32", "data.crop=32", "network.channels=[16,32]", "device=cuda", "precision=fp32", "images=80"]
+    state = TrainState(load_train_config(parse_settings(settings)), torch.device("cuda"))
+    images = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
+    state.step(images)
+    before = {name: value.clone() for name, value in state.tokenizer.state_dict().items()}
+    handle = state.tokenizer.decoder.conv_out.register_forward_hook(lambda *_: handle.remove() or _[2] * float("inf"))
+    state.step(images)
+    assert int(state.skipped) == 1
+    assert all(torch.equal(value, before[name]) for name, value in state.tokenizer.state_dict().items())
+    state.step(images)
+    assert int(state.skipped_in_a_row) == 0
+
+
+def test_compiled_and_plain_training_steps_agree_on_the_gpu() -> None:
+    settings = ["size=64", "data.crop=64", "network.channels=[32,64]", "device=cuda", "precision=fp32", "images=160"]
+    settings += ["adversarial.weight=0.1", "adversarial.start=0", "adversarial.warmup=0", "adversarial.adaptive=true"]
+    images = torch.randint(0, 256, (16, 3, 64, 64), dtype=torch.uint8)
+    losses = []
+    for compiled in ("false", "true"):
+        torch.manual_seed(0)
+        config = load_train_config(parse_settings([*settings, f"compile={compiled}", f"channels_last={compiled}"]))
+        state = TrainState(config, torch.device("cuda"))
+        for _ in range(3):
+            state.step(images)
+        losses.append(state.window.means()["loss"])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)

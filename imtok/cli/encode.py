@@ -44,8 +44,13 @@ def encode(
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="TOKENS", help="Folder for the tokens.")],
     tokenizer: Annotated[
-        Path, typer.Option("-t", "--tokenizer", help="Tokenizer folder, or a finished run of `imtok train`.")
-    ],
+        Path | None,
+        typer.Option(
+            "-t",
+            "--tokenizer",
+            help="Tokenizer folder, or a finished run of `imtok train`. (default: imtok-f8, which comes with imtok)",
+        ),
+    ] = None,
     size: Annotated[
         int | None, typer.Option(min=1, help="Side of the square to encode; the tokenizer's training size by default.")
     ] = None,

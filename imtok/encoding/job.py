@@ -20,14 +20,14 @@ from imtok.encoding.settings import Asked, check_machine
 from imtok.encoding.setup import prepare
 from imtok.errors import ConfigError, Interrupted, TooManySkips
 from imtok.files import sweep_temporaries
-from imtok.tokenizer import load
-from imtok.tokens.folder import find_shards
+from imtok.tokenizer import PRETRAINED, load
+from imtok.tokens.folder import TOKENIZER, find_shards
 
 
 def encode(
     sources: Sequence[str | Path],
     output: str | Path,
-    tokenizer_path: str | Path,
+    tokenizer_path: str | Path | None = None,
     *,
     size: int | None = None,
     fit: Fit | None = None,
@@ -49,7 +49,8 @@ def encode(
 
     Options left at None take what `output` has recorded or, in a new folder, the default: the tokenizer's size, crop,
     a GPU where there is one, fp32, 16 images a batch (64 on a GPU), 2048 images a unit. This process does the units
-    that fall to it as one of `shard` = (index, count) and of `world_size` ranks.
+    that fall to it as one of `shard` = (index, count) and of `world_size` ranks. Without a tokenizer the one that
+    `output` was begun with is taken, in a new folder the one that comes with imtok.
 
     Units that fail are named in the report and the others go on. Raises SourceError, ConfigError, TokenizerError or
     TokensError before anything is encoded, Interrupted when `should_stop` says so, DiskError when the disk is full,
@@ -57,6 +58,8 @@ def encode(
     """
     mine = _Share(*shard, rank, world_size)
     asked = Asked(size=size, fit=fit, device=device, precision=precision, batch_size=batch_size, unit_size=unit_size)
+    if tokenizer_path is None:
+        tokenizer_path = output if (Path(output) / TOKENIZER).is_dir() else PRETRAINED
     tokenizer = load(tokenizer_path)
     job = prepare(sources, Path(output), tokenizer, asked)
     units = mine.units(len(job.plan))

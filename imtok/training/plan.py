@@ -30,7 +30,7 @@ from imtok.quantizers import Quantizer
 from imtok.tokenizer import build_quantizer, check_quantizer
 from imtok.training.loop import resolve
 from imtok.training.run import RunFolder
-from imtok.training.state import _beginning
+from imtok.training.state import beginning
 
 _LOOKED_AT = 200  # pictures, for the size of the others
 _FLOAT = 4  # bytes; weights and all that is kept of them are float32
@@ -134,7 +134,7 @@ def plan(
     config = _resolved(config, run, resume=resume)
     if config.start_from and not (run and RunFolder(run).has_checkpoint()):
         with torch.random.fork_rng(devices=[]):
-            _beginning(config)  # refuses what does not fit
+            beginning(config)  # refuses what does not fit
     if config.loss.perceptual > 0 and config.loss.perceptual_weights:  # those that are not named may be fetched later
         find_vgg_weights(Path(config.loss.perceptual_weights))
     images = ImageCollection.open(sources)

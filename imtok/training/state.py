@@ -42,7 +42,7 @@ class TrainState:
         """`resumed`: a checkpoint follows, so that nothing is read from where the run once started."""
         self.config, self.device = config, device
         self.precision = _precision(config)
-        self.tokenizer = (Tokenizer(config.tokenizer) if resumed else _beginning(config)).to(device).train()
+        self.tokenizer = (Tokenizer(config.tokenizer) if resumed else beginning(config)).to(device).train()
         self.average = copy.deepcopy(self.tokenizer).eval().requires_grad_(False)
         if config.freeze_codes:
             for part in (self.tokenizer.encoder, self.tokenizer.quantizer):
@@ -268,7 +268,7 @@ class TrainState:
         return "".join(f" or {remedy}" for remedy, helps in remedies.items() if helps)
 
 
-def _beginning(config: TrainConfig) -> Tokenizer:
+def beginning(config: TrainConfig) -> Tokenizer:
     """New weights, or those of the tokenizer that the run starts from."""
     if not config.start_from:
         return Tokenizer(config.tokenizer)
