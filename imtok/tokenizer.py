@@ -230,8 +230,9 @@ def find_tokenizer(path: Path) -> Path:
         names = pretrained_names()
         if str(path) in names:
             return _SHIPPED / path
+        known = " or ".join(names)
         raise TokenizerError(
-            f"{path}: no such folder; give a folder made by `imtok train`, or {' or '.join(names)}, which comes with imtok"
+            f"{path}: no such folder; give a folder made by `imtok train`, or {known}, which comes with imtok"
         )
     if (path / "checkpoints").is_dir():
         raise TokenizerError(f"{path}: this run is not finished; run the same `imtok train` again to finish it")

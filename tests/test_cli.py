@@ -346,7 +346,8 @@ def line_of_log(**others: float) -> TrainProgress:
 def validated(psnr: float, seen: int) -> TrainProgress:
     usage = CodebookUsage(np.array([3, 5, 0, 2]), 0)
     quality = Quality(4, 0, 16, "fp32", psnr, 0, 0.5, 100.0, usage)
-    return TrainProgress(seen, 1000, validation=quality)
+    best = {"images": 400, "val/psnr": 24.0, "val/ssim": 0.5}
+    return TrainProgress(seen, 1000, validation=quality, best=best)
 
 
 def test_the_live_display_is_aligned_and_tells_what_there_is() -> None:
@@ -366,7 +367,7 @@ def test_the_live_display_is_aligned_and_tells_what_there_is() -> None:
         "speed         2 images/s, 0.3% waiting for data",
         "skipped steps 3, whose loss or gradient was not finite",
         "validation    PSNR 23.00 dB, SSIM 0.500, 3 of 4 codes on 4 held out (after 500)",
-        "best so far   PSNR 24.00 dB (after 400)",
+        "best so far   PSNR 24.00 dB, SSIM 0.500 (after 400)",
     ]
     display.update(line_of_log())
     assert [line.split("  ")[0] for line in shown(display, 600)][1:4] == ["loss", "codes in use", "speed"]

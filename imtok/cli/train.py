@@ -259,7 +259,6 @@ class _Display:
         self.live = Live(console=self.console, refresh_per_second=4, transient=True)
         self.figures: dict[str, str] = {}  # of the last line of the log
         self.quality: dict[str, str] = {}  # of the last validation, and of the best so far
-        self.best: float | None = None
         self.images_per_second = 0.0
         self.said = time.monotonic()
 
@@ -285,7 +284,7 @@ class _Display:
                 **_trouble(progress.metrics),
             }
         if progress.validation is not None:
-            self._take_in(progress.validation, progress.seen)
+            self._take_in(progress.validation, progress.best, progress.seen)
             self._line(progress)
         if progress.notice:
             print_line(self.console, f"[yellow]note:[/] {escaped(progress.notice)}")
@@ -314,14 +313,11 @@ class _Display:
             body.add_row(f"[dim]{name}[/]", value)
         return Group(head, body)
 
-    def _take_in(self, quality: Quality, seen: int) -> None:
+    def _take_in(self, quality: Quality, best: Mapping[str, Any], seen: int) -> None:
         line = _quality({"val/psnr": quality.psnr, "val/ssim": quality.ssim, "val/lpips": quality.lpips})
         used = f"{quality.usage.used} of {quality.usage.codebook_size} codes on {quality.images} held out"
         self.quality["validation"] = f"{line}, {used} (after {seen})"
-        score = quality.psnr if quality.lpips is None else -quality.lpips  # as `train` chooses its best
-        if self.best is None or score > self.best:
-            best = f"PSNR {quality.psnr:.2f} dB" if quality.lpips is None else f"LPIPS {quality.lpips:.3f}"
-            self.best, self.quality["best so far"] = score, f"{best} (after {seen})"
+        self.quality["best so far"] = f"{_quality(best)} (after {best['images']})"
 
     def _line(self, progress: TrainProgress) -> None:
         """Where there is no terminal: all the figures on one line."""

@@ -29,7 +29,7 @@ from imtok.losses import find_vgg_weights
 from imtok.tokenizer import check_quantizer
 from imtok.training.advice import collapse_hint
 from imtok.training.preview import write_preview
-from imtok.training.run import RunFolder
+from imtok.training.run import RunFolder, is_better
 from imtok.training.state import TrainState
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class TrainProgress:
     images_per_second: float = 0.0
     data_wait: float = 0.0  # share of the time spent waiting for images
     validation: Quality | None = None
+    best: dict[str, Any] = field(default_factory=dict)  # with a validation: the figures of the best so far
     notice: str | None = None
 
 
@@ -99,7 +100,18 @@ def train(
     if saved is not None:
         folder.check_config(saved, wanted)
     if folder.finished:
-        return TrainReport(run, folder.tokenizer, wanted.images, 0.0, wanted.images, True, folder.last_validation())
+        best = folder.best_validation()
+        return TrainReport(
+            run=run,
+            tokenizer=folder.tokenizer,
+            images=wanted.images,
+            seconds=0.0,
+            resumed_from=wanted.images,
+            already_done=True,
+            validation=folder.last_validation(),
+            best=best,
+            best_tokenizer=folder.best if best else None,
+        )
     if resume and not folder.has_checkpoint():
         raise TrainingError(f"{run}: --resume was given but there is no checkpoint; leave it out to begin")
     if wanted.loss.perceptual > 0:
@@ -248,7 +260,7 @@ class _Job:
         self.folder.metrics.rewind(facts["metrics_bytes"] if facts else 0)
         self.folder.timing.rewind()
         if facts is not None:
-            self.best = facts["best"]
+            self.best = self.folder.best_validation()
             self._notice(f"resumed after {self.state.seen} of {self.config.images} training images")
         return self.state.seen
 
@@ -289,22 +301,15 @@ class _Job:
             if previews is not None:
                 with self._surviving("a preview"):
                     write_preview(self.folder.preview_path(self.state.seen), self.state.average, previews)
-            if self._is_best(figures):
+            if is_better(figures, self.best):
                 self.best = {"images": self.state.seen, **figures}
                 with self._surviving("the best tokenizer"):
                     self.folder.write_best(self.state.average)
         hint = self._hint(quality.usage)
-        self.tell(TrainProgress(self.state.seen, self.config.images, validation=quality, notice=hint))
+        self.tell(
+            TrainProgress(self.state.seen, self.config.images, validation=quality, best=dict(self.best), notice=hint)
+        )
         return quality
-
-    def _is_best(self, figures: dict[str, Any]) -> bool:
-        """By LPIPS where its weights are there, else by PSNR, of which None stands for pictures that are equal."""
-        if not self.best:
-            return True
-        if "val/lpips" in figures:
-            return bool(figures["val/lpips"] < self.best["val/lpips"])
-        now, before = (math.inf if each["val/psnr"] is None else each["val/psnr"] for each in (figures, self.best))
-        return bool(now > before)
 
     def _hint(self, usage: CodebookUsage) -> str | None:
         """Advice on a collapsed codebook: once a fifth of the run is done, since few codes are used at first, then
@@ -324,7 +329,6 @@ class _Job:
                 "data": self.data_fingerprint,
                 "val": self.val_fingerprint,
                 "metrics_bytes": self.folder.metrics.write(durable=True),
-                "best": self.best,
             }
             kept, best = self.config.keep_checkpoints, self.best.get("images")
             self.folder.save_checkpoint(self.state, facts, kept=kept, best=best)

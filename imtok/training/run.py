@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -190,14 +191,36 @@ class RunFolder:
 
     def last_validation(self) -> dict[str, Any]:
         """The last validation in metrics.jsonl, empty where there is none."""
+        return next(reversed(self._validations()), {})
+
+    def best_validation(self) -> dict[str, Any]:
+        """The best validation in metrics.jsonl, empty where there is none."""
+        best: dict[str, Any] = {}
+        for figures in self._validations():
+            best = figures if is_better(figures, best) else best
+        return best
+
+    def _validations(self) -> list[dict[str, Any]]:
         path = self.metrics.path
         lines = path.read_text().splitlines() if path.exists() else []
-        rows = (json.loads(line) for line in reversed(lines))
-        return next((row for row in rows if "val/psnr" in row), {})
+        return [row for row in map(json.loads, lines) if "val/psnr" in row]
 
     def _checkpoint_paths(self) -> list[Path]:
         """Newest first."""
         return sorted(self._checkpoints.glob("[0-9]*.safetensors"), reverse=True)
+
+
+def is_better(figures: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
+    """A validation is better than the best so far, if there is one.
+
+    By LPIPS where its weights are there, else by PSNR, of which None stands for reconstructions that are the images.
+    """
+    if not best:
+        return True
+    if "val/lpips" in figures:
+        return bool(figures["val/lpips"] < best["val/lpips"])
+    now, before = (math.inf if each["val/psnr"] is None else each["val/psnr"] for each in (figures, best))
+    return bool(now > before)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
