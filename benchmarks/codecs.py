@@ -30,9 +30,8 @@ import imtok
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image, to_picture, to_tensor
 from imtok.evaluation import psnr, ssim
-from imtok.files import write_atomically
 from imtok.tokenizer import to_uint8
-from imtok.training.preview import pair_grid, png_bytes
+from imtok.training.preview import pair_grid
 
 Encoder = Callable[[Image.Image, int], bytes]
 
@@ -67,7 +66,7 @@ def main() -> None:
     if args.picture:
         chosen = range(0, len(originals), math.ceil(len(originals) / args.columns))
         grid = pair_grid(originals[list(chosen)], restored[list(chosen)])
-        write_atomically(args.picture, png_bytes(grid))
+        grid.save(args.picture, quality=95)
     settings = {"tokenizer": tokenizer.fingerprint, "size": size, "held_out": args.held_out, "images": len(originals)}
     figures = {name: vars(each) for name, each in kept.items()}
     print(
