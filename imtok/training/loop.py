@@ -174,7 +174,6 @@ class _Job:
             pin=self.state.device.type == "cuda",
         )
         self.held_out = self._readable(held_out.spread(config.data.val_images))
-        self.clock = _Clock()
         self.told: set[str] = set()  # unreadable images already named
         self.refused: set[str] = set()  # what a full disk refused and was told
         self.best: dict[str, Any] = {}  # figures of the best validation, and its `images`
@@ -186,6 +185,7 @@ class _Job:
         self.board = _tensorboard(self.folder.path, self.state.seen)
         previews = self._preview_images()
         state, config = self.state, self.config
+        self.clock = _Clock()
         with closing(self.stream.batches(state.seen, config.images)) as batches:
             validation = self._train(batches, previews)
         self.folder.metrics.write(durable=True)
