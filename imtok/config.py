@@ -129,7 +129,9 @@ class AdversarialConfig(Record):
     start: _Share = Field(0.25, description="share of the run after which the generator feels the discriminator")
     warmup: _Share = Field(0.05, description="share of the run before `start` in which the discriminator learns alone")
     ramp: _Share = Field(0.1, description="share of the run over which the weight rises from 0 after `start`")
-    r1: float = Field(0.0, ge=0, description="weight of the R1 penalty on the gradient at images")
+    r1: float = Field(
+        0.0, ge=0, description="weight of the R1 penalty on the gradient of the mean logit at images; published 10"
+    )
     r1_every: int = Field(16, ge=1, description="steps between R1 penalties, each weighing that many times as much")
     lecam: float = Field(0.001, ge=0, description="weight of LeCAM, which holds logits near their moving averages")
     lecam_decay: float = Field(0.999, ge=0, lt=1)

@@ -167,6 +167,18 @@ def test_r1_reaches_the_discriminator() -> None:
     assert not torch.allclose(gradients[0], gradients[1])
 
 
+def test_r1_does_not_grow_with_the_number_of_logits() -> None:
+    """A discriminator of one logit a pixel, each half the sum of that pixel's colours."""
+    penalties = []
+    for size in (16, 32):
+        config = AdversarialConfig(weight=1, r1=1, discriminator=DiscriminatorConfig(channels=4, layers=1))
+        adversary = Adversary(config, size, CPU, "fp32")
+        adversary.discriminator = nn.Conv2d(3, 1, 1)
+        nn.init.constant_(adversary.discriminator.weight, 0.5)
+        penalties.append(float(adversary._r1(torch.zeros(2, 3, size, size))))
+    assert penalties == pytest.approx([3 * 0.25 / 16**2, 3 * 0.25 / 32**2])
+
+
 @pytest.mark.parametrize("discriminator", ["patchgan", "stylegan", "maskbit"])
 def test_accumulated_parts_give_the_gradient_of_the_whole_batch(discriminator: str) -> None:
     always = ["adversarial.start=0", "adversarial.warmup=0", "adversarial.ramp=0", "adversarial.r1=0"]

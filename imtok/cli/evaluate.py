@@ -13,9 +13,7 @@ from imtok.cli.encode import Precision
 
 
 def evaluate(
-    tokenizer: Annotated[
-        Path, typer.Argument(metavar="TOKENIZER", help="Tokenizer folder, run, or imtok-f8.")
-    ],
+    tokenizer: Annotated[Path, typer.Argument(metavar="TOKENIZER", help="Tokenizer folder, run, or imtok-f8.")],
     sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help="Folders of images, or .tar files.")],
     size: Annotated[
         int | None, typer.Option(min=1, help="Side of the square compared; the tokenizer's training size by default.")
