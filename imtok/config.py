@@ -142,9 +142,14 @@ class AdversarialConfig(Record):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.warmup > self.start:
-            raise ValueError(f"warmup {self.warmup:g} is longer than what lies before start {self.start:g}")
+            raise ValueError(
+                f"warmup {self.warmup:g} is longer than what lies before start {self.start:g}; set adversarial.warmup="
+                f"{self.start:g} or less too"
+            )
         if self.start + self.ramp > 1:
-            raise ValueError(f"start {self.start:g} and ramp {self.ramp:g} go beyond the end of the run")
+            raise ValueError(
+                f"start {self.start:g} and ramp {self.ramp:g} go beyond the end of the run; lower adversarial.ramp too"
+            )
         return self
 
     @property
@@ -165,6 +170,7 @@ class OptimizerConfig(Record):
 
 # What a run, `imtok stats` and `imtok eval` count of each code takes 8 bytes: 128 MiB.
 _MOST_CODES = 2**24
+_LEAST_FOR_LPIPS = 16  # pixels of which VGG16's last level has one left
 
 
 class TrainConfig(Record):
@@ -199,6 +205,12 @@ class TrainConfig(Record):
     def _check(self) -> Self:
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulate {self.accumulate}")
+        smallest = min(self.data.crop, self.tokenizer.size)
+        if self.loss.perceptual > 0 and smallest < _LEAST_FOR_LPIPS:
+            raise ValueError(
+                f"loss.perceptual needs pictures of {_LEAST_FOR_LPIPS} px a side or more, these are {smallest}; take "
+                "larger crops or loss.perceptual=0"
+            )
         if self.freeze_codes and not self.start_from:
             raise ValueError("freeze_codes is for a trained tokenizer; name it by start_from")
         downsample = self.tokenizer.network.downsample

@@ -128,10 +128,10 @@ def _configuration(
         values = configs.read_config_file(saved)
     elif preset:
         values = configs.preset(preset)
+    elif start := typed.get("start_from", configs.read_config_file(config).get("start_from") if config else None):
+        values = _as_trained(str(start))
     elif config:
         values = {}
-    elif typed.get("start_from"):
-        values = _as_trained(str(typed["start_from"]))
     else:
         values = _automatic(sources, str(typed.get("device", "auto")))
     if config:
@@ -348,6 +348,8 @@ def _losses(metrics: Mapping[str, float]) -> dict[str, str]:
     """The loss, and what it is made of before weighing."""
     parts = {name.removeprefix("loss/"): value for name, value in metrics.items() if name.startswith("loss/")}
     named = ", ".join(f"{name} {value:.4f}" for name, value in parts.items())
+    if "loss" not in metrics:
+        return {"loss": "none, as every step was skipped"}
     return {"loss": f"{metrics['loss']:.4f} of {named}" if parts else f"{metrics['loss']:.4f}"}
 
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imtok.errors import LatentsError
 from imtok.kernels.compiling import Kernel
 from imtok.kernels.nearest_gpu import LEAST_WORK, search_on_gpu
 from imtok.kernels.sphere import unit_rows
@@ -57,7 +58,7 @@ def nearest_codes(latents: Tensor, codebook: Tensor, metric: Metric = "euclidean
         ]
         best = torch.cat([best for best, _ in chunks])
         if not torch.isfinite(best).all():
-            raise ValueError(
+            raise LatentsError(
                 f"the latents or the codebook hold NaN or infinite values, or values too large for {dtype}; "
                 "no nearest code exists"
             )

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imtok.errors import LatentsError
+
 
 @dataclass(frozen=True, eq=False)  # tensors have no one answer to ==
 class Quantized:
@@ -120,9 +122,9 @@ def whole_number(name: str, value: float) -> int:
 
 
 def refuse_missing(codes: Tensor) -> None:
-    """Raise ValueError where a kernel gave the code -1, which stands for a latent that is not finite."""
+    """Raise LatentsError where a kernel gave the code -1, which stands for a latent that is not finite."""
     if codes.numel() and codes.min() < 0:
-        raise ValueError("the latents hold NaN or infinite values; no code exists")
+        raise LatentsError("the latents hold NaN or infinite values; no code exists")
 
 
 def mean_square(values: Tensor, targets: Tensor) -> Tensor:

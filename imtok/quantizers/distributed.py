@@ -16,6 +16,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from imtok.errors import LatentsError
+
 
 def sum_over_ranks(*tensors: Tensor) -> None:
     """Replace each tensor by its sum over ranks."""
@@ -40,14 +42,14 @@ def refusing_together(device: torch.device) -> Iterator[None]:
     if failure is not None:
         raise failure
     if failures > 0:
-        raise ValueError("another rank refused its latents, NaN or infinite values most likely; nothing is learned")
+        raise LatentsError("another rank refused its latents, NaN or infinite values most likely; nothing is learned")
 
 
 def refuse_unfinite(latents: Tensor, together: bool) -> None:
-    """Raise ValueError on NaN or infinite latents, and with `together` on those of any rank."""
+    """Raise LatentsError on NaN or infinite latents, and with `together` on those of any rank."""
     with refusing_together(latents.device) if together else nullcontext():
         if not torch.isfinite(latents.detach()).all():
-            raise ValueError("the latents hold NaN or infinite values; no code exists")
+            raise LatentsError("the latents hold NaN or infinite values; no code exists")
 
 
 def from_first_rank(tensor: Tensor) -> Tensor:

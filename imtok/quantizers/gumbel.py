@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imtok.errors import LatentsError
 from imtok.kernels import nearest_codes
 from imtok.quantizers.base import Quantizer, to_grid, to_rows, whole_number
 
@@ -84,7 +85,9 @@ class GumbelQuantizer(Quantizer):
         if self.training:
             logits = self.logits(rows)
             if not torch.isfinite(logits.detach()).all():
-                raise ValueError("the latents or the weights of the logits hold NaN or infinite values; no code exists")
+                raise LatentsError(
+                    "the latents or the weights of the logits hold NaN or infinite values; no code exists"
+                )
             chosen, codes = self.choose(logits, gumbel_noise(logits))
             losses["kl"] = kl_to_uniform(logits)
         else:

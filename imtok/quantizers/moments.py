@@ -28,5 +28,5 @@ def forget_moved_codes(module: nn.Module, optimizer: torch.optim.Optimizer) -> d
         kept = [value for value in optimizer.state.get(codebook, {}).values() if isinstance(value, Tensor)]
         for tensor in [codebook.grad, *kept]:
             if tensor is not None and tensor.shape == codebook.shape:
-                tensor[codes] = 0
+                tensor.masked_fill_(codes.unsqueeze(1), 0)
     return moved

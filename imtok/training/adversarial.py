@@ -39,7 +39,8 @@ def build_discriminator(config: DiscriminatorConfig, size: int) -> nn.Module:
     else:
         network = PatchDiscriminator(channels=config.channels, layers=config.layers, norm=config.norm)
     if size < network.min_size:
-        raise ValueError(f"crops of {size} px are too small, {network.min_size} px is the least; take fewer layers")
+        least = f"{network.min_size} px is the least"
+        raise ValueError(f"crops of {size} px are too small, {least}; take larger crops or fewer layers")
     return network
 
 

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from imtok.config import TrainConfig
 from imtok.devices import Precision, autocast
-from imtok.errors import ConfigError
+from imtok.errors import ConfigError, LatentsError
 from imtok.losses import PerceptualLoss, reconstruction_losses
 from imtok.quantizers import Quantized, VectorQuantizer, forget_moved_codes
 from imtok.tokenizer import Tokenizer, load, to_float
@@ -24,15 +23,6 @@ from imtok.training.schedule import average_decay, learning_rate
 from imtok.training.window import Window
 
 _PATIENCE = 20  # steps in a row that may be skipped
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """One part of a batch through the tokenizer."""
-
-    images: Tensor  # (B, 3, S, S) in [-1, 1]
-    reconstructions: Tensor  # (B, 3, S, S), of the autocast's type, with the graph behind it
-    quantized: Quantized
 
 
 class TrainState:
@@ -72,19 +62,21 @@ class TrainState:
     def step(self, batch: Tensor) -> None:
         """One optimisation step on a batch (B, 3, S, S) uint8.
 
-        A step whose losses or gradients are not finite changes no weight; it is counted, and `trouble` tells when that
-        persists. Nothing in here waits for a GPU, save quantizers that refuse latents which are not finite.
+        A step whose losses or gradients are not finite changes no weight, codebook or average; it is counted, and
+        `trouble` tells when that persists. Nothing in here waits for a GPU, save quantizers that refuse latents which
+        are not finite.
         """
         images = to_float(batch.to(self.device, non_blocking=True))
         rate = self._set_learning_rate()
         self.tokenizer.quantizer.anneal(min(1.0, self.seen / self.config.images))
         figures: dict[str, Tensor | float] = {}
         sound = torch.ones((), dtype=torch.bool, device=self.device)
+        before = [tensor.clone() for tensor in self._changed_by_forward()]
         try:
             for part in torch.split(images, len(images) // self.config.accumulate):
                 for name, value in self._learn_from(part).items():
                     figures[name] = figures.get(name, 0.0) + value / self.config.accumulate
-        except ValueError:  # the quantizer's word on latents that are not finite
+        except LatentsError:
             sound = ~sound
         self._settle_moved_codes()
         norm = nn.utils.clip_grad_norm_(self.learning, self.config.optimizer.clip_norm)
@@ -98,9 +90,11 @@ class TrainState:
         self.optimizer.found_inf = (~sound).float()  # type: ignore[attr-defined]  # the fused kernel reads it
         self.optimizer.step()
         self.optimizer.zero_grad()
+        for tensor, old in zip(self._changed_by_forward(), before, strict=True):
+            tensor.copy_(torch.where(sound, tensor, old))
         self.steps += 1
         self.seen += len(batch)
-        self._update_average()
+        self._update_average(sound)
         self.skipped += ~sound
         self.skipped_in_a_row = torch.where(sound, 0, self.skipped_in_a_row + 1)
         self.window.add({**figures, "learning_rate": rate}, sound)
@@ -175,26 +169,26 @@ class TrainState:
         through the decoder and the encoder once.
         """
         share = 1 / self.config.accumulate
-        done = self._forward(images)
-        output = done.reconstructions.detach().float().requires_grad_()
+        reconstructions, quantized = self._forward(images)
+        output = reconstructions.detach().float().requires_grad_()
         losses = reconstruction_losses(output, images)
         if self.perceptual is not None:
             with autocast(self.device, self.precision):
                 losses["perceptual"] = self.perceptual(output, images)
         reconstruction = self._weighted(losses)
         (gradient,) = torch.autograd.grad(reconstruction, output)
-        losses |= done.quantized.losses
+        losses |= quantized.losses
         figures: dict[str, Tensor | float] = {f"loss/{name}": value.detach() for name, value in losses.items()}
-        figures["loss"] = (reconstruction + done.quantized.loss).detach()
+        figures["loss"] = (reconstruction + quantized.loss).detach()
         if self.adversary and self.adversary.weight(self._progress()) > 0:
             last_layer = self.tokenizer.decoder.conv_out.weight
-            judgement = self.adversary.judge(output, done.reconstructions, gradient, last_layer, self._progress())
+            judgement = self.adversary.judge(output, reconstructions, gradient, last_layer, self._progress())
             gradient = gradient + judgement.gradient
             figures |= {f"adversarial/{name}": value for name, value in judgement.figures.items()}
-        roots, gradients = [done.reconstructions], [(share * gradient).to(done.reconstructions.dtype)]
-        if done.quantized.loss.requires_grad:
-            roots.append(done.quantized.loss)
-            gradients.append(torch.full_like(done.quantized.loss, share))
+        roots, gradients = [reconstructions], [(share * gradient).to(reconstructions.dtype)]
+        if quantized.loss.requires_grad:
+            roots.append(quantized.loss)
+            gradients.append(torch.full_like(quantized.loss, share))
         torch.autograd.backward(roots, gradients)
         if self._discriminator_learns():
             assert self.adversary is not None
@@ -202,7 +196,8 @@ class TrainState:
             figures |= {f"adversarial/{name}": value for name, value in learned.items()}
         return figures
 
-    def _forward(self, images: Tensor) -> _Pass:
+    def _forward(self, images: Tensor) -> tuple[Tensor, Quantized]:
+        """Reconstructions (B, 3, S, S), of the autocast's type, and what the quantizer returned."""
         if self.config.freeze_codes:  # codes as `imtok encode` makes them: in float32
             with torch.no_grad():
                 quantized = self.tokenizer.quantizer(self.tokenizer.encoder(images))
@@ -212,7 +207,18 @@ class TrainState:
             with autocast(self.device, self.precision):
                 reconstructions, quantized = self.tokenizer(images)
         self.window.count(quantized.codes)
-        return _Pass(images, reconstructions, quantized)
+        return reconstructions, quantized
+
+    def _changed_by_forward(self) -> list[Tensor]:
+        """What passes change without an optimizer: codebooks, running statistics, moving averages.
+
+        The flag of an ActNorm that has started is left out, as its start is not undone.
+        """
+        tensors = list(self.tokenizer.quantizer.state_dict().values())
+        if self.adversary:
+            running = [*self.adversary.discriminator.buffers(), *self.adversary.lecam.buffers()]
+            tensors += [tensor for tensor in running if tensor.dtype != torch.bool]
+        return tensors
 
     def _weighted(self, losses: dict[str, Tensor]) -> Tensor:
         weights = self.config.loss.model_dump(include={"l1", "l2", "perceptual"})
@@ -244,14 +250,16 @@ class TrainState:
             live, mean = self.tokenizer.get_submodule(name), self.average.get_submodule(name)
             assert isinstance(live, VectorQuantizer)
             assert isinstance(mean, VectorQuantizer)
-            mean.codebook[codes] = live.codebook[codes]
+            mean.codebook.copy_(torch.where(codes.unsqueeze(1), live.codebook, mean.codebook))
 
     @torch.no_grad()
-    def _update_average(self) -> None:
-        decay = average_decay(self.steps, self.config.ema_decay)
+    def _update_average(self, sound: Tensor) -> None:
+        weight = (1 - average_decay(self.steps, self.config.ema_decay)) * sound.float()
         live, mean = tuple(self.tokenizer.parameters()), tuple(self.average.parameters())
         learned = [(m, p) for m, p in zip(mean, live, strict=True) if p.requires_grad]
-        torch._foreach_lerp_([m for m, _ in learned], [p for _, p in learned], 1 - decay)
+        change = torch._foreach_sub([p for _, p in learned], [m for m, _ in learned])
+        torch._foreach_mul_(change, weight)
+        torch._foreach_add_([m for m, _ in learned], change)
         # Buffers are copied: an EMA codebook is an average already, and one averaged again lags behind the encoder
         # (0.18 dB on CIFAR-10 with 1024 codes).
         for target, buffer in zip(self.average.buffers(), self.tokenizer.buffers(), strict=True):
@@ -279,10 +287,18 @@ def beginning(config: TrainConfig) -> Tokenizer:
         other = "quantizer" if found.network == wanted.network else "network"
         raise ConfigError(
             f"{config.start_from}: its {other} is not that of this run ({getattr(found, other)} there, "
-            f"{getattr(wanted, other)} here); leave it out, so that it is taken from there"
+            f"{getattr(wanted, other)} here); leave out the preset or the setting that names another"
         )
     tokenizer = Tokenizer(wanted)
-    tokenizer.load_state_dict(start.state_dict())
+    try:
+        tokenizer.load_state_dict(start.state_dict())
+    except RuntimeError as error:
+        theirs, ours = found.quantizer.model_dump(), wanted.quantizer.model_dump()
+        others = [name for name in ours if theirs.get(name) != ours[name]]
+        raise ConfigError(
+            f"{config.start_from}: its codebook was learned in another way; leave {', '.join(others)} of the quantizer "
+            "as it was there"
+        ) from error
     return tokenizer
 
 
@@ -299,10 +315,14 @@ def _moments(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def _remember(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> None:
-    """Give back what `_moments` took."""
+    """Give back what `_moments` took, in the memory order of the parameters: the fused kernel goes by storage."""
     state = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     for name, value in moments.items():
         index, field_name = name.split(".", 1)
+        parameter = parameters[int(index)]
+        if value.shape == parameter.shape:
+            value = torch.empty_like(parameter).copy_(value)
         state["state"].setdefault(int(index), {})[field_name] = value
     optimizer.load_state_dict(state)
 

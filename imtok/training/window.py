@@ -21,8 +21,7 @@ class Window:
     def add(self, values: Mapping[str, Tensor | float], sound: Tensor) -> None:
         """Take in the scalars of one step; where `sound`, () bool, is false, note a skipped step instead."""
         for name, value in values.items():
-            pair = torch.as_tensor([0.0, 1.0], dtype=torch.float64, device=self.counts.device)
-            pair[0] = value
+            pair = torch.stack([self._scalar(value), self._scalar(1.0)])
             self._sum(name).add_(torch.where(sound, pair, 0.0))
         self.skipped += ~sound
 
@@ -33,7 +32,7 @@ class Window:
 
     def means(self) -> dict[str, float]:
         """The mean of each scalar over the steps that gave it, and how many steps were skipped."""
-        pairs = {name: pair.tolist() for name, pair in self.sums.items()}
+        pairs = {name: pair.tolist() for name, pair in sorted(self.sums.items())}
         means = {name: total / number for name, (total, number) in pairs.items() if number}
         return means | {"skipped_steps": int(self.skipped)}
 
@@ -55,6 +54,12 @@ class Window:
         self.skipped.copy_(tensors["skipped"])
         named = {name.removeprefix("sums."): pair for name, pair in tensors.items() if name.startswith("sums.")}
         self.sums = {name: pair.to(device) for name, pair in named.items()}
+
+    def _scalar(self, value: Tensor | float) -> Tensor:
+        """() float64, filled where it is: a copy from the CPU would be waited for."""
+        if isinstance(value, Tensor):
+            return value.detach().to(self.counts.device, torch.float64)
+        return torch.full((), value, dtype=torch.float64, device=self.counts.device)
 
     def _sum(self, name: str) -> Tensor:
         if name not in self.sums:
