@@ -84,6 +84,10 @@ class Interrupted(ImtokError):
     exit_code = 75
 
 
+class LatentsError(ValueError):
+    """Latents that have no code, as they are not finite; no user's mistake, and so outside the tree."""
+
+
 class SlowerWarning(RuntimeWarning):
     """A fast way is closed here and another is taken, with the same results."""
 
