@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from making import fill
+from making import fill, tiny_tokenizer
 from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner, Result
@@ -25,7 +25,7 @@ from typer.testing import CliRunner, Result
 from imtok.analysis import CodebookUsage
 from imtok.cli import app
 from imtok.cli.console import reports_errors
-from imtok.cli.train import _Display, _print_report
+from imtok.cli.train import _configuration, _Display, _print_report
 from imtok.config import load_train_config, read_config_file
 from imtok.errors import SlowerWarning
 from imtok.evaluation import Quality
@@ -438,3 +438,11 @@ def test_a_warning_that_something_is_slower_is_one_line(capsys: pytest.CaptureFi
 
     command()
     assert capsys.readouterr().err == "note: kernels run uncompiled\n"
+
+
+def test_a_file_of_settings_lies_over_the_tokenizer_a_run_starts_from(tmp_path: Path) -> None:
+    start = tiny_tokenizer(tmp_path / "start")
+    (tmp_path / "c.yaml").write_text("optimizer: {learning_rate: 0.002}\n")
+    chosen = _configuration([], tmp_path / "run", None, tmp_path / "c.yaml", {"start_from": str(start)})
+    assert chosen.tokenizer == load(start).config
+    assert chosen.optimizer.learning_rate == 0.002
