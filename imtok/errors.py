@@ -21,7 +21,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_DISK_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO}
+_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT}
+_DISK_ERRNOS = _FULL_ERRNOS | {errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 class ImtokError(Exception):
@@ -66,16 +67,26 @@ class TooManySkips(ImtokError):
 
 
 class DiskError(ImtokError):
-    """The disk refused a write; nothing committed before is harmed. `finding` is what it said, in short."""
+    """The disk refused a write; nothing committed before is harmed.
+
+    `finding` is what it said, in short; `full` where room is all that it lacks.
+    """
 
     exit_code = 74
 
-    def __init__(self, path: Path, finding: str) -> None:
+    def __init__(self, path: Path, finding: str, number: int | None = None) -> None:
+        """`number` is the operating system's, of the module `errno`."""
         super().__init__(
             f"{path}: {finding}; make room or choose another disk, then run the same command again: what is committed "
             "stays"
         )
         self.finding = finding
+        self.errno = number
+
+    @property
+    def full(self) -> bool:
+        """No room on the disk, or none in the quota."""
+        return self.errno in _FULL_ERRNOS
 
 
 class Interrupted(ImtokError):
@@ -104,5 +115,5 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if is_disk_error(error):
-            raise DiskError(path, error.strerror or str(error)) from error
+            raise DiskError(path, error.strerror or str(error), error.errno) from error
         raise

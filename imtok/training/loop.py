@@ -6,13 +6,14 @@ stopped anywhere goes on as if it had not been.
 
 from __future__ import annotations
 
+import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,17 +24,18 @@ from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
 from imtok.data.stream import TrainingStream
 from imtok.devices import fast_precision, repeatable, resolve_device, usable_cores
-from imtok.errors import DiskError, ImageError, Interrupted, SourceError, TrainingError
+from imtok.errors import ConfigError, DiskError, ImageError, Interrupted, SourceError, TrainingError
 from imtok.evaluation import Quality, measure
 from imtok.losses import find_vgg_weights
-from imtok.tokenizer import check_quantizer
+from imtok.tokenizer import Tokenizer, check_quantizer
+from imtok.training.adversarial import build_discriminator
 from imtok.training.advice import collapse_hint
+from imtok.training.best import Best, is_better, written_figures
+from imtok.training.board import Board
+from imtok.training.clock import Clock
 from imtok.training.preview import write_preview
-from imtok.training.run import RunFolder, is_better
-from imtok.training.state import TrainState
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from imtok.training.run import RunFolder
+from imtok.training.state import TrainState, beginning
 
 _LINES = 200  # lines of the log over a whole run
 _PREVIEWED = 8
@@ -68,7 +70,7 @@ class TrainReport:
     already_done: bool
     validation: dict[str, Any]  # `val/psnr` and so on, empty where nothing was held out
     best: dict[str, Any] = field(default_factory=dict)  # the best validation and its `images`, empty as above
-    best_tokenizer: Path | None = None
+    best_tokenizer: Path | None = None  # None too where the disk refused it to the end
     images_per_second: float = 0.0  # of this call, validations and checkpoints left out
     data_wait: float = 0.0  # share of that time spent waiting for images
     skipped_steps: int = 0  # whose losses or gradients were not finite, in the whole run
@@ -100,20 +102,10 @@ def train(
     if saved is not None:
         folder.check_config(saved, wanted)
     if folder.finished:
-        best = folder.best_validation()
-        return TrainReport(
-            run=run,
-            tokenizer=folder.tokenizer,
-            images=wanted.images,
-            seconds=0.0,
-            resumed_from=wanted.images,
-            already_done=True,
-            validation=folder.last_validation(),
-            best=best,
-            best_tokenizer=folder.best if best else None,
-        )
+        return _report_of_finished(folder, wanted)
     if resume and not folder.has_checkpoint():
         raise TrainingError(f"{run}: --resume was given but there is no checkpoint; leave it out to begin")
+    _check_networks(wanted, resumed=folder.has_checkpoint())
     if wanted.loss.perceptual > 0:
         find_vgg_weights(Path(wanted.loss.perceptual_weights) if wanted.loss.perceptual_weights else None)
     images = ImageCollection.open(sources)
@@ -143,6 +135,34 @@ def resolve(config: TrainConfig, saved: TrainConfig | None = None) -> TrainConfi
         if getattr(config, name) == "auto":
             resolved[name] = getattr(saved, name) if saved else on_gpu
     return config.model_copy(update=resolved)
+
+
+def _check_networks(config: TrainConfig, *, resumed: bool) -> None:
+    """Raise ConfigError or TokenizerError where networks cannot be built or begun with, before there is any work."""
+    with torch.random.fork_rng(devices=[]):
+        if config.adversarial.wanted:
+            try:
+                with torch.device("meta"):
+                    build_discriminator(config.adversarial.discriminator, config.data.crop)
+            except ValueError as error:
+                raise ConfigError(f"adversarial.discriminator: {error}") from error
+        if config.start_from and not resumed:
+            beginning(config)
+
+
+def _report_of_finished(folder: RunFolder, config: TrainConfig) -> TrainReport:
+    best = written_figures(folder.best)
+    return TrainReport(
+        run=folder.path,
+        tokenizer=folder.tokenizer,
+        images=config.images,
+        seconds=0.0,
+        resumed_from=config.images,
+        already_done=True,
+        validation=folder.last_validation(),
+        best=best,
+        best_tokenizer=folder.best if best else None,
+    )
 
 
 class _Job:
@@ -176,22 +196,19 @@ class _Job:
         self.held_out = self._readable(held_out.spread(config.data.val_images))
         self.told: set[str] = set()  # unreadable images already named
         self.refused: set[str] = set()  # what a full disk refused and was told
-        self.best: dict[str, Any] = {}  # figures of the best validation, and its `images`
+        self.best = Best(folder.best)
         self.hinted = False
         self.line_interval = max(config.batch_size, config.images // _LINES)
 
     def run(self) -> TrainReport:
         started, resumed_from = time.perf_counter(), self._resume()
-        self.board = _tensorboard(self.folder.path, self.state.seen)
         previews = self._preview_images()
         state, config = self.state, self.config
-        self.clock = _Clock()
-        with closing(self.stream.batches(state.seen, config.images)) as batches:
-            validation = self._train(batches, previews)
-        self.folder.metrics.write(durable=True)
-        self.folder.write_tokenizer(state.average)
-        if self.board:
-            self.board.close()
+        with closing(Board(self.folder.path / "tensorboard", state.seen, self._notice)) as self.board:
+            self.clock = Clock()
+            with closing(self.stream.batches(state.seen, config.images)) as batches:
+                validation = self._train(batches, previews)
+            self._finish()
         return TrainReport(
             run=self.folder.path,
             tokenizer=self.folder.tokenizer,
@@ -200,8 +217,8 @@ class _Job:
             resumed_from=resumed_from,
             already_done=False,
             validation=_val_figures(validation) if validation else self.folder.last_validation(),
-            best=self.best,
-            best_tokenizer=self.folder.best if self.best else None,
+            best=self.best.figures,
+            best_tokenizer=self.folder.best if self.best.is_written else None,
             images_per_second=self.clock.all_images / max(self.clock.all_seconds, 1e-9),
             data_wait=self.clock.all_waited / max(self.clock.all_seconds, 1e-9),
             skipped_steps=int(state.skipped),
@@ -219,7 +236,7 @@ class _Job:
                     self._log()
                 if len(self.held_out) and (last or self._due(config.validation_interval)):
                     validation = self._validate(previews)
-                improved = self.best.get("images") == state.seen
+                improved = self.best.figures.get("images") == state.seen
                 if improved or (not last and self._due(config.checkpoint_interval)):
                     self._save()
             if last:
@@ -257,12 +274,23 @@ class _Job:
                 f"{self.folder.path}: the validation images are not those the run began with; give the same --val, or "
                 "begin another run with another -o"
             )
-        self.folder.metrics.rewind(facts["metrics_bytes"] if facts else 0)
         self.folder.timing.rewind()
-        if facts is not None:
-            self.best = self.folder.best_validation()
+        if facts is None:
+            self.folder.metrics.rewind(0)
+        else:
+            self.folder.metrics.rewind(facts["metrics_bytes"], facts.get("metrics_waiting", ()))
+            self.best.restore(self.folder.best_validation(), self._average_after)
             self._notice(f"resumed after {self.state.seen} of {self.config.images} training images")
         return self.state.seen
+
+    def _average_after(self, seen: int) -> Tokenizer | None:
+        """The averaged tokenizer as it was after `seen` training images, None where no checkpoint has it."""
+        weights = self.folder.averaged_weights(seen)
+        if weights is None:
+            return None
+        tokenizer = copy.deepcopy(self.state.average)
+        tokenizer.load_state_dict(weights)
+        return tokenizer
 
     def _due(self, interval: int) -> bool:
         """The last step has passed a multiple of `interval`."""
@@ -280,15 +308,20 @@ class _Job:
         timing = {"images_per_second": rate, "data_wait": wait}
         with self._surviving("the log"):
             self.folder.metrics.add({"images": self.state.seen, **metrics})
+        with self._surviving("the log"):
             self.folder.timing.add({"images": self.state.seen, **timing})
-        self._plot(metrics | timing)
+        self.board.add(metrics | timing, self.state.seen)
         self.tell(TrainProgress(self.state.seen, self.config.images, metrics, usage, rate, wait))
         for key, reason in self._new_unreadable():
             self._notice(f"{key}: passed over in training ({reason})")
 
     def _way_out(self) -> str:
         """Where a run that must be given up can be gone on from."""
-        return f", which --start-from {self.folder.best} may begin where this one was best" if self.best else ""
+        with self._surviving("the best tokenizer", last=True):
+            self.best.write()
+        return (
+            f", which --start-from {self.best.folder} may begin where this one was best" if self.best.is_there else ""
+        )
 
     def _validate(self, previews: Tensor | None) -> Quality:
         with self.clock.paused():
@@ -297,18 +330,16 @@ class _Job:
             figures = _val_figures(quality)
             with self._surviving("the log"):
                 self.folder.metrics.add({"images": self.state.seen, **figures})
-            self._plot(figures)
+            self.board.add(figures, self.state.seen)
             if previews is not None:
                 with self._surviving("a preview"):
                     write_preview(self.folder.preview_path(self.state.seen), self.state.average, previews)
-            if is_better(figures, self.best):
-                self.best = {"images": self.state.seen, **figures}
-                with self._surviving("the best tokenizer"):
-                    self.folder.write_best(self.state.average)
-        hint = self._hint(quality.usage)
-        self.tell(
-            TrainProgress(self.state.seen, self.config.images, validation=quality, best=dict(self.best), notice=hint)
-        )
+            if is_better(figures, self.best.figures):
+                self.best.take({"images": self.state.seen, **figures}, self.state.average)
+            with self._surviving("the best tokenizer"):
+                self.best.write()
+        hint, best = self._hint(quality.usage), dict(self.best.figures)
+        self.tell(TrainProgress(self.state.seen, self.config.images, validation=quality, best=best, notice=hint))
         return quality
 
     def _hint(self, usage: CodebookUsage) -> str | None:
@@ -323,25 +354,57 @@ class _Job:
         return hint
 
     def _save(self, *, must: bool = False) -> None:
-        """Write a checkpoint. A disk that refuses it is told, and training goes on, unless it `must` be written."""
-        with self.clock.paused(), nullcontext() if must else self._surviving("a checkpoint"):
-            facts = {
-                "data": self.data_fingerprint,
-                "val": self.val_fingerprint,
-                "metrics_bytes": self.folder.metrics.write(durable=True),
-            }
-            kept, best = self.config.keep_checkpoints, self.best.get("images")
-            self.folder.save_checkpoint(self.state, facts, kept=kept, best=best)
+        """Write a checkpoint, and what waits. A disk that refuses is told, and training goes on, unless it `must` be
+        written."""
+        with self.clock.paused():
+            with self._surviving("the log"):
+                self.folder.metrics.write(durable=True)
+            with self._surviving("the log"):
+                self.folder.timing.write()
+            with nullcontext() if must else self._surviving("a checkpoint"):
+                self._save_checkpoint()
+            with self._surviving("the best tokenizer"):
+                self.best.write()
+
+    def _save_checkpoint(self) -> None:
+        facts = {
+            "data": self.data_fingerprint,
+            "val": self.val_fingerprint,
+            "metrics_bytes": self.folder.metrics.length,
+            "metrics_waiting": self.folder.metrics.waiting,  # lines that a full disk refused come back from here
+        }
+        kept, best = self.config.keep_checkpoints, self.best.figures.get("images")
+        self.folder.save_checkpoint(self.state, facts, kept=kept, best=best)
+
+    def _finish(self) -> None:
+        """Write what stays when the run is done.
+
+        A disk that refuses it has the finished state as a checkpoint before DiskError is raised, so that the same
+        command has only this left to do.
+        """
+        with self._surviving("the log of speeds", last=True):
+            self.folder.timing.write()
+        with self._surviving("the best tokenizer", last=True):
+            self.best.write()
+        try:
+            self.folder.metrics.write(durable=True)
+            self.folder.write_tokenizer(self.state.average)
+        except DiskError:
+            if self.state.seen not in self.folder.checkpoints_seen():
+                with suppress(DiskError):
+                    self._save_checkpoint()
+            raise
 
     @contextmanager
-    def _surviving(self, what: str) -> Iterator[None]:
-        """A full disk stops no training: it is told once, and the next occasion tries again."""
+    def _surviving(self, what: str, *, last: bool = False) -> Iterator[None]:
+        """A full disk stops no training: it is told once, and the next occasion tries again; the `last` is told too."""
         try:
             yield
         except DiskError as error:
-            if what not in self.refused:
+            if last or what not in self.refused:
                 self.refused.add(what)
-                self._notice(f"{what} could not be written ({error.finding}); training goes on and will try again")
+                hope = "" if last else "; training goes on and will try again"
+                self._notice(f"{what} could not be written ({error.finding}){hope}")
 
     def _readable(self, held_out: ImageCollection) -> ImageCollection:
         """The held-out images that can be read; what is wrong with the others is told now, not at a validation."""
@@ -363,15 +426,6 @@ class _Job:
         new = [(key, reason) for key, reason in list(self.stream.unreadable.items()) if key not in self.told]
         self.told.update(key for key, _ in new)
         return new
-
-    def _plot(self, figures: dict[str, float]) -> None:
-        try:
-            for name, value in figures.items():
-                if self.board and value is not None:
-                    self.board.add_scalar(name, value, self.state.seen)
-        except OSError as error:  # a full disk, told by the writer's thread
-            self.board = None
-            self._notice(f"TensorBoard's events end here ({error.strerror or error})")
 
     def _notice(self, text: str) -> None:
         self.tell(TrainProgress(self.state.seen, self.config.images, notice=text))
@@ -395,40 +449,6 @@ def _val_figures(quality: Quality) -> dict[str, Any]:
     }
 
 
-@dataclass
-class _Clock:
-    """Images a second and the share of time spent waiting for data, between two laps."""
-
-    images: int = 0
-    all_images: int = 0  # of all laps, as the next two
-    all_seconds: float = 0.0
-    all_waited: float = 0.0
-    _start: float = field(default_factory=time.perf_counter)
-    _waited: float = 0.0
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - start
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave out what is neither training nor waiting."""
-        start = time.perf_counter()
-        yield
-        self._start += time.perf_counter() - start
-
-    def lap(self) -> tuple[float, float]:
-        seconds = max(time.perf_counter() - self._start, 1e-9)
-        result = self.images / seconds, self._waited / seconds
-        self.all_images += self.images
-        self.all_seconds += seconds
-        self.all_waited += self._waited
-        self.images, self._start, self._waited = 0, time.perf_counter(), 0.0
-        return result
-
-
 @contextmanager
 def _seeded(config: TrainConfig) -> Iterator[None]:
     """The run's own random state and thread count, the caller's put back afterwards."""
@@ -442,13 +462,3 @@ def _seeded(config: TrainConfig) -> Iterator[None]:
                 yield
         finally:
             torch.set_num_threads(threads)
-
-
-def _tensorboard(run: Path, seen: int) -> SummaryWriter | None:
-    """A writer where the tensorboard extra is installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    writer: SummaryWriter = SummaryWriter(str(run / "tensorboard"), purge_step=seen or None)
-    return writer

@@ -4,6 +4,7 @@ config.yaml                     resolved, written once
 metrics.jsonl                   deterministic: no times, so that a resumed run has the same bytes
 timing.jsonl                    images/s and data wait
 checkpoints/000012800.safetensors    the newest and the best, named by training images seen
+checkpoints/000012800.damaged        one that a run could not go on from
 best/                           the tokenizer with the best figure on the images held out
 previews/000012800.png          originals over reconstructions, images held out
 tensorboard/                    where tensorboard is installed
@@ -14,23 +15,28 @@ from __future__ import annotations
 
 import fcntl
 import json
-import math
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from safetensors import SafetensorError
+from torch import Tensor
 
 from imtok.config import TrainConfig, load_train_config, read_config_file
 from imtok.errors import ConfigError, DiskError, TrainingError, disk_errors
 from imtok.files import sweep_temporaries, sync_folder, write_atomically
 from imtok.tokenizer import Tokenizer
+from imtok.training.best import is_better
+from imtok.training.checkpoint import unpack
 from imtok.training.state import TrainState
+
+_UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, RuntimeError)
 
 
 @dataclass
@@ -59,16 +65,19 @@ class JsonLines:
         self.waiting.clear()
         return self.length
 
-    def rewind(self, length: int | None = None) -> None:
-        """Cut the file back to its first `length` bytes, or go on at its end; TrainingError where it has fewer."""
+    def rewind(self, length: int | None = None, waiting: Sequence[str] = ()) -> None:
+        """Cut the file back to its first `length` bytes, or to its last whole line, and let `waiting` lines follow.
+
+        Raises TrainingError where it is shorter.
+        """
         with disk_errors(self.path):
             self.path.touch()
-            found = self.path.stat().st_size
-            if length is not None and found < length:
+            if length is None:
+                length = self.path.read_bytes().rfind(b"\n") + 1
+            if self.path.stat().st_size < length:
                 raise TrainingError(f"{self.path}: shorter than the checkpoint says; restore it or begin another run")
-            self.length = found if length is None else length
-            os.truncate(self.path, self.length)
-        self.waiting.clear()
+            os.truncate(self.path, length)
+        self.length, self.waiting = length, list(waiting)
 
 
 class RunFolder:
@@ -139,36 +148,64 @@ class RunFolder:
     def save_checkpoint(self, state: TrainState, facts: dict[str, Any], *, kept: int, best: int | None) -> None:
         """Write a checkpoint whole or not at all, then drop all but the `kept` newest and that of `best` images seen.
 
-        On a full disk the older ones make room first. Raises DiskError where that is not enough.
+        On a full disk the damaged and the older ones make room first. Raises DiskError where that is not enough.
         """
-        path, data = self._checkpoints / f"{state.seen:012d}.safetensors", state.to_bytes(facts)
+        path, data = self._checkpoint_path(state.seen), state.to_bytes(facts)
         try:
             write_atomically(path, data)
-        except DiskError:
-            if not self._drop_checkpoints(1, best):
+        except DiskError as error:
+            if not (error.full and self._drop_checkpoints(1, best, damaged=0)):
                 raise
             write_atomically(path, data)
-        self._drop_checkpoints(kept, best)
+        self._drop_checkpoints(kept, best, damaged=kept, written=path)
 
-    def _drop_checkpoints(self, kept: int, best: int | None) -> int:
-        """Remove all but the `kept` newest and the best; how many went."""
-        old = [path for path in self._checkpoint_paths()[kept:] if int(path.stem) != best]
+    def _drop_checkpoints(self, kept: int, best: int | None, *, damaged: int, written: Path | None = None) -> int:
+        """Remove all but the `kept` newest, the best and the one just written, and all but the `damaged` newest of
+        those set aside; how many went."""
+        spared = {written, None if best is None else self._checkpoint_path(best)}
+        old = [path for path in self._checkpoint_paths()[kept:] if path not in spared]
+        old += sorted(self._checkpoints.glob("[0-9]*.damaged"), reverse=True)[damaged:]
         for path in old:
-            path.unlink(missing_ok=True)
+            with disk_errors(path):
+                path.unlink(missing_ok=True)
         return len(old)
 
     def restore_newest(self, state: TrainState) -> tuple[dict[str, Any] | None, list[str]]:
-        """Restore the newest sound checkpoint: its extra facts, None without one, and words on damaged ones."""
-        notices: list[str] = []
+        """Restore the newest sound checkpoint: its extra facts, None without one, and words on damaged ones.
+
+        The damaged are set aside, as the next checkpoints would else be older than they. Raises TrainingError, and
+        leaves all as it is, where no checkpoint can be read.
+        """
+        reasons: dict[Path, str] = {}
         for path in self._checkpoint_paths():
             try:
-                return state.restore(path.read_bytes()), notices
-            except (SafetensorError, ValueError, KeyError, RuntimeError) as error:
-                reason = str(error).splitlines()[0]
-                notices.append(f"{path}: damaged, passed over ({reason})")
-        if notices:
-            raise TrainingError(f"{self._checkpoints}: no checkpoint can be read; begin again with another -o")
-        return None, notices
+                facts = state.restore(path.read_bytes())
+            except torch.OutOfMemoryError:
+                raise
+            except _UNREADABLE as error:
+                reasons[path] = _reason(error)
+            else:
+                return facts, [self._set_aside(damaged, reason) for damaged, reason in reasons.items()]
+        if reasons:
+            told = "; ".join(f"{path.name}: {reason}" for path, reason in reasons.items())
+            raise TrainingError(f"{self._checkpoints}: no checkpoint can be read ({told}); begin again with another -o")
+        return None, []
+
+    def _set_aside(self, path: Path, reason: str) -> str:
+        """Take a damaged checkpoint out of the count; a word on it."""
+        aside = path.with_suffix(".damaged")
+        with disk_errors(path):
+            path.rename(aside)
+        return f"{path}: damaged, passed over ({reason}); it is {aside.name} now"
+
+    def averaged_weights(self, seen: int) -> dict[str, Tensor] | None:
+        """The averaged tokenizer's weights after `seen` training images, None without a sound checkpoint of then."""
+        try:
+            tensors, _ = unpack(self._checkpoint_path(seen).read_bytes())
+        except _UNREADABLE:
+            return None
+        prefix = "average."
+        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
     def write_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Put the finished tokenizer in place, whole or not at all."""
@@ -179,11 +216,6 @@ class RunFolder:
         with disk_errors(self.tokenizer):
             unfinished.rename(self.tokenizer)
             sync_folder(self.path)
-
-    def write_best(self, tokenizer: Tokenizer) -> None:
-        """Put the best tokenizer so far in place of the last best; both have the same configuration."""
-        for name, data in tokenizer.files().items():
-            write_atomically(self.best / name, data)
 
     def preview_path(self, seen: int) -> Path:
         """Where the preview after `seen` training images goes."""
@@ -205,22 +237,23 @@ class RunFolder:
         lines = path.read_text().splitlines() if path.exists() else []
         return [row for row in map(json.loads, lines) if "val/psnr" in row]
 
+    def _checkpoint_path(self, seen: int) -> Path:
+        return self._checkpoints / f"{seen:012d}.safetensors"
+
     def _checkpoint_paths(self) -> list[Path]:
         """Newest first."""
         return sorted(self._checkpoints.glob("[0-9]*.safetensors"), reverse=True)
 
 
-def is_better(figures: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
-    """A validation is better than the best so far, if there is one.
-
-    By LPIPS where its weights are there, else by PSNR, of which None stands for reconstructions that are the images.
-    """
-    if not best:
-        return True
-    if "val/lpips" in figures:
-        return bool(figures["val/lpips"] < best["val/lpips"])
-    now, before = (math.inf if each["val/psnr"] is None else each["val/psnr"] for each in (figures, best))
-    return bool(now > before)
+def _reason(error: Exception) -> str:
+    """Why a checkpoint cannot be gone on from, in a word."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if isinstance(error, SafetensorError):  # a header or sizes that are not those of a whole file
+        return "cut short or overwritten"
+    if isinstance(error, KeyError) or str(error).startswith("Error(s) in loading"):  # sound, but of other parts
+        return "written by an earlier imtok"
+    return str(error).splitlines()[0]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
