@@ -71,11 +71,11 @@ def full_for(patch: pytest.MonkeyPatch, name: str) -> Callable[[bool], None]:
     """A switch: while it is on, the file `name` of a run takes no line."""
     write, full = JsonLines.write, False
 
-    def refusing(self: JsonLines, *, durable: bool = False) -> int:
+    def refusing(self: JsonLines, *, durable: bool = False) -> None:
         with disk_errors(self.path):
             if full and self.path.name == name:
                 raise OSError(errno.ENOSPC, "No space left on device")
-        return write(self, durable=durable)
+        write(self, durable=durable)
 
     def switch(on: bool) -> None:
         nonlocal full
@@ -211,8 +211,9 @@ def test_a_best_tokenizer_refused_to_the_end_is_told_and_not_reported(
     assert notices[-1] == "the best tokenizer could not be written (No space left on device)"
 
 
+@pytest.mark.parametrize("log_too", [False, True])
 def test_a_best_tokenizer_refused_before_a_stop_comes_back_from_its_checkpoint(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    log_too: bool, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
         measured_qualities(patch, iter([30.0, *[20.0] * 9]))
@@ -220,6 +221,7 @@ def test_a_best_tokenizer_refused_before_a_stop_comes_back_from_its_checkpoint(
     measured_qualities(monkeypatch, iter([30.0, *[20.0] * 9]))
     with monkeypatch.context() as patch:
         FullDisk(patch, "best").full = True
+        full_for(patch, "metrics.jsonl")(log_too)
         stopped(pictures, tmp_path / "run", 64)
     assert not (tmp_path / "run" / "best").exists()
     report = train([pictures], tmp_path / "run", tiny())

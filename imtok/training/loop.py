@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ from imtok.training.best import Best, is_better, written_figures
 from imtok.training.board import Board
 from imtok.training.clock import Clock
 from imtok.training.preview import write_preview
+from imtok.training.report import Listener, TrainProgress, TrainReport
 from imtok.training.run import RunFolder
 from imtok.training.state import TrainState, beginning
 
@@ -41,42 +41,6 @@ _LINES = 200  # lines of the log over a whole run
 _PREVIEWED = 8
 _HINT_FROM = 0.2  # share of the run
 _FEW_HELD_OUT = 8
-
-
-@dataclass(frozen=True)
-class TrainProgress:
-    """What the caller is told: after every step, with more filled in where there is news."""
-
-    seen: int
-    images: int
-    metrics: dict[str, float] | None = None  # a line of the log
-    usage: CodebookUsage | None = None  # of the codes since the last line
-    images_per_second: float = 0.0
-    data_wait: float = 0.0  # share of the time spent waiting for images
-    validation: Quality | None = None
-    best: dict[str, Any] = field(default_factory=dict)  # with a validation: the figures of the best so far
-    notice: str | None = None
-
-
-@dataclass(frozen=True)
-class TrainReport:
-    """How the run ended."""
-
-    run: Path
-    tokenizer: Path
-    images: int
-    seconds: float
-    resumed_from: int  # training images seen before this call
-    already_done: bool
-    validation: dict[str, Any]  # `val/psnr` and so on, empty where nothing was held out
-    best: dict[str, Any] = field(default_factory=dict)  # the best validation and its `images`, empty as above
-    best_tokenizer: Path | None = None  # None too where the disk refused it to the end
-    images_per_second: float = 0.0  # of this call, validations and checkpoints left out
-    data_wait: float = 0.0  # share of that time spent waiting for images
-    skipped_steps: int = 0  # whose losses or gradients were not finite, in the whole run
-
-
-Listener = Callable[[TrainProgress], None]
 
 
 def train(

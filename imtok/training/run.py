@@ -5,7 +5,7 @@ metrics.jsonl                   deterministic: no times, so that a resumed run h
 timing.jsonl                    images/s and data wait
 checkpoints/000012800.safetensors    the newest and the best, named by training images seen
 checkpoints/000012800.damaged        one that a run could not go on from
-best/                           the tokenizer with the best figure on the images held out
+best/                           the tokenizer with the best figure on the images held out, which its file holds too
 previews/000012800.png          originals over reconstructions, images held out
 tensorboard/                    where tensorboard is installed
 tokenizer/                      written last: the finished tokenizer
@@ -52,8 +52,8 @@ class JsonLines:
         self.waiting.append(json.dumps(row) + "\n")
         self.write()
 
-    def write(self, *, durable: bool = False) -> int:
-        """Write what waits, and put it on the disk itself where it must outlive a power cut; the file's length."""
+    def write(self, *, durable: bool = False) -> None:
+        """Write what waits, and put it on the disk itself where it must outlive a power cut."""
         data = "".join(self.waiting).encode()
         with disk_errors(self.path), self.path.open("ab") as file:
             file.truncate(self.length)
@@ -63,7 +63,6 @@ class JsonLines:
                 os.fsync(file.fileno())
         self.length += len(data)
         self.waiting.clear()
-        return self.length
 
     def rewind(self, length: int | None = None, waiting: Sequence[str] = ()) -> None:
         """Cut the file back to its first `length` bytes, or to its last whole line, and let `waiting` lines follow.
@@ -235,7 +234,7 @@ class RunFolder:
     def _validations(self) -> list[dict[str, Any]]:
         path = self.metrics.path
         lines = path.read_text().splitlines() if path.exists() else []
-        return [row for row in map(json.loads, lines) if "val/psnr" in row]
+        return [row for row in map(json.loads, [*lines, *self.metrics.waiting]) if "val/psnr" in row]
 
     def _checkpoint_path(self, seen: int) -> Path:
         return self._checkpoints / f"{seen:012d}.safetensors"

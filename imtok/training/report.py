@@ -1,0 +1,47 @@
+"""What a caller of `train` is told, during and after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from imtok.analysis.usage import CodebookUsage
+from imtok.evaluation import Quality
+
+
+@dataclass(frozen=True)
+class TrainProgress:
+    """What the caller is told: after every step, with more filled in where there is news."""
+
+    seen: int
+    images: int
+    metrics: dict[str, float] | None = None  # a line of the log
+    usage: CodebookUsage | None = None  # of the codes since the last line
+    images_per_second: float = 0.0
+    data_wait: float = 0.0  # share of the time spent waiting for images
+    validation: Quality | None = None
+    best: dict[str, Any] = field(default_factory=dict)  # with a validation: the figures of the best so far
+    notice: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """How the run ended."""
+
+    run: Path
+    tokenizer: Path
+    images: int
+    seconds: float
+    resumed_from: int  # training images seen before this call
+    already_done: bool
+    validation: dict[str, Any]  # `val/psnr` and so on, empty where nothing was held out
+    best: dict[str, Any] = field(default_factory=dict)  # the best validation and its `images`, empty as above
+    best_tokenizer: Path | None = None  # None too where the disk refused it to the end
+    images_per_second: float = 0.0  # of this call, validations and checkpoints left out
+    data_wait: float = 0.0  # share of that time spent waiting for images
+    skipped_steps: int = 0  # whose losses or gradients were not finite, in the whole run
+
+
+Listener = Callable[[TrainProgress], None]
