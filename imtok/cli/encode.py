@@ -89,7 +89,10 @@ def encode(
     """
     with stop_on_signals() as should_stop, progress_bar("encoding") as bar:
         import imtok.encoding
+        from imtok.tokenizer import PRETRAINED
 
+        if tokenizer is None and not output.exists():
+            say(f"tokenizer: {PRETRAINED}, which comes with imtok; -t names another")
         report = imtok.encoding.encode(
             sources,
             output,
