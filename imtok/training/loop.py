@@ -23,7 +23,7 @@ from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
 from imtok.data.stream import TrainingStream
 from imtok.devices import fast_precision, repeatable, resolve_device, usable_cores
-from imtok.errors import ConfigError, DiskError, ImageError, Interrupted, SourceError, TrainingError
+from imtok.errors import ConfigError, DiskError, ImageError, Interrupted, LatentsError, SourceError, TrainingError
 from imtok.evaluation import Quality, measure
 from imtok.losses import find_vgg_weights
 from imtok.tokenizer import Tokenizer, check_quantizer
@@ -263,7 +263,7 @@ class _Job:
     def _log(self) -> None:
         trouble = self.state.trouble()
         if trouble is not None:
-            raise TrainingError(f"{self.folder.path}: training image {self.state.seen}: {trouble}{self._way_out()}")
+            raise self._given_up(trouble)
         window = self.state.window
         usage = CodebookUsage.of_codebooks(window.counts.cpu().numpy().copy(), 0)
         metrics = window.means() | _usage_figures(usage)
@@ -279,6 +279,9 @@ class _Job:
         for key, reason in self._new_unreadable():
             self._notice(f"{key}: passed over in training ({reason})")
 
+    def _given_up(self, trouble: str) -> TrainingError:
+        return TrainingError(f"{self.folder.path}: training image {self.state.seen}: {trouble}{self._way_out()}")
+
     def _way_out(self) -> str:
         """Where a run that must be given up can be gone on from."""
         with self._surviving("the best tokenizer", last=True):
@@ -290,7 +293,10 @@ class _Job:
     def _validate(self, previews: Tensor | None) -> Quality:
         with self.clock.paused():
             size = self.config.tokenizer.size
-            quality = measure(self.state.average, self.held_out, size=size, perceptual=self.state.perceptual)
+            try:
+                quality = measure(self.state.average, self.held_out, size=size, perceptual=self.state.perceptual)
+            except LatentsError as error:
+                raise self._given_up(self.state.advice("validation met latents that are not finite")) from error
             figures = _val_figures(quality)
             with self._surviving("the log"):
                 self.folder.metrics.add({"images": self.state.seen, **figures})

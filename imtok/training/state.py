@@ -104,10 +104,12 @@ class TrainState:
         in_a_row = int(self.skipped_in_a_row)
         if in_a_row < _PATIENCE:
             return None
-        return (
-            f"the loss or its gradient was not finite in the last {in_a_row} steps, which were skipped; lower "
-            f"optimizer.learning_rate (now {self.config.optimizer.learning_rate:g}){self._remedies()} in a new run"
-        )
+        return self.advice(f"the loss or its gradient was not finite in the last {in_a_row} steps, which were skipped")
+
+    def advice(self, finding: str) -> str:
+        """What was found, and the settings that help against it."""
+        rate = self.config.optimizer.learning_rate
+        return f"{finding}; lower optimizer.learning_rate (now {rate:g}){self._remedies()} in a new run"
 
     def to_bytes(self, extra: dict[str, Any]) -> bytes:
         """Everything as one file; `extra` is JSON that comes back from `restore`."""
