@@ -28,20 +28,27 @@ _POOL = 16  # logits a side after MaskBit's pooling
 
 
 def build_discriminator(config: DiscriminatorConfig, size: int) -> nn.Module:
-    """The network a configuration stands for; ValueError where crops of `size` pixels are too small for it."""
-    network: StyleGANDiscriminator | MaskBitDiscriminator | PatchDiscriminator
-    if config.kind == "stylegan":
-        network = StyleGANDiscriminator(size, channels=config.channels)
-    elif config.kind == "maskbit":
-        # Crops too small for its pooling do without, as in Open-MAGVIT2.
-        pool = _POOL if size >= _POOL << config.layers else None
-        network = MaskBitDiscriminator(channels=config.channels, layers=config.layers, pool=pool)
-    else:
-        network = PatchDiscriminator(channels=config.channels, layers=config.layers, norm=config.norm)
+    """The network a configuration stands for; ConfigError where crops of `size` pixels are too small for it."""
+    try:
+        network = _built(config, size)
+    except ValueError as error:
+        raise ConfigError(f"adversarial.discriminator: {error}") from error
     if size < network.min_size:
         least = f"{network.min_size} px is the least"
-        raise ValueError(f"crops of {size} px are too small, {least}; take larger crops or fewer layers")
+        raise ConfigError(
+            f"adversarial.discriminator: crops of {size} px are too small, {least}; take larger crops or fewer layers"
+        )
     return network
+
+
+def _built(config: DiscriminatorConfig, size: int) -> StyleGANDiscriminator | MaskBitDiscriminator | PatchDiscriminator:
+    if config.kind == "stylegan":
+        return StyleGANDiscriminator(size, channels=config.channels)
+    if config.kind == "maskbit":
+        # Crops too small for its pooling do without, as in Open-MAGVIT2.
+        pool = _POOL if size >= _POOL << config.layers else None
+        return MaskBitDiscriminator(channels=config.channels, layers=config.layers, pool=pool)
+    return PatchDiscriminator(channels=config.channels, layers=config.layers, norm=config.norm)
 
 
 @dataclass(frozen=True)
@@ -61,10 +68,7 @@ class Adversary:
 
     def __init__(self, config: AdversarialConfig, size: int, device: torch.device, precision: Precision) -> None:
         self.config, self.device, self.precision = config, device, precision
-        try:
-            self.discriminator = build_discriminator(config.discriminator, size).to(device).train()
-        except ValueError as error:
-            raise ConfigError(f"adversarial.discriminator: {error}") from error
+        self.discriminator = build_discriminator(config.discriminator, size).to(device).train()
         self.lecam = LeCAM(decay=config.lecam_decay).to(device)
         self.optimizer = torch.optim.AdamW(
             self.discriminator.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=0.0, fused=True

@@ -23,7 +23,7 @@ from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
 from imtok.data.stream import TrainingStream
 from imtok.devices import fast_precision, repeatable, resolve_device, usable_cores
-from imtok.errors import ConfigError, DiskError, ImageError, Interrupted, LatentsError, SourceError, TrainingError
+from imtok.errors import DiskError, ImageError, Interrupted, LatentsError, SourceError, TrainingError
 from imtok.evaluation import Quality, measure
 from imtok.losses import find_vgg_weights
 from imtok.tokenizer import Tokenizer, check_quantizer
@@ -105,11 +105,8 @@ def _check_networks(config: TrainConfig, *, resumed: bool) -> None:
     """Raise ConfigError or TokenizerError where networks cannot be built or begun with, before there is any work."""
     with torch.random.fork_rng(devices=[]):
         if config.adversarial.wanted:
-            try:
-                with torch.device("meta"):
-                    build_discriminator(config.adversarial.discriminator, config.data.crop)
-            except ValueError as error:
-                raise ConfigError(f"adversarial.discriminator: {error}") from error
+            with torch.device("meta"):
+                build_discriminator(config.adversarial.discriminator, config.data.crop)
         if config.start_from and not resumed:
             beginning(config)
 

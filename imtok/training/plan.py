@@ -22,12 +22,13 @@ from imtok.config import TrainConfig
 from imtok.data.collection import ImageCollection
 from imtok.data.images import image_size
 from imtok.devices import Precision, autocast
-from imtok.errors import ConfigError, ImageError, SourceError, TrainingError
+from imtok.errors import ImageError, SourceError, TrainingError
 from imtok.losses import find_vgg_weights
 from imtok.networks import Decoder, Encoder
 from imtok.quantizer_config import GumbelConfig, QuantizerConfig, VQConfig
 from imtok.quantizers import Quantizer
 from imtok.tokenizer import build_quantizer, check_quantizer
+from imtok.training.adversarial import build_discriminator
 from imtok.training.loop import resolve
 from imtok.training.run import RunFolder
 from imtok.training.state import beginning
@@ -244,14 +245,9 @@ class _Parts:
 
 
 def _discriminator(config: TrainConfig) -> nn.Module | None:
-    from imtok.training.adversarial import build_discriminator
-
     if not config.adversarial.wanted:
         return None
-    try:
-        return build_discriminator(config.adversarial.discriminator, config.data.crop).eval()
-    except ValueError as error:
-        raise ConfigError(f"adversarial.discriminator: {error}") from error
+    return build_discriminator(config.adversarial.discriminator, config.data.crop).eval()
 
 
 def _vgg16() -> nn.Module:
