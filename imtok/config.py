@@ -212,12 +212,15 @@ class TrainConfig(Record):
                 "larger crops or loss.perceptual=0"
             )
         if self.freeze_codes and not self.start_from:
-            raise ValueError("freeze_codes is for a trained tokenizer; name it by start_from")
+            raise ValueError("freeze_codes needs a trained tokenizer: name it by start_from, for instance imtok-f8")
         downsample = self.tokenizer.network.downsample
         if self.data.crop % downsample:
             raise ValueError(f"data.crop {self.data.crop} is no multiple of the downsampling {downsample}")
         if self.data.crop > self.tokenizer.size:
-            raise ValueError(f"data.crop {self.data.crop} is larger than tokenizer.size {self.tokenizer.size}")
+            raise ValueError(
+                f"data.crop {self.data.crop} is larger than tokenizer.size {self.tokenizer.size}; set data.crop="
+                f"{self.tokenizer.size} or less too"
+            )
         quantizer = self.tokenizer.quantizer
         num_codes = quantizer.num_codes * len(quantizer.tables)
         if num_codes > _MOST_CODES:

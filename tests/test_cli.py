@@ -366,7 +366,7 @@ def test_the_live_display_is_aligned_and_tells_what_there_is() -> None:
         "its weight    0.0523 (ratio of gradients 1.23)",
         "speed         2 images/s, 0.3% waiting for data",
         "skipped steps 3, whose loss or gradient was not finite",
-        "validation    PSNR 23.00 dB, SSIM 0.500, 3 of 4 codes on 4 held out (after 500)",
+        "validation    PSNR 23.00 dB, SSIM 0.500, 3 of 4 codes (after 500)",
         "best so far   PSNR 24.00 dB, SSIM 0.500 (after 400)",
     ]
     display.update(line_of_log())

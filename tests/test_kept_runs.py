@@ -287,5 +287,14 @@ def test_a_tokenizer_of_another_shape_is_refused_before_there_is_a_run(pictures:
 
 
 def test_frozen_codes_need_a_tokenizer_to_start_from() -> None:
-    with pytest.raises(ConfigError, match="name it by start_from"):
+    with pytest.raises(ConfigError, match="needs a trained tokenizer: name it by start_from"):
         tiny("freeze_codes=true")
+
+
+def test_what_a_run_starts_from_is_measured_first_and_may_be_the_best(pictures: Path, tmp_path: Path) -> None:
+    train([pictures], tmp_path / "first", tiny("images=800", "optimizer.learning_rate=0.01"))
+    ruinous = tiny(f"start_from={tmp_path / 'first'}", "optimizer.learning_rate=3", "ema_decay=0")
+    report = train([pictures], tmp_path / "second", ruinous)
+    assert figures(tmp_path / "second")[0]["images"] == 0
+    assert report.best["images"] == 0
+    assert imtok.load(tmp_path / "second" / "best").fingerprint == imtok.load(tmp_path / "first").fingerprint

@@ -475,10 +475,10 @@ def test_a_handful_of_held_out_images_is_told(pictures: Path, tmp_path: Path) ->
         notices.append(progress.notice or "")
 
     train([pictures], tmp_path / "few", tiny("data.val_fraction=0.01"), progress=note)
-    assert any("validation has 1 of the images alone" in notice for notice in notices)
+    assert any("1 image is held out for validation" in notice for notice in notices)
     notices.clear()
     train([pictures], tmp_path / "own", tiny(), val=[pictures / "01.png"], progress=note)
-    assert not any("validation has" in notice for notice in notices)
+    assert not any("held out for validation" in notice for notice in notices)
 
 
 def test_the_average_is_of_parameters_and_takes_the_codebook_as_it_is() -> None:
@@ -502,3 +502,11 @@ def test_the_average_of_a_projected_codebook_is_of_the_projection() -> None:
     moved = live.get_parameter("quantizer.projection.weight") - start
     between = (mean.get_parameter("quantizer.projection.weight") - start) / moved
     assert 0.1 < between.median() < 0.95
+
+
+def test_small_previews_are_enlarged_pixel_by_pixel(pictures: Path, tmp_path: Path) -> None:
+    train([pictures], tmp_path / "run", tiny())
+    with Image.open(tmp_path / "run" / "previews" / f"{96:012}.png") as preview:
+        pixels = np.asarray(preview.convert("RGB"))[4:100, 4:100]
+    blocks = pixels.reshape(16, 6, 16, 6, 3)
+    assert np.array_equal(blocks, np.broadcast_to(blocks[:, :1, :, :1], blocks.shape))

@@ -92,12 +92,14 @@ def train(
     with stop_on_signals() as should_stop:
         with err().status("looking at the images"):
             import imtok.training
+            import imtok.training.run
             from imtok.config import merge, parse_settings
 
             short = {"images": images, "device": device, "start_from": start_from, "freeze_codes": freeze_codes or None}
             typed = parse_settings(settings or [])
             typed = merge(typed, {key: value for key, value in short.items() if value is not None})
-            chosen = _configuration(sources, output, preset, config, typed)
+            saved = imtok.training.run.RunFolder(output).saved_config()  # an output that cannot be is told first
+            chosen = imtok.training.resolve(_configuration(sources, output, preset, config, typed), saved)
         if dry_run:
             from imtok.training.plan import plan
 
@@ -149,7 +151,8 @@ def _as_trained(start: str) -> dict[str, Any]:
     downsample = tokenizer.network.downsample
     crop = min(tokenizer.size, max(downsample, 96 // downsample * downsample))
     say(f"{start}: its networks, quantizer and size {tokenizer.size} are taken")
-    values = {"tokenizer": tokenizer.model_dump(mode="json"), "data": {"crop": crop}}
+    values: dict[str, Any] = {"tokenizer": tokenizer.model_dump(mode="json"), "data": {"crop": crop}}
+    values["optimizer"] = {"learning_rate": 3e-4}  # of weights that are good already
     return values | {"batch_size": 64} if tokenizer.size <= 64 else values
 
 
@@ -236,6 +239,8 @@ def _print_report(report: TrainReport) -> None:
     else:
         tell("nothing was held out, so nothing was measured")
     tell(f"tokenizer in {report.tokenizer}")
+    if (report.run / "previews").is_dir():
+        tell(f"originals above reconstructions in {report.run / 'previews'}")
     if report.best_tokenizer is not None and report.best.get("images", report.images) < report.images:
         after = f"after {report.best['images']} images"
         tell(f"the best was {after} ({_quality(report.best)}): {report.best_tokenizer}")
@@ -315,7 +320,7 @@ class _Display:
 
     def _take_in(self, quality: Quality, best: Mapping[str, Any], seen: int) -> None:
         line = _quality({"val/psnr": quality.psnr, "val/ssim": quality.ssim, "val/lpips": quality.lpips})
-        used = f"{quality.usage.used} of {quality.usage.codebook_size} codes on {quality.images} held out"
+        used = f"{quality.usage.used} of {quality.usage.codebook_size} codes"
         self.quality["validation"] = f"{line}, {used} (after {seen})"
         self.quality["best so far"] = f"{_quality(best)} (after {best['images']})"
 
@@ -340,7 +345,8 @@ class _Display:
         grid = f"{side}x{side}" if each == 1 else f"{side}x{side}x{each}"
         say(
             f"{tokenizer.size} px to {grid} tokens, {tokenizer.quantizer.summary}; {self.config.images} training "
-            f"images in batches of {self.config.batch_size}, crops of {self.config.data.crop} px"
+            f"images in batches of {self.config.batch_size}, crops of {self.config.data.crop} px, in "
+            f"{self.config.precision}"
         )
 
 

@@ -36,7 +36,8 @@ def build_discriminator(config: DiscriminatorConfig, size: int) -> nn.Module:
     if size < network.min_size:
         least = f"{network.min_size} px is the least"
         raise ConfigError(
-            f"adversarial.discriminator: crops of {size} px are too small, {least}; take larger crops or fewer layers"
+            f"adversarial.discriminator: crops of {size} px are too small, {least}; raise data.crop, or lower "
+            "adversarial.discriminator.layers"
         )
     return network
 

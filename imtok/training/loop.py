@@ -190,6 +190,8 @@ class _Job:
         state, config = self.state, self.config
         reported = state.seen  # what a checkpoint holds has been logged before it was written
         validation: Quality | None = None
+        if config.start_from and state.seen == 0 and len(self.held_out):  # what it was before is the first best
+            validation = self._validate(previews)
         while True:
             last = state.seen >= config.images
             if state.seen > reported:
@@ -212,14 +214,16 @@ class _Job:
                 batch = next(batches)
             state.step(batch)
             self.clock.images += len(batch)
-            self.tell(TrainProgress(state.seen, config.images))
+            self.tell(TrainProgress(min(state.seen, config.images), config.images))
         return validation
 
     def warn_of_few_held_out(self) -> None:
         """A figure measured on a handful of images says little, and their few tokens cannot use many codes."""
         count = len(self.held_out)
         if 0 < count < _FEW_HELD_OUT:
-            self._notice(f"validation has {count} of the images alone; --val or data.val_fraction gives it more")
+            images = "1 image is" if count == 1 else f"{count} images are"
+            more = "--val SOURCE or --set data.val_fraction=0.2 gives more"
+            self._notice(f"{images} held out for validation, few to judge by; {more}")
 
     def _resume(self) -> int:
         facts, notices = self.folder.restore_newest(self.state)

@@ -17,12 +17,15 @@ from imtok.files import write_atomically
 from imtok.tokenizer import Tokenizer, to_uint8
 
 _LARGEST = 1024  # pixels across
+_SMALLEST = 96  # pixels a side of each picture: smaller ones are shown larger, pixel by pixel
 
 
 def write_preview(path: Path, tokenizer: Tokenizer, images: Tensor) -> None:
     """Write images (B, 3, S, S) uint8 and, below each, what the tokenizer makes of it, as a PNG."""
     restored = to_uint8(tokenizer.decode(tokenizer.encode(images))).cpu()
-    write_atomically(path, png_bytes(pair_grid(images, restored)))
+    times = -(-_SMALLEST // images.shape[-1])
+    shown = [each.repeat_interleave(times, 2).repeat_interleave(times, 3) for each in (images, restored)]
+    write_atomically(path, png_bytes(pair_grid(*shown)))
 
 
 def pair_grid(originals: Tensor, restored: Tensor) -> Image.Image:
