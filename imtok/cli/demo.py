@@ -24,7 +24,7 @@ def demo(
     import imtok.demo
 
     say(
-        f"training a small tokenizer on {imtok.demo.TRAINED_ON} photographs of scikit-image (about a minute and a half)"
+        f"training a small tokenizer on {imtok.demo.TRAINED_ON} photographs of scikit-image (some minutes)"
     )
     with progress_bar("training") as bar, stop_on_signals() as should_stop:
 
