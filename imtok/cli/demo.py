@@ -23,9 +23,7 @@ def demo(
     """Train a small tokenizer on photographs that are already here, encode, decode, and report: about two minutes."""
     import imtok.demo
 
-    say(
-        f"training a small tokenizer on {imtok.demo.TRAINED_ON} photographs of scikit-image (some minutes)"
-    )
+    say(f"training a small tokenizer on {imtok.demo.TRAINED_ON} photographs of scikit-image (some minutes)")
     with progress_bar("training") as bar, stop_on_signals() as should_stop:
 
         def update(progress: TrainProgress) -> None:
