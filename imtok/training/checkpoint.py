@@ -31,6 +31,11 @@ def unpack(data: bytes) -> tuple[dict[str, Tensor], dict[str, Any]]:
     return tensors, facts
 
 
+def under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+
+
 def _digest(tensors: Mapping[str, Tensor], facts: str) -> str:
     digest = hashlib.sha256(facts.encode())
     for name, value in sorted(tensors.items()):

@@ -33,7 +33,7 @@ from imtok.errors import ConfigError, DiskError, TrainingError, disk_errors
 from imtok.files import sweep_temporaries, sync_folder, write_atomically
 from imtok.tokenizer import Tokenizer
 from imtok.training.best import is_better
-from imtok.training.checkpoint import unpack
+from imtok.training.checkpoint import under, unpack
 from imtok.training.state import TrainState
 
 _UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, RuntimeError)
@@ -203,8 +203,7 @@ class RunFolder:
             tensors, _ = unpack(self._checkpoint_path(seen).read_bytes())
         except _UNREADABLE:
             return None
-        prefix = "average."
-        return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        return under(tensors, "average.")
 
     def write_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Put the finished tokenizer in place, whole or not at all."""

@@ -18,7 +18,7 @@ from imtok.losses import PerceptualLoss, reconstruction_losses
 from imtok.quantizers import Quantized, VectorQuantizer, forget_moved_codes
 from imtok.tokenizer import Tokenizer, load, to_float
 from imtok.training.adversarial import Adversary
-from imtok.training.checkpoint import pack, unpack
+from imtok.training.checkpoint import pack, under, unpack
 from imtok.training.schedule import average_decay, learning_rate
 from imtok.training.window import Window
 
@@ -135,18 +135,18 @@ class TrainState:
         Raises SafetensorError, ValueError or KeyError on damaged data, which has changed nothing then.
         """
         tensors, facts = unpack(data)
-        self.tokenizer.load_state_dict(_under(tensors, "tokenizer."))
-        self.average.load_state_dict(_under(tensors, "average."))
-        _remember(self.optimizer, _under(tensors, "optimizer."))
+        self.tokenizer.load_state_dict(under(tensors, "tokenizer."))
+        self.average.load_state_dict(under(tensors, "average."))
+        _remember(self.optimizer, under(tensors, "optimizer."))
         if self.adversary:
-            self.adversary.discriminator.load_state_dict(_under(tensors, "discriminator."))
-            self.adversary.lecam.load_state_dict(_under(tensors, "lecam."))
-            _remember(self.adversary.optimizer, _under(tensors, "discriminator_optimizer."))
+            self.adversary.discriminator.load_state_dict(under(tensors, "discriminator."))
+            self.adversary.lecam.load_state_dict(under(tensors, "lecam."))
+            _remember(self.adversary.optimizer, under(tensors, "discriminator_optimizer."))
             self.adversary.steps = facts.pop("discriminator_steps")
         self.seen, self.steps = facts.pop("seen"), facts.pop("steps")
         self.skipped.copy_(tensors["skipped.all"])
         self.skipped_in_a_row.copy_(tensors["skipped.in_a_row"])
-        self.window.restore(_under(tensors, "window."))
+        self.window.restore(under(tensors, "window."))
         torch.set_rng_state(tensors["random.cpu"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["random.cuda"], self.device)
@@ -331,7 +331,3 @@ def _remember(optimizer: torch.optim.Optimizer, moments: dict[str, Tensor]) -> N
 
 def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {f"{prefix}{name}": value for name, value in tensors.items()}
-
-
-def _under(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from imtok.training.checkpoint import under
+
 
 class Window:
     """Sums of scalars and occurrences of codes; reading them is the one moment a GPU is waited for."""
@@ -52,8 +54,7 @@ class Window:
         device = self.counts.device
         self.counts.copy_(tensors["counts"])
         self.skipped.copy_(tensors["skipped"])
-        named = {name.removeprefix("sums."): pair for name, pair in tensors.items() if name.startswith("sums.")}
-        self.sums = {name: pair.to(device) for name, pair in named.items()}
+        self.sums = {name: pair.to(device) for name, pair in under(tensors, "sums.").items()}
 
     def _scalar(self, value: Tensor | float) -> Tensor:
         """() float64, filled where it is: a copy from the CPU would be waited for."""
