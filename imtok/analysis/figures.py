@@ -1,0 +1,307 @@
+"""Every figure that `imtok stats` tells, as records: names, definitions and sources, in one place.
+
+The definitions stand in the fields' descriptions, so that help, report and JSON schema say the same. Entropies are in
+bits. N is a number of tokens, n_k how many of them are code k, p_k = n_k / N.
+"""
+
+# Axes: K codes, Q codebooks, h x w grid of an image's codes, D latent channels.
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from imtok.quantizer_config import Record
+
+Grade = Literal["problem", "warning", "hint"]
+
+
+class Use(Record):
+    """How the codes of one codebook, or of all together, are used."""
+
+    tokens: int = Field(description="codes counted, those of every codebook")
+    used: int = Field(description="codes that occur at least once")
+    usage: float = Field(
+        description="used / codebook size, in [0, 1], over the whole set (SimVQ#3: definitions differ)"
+    )
+    dead: int = Field(description="codes that never occur")
+    nearly_dead: int = Field(description="codes that occur, but less than a hundredth of the even share N / K")
+    expected_used: float = Field(
+        description="codes that would be used by more images: used + f1 (f1 - 1) / (2 (f2 + 1)), at most K, with f1 "
+        "codes seen once and f2 twice; a lower bound (Chao, 1984)"
+    )
+    entropy_bits: float = Field(
+        description="-sum p_k log2 p_k, bits a token, at most log2 K (Shannon, 1948); low where tokens are few a code"
+    )
+    entropy_corrected_bits: float = Field(
+        description="entropy + (used - 1) / (2 N ln 2), at most log2 K: the first term of its small-sample bias undone "
+        "(Miller, 1955)"
+    )
+    perplexity: float = Field(description="2^entropy: so many codes, equally frequent, would have the same entropy")
+    normalized_perplexity: float = Field(description="perplexity / K, in [0, 1]")
+    gini: float = Field(
+        description="inequality of the n_k over all K codes: 0 where all are equal, near 1 where few have all "
+        "(Gini, 1912)"
+    )
+    zipf_slope: float | None = Field(
+        description="slope of log n_k over log rank, by least squares at ranks evenly spaced in the logarithm; 0 is "
+        "even use, words of a language have about -1 (Zipf, 1949)"
+    )
+
+
+class Span(Record):
+    """A group of codes by how often they occur."""
+
+    low: int = Field(description="least occurrences")
+    high: int = Field(description="most occurrences")
+    codes: int = Field(description="so many codes")
+
+
+class Runs(Record):
+    """Usage by runs of 256 images."""
+
+    images: int = Field(256, description="images of a run: consecutive ones of a unit")
+    runs: int = Field(description="whole runs there are")
+    usage: float = Field(description="used / K by the 256 images of a run, mean over runs (SimVQ#3)")
+    least: float = Field(description="that of the run that uses fewest")
+    most: float = Field(description="that of the run that uses most")
+
+
+class Bits(Record):
+    """What the tokens take up."""
+
+    raw_per_token: float = Field(description="log2 K")
+    raw_per_image: float = Field(description="h w Q log2 K")
+    raw_per_pixel: float = Field(description="bits per image / pixels of the square that was encoded")
+    coded_per_token: float = Field(
+        description="bits a token that an adaptive coder needs, learning included: the least of those without context, "
+        "knowing the left neighbour, and knowing the one above (MacKay & Peto, 1995)"
+    )
+    coded_per_image: float = Field(description="h w Q times that")
+    coded_per_pixel: float = Field(description="bits coded per image / pixels")
+    coder: Literal["fixed", "frequencies", "left neighbour", "neighbour above"] = Field(
+        description="which coder needs least; fixed: none beats log2 K"
+    )
+
+
+class PositionMap(Record):
+    """What each place of the grid says."""
+
+    images: int = Field(description="images it was measured on: all, or evenly spaced ones")
+    entropy_bits: list[list[float]] = Field(
+        description="(h, w): entropy of the codes at each place, over images, its bias corrected (Miller, 1955); mean "
+        "over codebooks"
+    )
+    limit_bits: float = Field(description="log2 of the lesser of K and the images: no place can have more")
+
+
+class Neighbours(Record):
+    """What a code tells of the next one, mean over codebooks."""
+
+    pairs: int = Field(description="pairs of neighbours counted")
+    distinct: int = Field(description="different pairs among them")
+    contexts_share: float = Field(
+        description="share of the codes whose pairs were kept, chosen by hash; 1: all, and the figures are exact"
+    )
+    mutual_information_bits: float = Field(
+        description="H(X) + H(Y) - H(X, Y) of neighbours X, Y (Shannon, 1948); high where pairs are few a code"
+    )
+    mutual_information_corrected_bits: float = Field(
+        description="that with the first term of each entropy's small-sample bias undone, at least 0 (Miller, 1955)"
+    )
+    conditional_entropy_bits: float = Field(description="H(Y | X) = H(Y) - mutual information: bits left of a token")
+    conditional_entropy_corrected_bits: float = Field(description="that of the corrected figures")
+    coded_bits: float = Field(
+        description="bits a token that an adaptive coder knowing the neighbour needs, learning included: never below "
+        "what can be done (MacKay & Peto, 1995)"
+    )
+
+
+class Dimension(Record):
+    """One dimension of FSQ, LFQ or BSQ."""
+
+    codebook: int = Field(description="of which codebook, from 0")
+    dimension: int = Field(description="from 0")
+    shares: list[float] = Field(description="share of the tokens at each of its levels")
+    entropy_bits: float = Field(description="entropy of the levels, at most log2 of their number")
+    max_bits: float = Field(description="log2 of the number of levels")
+
+
+class ClassUse(Record):
+    """The codes of one class of images."""
+
+    label: int
+    name: str
+    images: int
+    tokens: int
+    used: int = Field(description="codes that occur in its images")
+    perplexity: float
+    divergence_bits: float = Field(
+        description="Kullback-Leibler divergence of its code shares from those of all images, bits a token"
+    )
+    own: list[tuple[int, float]] = Field(description="codes most its own, as (code, share in the class / share in all)")
+
+
+class Duplicates(Record):
+    """Images with the same codes at every place."""
+
+    images: int = Field(description="images compared: all, or those whose hash falls in a share")
+    duplicates: int = Field(description="images whose codes an earlier image already had")
+    groups: int = Field(description="different grids of codes that occur more than once")
+    largest: list[list[str]] = Field(description="keys of the largest groups, five groups of five keys at most")
+
+
+class Histogram(Record):
+    """Counts between edges."""
+
+    edges: list[float] = Field(description="n + 1 edges")
+    counts: list[int] = Field(description="n counts")
+
+
+class Geometry(Record):
+    """How the codes of one codebook lie in the space of the latents."""
+
+    codebook: int = Field(description="from 0")
+    fixed: bool = Field(description="the codes lie where the method puts them (FSQ, LFQ, BSQ), nothing is learned")
+    codes: int = Field(description="codes looked at: all, or evenly spaced ones")
+    dim: int = Field(description="D, channels of a code")
+    mean_norm: float = Field(description="mean length of the codes")
+    norms: Histogram = Field(description="lengths of the codes")
+    median_distance: float = Field(description="median distance of a code to its nearest other")
+    distances: Histogram = Field(description="distances to the nearest other code")
+    near_duplicates: int = Field(
+        description="codes nearer to another than a hundredth of the codes' root mean square distance from their mean"
+    )
+    effective_rank: float = Field(
+        description="exp of the entropy of the codes' normalised singular values about their mean, at most D "
+        "(Roy & Vetterli, 2007)"
+    )
+    effective_rank_used: float = Field(description="the same with each code weighted by how often it is used")
+    points: list[tuple[float, float]] = Field(description="codes on their two main axes (Pearson, 1901), 2048 at most")
+    point_codes: list[int] = Field(description="which code each point is")
+    point_counts: list[int] = Field(description="how often that code occurs")
+
+
+class CodeShare(Record):
+    """A figure of one code."""
+
+    code: int
+    share: float
+    tokens: int = Field(description="how many tokens it was measured on")
+
+
+class ErrorByCode(Record):
+    """Quantization error: how far latents lie from the codes that stand for them."""
+
+    mean: float = Field(description="mean of |z - q|^2 / D over tokens")
+    relative: float = Field(description="mean of |z - q|^2 over mean of |z|^2")
+    codes: list[int] = Field(description="codes that occurred, 2048 at most")
+    errors: list[float] = Field(description="mean of |z - q|^2 / D of each")
+    tokens: list[int] = Field(description="how many tokens each had")
+
+
+class Pass(Record):
+    """One pass of decode, round to uint8, encode."""
+
+    same_as_first: float = Field(description="share of the tokens equal to those at the start")
+    same_as_last: float = Field(description="share of the tokens equal to those before this pass")
+    psnr: float | None = Field(
+        description="dB, mean over images: this pass's picture against the first one; null: equal"
+    )
+
+
+class Idempotence(Record):
+    """encode(decode(t)) against t, pass after pass."""
+
+    images: int
+    passes: list[Pass]
+    least_stable: list[CodeShare] = Field(description="codes most often changed by the first pass")
+
+
+class Disturbance(Record):
+    """What a small change of the picture does to its codes."""
+
+    name: str = Field(description="what was done: a shift by one pixel, JPEG of some quality")
+    changed: float = Field(description="share of the tokens that changed")
+    psnr: float = Field(description="dB, mean over images: the disturbed picture against the original")
+    most_changed: list[CodeShare] = Field(description="codes that changed most often, of those seen often enough")
+    least_changed: list[CodeShare] = Field(description="codes that changed least often, of those seen often enough")
+
+
+class Sensitivity(Record):
+    """How firmly the codes stand."""
+
+    images: int
+    of_decoded: bool = Field(description="measured on pictures decoded from the tokens, as no images were given")
+    disturbances: list[Disturbance]
+
+
+class Reconstruction(Record):
+    """What comes back of the images."""
+
+    images: int
+    size: int = Field(description="side of the square, pixels")
+    psnr: float | None = Field(description="dB, mean over images of 10 log10(255^2 / MSE); null where all are exact")
+    ssim: float = Field(description="mean over images (Wang et al., 2004)")
+    protocol: str
+
+
+class TokenizerFigures(Record):
+    """What the tokenizer itself shows."""
+
+    name: str
+    quantizer: str
+    geometry: list[Geometry] = Field(description="one for each table of codes")
+    idempotence: Idempotence
+    sensitivity: Sensitivity
+    error: ErrorByCode | None = Field(description="where images were given and latents and codes share a space")
+    reconstruction: Reconstruction | None = Field(description="where images were given")
+
+
+class Finding(Record):
+    """One sentence of advice."""
+
+    name: str = Field(description="a short stable name, such as dead-codes")
+    grade: Grade = Field(
+        description="problem: tokens of little worth; warning: something is wasted; hint: worth knowing"
+    )
+    text: str = Field(description="what was found, the threshold it passed, and what to do")
+    page: str = Field(description="where more is said, such as docs/collapse.md#dead-codes")
+
+
+class Figures(Use):
+    """All of it: `imtok stats --json`."""
+
+    format: Literal["imtok-stats"] = "imtok-stats"
+    version: Literal[1] = 1
+    name: str = Field(description="the token folder as it was named")
+    fingerprint: str = Field(description="of the tokenizer that made the tokens")
+    quantizer: str | None = Field(description="which quantizer, where the folder has its tokenizer")
+    images: int = Field(description="images with tokens; skipped ones do not count")
+    skipped: int = Field(description="inputs that could not be read")
+    size: int = Field(description="side of the square that was encoded, pixels")
+    grid: tuple[int, int] = Field(description="(h, w): codes down and across")
+    codebook_size: int = Field(description="K")
+    num_codebooks: int = Field(description="Q")
+    max_bits: float = Field(description="log2 K")
+    codebooks: list[Use] = Field(description="each codebook alone: the stages of a residual quantizer in their order")
+    per_256_images: Runs | None = Field(description="null where no unit has 256 images")
+    top: list[tuple[int, int]] = Field(description="the codes used most, as (code, occurrences)")
+    frequency: list[Span] = Field(description="codes by how often they occur: never, once, then in powers of ten")
+    rank_frequency: list[tuple[int, int]] = Field(description="(rank, occurrences) at ranks spaced in the logarithm")
+    growth: list[tuple[int, int]] = Field(description="(images seen, codes used by then), in the order of the folder")
+    bits: Bits
+    positions: PositionMap | None = Field(description="null where there are no images")
+    horizontal: Neighbours | None = Field(description="a code and the one to its right; null for grids one wide")
+    vertical: Neighbours | None = Field(description="a code and the one below it; null for grids one high")
+    dimensions: list[Dimension] = Field(description="by dimension, for FSQ, LFQ and BSQ; empty for others")
+    classes: list[ClassUse] = Field(description="by class, where there are labels; the most frequent 100")
+    duplicates: Duplicates
+    tokenizer: TokenizerFigures | None = Field(description="where the tokenizer was looked at too")
+    findings: list[Finding] = Field(description="advice; empty for a healthy codebook")
+
+
+def definition(record: type[Record], name: str) -> str:
+    """The sentence that defines a figure."""
+    return record.model_fields[name].description or ""
