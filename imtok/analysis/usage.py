@@ -14,19 +14,29 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from imtok.analysis.entropy import (
+    Counts,
+    corrected_entropy_bits,
+    entropy_bits,
+    expected_used,
+    gini,
+    log_spaced,
+    zipf_slope,
+)
+from imtok.analysis.figures import Span, Use
 from imtok.errors import TokensError
 from imtok.tokens import TokenDataset, open_tokens
 
-Counts = npt.NDArray[np.int64]
+_RARE = 0.01  # of the even share: a code below it is nearly dead
+_RANKS = 200  # points of the rank-frequency curve
 
 
 @dataclass(frozen=True)
 class CodebookUsage:
     """Counts of each code over a set of tokens, and what follows from them.
 
-    With p_k the share of code k: entropy H = -sum p_k log2 p_k in bits, perplexity 2^H. Both are of the sample at
-    hand: with few tokens per code they come out low. With several codebooks the figures are of all their codes
-    together, code k of one being counted with code k of the others; `codebooks` has each one's own.
+    The figures are those of the record `Use`, where they are defined. With several codebooks they are of all their
+    codes together, code k of one being counted with code k of the others; `codebooks` has each one's own.
     """
 
     counts: Counts  # (K,) over all codebooks
@@ -71,17 +81,44 @@ class CodebookUsage:
         return self.codebook_size - self.used
 
     @cached_property
+    def nearly_dead(self) -> int:
+        """Codes that occur less than a hundredth as often as if all were equal."""
+        return int(np.count_nonzero((self.counts > 0) & (self.counts < _RARE * self.tokens / self.codebook_size)))
+
+    @cached_property
+    def expected_used(self) -> float:
+        """Codes that more tokens would show, a lower bound (Chao, 1984)."""
+        return expected_used(self.counts)
+
+    @cached_property
     def entropy_bits(self) -> float:
         """Entropy of the code distribution in bits a token, at most log2 K; 0 for no tokens."""
-        if self.tokens == 0:
-            return 0.0
-        shares = self.counts[self.counts > 0] / self.tokens
-        return float(max(0.0, -(shares * np.log2(shares)).sum()))
+        return entropy_bits(self.counts)
+
+    @cached_property
+    def entropy_corrected_bits(self) -> float:
+        """The same with the first term of its small-sample bias undone (Miller, 1955)."""
+        return corrected_entropy_bits(self.counts)
 
     @property
     def perplexity(self) -> float:
         """2^entropy: the number of equally frequent codes with the same entropy; 0 for no tokens."""
         return float(2.0**self.entropy_bits) if self.tokens else 0.0
+
+    @property
+    def normalized_perplexity(self) -> float:
+        """perplexity / K, in [0, 1]."""
+        return self.perplexity / self.codebook_size
+
+    @cached_property
+    def gini(self) -> float:
+        """Inequality of the counts over all K codes, in [0, 1)."""
+        return gini(self.counts)
+
+    @cached_property
+    def zipf_slope(self) -> float | None:
+        """Slope of log count over log rank; None where fewer than three codes occur."""
+        return zipf_slope(self.counts)
 
     @property
     def max_bits(self) -> float:
@@ -93,38 +130,35 @@ class CodebookUsage:
         order = np.argsort(-self.counts, kind="stable")[:count]
         return [(int(code), int(self.counts[code])) for code in order if self.counts[code] > 0]
 
-    def by_frequency(self) -> list[tuple[str, int]]:
+    def by_frequency(self) -> list[Span]:
         """How many codes occur never, once, 2 to 9 times, 10 to 99 times and so on, up to the most frequent."""
-        buckets = [("never", self.dead), ("once", int(np.count_nonzero(self.counts == 1)))]
+        spans = [Span(low=number, high=number, codes=int(np.count_nonzero(self.counts == number))) for number in (0, 1)]
         low, high, most = 2, 10, int(self.counts.max(initial=0))
         while low <= most:
             number = int(np.count_nonzero((self.counts >= low) & (self.counts < high)))
-            buckets.append((f"{low:,} to {high - 1:,}", number))
+            spans.append(Span(low=low, high=high - 1, codes=number))
             low, high = high, high * 10
-        return buckets
+        return spans
+
+    def by_rank(self) -> list[tuple[int, int]]:
+        """(rank, occurrences) of the codes that occur, from the most used, at ranks spaced in the logarithm."""
+        ranked = np.sort(self.counts[self.counts > 0])[::-1]
+        if not len(ranked):
+            return []
+        return [(int(rank), int(ranked[rank - 1])) for rank in log_spaced(len(ranked), _RANKS)]
+
+    def as_use(self) -> Use:
+        """The figures as a record."""
+        return Use(**{name: getattr(self, name) for name in Use.model_fields})
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures by their public names, as `imtok stats --json` prints them."""
+        """The figures by their public names, as `imtok eval --json` prints them."""
         return {
             "images": self.images,
-            "tokens": self.tokens,
             "codebook_size": self.codebook_size,
-            "used": self.used,
-            "usage": self.usage,
-            "perplexity": self.perplexity,
-            "entropy_bits": self.entropy_bits,
             "max_bits": self.max_bits,
-            "dead": self.dead,
-            "codebooks": [
-                {
-                    "used": each.used,
-                    "usage": each.usage,
-                    "perplexity": each.perplexity,
-                    "entropy_bits": each.entropy_bits,
-                    "dead": each.dead,
-                }
-                for each in self.codebooks
-            ],
+            **self.as_use().model_dump(),
+            "codebooks": [each.as_use().model_dump() for each in self.codebooks],
         }
 
 
@@ -139,7 +173,10 @@ def analyze(
 
 
 def codebook_usage(tokens: TokenDataset, progress: Callable[[int, int], None] | None = None) -> CodebookUsage:
-    """Codebook use of an open data set; every code of every codebook counts, skipped images do not."""
+    """Codebook use of an open data set; every code of every codebook counts, skipped images do not.
+
+    `progress` takes (shards done, shards in all). Raises TokensError on codes the codebook does not have.
+    """
 
     def arrays() -> Iterable[npt.NDArray[np.integer[Any]]]:
         for done, shard in enumerate(tokens.shards(), 1):

@@ -66,6 +66,10 @@ def _figures(usage: CodebookUsage, tokens: Path) -> Table:
     return table
 
 
+def _span(low: int, high: int) -> str:
+    return {0: "never", 1: "once"}.get(high, f"{low:,} to {high:,}")
+
+
 def _histogram(usage: CodebookUsage, width: int) -> Table:
     """Codes by how often they occur, in powers of ten; the longest bar has `width` characters."""
     from rich.table import Table
@@ -74,7 +78,7 @@ def _histogram(usage: CodebookUsage, width: int) -> Table:
     table.add_column(justify="right", style="dim")
     table.add_column()
     table.add_column(justify="right")
-    buckets = usage.by_frequency()
+    buckets = [(_span(span.low, span.high), span.codes) for span in usage.by_frequency()]
     longest = max(number for _, number in buckets)
     for name, number in buckets:
         eighths = round(number / longest * width * 8)

@@ -1,0 +1,98 @@
+"""Entropies, code lengths and other figures of a list of counts.
+
+A plug-in entropy comes out low where counts are few; Miller's correction undoes the first term of that bias. A code
+length has none of it: it is what a coder needs that starts out knowing nothing and learns from what it has coded. For
+a Dirichlet prior it depends on the counts alone, not on their order, so it too can be had from a table of counts.
+"""
+
+# Axes: K codes, n_k occurrences of code k, N = sum n_k, m codes that occur.
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import gammaln
+
+Counts = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+_LN2 = math.log(2)
+_RANKS = 64  # at which Zipf's line is fitted: all ranks would leave it to the rare codes
+# What is tried for a prior's pseudo-counts: which one served best takes a coder a few bits to say, once.
+_PRIORS = 2.0 ** np.arange(-10, 2)
+
+
+def entropy_bits(counts: Counts) -> float:
+    """-sum p_k log2 p_k with p_k = n_k / N, in bits (Shannon, 1948); 0 where nothing was counted."""
+    seen = counts[counts > 0]
+    total = int(seen.sum())
+    if total == 0:
+        return 0.0
+    return float(max(0.0, math.log2(total) - (seen * np.log2(seen)).sum() / total))
+
+
+def corrected_entropy_bits(counts: Counts) -> float:
+    """`entropy_bits` + (m - 1) / (2 N ln 2), at most log2 K (Miller, 1955)."""
+    total = int(counts.sum())
+    if total == 0:
+        return 0.0
+    bias = (np.count_nonzero(counts) - 1) / (2 * total * _LN2)
+    return float(min(math.log2(len(counts)), entropy_bits(counts) + bias))
+
+
+def expected_used(counts: Counts) -> float:
+    """Codes more tokens would show: m + f1 (f1 - 1) / (2 (f2 + 1)), at most K, a lower bound (Chao, 1984)."""
+    once, twice = int(np.count_nonzero(counts == 1)), int(np.count_nonzero(counts == 2))
+    unseen = once * (once - 1) / (2 * (twice + 1))
+    return min(float(len(counts)), int(np.count_nonzero(counts)) + unseen)
+
+
+def gini(counts: Counts) -> float:
+    """Gini's coefficient over all K codes: 0 where all are equal, 1 - 1/K where one has all; 0 for no tokens."""
+    total, size = int(counts.sum()), len(counts)
+    if total == 0:
+        return 0.0
+    ranks = np.arange(1, size + 1)
+    return float(max(0.0, (2 * ranks - size - 1) @ np.sort(counts) / (size * total)))
+
+
+def zipf_slope(counts: Counts) -> float | None:
+    """Slope of log n over log rank, the codes that occur ranked from the most frequent (Zipf, 1949).
+
+    Least squares at 64 ranks evenly spaced in the logarithm; None where fewer than three codes occur.
+    """
+    ranked = np.sort(counts[counts > 0])[::-1]
+    if len(ranked) < 3:
+        return None
+    ranks = log_spaced(len(ranked), _RANKS)
+    horizontal = np.log(ranks) - np.log(ranks).mean()
+    return float(horizontal @ np.log(ranked[ranks - 1]) / (horizontal @ horizontal))
+
+
+def log_spaced(last: int, count: int) -> Counts:
+    """At most `count` different whole numbers from 1 to `last`, evenly spaced in the logarithm."""
+    return np.unique(np.geomspace(1, last, count).round().astype(np.int64))
+
+
+def coded_bits(counts: Counts) -> float:
+    """Bits an adaptive coder without context needs for all N tokens, learning included.
+
+    Every code starts with the pseudo-count of 12 tried that serves best (1/2 is Krichevsky & Trofimov's, 1981). 0 for
+    no tokens.
+    """
+    total = int(counts.sum())
+    if total == 0:
+        return 0.0
+    seen, number = np.unique(counts[counts > 0], return_counts=True)
+    lengths = [
+        float(log_rising(len(counts) * prior, total) - number @ log_rising(prior, seen)) / _LN2 for prior in _PRIORS
+    ]
+    return min(lengths) + math.log2(len(_PRIORS))
+
+
+def log_rising(start: float | Floats, steps: int | npt.NDArray[Any]) -> Any:
+    """ln of start (start + 1) ... (start + steps - 1), for start > 0."""
+    return gammaln(start + np.asarray(steps, np.float64)) - gammaln(start)
