@@ -164,14 +164,15 @@ class Geometry(Record):
 
     codebook: int = Field(description="from 0")
     fixed: bool = Field(description="the codes lie where the method puts them (FSQ, LFQ, BSQ), nothing is learned")
-    codes: int = Field(description="codes looked at: all, or evenly spaced ones")
+    codes: int = Field(description="codes whose nearest other was sought: all, or evenly spaced ones")
     dim: int = Field(description="D, channels of a code")
     mean_norm: float = Field(description="mean length of the codes")
     norms: Histogram = Field(description="lengths of the codes")
     median_distance: float = Field(description="median distance of a code to its nearest other")
     distances: Histogram = Field(description="distances to the nearest other code")
     near_duplicates: int = Field(
-        description="codes nearer to another than a hundredth of the codes' root mean square distance from their mean"
+        description="codes of those at most as far from another as a hundredth of the root mean square distance of all "
+        "from their mean"
     )
     effective_rank: float = Field(
         description="exp of the entropy of the codes' normalised singular values about their mean, at most D "
@@ -192,11 +193,15 @@ class CodeShare(Record):
 
 
 class ErrorByCode(Record):
-    """Quantization error: how far latents lie from the codes that stand for them."""
+    """Quantization error: how far latents z lie from the codes q that stand for them, in the space of the codes.
+
+    That is z bounded for FSQ, at unit length for BSQ and cosine, and otherwise as the encoder gives it; q is the sum of
+    all stages of a residual quantizer.
+    """
 
     mean: float = Field(description="mean of |z - q|^2 / D over tokens")
     relative: float = Field(description="mean of |z - q|^2 over mean of |z|^2")
-    codes: list[int] = Field(description="codes that occurred, 2048 at most")
+    codes: list[int] = Field(description="codes of the first codebook that occurred, the most frequent 2048 at most")
     errors: list[float] = Field(description="mean of |z - q|^2 / D of each")
     tokens: list[int] = Field(description="how many tokens each had")
 
@@ -207,7 +212,8 @@ class Pass(Record):
     same_as_first: float = Field(description="share of the tokens equal to those at the start")
     same_as_last: float = Field(description="share of the tokens equal to those before this pass")
     psnr: float | None = Field(
-        description="dB, mean over images: this pass's picture against the first one; null: equal"
+        description="dB: what the codes of this pass decode to against what those at the start did; mean over the "
+        "images that differ, null where none does"
     )
 
 
@@ -224,7 +230,10 @@ class Disturbance(Record):
 
     name: str = Field(description="what was done: a shift by one pixel, JPEG of some quality")
     changed: float = Field(description="share of the tokens that changed")
-    psnr: float = Field(description="dB, mean over images: the disturbed picture against the original")
+    psnr: float | None = Field(
+        description="dB: the disturbed picture against the original, mean over the images that differ; null where none "
+        "does"
+    )
     most_changed: list[CodeShare] = Field(description="codes that changed most often, of those seen often enough")
     least_changed: list[CodeShare] = Field(description="codes that changed least often, of those seen often enough")
 

@@ -19,7 +19,7 @@ class Pictures:
     codes: npt.NDArray[np.int64]  # (n,)
     counts: npt.NDArray[np.int64]  # (n,) how often each occurs in the whole set
     swatches: Pixels  # (n, f, f, 3) the middle of what a grid full of that code decodes to
-    patches: Pixels  # (n, f, f, 3) the mean of the images' pixels where that code stands
+    patches: Pixels  # (n, f, f, 3) the mean pixels where it stands: of the images, or decoded ones where none are given
     patch_counts: npt.NDArray[np.int64]  # (n,) so many places that mean is of; 0: none, and the patch is gray
     decoded: Pixels  # (m, S, S, 3)
     originals: Pixels | None  # (m, S, S, 3) where images were given
