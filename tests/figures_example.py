@@ -92,7 +92,9 @@ def example(*, tokenizer: bool = True, images: bool = True, **changes: Any) -> F
             coded_per_pixel=7.4 * 256 / 128**2,
             coder="left neighbour",
         ),
-        "positions": PositionMap(images=1000, entropy_bits=entropy.tolist(), limit_bits=np.log2(1000)),
+        "positions": PositionMap(
+            images=1000, entropy_bits=entropy.tolist(), limit_bits=np.log2(1000), surprisal_bits=(entropy + 1).tolist()
+        ),
         "horizontal": Neighbours(
             pairs=240_000,
             distinct=61_000,

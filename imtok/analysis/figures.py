@@ -93,7 +93,14 @@ class PositionMap(Record):
         description="(h, w): entropy of the codes at each place, over images, its bias corrected (Miller, 1955); mean "
         "over codebooks"
     )
-    limit_bits: float = Field(description="log2 of the lesser of K and the images: no place can have more")
+    limit_bits: float = Field(
+        description="log2 of the lesser of K and the images: no place can show more, so where all come near it there "
+        "are too few images to tell places apart by their entropy"
+    )
+    surprisal_bits: list[list[float]] = Field(
+        description="(h, w): mean of -log2 p_k over the codes at each place, p_k being that of the whole set: how "
+        "unusual its codes are, which few images tell too; mean over codebooks"
+    )
 
 
 class Neighbours(Record):
@@ -133,12 +140,13 @@ class ClassUse(Record):
 
     label: int
     name: str
-    images: int
-    tokens: int
-    used: int = Field(description="codes that occur in its images")
-    perplexity: float
+    images: int = Field(description="images of the class looked at: all, or evenly spaced ones")
+    tokens: int = Field(description="their codes")
+    used: int = Field(description="codes that occur in them")
+    perplexity: float = Field(description="2^entropy of their codes")
     divergence_bits: float = Field(
-        description="Kullback-Leibler divergence of its code shares from those of all images, bits a token"
+        description="Kullback-Leibler divergence of its code shares from those of all classes, bits a token, the first "
+        "term of its bias undone (Kullback & Leibler, 1951)"
     )
     own: list[tuple[int, float]] = Field(description="codes most its own, as (code, share in the class / share in all)")
 
