@@ -24,6 +24,7 @@ from imtok.quantizers import Quantizer
 from imtok.quantizers.composite import CompositeQuantizer
 
 MOST_SOUGHT = 16_384  # codes whose nearest other is sought
+MOST_PAIRS = 2**31  # distances taken in all: of 262,144 codes 8192 are sought, of 2^24 128
 MOST_POINTS = 2048  # codes on the map
 _NEAR = 0.01  # of the root mean square distance from the mean
 _BINS = 40
@@ -66,14 +67,16 @@ def code_tables(quantizer: Quantizer) -> list[CodeTable]:
 def codebook_geometry(vectors: Tensor, counts: Counts, *, codebook: int, fixed: bool) -> Geometry:
     """How codes (K, D) float lie, with (K,) how often each is used.
 
-    The nearest other is sought for `MOST_SOUGHT` evenly spaced codes at most. On the map are all codes up to
-    `MOST_POINTS`, and beyond that the most used ones for one half of the points and evenly spaced others for the rest.
-    A figure of nothing is 0: distances of a single code, the rank of equal codes or of codes never used.
+    The nearest other is sought for at most `MOST_SOUGHT` evenly spaced codes, and for fewer where that would take more
+    than `MOST_PAIRS` distances. On the map are all codes up to `MOST_POINTS`; of more, the most used ones are half of
+    the points and evenly spaced others the rest. A figure of nothing is 0: distances of a single code, the rank of
+    equal codes or of codes never used.
     """
     points = vectors.double()
     centred = points - points.mean(dim=0)
     spread = math.sqrt(float(centred.square().sum(dim=1).mean()))
-    distances = _nearest_distances(centred, _evenly(len(points), MOST_SOUGHT)).numpy()
+    sought = _evenly(len(points), min(MOST_SOUGHT, MOST_PAIRS // len(points)))
+    distances = _nearest_distances(centred, sought).numpy()
     norms = points.norm(dim=1).numpy()
     shown = _points_shown(counts)
     return Geometry(

@@ -1,0 +1,60 @@
+"""A tokenizer at work on many images: in batches, repeatable and in fp32, as in evaluation."""
+
+# Axes: n images, B of a batch, D latent channels, h x w latent grid, Q codebooks, S side of the square.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from imtok.devices import autocast, repeatable, resolve_device
+from imtok.errors import LatentsError, TokenizerError
+from imtok.quantizers import Quantized
+from imtok.tokenizer import Tokenizer, to_float, to_uint8
+
+
+class Coder:
+    """Images and codes on the CPU, whatever the device; `on_images` hears how many images each batch had.
+
+    The tokenizer is moved to the device and into eval mode, and stays there.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        *,
+        device: str = "auto",
+        batch_size: int = 16,
+        on_images: Callable[[int], None] | None = None,
+    ) -> None:
+        self.tokenizer = tokenizer.to(resolve_device(device)).eval()
+        self.batch_size = batch_size
+        self._on_images = on_images
+
+    def encode(self, images: Tensor) -> Tensor:
+        """(n, 3, S, S) uint8 -> codes (n, h, w) or (n, h, w, Q) int64; raises TokenizerError where there are none."""
+        return torch.cat([quantized.codes.cpu() for _, quantized in self.latents(images)])
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """Codes (n, h, w) or (n, h, w, Q) int64 -> (n, 3, S, S) uint8."""
+        return torch.cat([to_uint8(self.tokenizer.decode(batch)).cpu() for batch in self._batches(codes)])
+
+    @torch.no_grad()
+    def latents(self, images: Tensor) -> Iterator[tuple[Tensor, Quantized]]:
+        """(n, 3, S, S) uint8 -> by batch the encoder's latents (B, D, h, w) and what becomes of them, on the device."""
+        weights = next(self.tokenizer.parameters())
+        for batch in self._batches(images):
+            latents = self.tokenizer.encoder(to_float(batch.to(weights.device)).to(weights.dtype))
+            try:
+                yield latents, self.tokenizer.quantizer(latents)
+            except LatentsError as error:
+                raise TokenizerError(f"the tokenizer cannot encode its pictures: {error}; train it anew") from error
+
+    def _batches(self, items: Tensor) -> Iterator[Tensor]:
+        for batch in torch.split(items, self.batch_size):
+            with repeatable(self.tokenizer.device), autocast(self.tokenizer.device, "fp32"):
+                yield batch
+            if self._on_images:
+                self._on_images(len(batch))

@@ -1,0 +1,184 @@
+"""A tokenizer looked at beside its tokens: geometry, looks of codes, idempotence, sensitivity, error, reconstruction.
+
+All of it is measured on an evenly spaced sample of the tokens, and of the images where these are given. The images
+need not be those the tokens were made of: tokens alone decide about codes and idempotence, images alone about the
+rest.
+"""
+
+# Axes: n images of the sample, h x w latent grid, Q codebooks, K codes, S side of the square.
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from imtok.analysis.coder import Coder
+from imtok.analysis.figures import Geometry, Reconstruction, TokenizerFigures
+from imtok.analysis.geometry import code_tables, codebook_geometry
+from imtok.analysis.looks import mean_patches, most_used, swatches, to_pixels
+from imtok.analysis.pictures import Pictures
+from imtok.analysis.probes import DISTURBANCES, error_by_code, idempotence, sensitivity
+from imtok.data.collection import ImageCollection
+from imtok.data.images import decode_image, fit_image
+from imtok.errors import ImageError, SourceError, TokenizerError, TokensError
+from imtok.evaluation import Quality, measure
+from imtok.tokenizer import Tokenizer
+from imtok.tokens import TokenDataset
+
+PASSES = 3  # of idempotence
+MOST_PAIRS = 6  # pictures to look at
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """Images with their keys."""
+
+    keys: list[str]
+    pixels: Tensor  # (n, 3, S, S) uint8
+
+
+def inspect_tokenizer(
+    tokenizer: Tokenizer,
+    name: str,
+    tokens: TokenDataset,
+    counts: Counts,
+    *,
+    images: ImageCollection | None = None,
+    sample: int = 64,
+    batch_size: int = 16,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[TokenizerFigures, Pictures]:
+    """What the tokenizer of a token set shows, on at most `sample` images: with (Q, K) how often each code occurs.
+
+    The tokenizer is put on the device and in eval mode. With `images` there are also quantization error, quality of
+    reconstruction and originals beside what comes back; unreadable ones are passed over. The sample is held as uint8
+    pixels, 3 S^2 bytes an image. `progress` hears of steps done and steps in all.
+
+    Raises TokenizerError where another tokenizer made the tokens, TokensError where they are of no image, and
+    SourceError where none of the images can be read.
+    """
+    _check(tokenizer, name, tokens)
+    token_keys, codes = _sampled(tokens, sample)
+    given = _read(images.spread(sample), tokens) if images is not None else None
+    steps = _Steps(_steps_ahead(codes, given), progress)
+    coder = Coder(tokenizer, device=device, batch_size=batch_size, on_images=steps.add)
+    shown = given or _Sample(token_keys, coder.decode(codes))
+    grids = coder.encode(shown.pixels) if given else codes
+    figures = TokenizerFigures(
+        name=name,
+        quantizer=tokenizer.config.quantizer.summary,
+        geometry=_geometry(tokenizer, counts),
+        idempotence=idempotence(coder, codes, PASSES),
+        sensitivity=sensitivity(coder, shown.pixels, of_decoded=given is None),
+        error=error_by_code(coder, given.pixels) if given else None,
+        reconstruction=_reconstruction(coder, images.spread(sample), tokens, steps) if images is not None else None,
+    )
+    pictures = _pictures(coder, shown, grids, counts, originals=given is not None)
+    steps.finish()
+    return figures, pictures
+
+
+class _Steps:
+    """Images that went through encoder or decoder, told as they do."""
+
+    def __init__(self, total: int, tell: Callable[[int, int], None] | None) -> None:
+        self._done, self._total, self._tell = 0, total, tell
+
+    def add(self, images: int) -> None:
+        self._done = min(self._done + images, self._total)
+        if self._tell:
+            self._tell(self._done, self._total)
+
+    def finish(self) -> None:
+        self.add(self._total - self._done)
+
+
+def _steps_ahead(codes: Tensor, given: _Sample | None) -> int:
+    """About how many; the pictures to look at at the end are left out."""
+    around = len(codes) * (2 * PASSES + 1)
+    if given is None:
+        return around + len(codes) * (2 + len(DISTURBANCES))
+    return around + len(given.pixels) * (5 + len(DISTURBANCES))
+
+
+def _check(tokenizer: Tokenizer, name: str, tokens: TokenDataset) -> None:
+    if tokenizer.fingerprint != tokens.fingerprint:
+        raise TokenizerError(
+            f"{name}: is tokenizer {tokenizer.fingerprint[:12]}, but {tokens.folder} holds tokens of "
+            f"{tokens.fingerprint[:12]}; give the one that made them, of which {tokens.folder} has a copy"
+        )
+    if not len(tokens):
+        raise TokensError(
+            f"{tokens.folder}: holds tokens of no image, so there is nothing to decode; encode some first"
+        )
+
+
+def _sampled(tokens: TokenDataset, sample: int) -> tuple[list[str], Tensor]:
+    """Keys and codes (n, h, w) or (n, h, w, Q) of evenly spaced images."""
+    count = min(sample, len(tokens))
+    pairs = [tokens[place * len(tokens) // count] for place in range(count)]
+    return [key for key, _ in pairs], torch.stack([codes for _, codes in pairs])
+
+
+def _read(images: ImageCollection, tokens: TokenDataset) -> _Sample:
+    """Images brought to the square of the tokens, unreadable ones left out; raises SourceError where all are."""
+    keys, pixels = [], []
+    for index, key in enumerate(images.keys):
+        try:
+            picture = decode_image(images.read(index))
+        except (ImageError, SourceError):
+            continue
+        keys.append(key)
+        pixels.append(fit_image(picture, tokens.info.size, tokens.info.fit).pixels)
+    if not keys:
+        raise SourceError(f"none of the {len(images)} images can be read; `imtok encode` names why")
+    return _Sample(keys, torch.stack(pixels))
+
+
+def _geometry(tokenizer: Tokenizer, counts: Counts) -> list[Geometry]:
+    return [
+        codebook_geometry(
+            table.vectors(), counts[list(table.codebooks)].sum(axis=0), codebook=table.codebooks[0], fixed=table.fixed
+        )
+        for table in code_tables(tokenizer.quantizer)
+    ]
+
+
+def _reconstruction(coder: Coder, images: ImageCollection, tokens: TokenDataset, steps: _Steps) -> Reconstruction:
+    quality: Quality = measure(coder.tokenizer, images, size=tokens.info.size, batch_size=coder.batch_size)
+    steps.add(2 * quality.images)
+    return Reconstruction(
+        images=quality.images,
+        size=quality.size,
+        psnr=quality.psnr if np.isfinite(quality.psnr) else None,
+        ssim=quality.ssim,
+        protocol=quality.protocol,
+    )
+
+
+def _pictures(coder: Coder, shown: _Sample, grids: Tensor, counts: Counts, *, originals: bool) -> Pictures:
+    """Of images (n, 3, S, S) with their codes (n, h, w) or (n, h, w, Q)."""
+    codes = most_used(counts[0])
+    first = grids if coder.tokenizer.num_codebooks == 1 else grids[..., 0]
+    patches, patch_counts = mean_patches(shown.pixels, first, codes)
+    count = min(MOST_PAIRS, len(shown.keys))
+    places = [place * len(shown.keys) // count for place in range(count)]
+    chosen = shown.pixels[places]
+    return Pictures(
+        codes=codes,
+        counts=counts[0][codes],
+        swatches=swatches(coder, codes, counts),
+        patches=patches,
+        patch_counts=patch_counts,
+        decoded=to_pixels(coder.decode(grids[places]) if originals else chosen),
+        originals=to_pixels(chosen) if originals else None,
+        keys=tuple(shown.keys[place] for place in places),
+    )

@@ -1,0 +1,181 @@
+"""What becomes of codes when pictures go around: idempotence, sensitivity to small changes, and quantization error.
+
+Shares of changed tokens count those of every codebook; figures by code are of the first one, and of codes seen at
+least `SEEN` times, since the share of a code seen once says nothing.
+"""
+
+# Axes: n images, B of a batch, h x w latent grid, Q codebooks, K codes, D latent channels, S side of the square.
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imtok.analysis.coder import Coder
+from imtok.analysis.figures import CodeShare, Disturbance, ErrorByCode, Idempotence, Pass, Sensitivity
+from imtok.data.images import decode_image, to_picture, to_tensor
+from imtok.evaluation import psnr
+from imtok.kernels import finite_scalar_bound
+from imtok.kernels.sphere import directions
+from imtok.quantizers import BSQ, FSQ, GumbelQuantizer, ProductQuantizer, Quantizer, VectorQuantizer
+
+SEEN = 8
+LISTED = 10
+MOST_ERRORS = 2048
+
+
+def idempotence(coder: Coder, codes: Tensor, passes: int = 3) -> Idempotence:
+    """encode(decode(t)) against t, again and again, pictures rounded to uint8 between: (n, h, w) or (n, h, w, Q) int64.
+
+    Each pass encodes what the codes before it decode to.
+    """
+    first_picture = picture = coder.decode(codes)
+    done, before, least_stable = [], codes, []
+    for number in range(passes):
+        after = coder.encode(picture)
+        picture = coder.decode(after)
+        done.append(
+            Pass(
+                same_as_first=_share(after == codes),
+                same_as_last=_share(after == before),
+                psnr=mean_psnr(picture, first_picture),
+            )
+        )
+        if number == 0:
+            least_stable = _by_change(codes, after, coder, most=True)
+        before = after
+    return Idempotence(images=len(codes), passes=done, least_stable=least_stable)
+
+
+def sensitivity(coder: Coder, images: Tensor, *, of_decoded: bool = False) -> Sensitivity:
+    """Which codes change under a shift by one pixel, its edge repeated, and JPEG: (n, 3, S, S) uint8.
+
+    JPEG is Pillow's, with its default of colours at half the resolution.
+    """
+    codes = coder.encode(images)
+    found = []
+    for name, disturb in DISTURBANCES.items():
+        disturbed = disturb(images)
+        after = coder.encode(disturbed)
+        found.append(
+            Disturbance(
+                name=name,
+                changed=_share(after != codes),
+                psnr=mean_psnr(disturbed, images),
+                most_changed=_by_change(codes, after, coder, most=True),
+                least_changed=_by_change(codes, after, coder, most=False),
+            )
+        )
+    return Sensitivity(images=len(images), of_decoded=of_decoded, disturbances=found)
+
+
+def error_by_code(coder: Coder, images: Tensor) -> ErrorByCode | None:
+    """How far latents lie from what stands for them: (n, 3, S, S) uint8; None for Gumbel, whose codes lie elsewhere.
+
+    A code's error is that of the whole latent, all stages and heads included.
+    """
+    quantizer = coder.tokenizer.quantizer
+    errors, tokens = np.zeros(quantizer.num_codes), np.zeros(quantizer.num_codes, np.int64)
+    power = 0.0
+    for latents, quantized in coder.latents(images):
+        compared = in_code_space(quantizer, latents)
+        if compared is None:
+            return None
+        distances = (compared - quantized.latents).double().square().mean(dim=1)  # (B, h, w)
+        codes = _of_first_codebook(quantized.codes, coder).cpu().numpy().ravel()
+        errors += np.bincount(codes, distances.cpu().numpy().ravel(), quantizer.num_codes)
+        tokens += np.bincount(codes, minlength=quantizer.num_codes)
+        power += float(compared.double().square().mean(dim=1).sum())
+    occurring = np.flatnonzero(tokens)
+    shown = np.sort(occurring[np.argsort(-tokens[occurring], kind="stable")[:MOST_ERRORS]])
+    return ErrorByCode(
+        mean=float(errors.sum() / tokens.sum()),
+        relative=float(errors.sum() / power) if power else 0.0,
+        codes=shown.tolist(),
+        errors=(errors[shown] / tokens[shown]).tolist(),
+        tokens=tokens[shown].tolist(),
+    )
+
+
+def in_code_space(quantizer: Quantizer, latents: Tensor) -> Tensor | None:
+    """Latents as they are compared with codes: (B, D, h, w) -> the same shape, or None where they never are.
+
+    FSQ bounds them before it rounds; BSQ and cosine codebooks see directions alone; a residual is taken of the latents
+    as they are, whatever its stages do.
+    """
+    if isinstance(quantizer, GumbelQuantizer):
+        return None
+    if isinstance(quantizer, ProductQuantizer):
+        chunks = latents.chunk(len(quantizer.uses), dim=1)
+        parts = [in_code_space(head, chunk) for head, chunk in zip(quantizer.uses, chunks, strict=True)]
+        known = [part for part in parts if part is not None]
+        return torch.cat(known, dim=1) if len(known) == len(parts) else None
+    if isinstance(quantizer, FSQ):
+        columns = zip(latents.unbind(dim=1), quantizer.levels, strict=True)
+        return torch.stack([finite_scalar_bound(column, level) / (level // 2) for column, level in columns], dim=1)
+    if isinstance(quantizer, BSQ) or (isinstance(quantizer, VectorQuantizer) and quantizer.metric == "cosine"):
+        return directions(latents)[0]
+    return latents
+
+
+def mean_psnr(pictures: Tensor, originals: Tensor) -> float | None:
+    """Mean PSNR of those that differ, in dB, None where none does: twice (n, 3, S, S) uint8."""
+    # One at a time, since they become float64.
+    pairs = zip(torch.split(pictures, 1), torch.split(originals, 1), strict=True)
+    values = torch.cat([psnr(picture, original) for picture, original in pairs])
+    differing = values[values.isfinite()]
+    return float(differing.mean()) if len(differing) else None
+
+
+def shift_right(images: Tensor) -> Tensor:
+    """By one pixel, the left edge repeated: (n, 3, H, W) -> the same shape."""
+    return torch.cat([images[..., :1], images[..., :-1]], dim=-1)
+
+
+def shift_down(images: Tensor) -> Tensor:
+    """By one pixel, the upper edge repeated: (n, 3, H, W) -> the same shape."""
+    return torch.cat([images[..., :1, :], images[..., :-1, :]], dim=-2)
+
+
+def through_jpeg(images: Tensor, quality: int) -> Tensor:
+    """Saved as JPEG and read again: (n, 3, H, W) uint8 -> the same shape."""
+    restored = []
+    for image in images:
+        file = io.BytesIO()
+        to_picture(image).save(file, "JPEG", quality=quality)
+        restored.append(to_tensor(decode_image(file.getvalue())))
+    return torch.stack(restored)
+
+
+DISTURBANCES: dict[str, Callable[[Tensor], Tensor]] = {
+    "shift right by 1 pixel": shift_right,
+    "shift down by 1 pixel": shift_down,
+    "JPEG quality 95": partial(through_jpeg, quality=95),
+    "JPEG quality 75": partial(through_jpeg, quality=75),
+}
+
+
+def _by_change(before: Tensor, after: Tensor, coder: Coder, *, most: bool) -> list[CodeShare]:
+    """Codes seen often enough by how often they changed, equals in their order; `most` leaves out those that never did.
+
+    Codes (n, h, w) or (n, h, w, Q) twice.
+    """
+    start, end = (_of_first_codebook(codes, coder).numpy().ravel() for codes in (before, after))
+    seen = np.bincount(start)
+    shares = np.bincount(start, start != end) / np.maximum(seen, 1)
+    codes = np.flatnonzero((seen >= SEEN) & (shares > 0) if most else seen >= SEEN)
+    order = np.argsort(-shares[codes] if most else shares[codes], kind="stable")[:LISTED]
+    return [CodeShare(code=code, share=float(shares[code]), tokens=int(seen[code])) for code in codes[order].tolist()]
+
+
+def _of_first_codebook(codes: Tensor, coder: Coder) -> Tensor:
+    return codes if coder.tokenizer.num_codebooks == 1 else codes[..., 0]
+
+
+def _share(held: Tensor) -> float:
+    return float(held.double().mean())
