@@ -33,9 +33,10 @@ from torch import Tensor
 
 from imtok import Tokenizer, load
 from imtok.config import TokenizerConfig
+from imtok.cores import usable_cores
 from imtok.data.images import decode_image, fit_image
 from imtok.data.sources import ImageFile, find_sources
-from imtok.devices import autocast, repeatable, resolve_device, usable_cores
+from imtok.devices import autocast, repeatable, resolve_device
 from imtok.encoding import encode
 from imtok.errors import ImageError
 from imtok.parallel import in_order

@@ -41,7 +41,7 @@ from torch import Tensor
 from vector_quantize_pytorch import VectorQuantize, finite_scalar_quantization, lookup_free_quantization
 from vector_quantize_pytorch.vector_quantize_pytorch import rotate_to as peer_rotate_to
 
-from imtok.devices import usable_cores
+from imtok.cores import usable_cores
 from imtok.kernels import codebook_statistics, nearest_codes, rotate_to
 from imtok.quantizers import BSQ, FSQ, LFQ, Quantizer, VectorQuantizer
 

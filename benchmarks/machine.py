@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from imtok.devices import usable_cores
+from imtok.cores import usable_cores
 from imtok.version import __version__
 
 

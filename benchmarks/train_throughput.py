@@ -47,7 +47,8 @@ from torch import Tensor, nn
 from vector_quantize_pytorch import VectorQuantize
 
 from imtok.config import TrainConfig, load_train_config, merge, parse_settings, preset
-from imtok.devices import Precision, autocast, repeatable, resolve_device, usable_cores
+from imtok.cores import usable_cores
+from imtok.devices import Precision, autocast, repeatable, resolve_device
 from imtok.networks import Decoder, Encoder
 from imtok.quantizer_config import VQConfig
 from imtok.tokenizer import to_float

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from imtok.analysis import CodebookUsage, analyze
+from imtok.analysis import CodebookUsage, codebook_usage
 from imtok.config import load_train_config, merge, preset
 from imtok.data.images import decode_image, fit_image
 from imtok.decoding import decode
@@ -17,6 +17,7 @@ from imtok.encoding import encode
 from imtok.errors import ConfigError
 from imtok.evaluation import Quality, evaluate
 from imtok.files import write_atomically
+from imtok.tokens import open_tokens
 from imtok.training import TrainProgress, train
 from imtok.training.preview import pair_grid, png_bytes
 
@@ -66,7 +67,7 @@ def run_demo(
     return DemoReport(
         seen=evaluate(run, seen),
         unseen=evaluate(run, unseen),
-        usage=analyze(tokens),
+        usage=codebook_usage(open_tokens(tokens)),
         tokens_per_image=report.grid[0] * report.grid[1],
         seconds=time.perf_counter() - started,
     )

@@ -1,11 +1,9 @@
-"""Where to compute, in what precision, on how many cores: `auto` made definite."""
+"""Where to compute and in what precision: `auto` made definite."""
 
 from __future__ import annotations
 
-import os
 import time
-from contextlib import AbstractContextManager, nullcontext, suppress
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -19,15 +17,6 @@ _GAIN = 0.85  # share of the time in fp32 that bf16 must stay below to repay its
 
 # Images a batch in encoding and decoding, by type of device, where none is asked for.
 BATCH_SIZE = {"cpu": 16, "cuda": 64}
-
-
-def usable_cores() -> int:
-    """CPU cores this process may use: its affinity, and no more than a container's quota (cgroup v2) grants."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    with suppress(OSError, ValueError):  # no such file, or no quota: "max 100000"
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        cores = min(cores, max(1, round(int(quota) / int(period))))
-    return cores
 
 
 def resolve_device(name: str) -> torch.device:

@@ -24,9 +24,10 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from imtok.analysis.usage import CodebookUsage, count_by_codebook
+from imtok.cores import usable_cores
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
-from imtok.devices import Precision, autocast, repeatable, resolve_device, usable_cores
+from imtok.devices import Precision, autocast, repeatable, resolve_device
 from imtok.errors import ConfigError, ImageError, SourceError
 from imtok.tokenizer import Tokenizer, load, to_float, to_uint8
 

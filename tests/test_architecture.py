@@ -12,7 +12,7 @@ import imtok
 ROOT = Path(imtok.__file__).parent
 FLOORS = [
     {"kernels", "errors", "version"},
-    {"quantizers", "networks", "losses", "config", "quantizer_config", "devices", "files", "parallel"},
+    {"quantizers", "networks", "losses", "config", "quantizer_config", "cores", "devices", "files", "parallel"},
     {"tokenizer", "tokens", "data"},
     {"training", "encoding", "decoding", "evaluation", "analysis", "demo", "description"},
     {"cli", "__main__"},

@@ -16,7 +16,7 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import imtok.tokens
-from imtok.analysis import analyze
+from imtok.analysis import codebook_usage
 from imtok.cli import app
 from imtok.config import TrainConfig, load_train_config, merge, preset, preset_names
 from imtok.tokenizer import to_uint8
@@ -94,7 +94,7 @@ def test_a_codebook_that_others_hide_is_seen(pictures: Path, tmp_path: Path) -> 
         tokenizer.quantizer.get_parameter("parts.1.codebook")[1:] = 1e6  # so that code 0 takes every latent
     tokenizer.save(tmp_path / "tokenizer")
     call("encode", pictures, "-t", tmp_path / "tokenizer", "-o", tmp_path / "tokens")
-    alive, collapsed = analyze(tmp_path / "tokens").codebooks
+    alive, collapsed = codebook_usage(open_tokens(tmp_path / "tokens")).codebooks
     assert (alive.used > 1, collapsed.used, collapsed.tokens) == (True, 1, IMAGES * 16)
 
 

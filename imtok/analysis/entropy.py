@@ -56,7 +56,7 @@ def gini(counts: Counts) -> float:
     if total == 0:
         return 0.0
     ranks = np.arange(1, size + 1)
-    return float(max(0.0, (2 * ranks - size - 1) @ np.sort(counts) / (size * total)))
+    return max(0.0, float((2 * ranks - size - 1) @ np.sort(counts) / (size * total)))
 
 
 def zipf_slope(counts: Counts) -> float | None:

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from imtok.analysis.entropy import (
 )
 from imtok.analysis.figures import Span, Use
 from imtok.errors import TokensError
-from imtok.tokens import TokenDataset, open_tokens
+from imtok.tokens import TokenDataset
 
 _RARE = 0.01  # of the even share: a code below it is nearly dead
 _RANKS = 200  # points of the rank-frequency curve
@@ -160,16 +159,6 @@ class CodebookUsage:
             **self.as_use().model_dump(),
             "codebooks": [each.as_use().model_dump() for each in self.codebooks],
         }
-
-
-def analyze(
-    folder: str | Path, *, partial: bool = False, progress: Callable[[int, int], None] | None = None
-) -> CodebookUsage:
-    """Codebook use of a token folder, shard by shard; `progress` takes (shards done, shards in all).
-
-    Raises TokensError where the folder cannot be read, or has units missing and `partial` is False.
-    """
-    return codebook_usage(open_tokens(folder, partial=partial), progress)
 
 
 def codebook_usage(tokens: TokenDataset, progress: Callable[[int, int], None] | None = None) -> CodebookUsage:

@@ -127,7 +127,7 @@ def _device() -> str | None:
 
 def _workers() -> int | None:
     """Under torchrun the ranks of a machine share its cores."""
-    from imtok.devices import usable_cores
+    from imtok.cores import usable_cores
 
     ranks = launcher_number("LOCAL_WORLD_SIZE", 1)
     return max(1, usable_cores() // ranks) if ranks > 1 else None

@@ -8,9 +8,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from imtok.cores import usable_cores
 from imtok.decoding.batches import FORMATS, BatchDecoder, Format, code_batches
 from imtok.decoding.sinks import open_sink
-from imtok.devices import BATCH_SIZE, Precision, repeatable, resolve_device, usable_cores
+from imtok.devices import BATCH_SIZE, Precision, repeatable, resolve_device
 from imtok.errors import ConfigError, Interrupted, TokenizerError, TokensError
 from imtok.parallel import in_order
 from imtok.tokenizer import Tokenizer, load

@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from imtok.cores import usable_cores
 from imtok.data.images import Fit
-from imtok.devices import Precision, usable_cores
+from imtok.devices import Precision
 from imtok.encoding.finish import finish
 from imtok.encoding.inputs import OnDuplicate
 from imtok.encoding.report import EncodeProgress, EncodeReport

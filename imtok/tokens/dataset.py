@@ -82,6 +82,11 @@ class TokenDataset:
             for key, codes in zip(shard.keys, shard.codes, strict=True):
                 yield key, torch.from_numpy(codes.astype(np.int64))
 
+    def key(self, index: int) -> str:
+        """The key of an image."""
+        shard, row = self._find(index)
+        return shard.keys[row]
+
     def label(self, index: int) -> int | None:
         """The class number of an image, None where its input had none."""
         shard, row = self._find(index)
@@ -93,6 +98,14 @@ class TokenDataset:
         """The units in order, as arrays that are views of the files."""
         for unit in self.units:
             yield self._read(unit)
+
+    def unit(self, place: int) -> tuple[int, Shard]:
+        """The number of its first image and the shard of `units[place]`; safe to call from several threads."""
+        return (self._ends[place - 1] if place else 0), self._read(self.units[place])
+
+    def shard_path(self, place: int) -> Path:
+        """The file of `units[place]`."""
+        return self.folder / shard_path(self.units[place])
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}  # a map belongs to its process

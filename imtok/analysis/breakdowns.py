@@ -1,0 +1,169 @@
+"""A tally looked at from several sides: growth, places of the grid, dimensions, classes, duplicates."""
+
+# Axes: K codes, Q codebooks, S images kept, P places of the grid, C classes, R different hashes.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from imtok.analysis.entropy import Counts, entropy_bits, log_spaced
+from imtok.analysis.figures import ClassUse, Dimension, Duplicates, PositionMap, Runs
+from imtok.analysis.tally import NEVER, Tally
+from imtok.quantizer_config import BSQConfig, FSQConfig, LeafConfig, LFQConfig
+from imtok.tokens.shard import NO_LABEL, Codes
+
+_LN2 = math.log(2)
+_POINTS = 200  # of the curve of growth
+_CLASSES = 100
+_OWN, _OWN_TOKENS = 5, 10  # codes named of a class, and tokens it must have of each
+_GROUPS, _KEYS = 5, 5
+
+
+def runs_of_images(tally: Tally) -> Runs | None:
+    """Usage by each 256 consecutive images of a unit; None where no unit has so many."""
+    used = np.concatenate([*tally.runs, np.empty(0, np.int64)])
+    if not len(used):
+        return None
+    all_codes = tally.codebook_size * tally.num_codebooks
+    mean, least, most = int(used.sum()) / len(used), int(used.min()), int(used.max())
+    return Runs(runs=len(used), usage=mean / all_codes, least=least / all_codes, most=most / all_codes)
+
+
+def growth(tally: Tally) -> list[tuple[int, int]]:
+    """(images seen, codes used by then) at numbers of images spaced in the logarithm."""
+    if not tally.images:
+        return []
+    first = tally.first.min(axis=0)  # (K,)
+    first = np.sort(first[first != NEVER])
+    last = max(tally.images, int(first[-1]) + 1)  # numbers of images are those of the whole set
+    return [(int(seen), int(np.searchsorted(first, seen))) for seen in log_spaced(last, _POINTS)]
+
+
+def position_map(tally: Tally) -> PositionMap | None:
+    """Entropy and surprisal at each place of the grid."""
+    codes = _kept_codes(tally)
+    if not len(codes):
+        return None
+    height, width = tally.grid
+    planes = codes.reshape(len(codes), height * width, tally.num_codebooks)
+    limit = math.log2(min(tally.codebook_size, len(codes)))
+    entropy, surprisal = np.zeros(height * width), np.zeros(height * width)
+    for number, counts in enumerate(tally.counts):
+        columns = np.ascontiguousarray(planes[..., number].T)  # (P, S)
+        entropy += [min(limit, _entropy_of(column, tally.codebook_size)) for column in columns]
+        with np.errstate(divide="ignore"):
+            table = math.log2(int(counts.sum())) - np.log2(counts)  # (K,)
+        surprisal += [float(table[column].mean()) for column in columns]
+    return PositionMap(
+        images=len(codes),
+        entropy_bits=(entropy / tally.num_codebooks).reshape(height, width).tolist(),
+        limit_bits=limit,
+        surprisal_bits=(surprisal / tally.num_codebooks).reshape(height, width).tolist(),
+    )
+
+
+def dimensions(counts: Counts, leaf: LeafConfig | None) -> list[Dimension]:
+    """Shares of the levels of each dimension, from the counts (Q, K) alone; none for quantizers that have no levels."""
+    if isinstance(leaf, FSQConfig):
+        shape = leaf.levels[::-1]  # the first dimension is the fastest, and in numpy the last axis is
+    elif isinstance(leaf, LFQConfig | BSQConfig):
+        shape = (2,) * leaf.dim  # the first dimension is the most significant bit
+    else:
+        return []
+    fastest_first = isinstance(leaf, FSQConfig)
+    found = []
+    for number, row in enumerate(counts):
+        cube = row.reshape(shape)
+        for dimension in range(len(shape)):
+            axis = len(shape) - 1 - dimension if fastest_first else dimension
+            levels = cube.sum(axis=tuple(other for other in range(len(shape)) if other != axis))
+            found.append(
+                Dimension(
+                    codebook=number,
+                    dimension=dimension,
+                    shares=(levels / max(1, int(levels.sum()))).tolist(),
+                    entropy_bits=entropy_bits(levels),
+                    max_bits=math.log2(len(levels)),
+                )
+            )
+    return found
+
+
+def class_use(tally: Tally, names: Sequence[str]) -> list[ClassUse]:
+    """The codes of each class, those with most images first; codes of all codebooks together."""
+    codes = _kept_codes(tally)
+    labels = np.concatenate([*(each[2] for each in tally.kept), np.empty(0, np.int64)])
+    found, images = np.unique(labels[labels != NO_LABEL], return_counts=True)
+    if len(found) < 2:  # of a single class there is nothing to compare
+        return []
+    everything = _counts_of(codes[labels != NO_LABEL], tally.codebook_size)
+    order = np.argsort(-images, kind="stable")[:_CLASSES]
+    return [
+        _one_class(int(found[each]), int(images[each]), codes[labels == found[each]], everything, names)
+        for each in order
+    ]
+
+
+def _one_class(label: int, images: int, codes: Codes, everything: Counts, names: Sequence[str]) -> ClassUse:
+    counts = _counts_of(codes, len(everything))
+    seen = counts > 0
+    total, used = int(counts.sum()), int(np.count_nonzero(seen))
+    lift = counts[seen] / total * int(everything.sum()) / everything[seen]  # share here / share in all
+    divergence = float((counts[seen] / total * np.log2(lift)).sum()) - (used - 1) / (2 * total * _LN2)
+    often = np.flatnonzero(seen)[counts[seen] >= _OWN_TOKENS]
+    lifts = lift[counts[seen] >= _OWN_TOKENS]
+    own = np.argsort(-lifts, kind="stable")[:_OWN]
+    return ClassUse(
+        label=label,
+        name=names[label] if 0 <= label < len(names) else str(label),
+        images=images,
+        tokens=total,
+        used=used,
+        perplexity=2.0 ** entropy_bits(counts),
+        divergence_bits=max(0.0, divergence),
+        own=[(int(often[each]), float(lifts[each])) for each in own],
+    )
+
+
+def duplicates(tally: Tally, key_of: Callable[[int], str]) -> Duplicates:
+    """Images whose codes are those of an earlier image; `key_of` names an image by its number."""
+    hashes = np.concatenate([*(each[0] for each in tally.hashes), np.empty(0, np.uint64)])
+    numbers = np.concatenate([*(each[1] for each in tally.hashes), np.empty(0, np.int64)])
+    order = np.lexsort((numbers, hashes))
+    hashes, numbers = hashes[order], numbers[order]
+    _, starts, sizes = np.unique(hashes, return_index=True, return_counts=True)
+    largest = sorted(np.flatnonzero(sizes > 1), key=lambda group: (-int(sizes[group]), int(numbers[starts[group]])))
+    return Duplicates(
+        images=len(hashes),
+        duplicates=len(hashes) - len(starts),
+        groups=len(largest),
+        largest=[
+            [key_of(int(number)) for number in numbers[starts[group] :][: min(_KEYS, int(sizes[group]))]]
+            for group in largest[:_GROUPS]
+        ],
+    )
+
+
+def _kept_codes(tally: Tally) -> Codes:
+    """(S, h, w) or (S, h, w, Q): what was kept for the map and the classes."""
+    return np.concatenate([each[1] for each in tally.kept]) if tally.kept else np.empty(0, np.uint8)
+
+
+def _counts_of(codes: Codes, codebook_size: int) -> Counts:
+    return np.bincount(codes.reshape(-1), minlength=codebook_size)
+
+
+def _entropy_of(column: npt.NDArray[np.unsignedinteger], codebook_size: int) -> float:
+    """Of (S,) codes, without a table of K counts, which few images would leave nearly empty."""
+    ascending = np.sort(column)
+    starts = np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]]))
+    counts = np.diff(starts, append=len(ascending))
+    return min(math.log2(codebook_size), entropy_bits(counts) + _miller(counts))
+
+
+def _miller(counts: Counts) -> float:
+    return (len(counts) - 1) / (2 * int(counts.sum()) * _LN2)

@@ -1,0 +1,139 @@
+"""What is counted of tokens, unit by unit, so that it can be added up in any order and on any number of machines."""
+
+# Axes: N images of a unit, h x w grid, P = h w places, Q codebooks, K codes.
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from imtok.analysis.entropy import Counts
+from imtok.analysis.pairs import PairTable
+from imtok.analysis.sampling import Sampling, chosen, grid_hashes
+from imtok.tokens.shard import NO_LABEL, Codes
+
+RUN = 256  # images of a run
+NEVER = np.iinfo(np.int64).max
+
+_BLOCK = 2**19  # tokens counted at once: few enough to stay in the cache, enough to outweigh the call
+
+
+class Tally:
+    """Counts of some units of a token set; `merge` adds those of others, and the order does not matter."""
+
+    def __init__(self, grid: tuple[int, int], codebook_size: int, num_codebooks: int, sampling: Sampling) -> None:
+        self.grid, self.codebook_size, self.num_codebooks = grid, codebook_size, num_codebooks
+        self.sampling = sampling
+        self.images = 0
+        self.counts = np.zeros((num_codebooks, codebook_size), np.int64)  # (Q, K)
+        self.first = np.full((num_codebooks, codebook_size), NEVER)  # (Q, K) the first image with each code
+        self.runs: list[Counts] = []  # (R,) codes used by each run of 256 images, summed over codebooks
+        # Right-hand neighbours of each codebook, then neighbours below.
+        self.pairs = [[PairTable(codebook_size) for _ in range(num_codebooks)] for _ in range(2)]
+        self.kept: list[tuple[Counts, Codes, Counts]] = []  # image numbers, codes (n, h, w[, Q]), labels
+        self.hashes: list[tuple[npt.NDArray[np.uint64], Counts]] = []  # of grids, with their image numbers
+        self._paired = sampling.paired_codes(codebook_size)
+        self._unseen = [np.arange(codebook_size) for _ in range(num_codebooks)]  # by this very tally
+        self._wide = np.empty(0, np.intp)
+
+    def add(self, start: int, codes: Codes, labels: Counts | None) -> None:
+        """Count a unit: codes (N, h, w) or (N, h, w, Q), its first image being number `start` of the set.
+
+        Units come in ascending order. Raises ValueError on codes outside [0, K).
+        """
+        if not len(codes):
+            return
+        planes = codes.reshape(len(codes), *self.grid, self.num_codebooks)
+        used = np.zeros(len(codes) // RUN, np.int64)
+        for number in range(self.num_codebooks):
+            plane = np.ascontiguousarray(planes[..., number])  # (N, h, w)
+            used += self._count(number, start, plane.reshape(len(plane), -1))
+            self._count_pairs(number, start, plane)
+        self.images += len(codes)
+        self.runs.append(used)
+        self._keep(start, codes, labels)
+
+    def merge(self, other: Tally) -> None:
+        """Add what another tally of the same set has counted, of other units."""
+        self.images += other.images
+        self.counts += other.counts
+        np.minimum(self.first, other.first, out=self.first)
+        self.runs += other.runs
+        self.kept = sorted(self.kept + other.kept, key=lambda unit: int(unit[0][0]))
+        self.hashes += other.hashes
+        for mine, theirs in zip(self.pairs, other.pairs, strict=True):
+            for table, more in zip(mine, theirs, strict=True):
+                table.merge(*more.entries())
+
+    def _count(self, number: int, start: int, rows: Codes) -> Counts:
+        """Count codes (N, P) of one codebook; how many each whole run of 256 images uses."""
+        places = rows.shape[1]
+        by_run = self.codebook_size <= 2 * RUN * places  # else looking at all K after every run would take longest
+        step = RUN if by_run else max(RUN, _BLOCK // places)
+        used: list[int] = []
+        for begin in range(0, len(rows), step):
+            block = rows[begin : begin + step]
+            found = self._occurrences(block)
+            self.counts[number] += found
+            self._note_first(number, start + begin, block, found)
+            whole = len(block) // RUN
+            if by_run:
+                used += [int(np.count_nonzero(found))] * whole
+            else:
+                used += [_distinct(run) for run in block[: whole * RUN].reshape(whole, -1)]
+        return np.array(used, np.int64)
+
+    def _occurrences(self, block: Codes) -> Counts:
+        if block.size > len(self._wide):
+            self._wide = np.empty(block.size, np.intp)
+        wide = self._wide[: block.size]
+        np.copyto(wide, block.reshape(-1))  # bincount's own conversion would allocate anew each time
+        found = np.bincount(wide, minlength=self.codebook_size)
+        if len(found) > self.codebook_size:
+            raise ValueError(f"code {len(found) - 1} is outside [0, {self.codebook_size})")
+        return found
+
+    def _note_first(self, number: int, start: int, block: Codes, found: Counts) -> None:
+        unseen = self._unseen[number]
+        is_new = found[unseen] > 0
+        if not is_new.any():
+            return
+        new = unseen[is_new]
+        self._unseen[number] = unseen[~is_new]
+        table = np.zeros(self.codebook_size, bool)
+        table[new] = True
+        places = np.flatnonzero(table[block.reshape(-1)])[::-1]  # backwards: of several the earliest is set last
+        self.first[number][block.reshape(-1)[places]] = start + places // block.shape[1]
+
+    def _count_pairs(self, number: int, start: int, plane: Codes) -> None:
+        offset = -start % self.sampling.pair_stride
+        plane = plane[offset :: self.sampling.pair_stride]  # (n, h, w)
+        if self._paired is None:
+            self.pairs[0][number].add(plane[:, :, :-1], plane[:, :, 1:])
+            self.pairs[1][number].add(plane[:, :-1], plane[:, 1:])
+            return
+        height, width = self.grid
+        flat = plane.reshape(-1)
+        places = np.flatnonzero(np.take(self._paired, flat, mode="clip"))  # few, and their neighbours fewer
+        left, above = places[places % width < width - 1], places[places // width % height < height - 1]
+        self.pairs[0][number].add(flat[left], flat[left + 1])
+        self.pairs[1][number].add(flat[above], flat[above + width])
+
+    def _keep(self, start: int, codes: Codes, labels: Counts | None) -> None:
+        numbers = start + np.arange(len(codes))
+        stride = self.sampling.map_stride
+        mine = slice(-start % stride, None, stride)
+        if labels is None:
+            labels = np.full(len(codes), NO_LABEL)
+        if len(numbers[mine]):
+            self.kept.append((numbers[mine], codes[mine].copy(), labels[mine].copy()))  # copies, as the file is mapped
+        hashes = grid_hashes(codes)
+        among = chosen(hashes, self.sampling.grid_share)
+        self.hashes.append((hashes[among], numbers[among]))
+
+
+def _distinct(values: npt.NDArray[Any]) -> int:
+    ascending = np.sort(values, axis=None)
+    return int(np.count_nonzero(ascending[1:] != ascending[:-1])) + 1
