@@ -152,7 +152,7 @@ def _changed(name: str) -> _Kind:
     def value(figures: Figures) -> float | None:
         return next((each.changed for each in _disturbances(figures) if each.name == name), None)
 
-    return _Kind(f"changed: {name}", definition(Disturbance, "changed"), value, "{:.1%}".format, beside_bits=True)
+    return _Kind(f"changed: {name}", definition(Disturbance, "changed"), value, "{:.1%}".format)
 
 
 def _same_after_a_pass(figures: Figures) -> float | None:
@@ -207,7 +207,6 @@ _STABILITY = (
         f"{definition(Pass, 'same_as_first')}, after one pass of decode, round to uint8, encode",
         _same_after_a_pass,
         "{:.1%}".format,
-        beside_bits=True,
     ),
 )
 _USE = (

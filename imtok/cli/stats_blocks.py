@@ -1,0 +1,208 @@
+"""The charts of a token set in a terminal, each a block with a title, made for the width it is given."""
+
+# Axes: K codes, Q codebooks, h x w grid of an image's codes.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich.columns import Columns
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from imtok.analysis.figures import ClassUse, Dimension, Duplicates, Figures, PositionMap, Span, Use
+from imtok.cli.stats_charts import bar, columns, heat_map, plain, resampled, scale, sparkline
+
+_HEIGHT = 5
+_NARROWEST = 10
+_MOST_ROWS = 10
+_MOST_DIMENSIONS = 24
+_LEVELS = 16
+_BETWEEN_MAPS = 4
+_NUMBERS_OF_A_CODEBOOK = 30
+_OWN_FROM = 72
+
+
+@dataclass(frozen=True)
+class Block:
+    """A chart or table under its title; `wide` ones take the whole width."""
+
+    title: str
+    body: RenderableType
+    wide: bool = False
+
+
+def token_blocks(figures: Figures, width: int, whole: int, *, colours: bool) -> Iterator[Block]:
+    """Those that the figures have something for, at most `width` across, wide ones at most `whole`."""
+    yield Block("codes by how often they occur", _histogram(figures.frequency, width))
+    if len(figures.rank_frequency) > 1:
+        yield Block("occurrences by rank, both logarithmic", _ranks(figures.rank_frequency, width))
+    if len(figures.growth) > 1:
+        yield Block("codes used by images seen", _growth(figures.growth, width))
+    if figures.positions:
+        wide = 2 * figures.grid[1] + _BETWEEN_MAPS > width
+        maps = _maps(figures.positions, whole if wide else width, colours=colours)
+        yield Block("bits by place in the grid", maps, wide)
+    yield Block("bits a token", _bits(figures, width))
+    if len(figures.codebooks) > 1:
+        yield Block("by codebook", _codebooks(figures.codebooks, width))
+    if figures.dimensions:
+        yield Block("by dimension: how its levels are used, and their bits", _dimensions(figures.dimensions), wide=True)
+    if figures.classes:
+        yield Block("by class", _classes(figures.classes, own=whole >= _OWN_FROM), wide=True)
+    if figures.duplicates.duplicates:
+        yield Block("images with the same codes", _duplicates(figures.duplicates), wide=True)
+
+
+def bars(rows: Sequence[tuple[str, float, str, str]], width: int) -> Table:
+    """Rows of (name, share of the longest bar, style, value), all within `width`."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    room = width - 2 - max(len(name) for name, *_ in rows) - max(len(value) for *_, value in rows)
+    for name, share, style, value in rows:
+        table.add_row(name, Text(bar(share, max(4, room)), style), value)
+    return table
+
+
+def more(shown: int, there: int, what: str) -> list[Text]:
+    """A line that says how many are not shown, where some are not."""
+    return [Text(f"and {there - shown:,} more {what}", "dim")] if there > shown else []
+
+
+def _histogram(spans: Sequence[Span], width: int) -> Table:
+    longest = max((span.codes for span in spans), default=0) or 1
+    rows = [
+        (_span_name(span), span.codes / longest, "red" if span.high == 0 else "green", f"{span.codes:,}")
+        for span in spans
+    ]
+    return bars(rows, width)
+
+
+def _span_name(span: Span) -> str:
+    if span.low == span.high:
+        return {0: "never", 1: "once"}.get(span.low, f"{span.low:,}")
+    return f"{span.low:,} to {span.high:,}"
+
+
+def _ranks(points: Sequence[tuple[int, int]], width: int) -> Group:
+    """Columns over the ranks that occur; the lowest column is one occurrence."""
+    most, last = points[0][1], points[-1][0]
+    label = f"{most:,}"
+    across = max(_NARROWEST, width - len(label) - 1)
+    heights = resampled([(math.log(rank), math.log(max(count, 1))) for rank, count in points], across)
+    lines = columns((heights / (math.log(most) or 1.0)).clip(0.01), _HEIGHT)
+    names = [label, *[""] * (_HEIGHT - 2), "1"]
+    chart = [
+        Text.assemble((name.rjust(len(label)), "dim"), " ", (line, "cyan"))
+        for name, line in zip(names, lines, strict=True)
+    ]
+    ends = "rank 1" + f"{last:,}".rjust(across - len("rank 1"))
+    return Group(*chart, Text(" " * (len(label) + 1) + ends, "dim"))
+
+
+def _growth(points: Sequence[tuple[int, int]], width: int) -> Group:
+    images, used = points[-1]
+    heights = resampled([(seen, codes / max(used, 1)) for seen, codes in points], width)
+    seen = {share: next(seen for seen, codes in points if codes >= share * used) for share in (0.5, 0.9)}
+    return Group(
+        Text(sparkline(heights), "cyan"),
+        Text(f"{used:,} by {images:,}; half by {seen[0.5]:,}, 90% by {seen[0.9]:,}", "dim"),
+    )
+
+
+def _maps(positions: PositionMap, width: int, *, colours: bool) -> Group:
+    """Entropy and surprisal beside each other, each over its own scale."""
+    table = Table.grid(padding=(0, _BETWEEN_MAPS, 0, 0))
+    named = {"entropy": positions.entropy_bits, "surprisal": positions.surprisal_bits}
+    maps = [_map(name, bits, (width - _BETWEEN_MAPS) // 2, colours=colours) for name, bits in named.items()]
+    table.add_row(*maps)
+    return Group(table, Text(f"{positions.images:,} images show {positions.limit_bits:.2f} at most", "dim"))
+
+
+def _map(name: str, bits: list[list[float]], width: int, *, colours: bool) -> Group:
+    values = [value for row in bits for value in row]
+    low, high = min(values), max(values)
+    lines = heat_map(bits, low, high, width, colours=colours)
+    ends = scale(f"{low:.2f}", f"{high:.2f}", len(lines[0]), colours=colours)
+    return Group(Text(name, "dim"), *lines, ends)
+
+
+def _bits(figures: Figures, width: int) -> Group:
+    values = {"log2 K": (figures.max_bits, "dim"), "entropy": (figures.entropy_corrected_bits, "green")}
+    sides = {"given left": figures.horizontal, "given above": figures.vertical}
+    for name, side in sides.items():
+        if side:
+            values[name] = (side.conditional_entropy_corrected_bits, "green")
+    values["coded"] = (figures.bits.coded_per_token, "cyan")
+    longest = max(bits for bits, _ in values.values()) or 1.0
+    table = bars([(name, bits / longest, style, f"{bits:.2f}") for name, (bits, style) in values.items()], width)
+    share = min((side.contexts_share for side in sides.values() if side), default=1.0)
+    return Group(table, *([Text(f"neighbours of {share:.1%} of the codes", "dim")] if share < 1 else []))
+
+
+def _codebooks(codebooks: Sequence[Use], width: int) -> Group:
+    room = max(4, width - _NUMBERS_OF_A_CODEBOOK)
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right", style="dim")
+    table.add_column(style="green", no_wrap=True)
+    for _ in range(3):
+        table.add_column(justify="right")
+    table.add_row("", "", *(Text(name, "dim") for name in ("used", "perplexity", "bits")))
+    for number, use in enumerate(codebooks[:_MOST_ROWS], 1):
+        values = f"{use.used:,}", f"{use.perplexity:,.1f}", f"{use.entropy_corrected_bits:.2f}"
+        table.add_row(f"{number}", bar(use.usage, room), *values)
+    return Group(table, *more(_MOST_ROWS, len(codebooks), "codebooks"))
+
+
+def _dimensions(dimensions: Sequence[Dimension]) -> Group:
+    several = any(each.codebook for each in dimensions)
+    cells = [_dimension(each, several) for each in dimensions[:_MOST_DIMENSIONS]]
+    return Group(Columns(cells, padding=(0, 3)), *more(_MOST_DIMENSIONS, len(dimensions), "dimensions"))
+
+
+def _dimension(each: Dimension, several: bool) -> Text:
+    name = f"{each.codebook + 1}.{each.dimension + 1}" if several else f"{each.dimension + 1}"
+    shares = each.shares
+    if len(shares) > _LEVELS:
+        shares = resampled(list(enumerate(shares)), _LEVELS).tolist()
+    line = sparkline([share / (max(shares) or 1.0) for share in shares])
+    return Text.assemble((name.rjust(5 if several else 2), "dim"), " ", (line, "green"), (_of(each), ""))
+
+
+def _of(each: Dimension) -> str:
+    return f" {each.entropy_bits:.2f} of {each.max_bits:.2f}"
+
+
+def _classes(classes: Sequence[ClassUse], *, own: bool) -> Group:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    for _ in range(4):
+        table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    last = ["codes most its own"] if own else []
+    table.add_row("", "images", "codes used", "perplexity", "bits apart", *last, style="dim")
+    for each in classes[:_MOST_ROWS]:
+        most = ", ".join(f"{code} ({times:.1f}x)" for code, times in each.own)
+        table.add_row(
+            plain(each.name, 20),
+            f"{each.images:,}",
+            f"{each.used:,}",
+            f"{each.perplexity:,.1f}",
+            f"{each.divergence_bits:.2f}",
+            *([most] if own else []),
+        )
+    return Group(table, *more(_MOST_ROWS, len(classes), "classes"))
+
+
+def _duplicates(duplicates: Duplicates) -> Group:
+    lines = []
+    for keys in duplicates.largest:
+        line = Text(" = ", "dim").join(plain(key, 30) for key in keys)
+        line.no_wrap, line.overflow = True, "ellipsis"
+        lines.append(line)
+    return Group(*lines, *more(len(lines), duplicates.groups, "such groups"))

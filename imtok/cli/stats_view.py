@@ -1,0 +1,191 @@
+"""The figures of `imtok stats` in a terminal: advice, main figures, charts, and token sets side by side.
+
+Names and keys come from folders that anyone may have written: they are shown as they are, never read as markup.
+"""
+
+# Axes: K codes, h x w grid of an image's codes.
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from imtok.analysis.comparison import Row, comparison_rows
+from imtok.analysis.figures import Figures
+from imtok.cli.stats_blocks import Block, token_blocks
+from imtok.cli.stats_charts import has_colours, plain
+from imtok.cli.stats_tokenizer_blocks import tokenizer_blocks
+
+_GRADES = {"problem": "bold red", "warning": "bold yellow", "hint": "bold cyan"}
+_GAP = 4
+_MEANINGS_FROM = 118
+_TWO_FROM = 76
+_TOP = 8
+_NAMES = 14
+_NARROWEST_SET = 16
+_NARROWEST_NAMES = 22
+_WIDEST_SET = 40
+
+
+def print_figures(console: Console, figures: Figures) -> None:
+    """The whole report, within the console's width; parts with nothing to say are left out."""
+    _print_headline(console, figures)
+    console.print()
+    _print_advice(console, figures)
+    console.print()
+    console.print(_facts(_main_rows(figures), meanings=console.width >= _MEANINGS_FROM))
+    console.print(_facts([("most used", _most_used(figures), "")]))
+    width = (console.width - _GAP) // 2 if console.width >= _TWO_FROM else console.width
+    if figures.images:
+        _print_blocks(console, token_blocks(figures, width, console.width, colours=has_colours(console)), width)
+    if figures.tokenizer:
+        console.print()
+        console.print(Text.assemble(("the tokenizer in ", "bold"), plain(figures.tokenizer.name, console.width - 17)))
+        _print_blocks(console, tokenizer_blocks(figures.tokenizer, figures.bits, width), width)
+
+
+def print_comparison(console: Console, sets: Sequence[Figures]) -> None:
+    """Token sets as columns, as many beside each other as fit; a star at the best where there is one."""
+    rows = comparison_rows(sets)
+    names = min(max(len(row.name) for row in rows), max(_NARROWEST_NAMES, console.width // 4))
+    together = max(1, (console.width - names) // (_NARROWEST_SET + 2))
+    for first in range(0, len(sets), together):
+        places = range(first, min(first + together, len(sets)))
+        width = min(_WIDEST_SET, (console.width - names) // len(places) - 2)
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, 1), pad_edge=False)
+        table.add_column(style="dim", max_width=names)
+        for place in places:
+            table.add_column(plain(sets[place].name, width), max_width=width, overflow="fold")
+        for row in rows:
+            table.add_row(row.name, *(_compared(row, place) for place in places))
+        console.print(table)
+    if any(row.best is not None for row in rows):
+        console.print(Text("* the best, where better means something and all were measured alike", "dim"))
+    for row in rows:
+        if row.name == "outdone by":
+            console.print(Text(f"outdone by: {row.definition}", "dim"))
+
+
+def _compared(row: Row, place: int) -> Text:
+    text = plain(row.values[place])
+    if row.best == place:
+        text.append(" *")
+        text.stylize("bold green")
+    return text
+
+
+def _print_headline(console: Console, figures: Figures) -> None:
+    high, wide = figures.grid
+    console.print(Text.assemble(("codebook use in ", "bold"), plain(figures.name, max(20, console.width - 16))))
+    made_by = f", by {figures.quantizer}" if figures.quantizer else ""
+    books = f" x {figures.num_codebooks}" if figures.num_codebooks > 1 else ""
+    text = (
+        f"{figures.size} x {figures.size} pixels as {high} x {wide}{books} codes of {figures.codebook_size:,}{made_by}"
+    )
+    console.print(Text(plain(text).plain, "dim"))
+
+
+def _print_advice(console: Console, figures: Figures) -> None:
+    if not figures.images:
+        skipped = f"; {figures.skipped:,} inputs were skipped" if figures.skipped else ""
+        console.print(Text(f"no images: there are no tokens to tell anything from{skipped}", "bold yellow"))
+    elif not figures.findings:
+        console.print(Text("healthy: nothing to mend", "bold green"))
+    table = Table.grid(padding=(0, 1))
+    for finding in sorted(figures.findings, key=lambda finding: list(_GRADES).index(finding.grade)):
+        text = Text.assemble(plain(finding.text), (f" ({finding.page})", "dim"))
+        table.add_row(Text(finding.grade, _GRADES[finding.grade]), text)
+    if figures.findings:
+        console.print(table)
+
+
+def _facts(rows: Iterable[tuple[str, str, str]], *, meanings: bool = False) -> Table:
+    """Name, value and, where they are wanted, meaning."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True, min_width=_NAMES)
+    table.add_column()
+    table.add_column(style="dim")
+    for name, value, meaning in rows:
+        table.add_row(name, value, *([meaning] if meanings else []))
+    return table
+
+
+def _main_rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
+    f = figures
+    yield "images", f"{f.images:,}" + (f", {f.skipped:,} inputs skipped" if f.skipped else ""), ""
+    yield "tokens", f"{f.tokens:,}", ""
+    used = f"{f.used:,} of {f.codebook_size:,} ({f.usage:.1%})"
+    yield "codes used", used, f"about {f.expected_used:,.0f} would be used by more images"
+    if f.per_256_images:
+        runs = f.per_256_images
+        yield (
+            "per 256 images",
+            f"{runs.usage:.1%} ({runs.least:.1%} to {runs.most:.1%})",
+            "usage, mean over runs of 256",
+        )
+    yield (
+        "dead codes",
+        f"{f.dead:,}, and {f.nearly_dead:,} nearly dead",
+        "never used; under a hundredth of an even share",
+    )
+    yield (
+        "perplexity",
+        f"{f.perplexity:,.1f} ({f.normalized_perplexity:.1%} of K)",
+        "so many equally frequent codes would say as much",
+    )
+    yield (
+        "entropy",
+        f"{f.entropy_bits:.3f} of {f.max_bits:.3f} bits a token, {f.entropy_corrected_bits:.3f} corrected",
+        "corrected for the bias of few tokens a code",
+    )
+    yield (
+        "bits an image",
+        f"{f.bits.raw_per_image:,.0f} raw, {f.bits.coded_per_image:,.0f} coded ({f.bits.coder})",
+        f"{f.bits.raw_per_pixel:.4f} and {f.bits.coded_per_pixel:.4f} a pixel, by an adaptive coder",
+    )
+    if shared := _neighbours(f):
+        yield "neighbours", f"{shared}: bits of mutual information", "what a code tells of the next one"
+    if f.zipf_slope is not None:
+        yield "evenness", f"Gini {f.gini:.3f}, Zipf slope {f.zipf_slope:.2f}", "both 0 where all codes are used alike"
+    found = f.duplicates
+    if f.images:
+        yield (
+            "duplicates",
+            f"{found.duplicates:,} of {found.images:,} images",
+            "images with all codes of an earlier one",
+        )
+
+
+def _neighbours(figures: Figures) -> str:
+    sides = {"across": figures.horizontal, "down": figures.vertical}
+    return ", ".join(f"{side.mutual_information_corrected_bits:.2f} {name}" for name, side in sides.items() if side)
+
+
+def _most_used(figures: Figures) -> str:
+    return ", ".join(f"{code} ({count / figures.tokens:.2%})" for code, count in figures.top[:_TOP]) or "none"
+
+
+def _print_blocks(console: Console, blocks: Iterable[Block], width: int) -> None:
+    """Two columns where two fit, each block into the one that is shorter so far; wide blocks below."""
+    stacks: list[list[RenderableType]] = [[] for _ in range(console.width // width)]
+    heights = [0] * len(stacks)
+    wide = []
+    for block in blocks:
+        whole = Group("", Text(block.title, "bold"), block.body)
+        if block.wide:
+            wide.append(whole)
+            continue
+        shorter = heights.index(min(heights))
+        stacks[shorter].append(whole)
+        heights[shorter] += len(console.render_lines(whole, console.options.update_width(width), pad=False))
+    table = Table.grid(padding=(0, _GAP, 0, 0))
+    for _ in stacks:
+        table.add_column(width=width)
+    table.add_row(*(Group(*stack) for stack in stacks))
+    console.print(table)
+    for whole in wide:
+        console.print(whole)
