@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
@@ -23,6 +26,18 @@ from imtok.quantizer_config import (
     VQConfig,
 )
 from imtok.tokenizer import Tokenizer
+from imtok.tokens import Numerics, Shard, ShardHeader, Texts, TokensInfo, shard_to_bytes
+from imtok.tokens.folder import (
+    INFO,
+    MANIFEST,
+    PLAN,
+    PlanEntry,
+    manifest_entry,
+    manifest_to_bytes,
+    plan_to_bytes,
+    shard_path,
+)
+from imtok.tokens.shard import smallest_dtype
 
 # A small one of each kind, and of each way a codebook learns.
 QUANTIZERS: dict[str, QuantizerConfig] = {
@@ -93,6 +108,67 @@ def tiny_tokenizer(folder: Path, seed: int = 0) -> Path:
     """The folder of such a tokenizer."""
     tiny(seed).save(folder)
     return folder
+
+
+def token_folder(
+    path: Path,
+    units: Sequence[npt.NDArray[np.integer[Any]]],
+    codebook_size: int,
+    *,
+    labels: Sequence[npt.NDArray[np.int64]] | None = None,
+    class_names: tuple[str, ...] = (),
+) -> Path:
+    """A complete token folder of given codes, each unit (N, h, w) or (N, h, w, Q); image i of unit u is `u/i`."""
+    shape = units[0].shape[1:]
+    plan = plan_to_bytes(
+        PlanEntry(unit=u, key=f"{u}/{i}", bytes=9) for u, unit in enumerate(units) for i in range(len(unit))
+    )
+    info = TokensInfo(
+        fingerprint="f" * 64,
+        codebook_size=codebook_size,
+        num_codebooks=shape[2] if len(shape) == 3 else 1,
+        index_order=None,
+        grid=shape[:2],
+        downsample=8,
+        size=8 * shape[1],
+        fit="crop",
+        numerics=Numerics(device="cpu", precision="fp32", batch_size=16, threads=1, versions={"imtok": "1"}),
+        units=len(units),
+        unit_size=1,
+        images=sum(map(len, units)),
+        tars=0,
+        class_names=class_names,
+        plan=hashlib.sha256(plan).hexdigest(),
+    )
+    shards = [
+        shard_to_bytes(_shard(unit, codes, codebook_size, None if labels is None else labels[unit]))
+        for unit, codes in enumerate(units)
+    ]
+    entries = [
+        manifest_entry(_shard(unit, codes, codebook_size, None), shards[unit]) for unit, codes in enumerate(units)
+    ]
+    files = {INFO: info.to_bytes(), PLAN: plan, MANIFEST: manifest_to_bytes(entries)}
+    files |= {shard_path(unit): data for unit, data in enumerate(shards)}
+    for name, data in files.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path
+
+
+def _shard(
+    unit: int, codes: npt.NDArray[np.integer[Any]], codebook_size: int, labels: npt.NDArray[np.int64] | None
+) -> Shard:
+    return Shard(
+        header=ShardHeader(unit=unit, inputs=len(codes), fingerprint="f" * 64, codebook_size=codebook_size),
+        codes=codes.astype(smallest_dtype(codebook_size)),
+        keys=Texts.pack(f"{unit}/{number}" for number in range(len(codes))),
+        index=np.arange(len(codes)),
+        original_size=np.full((len(codes), 2), 64, np.int32),
+        labels=labels,
+        skip_index=np.empty(0, np.int64),
+        skip_keys=Texts.pack([]),
+        skip_reasons=Texts.pack([]),
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:

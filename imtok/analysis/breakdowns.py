@@ -45,7 +45,7 @@ def growth(tally: Tally) -> list[tuple[int, int]]:
 
 def position_map(tally: Tally) -> PositionMap | None:
     """Entropy and surprisal at each place of the grid."""
-    codes = _kept_codes(tally)
+    _, codes, _ = tally.kept_images()
     if not len(codes):
         return None
     height, width = tally.grid
@@ -95,8 +95,7 @@ def dimensions(counts: Counts, leaf: LeafConfig | None) -> list[Dimension]:
 
 def class_use(tally: Tally, names: Sequence[str]) -> list[ClassUse]:
     """The codes of each class, those with most images first; codes of all codebooks together."""
-    codes = _kept_codes(tally)
-    labels = np.concatenate([*(each[2] for each in tally.kept), np.empty(0, np.int64)])
+    _, codes, labels = tally.kept_images()
     found, images = np.unique(labels[labels != NO_LABEL], return_counts=True)
     if len(found) < 2:  # of a single class there is nothing to compare
         return []
@@ -146,11 +145,6 @@ def duplicates(tally: Tally, key_of: Callable[[int], str]) -> Duplicates:
             for group in largest[:_GROUPS]
         ],
     )
-
-
-def _kept_codes(tally: Tally) -> Codes:
-    """(S, h, w) or (S, h, w, Q): what was kept for the map and the classes."""
-    return np.concatenate([each[1] for each in tally.kept]) if tally.kept else np.empty(0, np.uint8)
 
 
 def _counts_of(codes: Codes, codebook_size: int) -> Counts:

@@ -61,11 +61,19 @@ class Tally:
         self.counts += other.counts
         np.minimum(self.first, other.first, out=self.first)
         self.runs += other.runs
-        self.kept = sorted(self.kept + other.kept, key=lambda unit: int(unit[0][0]))
+        self.kept += other.kept
         self.hashes += other.hashes
         for mine, theirs in zip(self.pairs, other.pairs, strict=True):
             for table, more in zip(mine, theirs, strict=True):
                 table.merge(*more.entries())
+
+    def kept_images(self) -> tuple[Counts, Codes, Counts]:
+        """What was kept for the map and the classes, by number: numbers (S,), codes (S, h, w[, Q]) and labels (S,)."""
+        if not self.kept:
+            return np.empty(0, np.int64), np.empty((0, *self.grid), np.uint8), np.empty(0, np.int64)
+        numbers, codes, labels = (np.concatenate(parts) for parts in zip(*self.kept, strict=True))
+        order = np.argsort(numbers)
+        return numbers[order], codes[order], labels[order]
 
     def _count(self, number: int, start: int, rows: Codes) -> Counts:
         """Count codes (N, P) of one codebook; how many each whole run of 256 images uses."""
@@ -82,7 +90,7 @@ class Tally:
             if by_run:
                 used += [int(np.count_nonzero(found))] * whole
             else:
-                used += [_distinct(run) for run in block[: whole * RUN].reshape(whole, -1)]
+                used += [_distinct(run) for run in block[: whole * RUN].reshape(whole, RUN * places)]
         return np.array(used, np.int64)
 
     def _occurrences(self, block: Codes) -> Counts:

@@ -1,0 +1,353 @@
+"""Counting token sets: every figure equals a plain numpy reference, whatever the threads, units and parts."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from making import token_folder
+
+from imtok.analysis import CodebookUsage, analyze, count_part
+from imtok.analysis.counting import count_tokens
+from imtok.analysis.figures import Neighbours
+from imtok.analysis.pairs import PairTable
+from imtok.analysis.sampling import Sampling, grid_hashes
+from imtok.analysis.tally import Tally
+from imtok.errors import Interrupted, TokensError
+from imtok.tokens import open_tokens
+
+Units = list[npt.NDArray[np.int64]]
+
+LN2 = math.log(2)
+
+
+@st.composite
+def token_sets(draw: st.DrawFn) -> tuple[Units, int]:
+    """Units of (N, h, w, Q) codes, and K: few codes and many, even and very uneven use."""
+    size = draw(st.sampled_from([1, 2, 7, 300, 5000, 70000]))
+    shape = (draw(st.integers(1, 4)), draw(st.integers(1, 4)), draw(st.integers(1, 3)))
+    lengths = draw(st.lists(st.sampled_from([0, 1, 3, 255, 256, 600]), min_size=1, max_size=4))
+    values = np.random.default_rng(draw(st.integers(0, 2**32)))
+    if draw(st.booleans()):
+        return [values.integers(0, size, (length, *shape)) for length in lengths], size
+    return [values.zipf(1.5, (length, *shape)).clip(max=size) - 1 for length in lengths], size
+
+
+def written(folder: Path, units: Units, size: int) -> Path:
+    """Q = 1 has no axis on disk."""
+    return token_folder(folder, [unit[..., 0] if unit.shape[-1] == 1 else unit for unit in units], size)
+
+
+def plug_in(values: npt.NDArray[Any]) -> float:
+    _, counts = np.unique(values, return_counts=True)
+    shares = counts / counts.sum()
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def corrected(values: npt.NDArray[Any], size: int) -> float:
+    return min(math.log2(size), plug_in(values) + (len(np.unique(values)) - 1) / (2 * values.size * LN2))
+
+
+def close(found: float, expected: float) -> bool:
+    return found == pytest.approx(expected, abs=1e-9)
+
+
+@settings(max_examples=60, deadline=None)
+@given(token_sets(), st.integers(1, 4))
+def test_figures_equal_the_reference(drawn: tuple[Units, int], workers: int) -> None:
+    units, size = drawn
+    codes = np.concatenate(units)
+    with tempfile.TemporaryDirectory() as place:
+        analysis = analyze(written(Path(place), units, size), workers=workers)
+    figures, codebooks = analysis.figures, range(codes.shape[-1])
+    assert np.array_equal(analysis.usage.counts, np.bincount(codes.reshape(-1), minlength=size))
+    assert (figures.images, figures.tokens) == (len(codes), codes.size)
+    assert figures.used == len(np.unique(codes))
+    if not codes.size:
+        return
+    assert close(figures.entropy_bits, plug_in(codes))
+    assert close(figures.entropy_corrected_bits, corrected(codes, size))
+    for number, each in zip(codebooks, figures.codebooks, strict=True):
+        assert close(each.entropy_bits, plug_in(codes[..., number]))
+    assert figures.growth == reference_growth(codes, [seen for seen, _ in figures.growth])
+    assert figures.growth[-1] == (len(codes), figures.used)
+    reference_runs = [
+        sum(len(np.unique(unit[begin : begin + 256, ..., number])) for number in codebooks) / size / codes.shape[-1]
+        for unit in units
+        for begin in range(0, len(unit) - 255, 256)
+    ]
+    runs = figures.per_256_images
+    assert (runs is None) == (not reference_runs)
+    if runs is not None:
+        assert runs.runs == len(reference_runs)
+        assert close(runs.usage, float(np.mean(reference_runs)))
+        assert close(runs.least, min(reference_runs))
+        assert close(runs.most, max(reference_runs))
+    check_map(analysis.figures, codes, size)
+    check_neighbours(figures.horizontal, codes[:, :, :-1], codes[:, :, 1:], size)
+    check_neighbours(figures.vertical, codes[:, :-1], codes[:, 1:], size)
+    same = Counter(image.tobytes() for image in codes)
+    assert figures.duplicates.duplicates == len(codes) - len(same)
+    assert figures.duplicates.groups == sum(number > 1 for number in same.values())
+
+
+def reference_growth(codes: npt.NDArray[np.int64], at: list[int]) -> list[tuple[int, int]]:
+    return [(seen, len(np.unique(codes[:seen]))) for seen in at]
+
+
+def check_map(figures: Any, codes: npt.NDArray[np.int64], size: int) -> None:
+    limit = math.log2(min(size, len(codes)))
+    shares = [
+        np.bincount(codes[..., q].reshape(-1), minlength=size) / codes[..., q].size for q in range(codes.shape[-1])
+    ]
+    for row in range(codes.shape[1]):
+        for column in range(codes.shape[2]):
+            place = codes[:, row, column]
+            entropy = np.mean([min(limit, corrected(each, size)) for each in place.T])
+            surprisal = np.mean([-np.log2(shares[q][place[:, q]]) for q in range(codes.shape[-1])])
+            assert close(figures.positions.entropy_bits[row][column], float(entropy))
+            assert close(figures.positions.surprisal_bits[row][column], float(surprisal))
+
+
+def check_neighbours(
+    found: Neighbours | None, first: npt.NDArray[np.int64], second: npt.NDArray[np.int64], size: int
+) -> None:
+    assert (found is None) == (first.size == 0)
+    if found is None:
+        return
+    joint = first * size + second
+    number = first.shape[-1]
+    planes = [(first[..., q], second[..., q], joint[..., q]) for q in range(number)]
+    information = np.mean([plug_in(x) + plug_in(y) - plug_in(xy) for x, y, xy in planes])
+    assert found.pairs == joint.size
+    assert found.distinct == sum(len(np.unique(xy)) for _, _, xy in planes)
+    assert close(found.mutual_information_bits, float(information))
+    assert close(found.conditional_entropy_bits, float(np.mean([plug_in(xy) - plug_in(x) for x, _, xy in planes])))
+    assert found.mutual_information_corrected_bits >= -1e-9
+    left = []
+    for x, y, xy in planes:
+        bias = (len(np.unique(xy)) - len(np.unique(x))) / (2 * x.size * LN2)
+        left.append(min(corrected(y, size), plug_in(xy) - plug_in(x) + bias))
+    assert close(found.conditional_entropy_corrected_bits, float(np.mean(left)))
+
+
+@settings(max_examples=20, deadline=None)
+@given(token_sets(), st.integers(1, 5))
+def test_merged_parts_say_what_the_whole_says(drawn: tuple[Units, int], of: int) -> None:
+    units, size = drawn
+    with tempfile.TemporaryDirectory() as place:
+        folder = written(Path(place) / "tokens", units, size)
+        parts = [Path(place) / f"part-{index}" for index in range(of)]
+        images = [count_part(folder, index, of, part) for index, part in enumerate(parts)]
+        assert sum(images) == sum(map(len, units))
+        assert analyze(folder, parts=parts[::-1]).figures == analyze(folder).figures
+
+
+def test_figures_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+    values = np.random.default_rng(0)
+    units = [values.zipf(1.3, (90, 3, 5)).clip(max=400) - 1 for _ in range(12)]
+    folder = token_folder(tmp_path, units, 400, labels=[values.integers(0, 3, 90) for _ in units])
+    figures = [analyze(folder, workers=workers).figures for workers in (1, 2, 5)]
+    assert figures[0] == figures[1] == figures[2]
+
+
+# Where not everything is looked at
+
+
+def test_pairs_of_chosen_codes_are_all_counted_and_no_others(tmp_path: Path) -> None:
+    values = np.random.default_rng(1)
+    units = [values.integers(0, 2000, (50, 4, 4)) for _ in range(4)]
+    tokens = open_tokens(token_folder(tmp_path, units, 2000))
+    sampling = Sampling.of(tokens, pairs=1600)
+    assert sampling.pair_share == 0.5
+    paired = sampling.paired_codes(2000)
+    assert paired is not None
+    assert 0.4 < paired.mean() < 0.6
+    tally = count_tokens(tokens, workers=2, sampling=sampling)
+    codes = np.concatenate(units)
+    for table, first, second in (
+        (tally.pairs[0][0], codes[:, :, :-1], codes[:, :, 1:]),
+        (tally.pairs[1][0], codes[:, :-1], codes[:, 1:]),
+    ):
+        expected = np.unique((first * 2000 + second)[paired[first]], return_counts=True)
+        keys, counts = table.entries()
+        assert np.array_equal(keys, expected[0])
+        assert np.array_equal(counts, expected[1])
+
+
+def test_a_part_of_the_pairs_gives_nearly_the_figures_of_all(tmp_path: Path) -> None:
+    values = np.random.default_rng(2)
+    first = values.zipf(1.4, (400, 16, 1)).clip(max=1500) - 1
+    steps = values.integers(0, 4, (400, 16, 16)).cumsum(axis=2)  # a code is its left neighbour's plus 0 to 3
+    codes = (first + steps) % 1500
+    tokens = open_tokens(token_folder(tmp_path, [codes], 1500))
+    whole = neighbours_of(count_tokens(tokens, workers=1))
+    sampled = count_tokens(tokens, workers=1, sampling=Sampling.of(tokens, pairs=40_000))
+    assert sampled.sampling.pair_share < 0.5
+    assert neighbours_of(sampled) == pytest.approx(whole, abs=0.1)
+    assert whole == pytest.approx(2.0, abs=0.1)
+
+
+def neighbours_of(tally: Tally) -> float:
+    """H(Y | X) of right-hand neighbours."""
+    from imtok.analysis.neighbours import neighbours
+
+    share = tally.sampling.pair_share
+    found = neighbours(tally.pairs[0], tally.counts, share=share, exact=share >= 1)
+    assert found is not None
+    return found.conditional_entropy_corrected_bits
+
+
+def test_images_and_grids_are_left_out_evenly_beyond_the_limits(tmp_path: Path) -> None:
+    units = [np.random.default_rng(unit).integers(0, 9, (30, 2, 2)) for unit in range(5)]
+    tokens = open_tokens(token_folder(tmp_path, units, 9))
+    sampling = Sampling.of(tokens, pairs=100, codes=100, grids=50)
+    assert (sampling.map_stride, sampling.pair_stride, sampling.pair_share) == (6, 6, 1.0)
+    tally = count_tokens(tokens, workers=2, sampling=sampling)
+    assert np.concatenate([numbers for numbers, _, _ in tally.kept]).tolist() == list(range(0, 150, 6))
+    assert tally.pairs[0][0].entries()[1].sum() == 25 * 2
+    assert 20 < sum(len(hashes) for hashes, _ in tally.hashes) < 90
+    assert int(tally.counts.sum()) == 600
+
+
+# What coders need
+
+
+def test_the_code_length_is_that_of_coding_one_token_after_the_other() -> None:
+    from imtok.analysis.entropy import coded_bits, log_rising
+
+    draws = np.random.default_rng(3).zipf(1.6, 500).clip(max=40) - 1
+    lengths = []
+    for prior in 2.0 ** np.arange(-10, 2):
+        seen, bits = np.full(40, prior), 0.0
+        for code in draws:
+            bits -= math.log2(seen[code] / seen.sum())
+            seen[code] += 1
+        lengths.append(bits)
+    counts = np.bincount(draws, minlength=40)
+    assert coded_bits(counts) == pytest.approx(min(lengths) + math.log2(12), rel=1e-9)
+    assert log_rising(0.5, 3) == pytest.approx(math.log(0.5 * 1.5 * 2.5))
+
+
+def test_a_coder_that_knows_the_neighbour_is_never_promised_what_it_cannot_do(tmp_path: Path) -> None:
+    independent = np.random.default_rng(4).integers(0, 5000, (100, 4, 4))
+    figures = analyze(token_folder(tmp_path / "a", [independent], 5000)).figures
+    assert figures.horizontal is not None
+    assert figures.horizontal.mutual_information_bits > 5  # which is not there
+    assert figures.horizontal.coded_bits > 12.0
+    assert figures.bits.coder == "fixed"
+    repeated = np.repeat(np.random.default_rng(5).integers(0, 64, (500, 4, 1)), 8, axis=2)
+    figures = analyze(token_folder(tmp_path / "b", [repeated], 64)).figures
+    assert figures.horizontal is not None
+    assert figures.horizontal.coded_bits < 0.1
+    assert figures.bits.coder == "left neighbour"
+    assert figures.bits.coded_per_token == pytest.approx(6 / 8, abs=0.1)
+
+
+def test_several_codebooks_cost_what_each_costs(tmp_path: Path) -> None:
+    values = np.random.default_rng(6)
+    codes = np.stack([values.integers(0, 16, (200, 4, 4)), np.zeros((200, 4, 4), np.int64)], axis=-1)
+    bits = analyze(token_folder(tmp_path, [codes], 16)).figures.bits
+    assert bits.raw_per_image == 4 * 32
+    assert bits.coded_per_token == pytest.approx(2, abs=0.05)
+
+
+# Classes, duplicates, errors
+
+
+def test_classes_are_told_apart_by_their_own_codes(tmp_path: Path) -> None:
+    values = np.random.default_rng(7)
+    labels = np.array([0, 1] * 60)
+    codes = values.integers(0, 8, (120, 4, 4)) + 8 * labels[:, None, None]
+    codes[:, 0, 0] = 31
+    folder = token_folder(tmp_path, [codes], 32, labels=[labels], class_names=("cat", "dog"))
+    cat, dog = analyze(folder).figures.classes
+    assert (cat.name, dog.name, cat.images, cat.used) == ("cat", "dog", 60, 9)
+    assert cat.divergence_bits == pytest.approx(15 / 16, abs=0.02)  # all but one code in sixteen are its own
+    assert {code for code, _ in cat.own} < set(range(8))
+    assert all(lift == pytest.approx(2) for _, lift in cat.own)
+
+
+def test_duplicates_are_named(tmp_path: Path) -> None:
+    codes = np.random.default_rng(8).integers(0, 99, (10, 3, 3))
+    codes[7] = codes[2]
+    codes[9] = codes[2]
+    found = analyze(token_folder(tmp_path, [codes[:5], codes[5:]], 99)).figures.duplicates
+    assert (found.duplicates, found.groups, found.largest) == (2, 1, [["0/2", "1/2", "1/4"]])
+
+
+def test_hashes_of_grids_tell_neighbours_apart() -> None:
+    grids = np.zeros((64 * 9, 8, 8), np.uint16)
+    for number in range(64 * 9):
+        grids[number].reshape(-1)[number % 64] = 2 ** (number // 64)
+    assert len(np.unique(grid_hashes(grids))) == 64 * 9
+
+
+def test_a_code_out_of_range_names_its_shard(tmp_path: Path) -> None:
+    units = [np.full((3, 2, 2), code) for code in (4, 200)]
+    with pytest.raises(TokensError, match=r"00000001\.safetensors: code 200 is outside \[0, 100\)"):
+        analyze(token_folder(tmp_path, units, 100))
+
+
+def test_a_request_to_stop_is_heard(tmp_path: Path) -> None:
+    folder = token_folder(tmp_path, [np.zeros((2, 2, 2), np.int64)], 4)
+    with pytest.raises(Interrupted):
+        analyze(folder, should_stop=lambda: True)
+
+
+def test_parts_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
+    values = np.random.default_rng(9)
+    folder = token_folder(tmp_path / "a", [values.integers(0, 9, (4, 2, 2)) for _ in range(4)], 9)
+    other = token_folder(tmp_path / "b", [values.integers(0, 9, (4, 2, 2)) for _ in range(3)], 9)
+    parts = [tmp_path / f"part-{index}" for index in range(3)]
+    for index, part in enumerate(parts):
+        count_part(folder, index, 3, part)
+    count_part(other, 0, 3, tmp_path / "foreign")
+    count_part(folder, 0, 2, tmp_path / "half")
+    (tmp_path / "junk").write_bytes(b"junk")
+    for given_parts, words in (
+        (parts[:2], "part 2 of 3 is missing"),
+        ([*parts, parts[0]], "part 0 is also in"),
+        ([*parts[:2], tmp_path / "foreign"], "counted from other tokens"),
+        ([parts[0], tmp_path / "half"], "part of 2, where .* is one of 3"),
+        ([tmp_path / "junk"], "no part of a count"),
+        ([tmp_path / "nowhere"], "cannot be read"),
+    ):
+        with pytest.raises(TokensError, match=words):
+            analyze(folder, parts=given_parts)
+
+
+def test_a_table_of_pairs_counts_what_numpy_counts() -> None:
+    values = np.random.default_rng(10)
+    for size in (7, 65536, 70000, 2**31):
+        first, second = (values.integers(max(0, size - 50), size, 5000) for _ in range(2))
+        table = PairTable(size)
+        for begin in range(0, 5000, 1000):
+            table.add(first[begin : begin + 1000], second[begin : begin + 1000])
+            table.entries()
+        keys, counts = np.unique(
+            first.astype(np.uint64) * np.uint64(size) + second.astype(np.uint64), return_counts=True
+        )
+        assert np.array_equal(table.entries()[0], keys)
+        assert np.array_equal(table.entries()[1], counts)
+
+
+def test_usage_has_textbook_values() -> None:
+    usage = CodebookUsage(np.array([4, 4, 4, 4]), 0)
+    assert (usage.gini, usage.perplexity, usage.normalized_perplexity, usage.expected_used) == (0, 4, 1, 4)
+    assert usage.zipf_slope == pytest.approx(0)
+    alone = CodebookUsage(np.array([0, 0, 0, 9]), 0)
+    assert (alone.gini, alone.zipf_slope, alone.nearly_dead) == (0.75, None, 0)
+    ranks = np.arange(1, 1001)
+    assert CodebookUsage(10**7 // ranks, 0).zipf_slope == pytest.approx(-1, abs=0.01)
+    assert CodebookUsage(np.array([1, 1, 1, 2, *[0] * 96]), 0).expected_used == 4 + 3 * 2 / (2 * 2)
+    assert CodebookUsage(np.array([5, 996] + [0] * 8), 0).nearly_dead == 0
+    assert CodebookUsage(np.array([1, 999]), 0).nearly_dead == 1
