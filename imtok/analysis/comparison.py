@@ -152,7 +152,7 @@ def _changed(name: str) -> _Kind:
     def value(figures: Figures) -> float | None:
         return next((each.changed for each in _disturbances(figures) if each.name == name), None)
 
-    return _Kind(f"changed: {name}", definition(Disturbance, "changed"), value, "{:.1%}".format)
+    return _Kind(name, definition(Disturbance, "changed"), value, "{:.1%} changed".format)
 
 
 def _same_after_a_pass(figures: Figures) -> float | None:

@@ -63,6 +63,7 @@ def print_comparison(console: Console, sets: Sequence[Figures]) -> None:
         for row in rows:
             table.add_row(row.name, *(_compared(row, place) for place in places))
         console.print(table)
+        console.print()
     if any(row.best is not None for row in rows):
         console.print(Text("* the best, where better means something and all were measured alike", "dim"))
     for row in rows:

@@ -1,0 +1,121 @@
+"""Token sets side by side."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from imtok.analysis.comparison import Row, comparison_dict, comparison_rows
+from imtok.analysis.figures import Figures
+from tests.figures_example import example
+
+
+def measured(name: str, psnr: float | None, raw: float, coded: float, **quality: Any) -> Figures:
+    """A set with its picture quality and bits per image."""
+    figures = example(name=name)
+    assert figures.tokenizer
+    assert figures.tokenizer.reconstruction
+    reconstruction = figures.tokenizer.reconstruction.model_copy(update={"psnr": psnr, **quality})
+    tokenizer = figures.tokenizer.model_copy(update={"reconstruction": reconstruction})
+    bits = figures.bits.model_copy(update={"raw_per_image": raw, "coded_per_image": coded})
+    return figures.model_copy(update={"tokenizer": tokenizer, "bits": bits})
+
+
+def row(name: str, *sets: Figures) -> Row:
+    return next(row for row in comparison_rows(sets) if row.name == name)
+
+
+def test_bits_per_image_come_first_and_stand_beside_picture_quality() -> None:
+    sets = [measured("a", 25.9, 2560, 1894.4), measured("b", 30.125, 10240, 9000)]
+    rows = comparison_rows(sets)
+    assert [row.name for row in rows[:4]] == [
+        "bits per image, raw",
+        "bits per image, coded",
+        "bits per pixel, coded",
+        "PSNR",
+    ]
+    assert rows[0].values == ("2,560", "10,240")
+    assert rows[1].values == ("1,894", "9,000")
+    assert rows[3].values == ("25.90 dB at 2,560 bits", "30.12 dB at 10,240 bits")
+    assert row("SSIM", *sets).values == ("0.7400 at 2,560 bits", "0.7400 at 10,240 bits")
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "values", "best"),
+    [("usage", "usage", (0.5, 0.75), 1), ("Gini", "gini", (0.5, 0.75), 0), ("Zipf slope", "zipf_slope", (-1, 0), None)],
+)
+def test_the_best_is_the_most_or_the_least_as_the_figure_wants_it(
+    name: str, field: str, values: tuple[float, float], best: int | None
+) -> None:
+    assert row(name, *(example(**{field: value}) for value in values)).best == best
+
+
+def test_there_is_no_best_where_sets_were_measured_otherwise_or_look_equal() -> None:
+    assert row("usage", example(usage=0.5), example(usage=0.75, size=64)).best is None
+    fewer = example(usage=0.75).model_copy(update={"images": 999})
+    assert row("usage", example(usage=0.5), fewer).best is None
+    assert row("usage", example(usage=0.75), example(usage=0.7501)).best is None
+    assert row("usage", example(usage=0.5)).best is None
+    one, more = measured("a", 25.0, 2560, 2000), measured("b", 26.0, 2560, 2000)
+    assert row("PSNR", one, more).best == 1
+    assert row("PSNR", one, measured("b", 26.0, 2560, 2000, protocol="another")).best is None
+
+
+def test_fewer_bits_and_firmer_codes_alone_are_not_best() -> None:
+    rows = comparison_rows([measured("a", 25.0, 2560, 2000), measured("b", 25.0, 1280, 1000)])
+    for name in ("bits per image, raw", "bits per image, coded", "same after a pass", "JPEG quality 75"):
+        assert next(row for row in rows if row.name == name).best is None
+
+
+def test_a_set_is_outdone_by_one_that_is_ahead_in_quality_or_bits_and_behind_in_nothing() -> None:
+    sets = [
+        measured("base", 25.0, 2560, 2000),
+        measured("better", 26.0, 2560, 2000),
+        measured("shorter", 24.0, 1280, 1000),
+        measured("wasteful", 24.0, 2560, 2100),
+    ]
+    assert row("outdone by", *sets).values == ("better", "nobody", "nobody", "base, better, shorter")
+    assert row("outdone by", sets[0], measured("twin", 25.0, 2560, 2000)).values == ("nobody", "nobody")
+
+
+def test_sets_measured_on_other_images_do_not_outdo() -> None:
+    sets = [measured("a", 25.0, 2560, 2000), measured("b", 26.0, 2560, 2000, images=7), example(tokenizer=False)]
+    assert "outdone by" not in [row.name for row in comparison_rows(sets)]
+
+
+def test_exact_pictures_are_ahead_of_all() -> None:
+    sets = [measured("a", 90.0, 2560, 2000), measured("exact", None, 2560, 2000)]
+    assert row("PSNR", *sets).values == ("90.00 dB at 2,560 bits", "exact at 2,560 bits")
+    assert row("PSNR", *sets).best == 1
+    assert row("outdone by", *sets).values == ("exact", "nobody")
+
+
+def test_what_a_set_has_not_is_a_dash_and_what_none_has_is_no_row() -> None:
+    without = example(tokenizer=False, per_256_images=None, quantizer=None)
+    assert row("PSNR", example(), without).values[1] == "-"
+    assert row("usage per 256 images", example(), without).values == ("91.0%", "-")
+    names = {row.name for row in comparison_rows([without, without])}
+    assert not names & {"PSNR", "SSIM", "same after a pass", "JPEG quality 95", "usage per 256 images", "quantizer"}
+
+
+def test_disturbances_are_compared_by_name() -> None:
+    assert row("shift right by 1 pixel", example(), example()).values == ("62.0% changed", "62.0% changed")
+
+
+def test_codebooks_are_part_of_the_codes_where_there_are_several() -> None:
+    assert row("codes", example(), example(num_codebooks=4)).values == ("16 x 16 of 1,024", "16 x 16 x 4 of 1,024")
+
+
+def test_every_row_has_a_value_a_set_and_says_what_it_is() -> None:
+    for each in comparison_rows([example(), example(), example(tokenizer=False)]):
+        assert len(each.values) == 3
+        assert each.definition
+
+
+def test_the_json_holds_the_whole_records() -> None:
+    sets = [example(name="a"), example(name="b", tokenizer=False)]
+    told = json.loads(json.dumps(comparison_dict(sets)))
+    assert (told["format"], told["version"]) == ("imtok-comparison", 1)
+    assert [Figures.model_validate(each) for each in told["tokenizers"]] == sets

@@ -1,0 +1,267 @@
+"""The figures of stats in a terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+from rich.console import Console
+
+from imtok.analysis.figures import Dimension, Duplicates, Figures, Finding, PositionMap, Use
+from imtok.cli.stats_charts import bar, columns, heat_map, plain, sparkline
+from imtok.cli.stats_view import print_comparison, print_figures
+from tests.figures_example import example
+
+WIDTHS = [24, 40, 60, 80, 120, 200]
+
+
+def text(*sets: Figures, width: int = 80, compare: bool = False, **options: Any) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False, **options)
+    if compare:
+        print_comparison(console, sets)
+    else:
+        print_figures(console, sets[0])
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def healthy() -> Figures:
+    none = Duplicates(images=1000, duplicates=0, groups=0, largest=[])
+    return example(tokenizer=False, dimensions=[], classes=[], findings=[], duplicates=none)
+
+
+def with_grid(high: int, wide: int) -> Figures:
+    bits = [[float(row + column) for column in range(wide)] for row in range(high)]
+    positions = PositionMap(images=1000, entropy_bits=bits, limit_bits=9.97, surprisal_bits=bits)
+    return example(tokenizer=False, grid=(high, wide), positions=positions)
+
+
+def empty() -> Figures:
+    figures = healthy()
+    nothing = {"tokens": 0, "used": 0, "usage": 0.0, "dead": 1024, "zipf_slope": None, "top": [], "growth": []}
+    absent = {"positions": None, "horizontal": None, "vertical": None, "per_256_images": None, "rank_frequency": []}
+    return figures.model_copy(update={"images": 0, **nothing, **absent})
+
+
+def test_main_figures_stand_by_their_names() -> None:
+    shown = text(healthy())
+    for line in (
+        r"images +1,000, 3 inputs skipped",
+        r"tokens +256,000",
+        r"codes used +980 of 1,024 \(95\.7%\)",
+        r"per 256 images +91\.0% \(89\.0% to 93\.0%\)",
+        r"dead codes +44, and 12 nearly dead",
+        r"perplexity +556\.4 \(54\.3% of K\)",
+        r"entropy +9\.120 of 10\.000 bits a token, 9\.123 corrected",
+        r"bits an image +2,560 raw, 1,894 coded \(left neighbour\)",
+        r"neighbours +2\.40 across, 2\.20 down",
+        r"evenness +Gini 0\.520, Zipf slope -0\.61",
+        r"duplicates +0 of 1,000 images",
+        r"most used +17 \(1\.60%\), 3 \(1\.52%\)",
+    ):
+        assert re.search(rf"(?m)^{line}", shown), line
+
+
+def test_meanings_stand_beside_where_the_width_allows() -> None:
+    meaning = "so many equally frequent codes would say as much"
+    assert meaning in text(healthy(), width=120)
+    assert meaning not in text(healthy(), width=80)
+
+
+def test_a_healthy_set_is_called_so_in_one_line_and_takes_a_screen_and_a_half() -> None:
+    lines = text(healthy()).splitlines()
+    assert "healthy: nothing to mend" in lines
+    assert len(lines) <= 48
+
+
+def test_advice_comes_before_the_figures_the_gravest_first() -> None:
+    grades = ("hint", "problem", "warning")
+    findings = [Finding(name=grade, grade=grade, text=f"about {grade}", page="docs/x.md") for grade in grades]
+    shown = text(example(findings=findings))
+    assert "healthy" not in shown
+    places = [shown.index(words) for words in ("about problem", "about warning", "about hint", "codes used")]
+    assert places == sorted(places)
+    assert "problem about problem (docs/x.md)" in shown
+
+
+def test_a_grade_has_its_colour() -> None:
+    problem = Finding(name="x", grade="problem", text="collapsed", page="docs/x.md")
+    assert "\x1b[1;31mproblem\x1b[0m" in text(
+        example(findings=[problem]), force_terminal=True, color_system="truecolor", no_color=False
+    )
+
+
+def test_a_set_without_images_says_so_and_is_not_called_healthy() -> None:
+    shown = text(empty())
+    assert "no images: there are no tokens to tell anything from; 3 inputs were skipped" in shown
+    assert "healthy" not in shown
+    assert "codes by how often" not in shown
+    assert re.search(r"(?m)^most used +none", shown)
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_no_line_is_wider_than_the_console(width: int) -> None:
+    books = [Use(**{name: getattr(example(), name) for name in Use.model_fields})] * 12
+    long = {"name": "folder/" * 40, "quantizer": "VQ " * 50, "num_codebooks": 12, "codebooks": books}
+    pages = [text(example(**long), width=width), text(empty(), width=width), text(with_grid(70, 90), width=width)]
+    pages.append(text(*[example(**long)] * 3, width=width, compare=True))
+    for page in pages:
+        assert max(cell_len(line) for line in page.splitlines()) <= width
+
+
+def test_the_histogram_tells_each_group_of_codes() -> None:
+    shown = text(healthy(), width=60)
+    for line in (r"never █\S* +44", r"once \S+ +6", r"10 to 99 █+\S? +300", r"100 to 999 █+\S? +560"):
+        assert re.search(line, shown), line
+
+
+def test_bits_a_token_are_bars_in_proportion() -> None:
+    shown = text(healthy(), width=60)
+    lengths = {
+        name: len(match[1])
+        for name in ("log2 K", "given left", "coded")
+        if (match := re.search(rf"{name} (█+)", shown))
+    }
+    assert lengths["given left"] == pytest.approx(0.67 * lengths["log2 K"], abs=1)
+    assert lengths["coded"] == pytest.approx(0.74 * lengths["log2 K"], abs=1)
+
+
+def test_neighbours_that_were_sampled_are_told() -> None:
+    figures = healthy()
+    assert figures.horizontal
+    sampled = figures.horizontal.model_copy(update={"contexts_share": 0.125})
+    assert "neighbours of 12.5% of the codes" in text(figures.model_copy(update={"horizontal": sampled}))
+    assert "of the codes" not in text(figures)
+
+
+def test_a_map_in_colours_has_two_rows_a_line() -> None:
+    shown = text(with_grid(16, 16), force_terminal=True, color_system="truecolor", no_color=False)
+    rows = [line for line in shown.splitlines() if "▀" in line]
+    assert len(rows) == 8
+    assert {line.count("▀") for line in rows} == {32}
+    assert "\x1b[38;2;68;1;84;48;2;" in rows[0]
+    assert "\x1b[38;2;253;231;37" not in rows[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"force_terminal": True, "color_system": "truecolor", "no_color": True}])
+def test_a_map_without_colours_is_made_of_shades(options: dict[str, Any]) -> None:
+    shown = text(with_grid(16, 16), **options)
+    assert "▀" not in shown
+    assert sum(bool(re.search("[░▒▓]", line)) for line in shown.splitlines()) == 9  # and the scale
+    assert "0.00  ░▒▓█ 30.00" in shown
+
+
+@pytest.mark.parametrize(("high", "wide", "lines", "across"), [(4, 4, 10, 20), (8, 8, 8, 16), (32, 32, 16, 32)])
+def test_small_maps_are_enlarged_in_whole_steps(high: int, wide: int, lines: int, across: int) -> None:
+    rows = heat_map([[0.0] * wide] * high, 0, 1, 60, colours=True)
+    assert (len(rows), {len(row) for row in rows}) == (lines, {across})
+
+
+def test_large_maps_are_pooled_by_their_means() -> None:
+    rows = heat_map([[1.0] * 32 + [0.0] * 32] * 64, 0, 1, 32, colours=False)
+    assert [row.plain for row in rows] == ["█" * 16 + " " * 16] * 16
+    ragged = heat_map([[1.0] * 5] * 5, 0, 1, 3, colours=False)
+    assert [row.plain for row in ragged] == ["███"] * 2
+
+
+def test_a_map_of_an_odd_number_of_rows_ends_in_half_a_line() -> None:
+    rows = heat_map([[0.0, 1.0]] * 21, 0, 1, 2, colours=True)
+    assert len(rows) == 11
+    assert [span.style.bgcolor for span in rows[-1].spans] == [None, None]  # type: ignore[union-attr]
+
+
+def test_a_map_of_one_value_is_drawn() -> None:
+    assert [row.plain for row in heat_map([[3.0]], 3, 3, 4, colours=False)] == ["    "] * 2
+
+
+def test_names_and_keys_are_no_markup_and_move_no_cursor() -> None:
+    keys = ["[red]x[/red].jpg", "\x1b[2J.jpg", ":cat:.jpg"]
+    figures = example(
+        name="[bold]tokens[/]",
+        duplicates=Duplicates(images=9, duplicates=2, groups=3, largest=[keys]),
+        classes=[example().classes[0].model_copy(update={"name": "[red]bird"})],
+    )
+    shown = text(figures)
+    for words in ("codebook use in [bold]tokens[/]", "[red]x[/red].jpg = \\x1b[2J.jpg = :cat:.jpg", "[red]bird"):
+        assert words in shown
+    assert "\x1b" not in shown
+    assert "and 2 more such groups" in shown
+    assert "[bold]tokens[/]" in text(figures, figures, compare=True)
+
+
+def test_a_long_name_keeps_its_end() -> None:
+    assert plain("a/very/long/path/tokens-fsq", 12).plain == "…/tokens-fsq"
+    assert cell_len(plain("層" * 20, 12).plain) <= 12
+
+
+def test_stages_dimensions_and_classes_are_told_where_there_are_any() -> None:
+    assert "by codebook" not in text(healthy())
+    assert "by dimension" not in text(healthy())
+    assert "by class" not in text(healthy())
+    use = healthy().codebooks[0]
+    stages = [use.model_copy(update={"used": 900 - number}) for number in range(12)]
+    dimensions = [Dimension(codebook=0, dimension=0, shares=[0.25, 0.5, 0.25], entropy_bits=1.5, max_bits=1.585)]
+    classes = [example().classes[0].model_copy(update={"name": f"class{number}"}) for number in range(12)]
+    shown = text(example(codebooks=stages, num_codebooks=12, dimensions=dimensions, classes=classes))
+    assert "16 x 16 x 12 codes of 1,024" in shown
+    assert re.search(r" 1 ▄█▄ 1\.50 of 1\.58", shown)
+    assert re.search(r"10 █+\S? +891 +556\.4", shown)
+    assert "and 2 more codebooks" in shown
+    assert re.search(r"class0 +100 +700 +300\.0 +0\.40", shown)
+    assert "class9" in shown
+    assert "class10" not in shown
+    assert "and 2 more classes" in shown
+
+
+def test_the_tokenizer_has_its_own_part() -> None:
+    shown = text(example(), width=120)
+    for words in (
+        r"the tokenizer in tokens/tokenizer",
+        r"PSNR +25\.90 dB at 2,560 bits",
+        r"bits +2,560 an image, 1,894 coded",
+        r"protocol: PIL bicubic to 128, uint8 RGB",
+        r"pass 3 █+\S? +76\.0%  34\.8 dB",
+        r"codes changed, 64 images",
+        r"JPEG quality 95 █+\S? +11\.0%",
+        r"relative +9\.0% of the latents' power",
+        r"effective rank +12\.4 of 32 \(9\.8 used\)",
+        r"near duplicates +5",
+    ):
+        assert re.search(words, shown), words
+    assert "the tokenizer in" not in text(healthy())
+
+
+def test_without_images_the_tokenizer_shows_what_decoded_ones_tell() -> None:
+    shown = text(example(images=False))
+    assert "codes changed, 64 decoded images" in shown
+    assert "PSNR" not in shown
+    assert "quantization error" not in shown
+
+
+def test_a_comparison_stars_the_best_and_keeps_every_set() -> None:
+    sets = [example(name=f"set-{number}", usage=0.5 + number / 20) for number in range(7)]
+    shown = text(*sets, compare=True)
+    for figures in sets:
+        assert figures.name in shown
+    assert shown.count("80.0% *") == 1
+    assert "* the best" in shown
+    assert re.search(r"PSNR +25\.90 dB at 2,560", shown)
+
+
+def test_a_comparison_of_wide_consoles_has_bits_in_the_same_line() -> None:
+    shown = text(example(name="a"), example(name="b"), width=120, compare=True)
+    assert re.search(r"PSNR +25\.90 dB at 2,560 bits +25\.90 dB at 2,560 bits", shown)
+    assert "outdone by: another set" in shown
+
+
+def test_bars_and_columns_are_exact_to_an_eighth_and_show_what_is_not_nothing() -> None:
+    assert bar(0.5, 4) == "██"
+    assert bar(0.5 + 1 / 32, 4) == "██▏"
+    assert bar(1e-9, 4) == "▏"
+    assert bar(0.0, 4) == ""
+    assert bar(2.0, 4) == "████"
+    assert sparkline([0, 1e-9, 0.5, 1]) == " ▁▄█"
+    assert columns([0.25, 0.75, 1.0], 2) == [" ▄█", "▄██"]
