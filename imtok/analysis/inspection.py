@@ -32,6 +32,7 @@ from imtok.tokens import TokenDataset
 
 PASSES = 3  # of idempotence
 MOST_PAIRS = 6  # pictures to look at
+_SMALLEST = 8  # pixels a side that SSIM's window needs
 
 Counts = npt.NDArray[np.int64]
 
@@ -152,7 +153,11 @@ def _geometry(tokenizer: Tokenizer, counts: Counts) -> list[Geometry]:
     ]
 
 
-def _reconstruction(coder: Coder, images: ImageCollection, tokens: TokenDataset, steps: _Steps) -> Reconstruction:
+def _reconstruction(
+    coder: Coder, images: ImageCollection, tokens: TokenDataset, steps: _Steps
+) -> Reconstruction | None:
+    if tokens.info.size < _SMALLEST:
+        return None
     quality: Quality = measure(coder.tokenizer, images, size=tokens.info.size, batch_size=coder.batch_size)
     steps.add(2 * quality.images)
     return Reconstruction(

@@ -14,6 +14,7 @@ from imtok.analysis.pictures import Pixels
 from imtok.quantizers import ResidualQuantizer
 
 MOST_SHOWN = 256
+SIDE = 7  # of imtok-f8 the middle is then 2 levels of 255 from that of a grid of 31, of one of 3 it is 7
 _GRAY = 128
 
 Counts = npt.NDArray[np.int64]
@@ -25,7 +26,7 @@ def most_used(counts: Counts, most: int = MOST_SHOWN) -> Counts:
     return order[counts[order] > 0]
 
 
-def swatches(coder: Coder, codes: Counts, counts: Counts, side: int = 5) -> Pixels:
+def swatches(coder: Coder, codes: Counts, counts: Counts, side: int = SIDE) -> Pixels:
     """The middle f x f pixels of what a `side` x `side` grid full of one code decodes to: (n,), (Q, K) -> (n, f, f, 3).
 
     Codes are those of the first codebook. Of a residual quantizer the first stage is decoded alone; other codebooks

@@ -1,0 +1,171 @@
+"""A tokenizer beside its tokens: every part of the report, from a token folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from making import QUANTIZERS, encoded, fill, picture, tiny
+
+from imtok.analysis import count_by_codebook
+from imtok.analysis.coder import Coder
+from imtok.analysis.figures import TokenizerFigures
+from imtok.analysis.inspection import inspect_tokenizer
+from imtok.analysis.looks import mean_patches
+from imtok.analysis.pictures import Pictures
+from imtok.analysis.probes import error_by_code, idempotence, sensitivity
+from imtok.config import NetworkConfig, TokenizerConfig
+from imtok.data.collection import ImageCollection
+from imtok.data.images import decode_image, fit_image
+from imtok.encoding import encode
+from imtok.errors import SourceError, TokenizerError, TokensError
+from imtok.evaluation import measure
+from imtok.quantizer_config import FSQConfig, QuantizerConfig
+from imtok.tokenizer import Tokenizer, load
+from imtok.tokens import TokenDataset, open_tokens
+
+KEYS = [f"{number}.png" for number in range(9)]
+
+
+def made(folder: Path, quantizer: QuantizerConfig, keys: list[str] = KEYS) -> tuple[Tokenizer, TokenDataset]:
+    """A tokenizer and the tokens it made of pictures in `folder/images`."""
+    tiny(quantizer=quantizer).save(folder / "tokenizer")
+    encode([fill(folder / "images", keys)], folder / "tokens", folder / "tokenizer", unit_size=4, device="cpu")
+    return load(folder / "tokenizer"), open_tokens(folder / "tokens")
+
+
+@pytest.fixture(scope="module")
+def fsq(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tokenizer, TokenDataset, ImageCollection]:
+    folder = tmp_path_factory.mktemp("fsq")
+    tokenizer, tokens = made(folder, FSQConfig(levels=(5, 5, 5)))
+    return tokenizer, tokens, ImageCollection.open([folder / "images"])
+
+
+def counts_of(tokens: TokenDataset) -> np.ndarray:
+    return count_by_codebook((shard.codes for shard in tokens.shards()), tokens.codebook_size, tokens.num_codebooks)
+
+
+def inspected(tokenizer: Tokenizer, tokens: TokenDataset, **options: object) -> tuple[TokenizerFigures, Pictures]:
+    return inspect_tokenizer(tokenizer, "mine", tokens, counts_of(tokens), device="cpu", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", QUANTIZERS)
+def test_a_tokenizer_of_every_kind_is_looked_at(name: str, tmp_path: Path) -> None:
+    tokenizer, tokens = made(tmp_path, QUANTIZERS[name], KEYS[:3])
+    images = ImageCollection.open([tmp_path / "images"])
+    for given in (None, images):
+        figures, pictures = inspected(tokenizer, tokens, images=given, sample=2)
+        assert (figures.name, figures.quantizer) == ("mine", QUANTIZERS[name].summary)
+        assert [each.codebook for each in figures.geometry] == sorted(
+            QUANTIZERS[name].tables.index(table) for table in set(QUANTIZERS[name].tables)
+        )
+        assert sum(sum(each.point_counts) for each in figures.geometry) == 3 * 16 * tokens.num_codebooks
+        assert (figures.error is None) == (given is None or name == "gumbel")
+        assert (figures.reconstruction is None) == (given is None)
+        assert len(pictures.codes) == np.count_nonzero(counts_of(tokens)[0])
+        assert pictures.swatches.shape == pictures.patches.shape == (len(pictures.codes), 8, 8, 3)
+        assert pictures.patch_counts.sum() == 2 * 16
+        assert pictures.decoded.shape == (2, 32, 32, 3)
+
+
+def test_without_images_pictures_are_decoded_from_the_tokens(
+    fsq: tuple[Tokenizer, TokenDataset, ImageCollection],
+) -> None:
+    tokenizer, tokens, _ = fsq
+    figures, pictures = inspected(tokenizer, tokens, sample=4)
+    coder = Coder(tokenizer, device="cpu")
+    pairs = [tokens[place] for place in (0, 2, 4, 6)]
+    codes = torch.stack([each for _, each in pairs])
+    assert figures.idempotence == idempotence(coder, codes)
+    assert figures.sensitivity == sensitivity(coder, coder.decode(codes), of_decoded=True)
+    assert pictures.keys == tuple(key for key, _ in pairs)
+    assert pictures.originals is None
+    np.testing.assert_array_equal(pictures.decoded, coder.decode(codes).permute(0, 2, 3, 1).numpy())
+    counts = counts_of(tokens)[0]
+    assert pictures.counts.tolist() == sorted(counts[counts > 0], reverse=True)
+    np.testing.assert_array_equal(pictures.counts, counts[pictures.codes])
+    np.testing.assert_array_equal(pictures.patches, mean_patches(coder.decode(codes), codes, pictures.codes)[0])
+
+
+def test_images_decide_about_sensitivity_error_and_reconstruction(
+    fsq: tuple[Tokenizer, TokenDataset, ImageCollection],
+) -> None:
+    tokenizer, tokens, images = fsq
+    figures, pictures = inspected(tokenizer, tokens, images=images, sample=4)
+    coder = Coder(tokenizer, device="cpu")
+    few = images.spread(4)
+    pixels = torch.stack([fit_image(decode_image(few.read(place)), 32).pixels for place in range(4)])
+    assert figures.sensitivity == sensitivity(coder, pixels)
+    assert figures.error == error_by_code(coder, pixels)
+    quality = measure(tokenizer, few, size=32)
+    assert figures.reconstruction is not None
+    assert (figures.reconstruction.psnr, figures.reconstruction.ssim) == (quality.psnr, quality.ssim)
+    assert (figures.reconstruction.images, figures.reconstruction.protocol) == (4, quality.protocol)
+    assert pictures.originals is not None
+    assert pictures.keys == tuple(few.keys)
+    np.testing.assert_array_equal(pictures.originals, pixels.permute(0, 2, 3, 1).numpy())
+    restored = coder.decode(coder.encode(pixels))
+    np.testing.assert_array_equal(pictures.decoded, restored.permute(0, 2, 3, 1).numpy())
+
+
+def test_a_batch_size_changes_nothing_but_last_bits(fsq: tuple[Tokenizer, TokenDataset, ImageCollection]) -> None:
+    tokenizer, tokens, images = fsq
+    one, two = (inspected(tokenizer, tokens, images=images, batch_size=size)[0] for size in (2, 16))
+    assert one.idempotence.passes[0].same_as_first == pytest.approx(two.idempotence.passes[0].same_as_first, abs=0.02)
+    assert one.geometry == two.geometry
+
+
+def test_progress_ends_at_its_total(fsq: tuple[Tokenizer, TokenDataset, ImageCollection]) -> None:
+    tokenizer, tokens, images = fsq
+    for given in (None, images):
+        heard: list[tuple[int, int]] = []
+        inspected(tokenizer, tokens, images=given, progress=lambda done, total: heard.append((done, total)))  # noqa: B023
+        assert heard == sorted(heard)
+        assert len({total for _, total in heard}) == 1
+        assert heard[-1][0] == heard[-1][1]
+
+
+def test_another_tokenizer_is_refused(fsq: tuple[Tokenizer, TokenDataset, ImageCollection]) -> None:
+    _, tokens, _ = fsq
+    other = tiny(seed=1)
+    with pytest.raises(TokenizerError) as refused:
+        inspected(other, tokens)
+    text = str(refused.value)
+    assert "\n" not in text
+    assert text.startswith("mine: ")
+    assert other.fingerprint[:12] in text
+    assert tokens.fingerprint[:12] in text
+
+
+def test_a_token_set_of_no_images_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "a.png").write_bytes(b"nothing")
+    tiny().save(tmp_path / "tokenizer")
+    encode([tmp_path / "images"], tmp_path / "tokens", tmp_path / "tokenizer", device="cpu")
+    with pytest.raises(TokensError, match="holds tokens of no image"):
+        inspected(load(tmp_path / "tokenizer"), open_tokens(tmp_path / "tokens"))
+
+
+def test_unreadable_images_are_passed_over_and_nothing_but_them_is_refused(
+    fsq: tuple[Tokenizer, TokenDataset, ImageCollection], tmp_path: Path
+) -> None:
+    tokenizer, tokens, _ = fsq
+    (tmp_path / "bad.png").write_bytes(b"nothing")
+    with pytest.raises(SourceError, match="none of the 1 images can be read"):
+        inspected(tokenizer, tokens, images=ImageCollection.open([tmp_path]))
+    (tmp_path / "good.png").write_bytes(encoded(picture(3)))
+    figures, pictures = inspected(tokenizer, tokens, images=ImageCollection.open([tmp_path]))
+    assert (figures.sensitivity.images, pictures.keys) == (1, ("good.png",))
+
+
+def test_pictures_too_small_for_ssim_have_no_quality(tmp_path: Path) -> None:
+    network = NetworkConfig(fold=2, channels=(8,), blocks=1)
+    Tokenizer(TokenizerConfig(network=network, size=8)).save(tmp_path / "tokenizer")
+    images = fill(tmp_path / "images", KEYS[:2])
+    encode([images], tmp_path / "tokens", tmp_path / "tokenizer", size=4, device="cpu")
+    tokens = open_tokens(tmp_path / "tokens")
+    figures, _ = inspected(load(tmp_path / "tokenizer"), tokens, images=ImageCollection.open([images]))
+    assert figures.reconstruction is None
+    assert figures.error is not None
