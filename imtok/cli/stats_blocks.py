@@ -65,7 +65,7 @@ def bars(rows: Sequence[tuple[str, float, str, str]], width: int) -> Table:
     table.add_column(justify="right", no_wrap=True)
     room = width - 2 - max(len(name) for name, *_ in rows) - max(len(value) for *_, value in rows)
     for name, share, style, value in rows:
-        table.add_row(name, Text(bar(share, max(4, room)), style), value)
+        table.add_row(plain(name), Text(bar(share, max(4, room)), style), value)
     return table
 
 
@@ -167,15 +167,12 @@ def _dimensions(dimensions: Sequence[Dimension]) -> Group:
 
 def _dimension(each: Dimension, several: bool) -> Text:
     name = f"{each.codebook + 1}.{each.dimension + 1}" if several else f"{each.dimension + 1}"
+    bits = f"{each.entropy_bits:.2f} of {each.max_bits:.2f}"
     shares = each.shares
     if len(shares) > _LEVELS:
         shares = resampled(list(enumerate(shares)), _LEVELS).tolist()
     line = sparkline([share / (max(shares) or 1.0) for share in shares])
-    return Text.assemble((name.rjust(5 if several else 2), "dim"), " ", (line, "green"), (_of(each), ""))
-
-
-def _of(each: Dimension) -> str:
-    return f" {each.entropy_bits:.2f} of {each.max_bits:.2f}"
+    return Text.assemble((name.rjust(5 if several else 2), "dim"), " ", (line, "green"), f" {bits}")
 
 
 def _classes(classes: Sequence[ClassUse], *, own: bool) -> Group:

@@ -61,7 +61,7 @@ def print_comparison(console: Console, sets: Sequence[Figures]) -> None:
         for place in places:
             table.add_column(plain(sets[place].name, width), max_width=width, overflow="fold")
         for row in rows:
-            table.add_row(row.name, *(_compared(row, place) for place in places))
+            table.add_row(plain(row.name), *(_compared(row, place) for place in places))
         console.print(table)
         console.print()
     if any(row.best is not None for row in rows):
@@ -116,13 +116,12 @@ def _facts(rows: Iterable[tuple[str, str, str]], *, meanings: bool = False) -> T
 
 
 def _main_rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
-    f = figures
-    yield "images", f"{f.images:,}" + (f", {f.skipped:,} inputs skipped" if f.skipped else ""), ""
-    yield "tokens", f"{f.tokens:,}", ""
-    used = f"{f.used:,} of {f.codebook_size:,} ({f.usage:.1%})"
-    yield "codes used", used, f"about {f.expected_used:,.0f} would be used by more images"
-    if f.per_256_images:
-        runs = f.per_256_images
+    yield "images", f"{figures.images:,}" + (f", {figures.skipped:,} inputs skipped" if figures.skipped else ""), ""
+    yield "tokens", f"{figures.tokens:,}", ""
+    used = f"{figures.used:,} of {figures.codebook_size:,} ({figures.usage:.1%})"
+    yield "codes used", used, f"more images would use {figures.expected_used:,.0f} or more"
+    if figures.per_256_images:
+        runs = figures.per_256_images
         yield (
             "per 256 images",
             f"{runs.usage:.1%} ({runs.least:.1%} to {runs.most:.1%})",
@@ -130,34 +129,39 @@ def _main_rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
         )
     yield (
         "dead codes",
-        f"{f.dead:,}, and {f.nearly_dead:,} nearly dead",
+        f"{figures.dead:,}, and {figures.nearly_dead:,} nearly dead",
         "never used; under a hundredth of an even share",
     )
     yield (
         "perplexity",
-        f"{f.perplexity:,.1f} ({f.normalized_perplexity:.1%} of K)",
+        f"{figures.perplexity:,.1f} ({figures.normalized_perplexity:.1%} of K)",
         "so many equally frequent codes would say as much",
     )
+    corrected = f"{figures.entropy_corrected_bits:.3f} corrected"
     yield (
         "entropy",
-        f"{f.entropy_bits:.3f} of {f.max_bits:.3f} bits a token, {f.entropy_corrected_bits:.3f} corrected",
+        f"{figures.entropy_bits:.3f} of {figures.max_bits:.3f} bits a token, {corrected}",
         "corrected for the bias of few tokens a code",
     )
     yield (
         "bits an image",
-        f"{f.bits.raw_per_image:,.0f} raw, {f.bits.coded_per_image:,.0f} coded ({f.bits.coder})",
-        f"{f.bits.raw_per_pixel:.4f} and {f.bits.coded_per_pixel:.4f} a pixel, by an adaptive coder",
+        f"{figures.bits.raw_per_image:,.0f} raw, {figures.bits.coded_per_image:,.0f} coded ({figures.bits.coder})",
+        f"{figures.bits.raw_per_pixel:.4f} and {figures.bits.coded_per_pixel:.4f} a pixel, by an adaptive coder",
     )
-    if shared := _neighbours(f):
+    if shared := _neighbours(figures):
         yield "neighbours", f"{shared}: bits of mutual information", "what a code tells of the next one"
-    if f.zipf_slope is not None:
-        yield "evenness", f"Gini {f.gini:.3f}, Zipf slope {f.zipf_slope:.2f}", "both 0 where all codes are used alike"
-    found = f.duplicates
-    if f.images:
+    if figures.zipf_slope is not None:
+        yield (
+            "evenness",
+            f"Gini {figures.gini:.3f}, Zipf slope {figures.zipf_slope:.2f}",
+            "both 0 where all codes are used alike",
+        )
+    if figures.images:
+        compared = "images" if figures.duplicates.images == figures.images else "images compared"
         yield (
             "duplicates",
-            f"{found.duplicates:,} of {found.images:,} images",
-            "images with all codes of an earlier one",
+            f"{figures.duplicates.duplicates:,} of {figures.duplicates.images:,} {compared}",
+            "all codes are those of an earlier image",
         )
 
 
