@@ -20,7 +20,7 @@ from imtok.config import NetworkConfig, TokenizerConfig
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
 from imtok.encoding import encode
-from imtok.errors import SourceError, TokenizerError, TokensError
+from imtok.errors import ConfigError, SourceError, TokenizerError, TokensError
 from imtok.evaluation import measure
 from imtok.quantizer_config import FSQConfig, QuantizerConfig
 from imtok.tokenizer import Tokenizer, load
@@ -146,6 +146,26 @@ def test_a_token_set_of_no_images_is_refused(tmp_path: Path) -> None:
     encode([tmp_path / "images"], tmp_path / "tokens", tmp_path / "tokenizer", device="cpu")
     with pytest.raises(TokensError, match="holds tokens of no image"):
         inspected(load(tmp_path / "tokenizer"), open_tokens(tmp_path / "tokens"))
+
+
+def test_a_sample_of_none_is_refused(fsq: tuple[Tokenizer, TokenDataset, ImageCollection]) -> None:
+    tokenizer, tokens, _ = fsq
+    with pytest.raises(ConfigError, match="sample 0: expected 1 image or more"):
+        inspected(tokenizer, tokens, sample=0)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_sees_what_a_cpu_sees(tmp_path: Path) -> None:
+    tokenizer, tokens = made(tmp_path, QUANTIZERS["residual"])
+    images = ImageCollection.open([tmp_path / "images"])
+    slow, _ = inspected(tokenizer, tokens, images=images)
+    fast, _ = inspect_tokenizer(tokenizer, "mine", tokens, counts_of(tokens), images=images, device="cuda")
+    assert fast.geometry == slow.geometry
+    assert fast.idempotence.passes[0].same_as_first == pytest.approx(slow.idempotence.passes[0].same_as_first, abs=0.02)
+    assert fast.error is not None
+    assert slow.error is not None
+    assert fast.error.mean == pytest.approx(slow.error.mean, rel=0.01)
 
 
 def test_unreadable_images_are_passed_over_and_nothing_but_them_is_refused(

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from imtok.analysis.entropy import Counts
 from imtok.analysis.figures import Geometry, Histogram
 from imtok.quantizers import Quantizer
 from imtok.quantizers.composite import CompositeQuantizer
@@ -31,7 +32,6 @@ _BINS = 40
 _CHUNK = 65_536  # codes looked up at once
 _ROWS, _COLUMNS = 512, 4096  # of a tile of distances: 16 MB
 
-Counts = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]
 
 
@@ -100,8 +100,8 @@ def codebook_geometry(vectors: Tensor, counts: Counts, *, codebook: int, fixed: 
 def effective_rank(vectors: Tensor, weights: Tensor | None = None) -> float:
     """exp of the entropy of the normalised singular values about the mean: (K, D), (K,) -> in [0, D].
 
-    Roy & Vetterli (2007), equations 2 to 4, with each row counted `weights` times. The singular values are square
-    roots of the covariance's eigenvalues, so that nothing larger than D x D is decomposed.
+    After Roy & Vetterli (2007), with each row counted `weights` times. The singular values are square roots of the
+    covariance's eigenvalues, so that nothing larger than D x D is decomposed.
     """
     eigenvalues = torch.linalg.eigvalsh(_covariance(vectors.double(), weights)).clamp(min=0)
     # What rounding leaves of a direction without extent would count by its square root, 1e-8 of the largest.

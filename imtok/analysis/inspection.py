@@ -1,8 +1,8 @@
 """A tokenizer looked at beside its tokens: geometry, looks of codes, idempotence, sensitivity, error, reconstruction.
 
-All of it is measured on an evenly spaced sample of the tokens, and of the images where these are given. The images
-need not be those the tokens were made of: tokens alone decide about codes and idempotence, images alone about the
-rest.
+Idempotence is of an evenly spaced sample of the tokens. Sensitivity and mean patches are of an evenly spaced sample of
+the images or, where none are given, of what the tokens decode to; error and reconstruction need images. The images need
+not be those the tokens were made of.
 """
 
 # Axes: n images of the sample, h x w latent grid, Q codebooks, K codes, S side of the square.
@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from imtok.analysis.coder import Coder
+from imtok.analysis.entropy import Counts
 from imtok.analysis.figures import Geometry, Reconstruction, TokenizerFigures
 from imtok.analysis.geometry import code_tables, codebook_geometry
 from imtok.analysis.looks import mean_patches, most_used, swatches, to_pixels
@@ -25,16 +25,14 @@ from imtok.analysis.pictures import Pictures
 from imtok.analysis.probes import DISTURBANCES, error_by_code, idempotence, sensitivity
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
-from imtok.errors import ImageError, SourceError, TokenizerError, TokensError
-from imtok.evaluation import Quality, measure
+from imtok.errors import ConfigError, ImageError, SourceError, TokenizerError, TokensError
+from imtok.evaluation import measure
 from imtok.tokenizer import Tokenizer
 from imtok.tokens import TokenDataset
 
 PASSES = 3  # of idempotence
 MOST_PAIRS = 6  # pictures to look at
 _SMALLEST = 8  # pixels a side that SSIM's window needs
-
-Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,12 +61,13 @@ def inspect_tokenizer(
     reconstruction and originals beside what comes back; unreadable ones are passed over. The sample is held as uint8
     pixels, 3 S^2 bytes an image. `progress` hears of steps done and steps in all.
 
-    Raises TokenizerError where another tokenizer made the tokens, TokensError where they are of no image, and
-    SourceError where none of the images can be read.
+    Raises TokenizerError where another tokenizer made the tokens, TokensError where they are of no image, SourceError
+    where none of the images can be read, and ConfigError on a sample of none.
     """
-    _check(tokenizer, name, tokens)
+    _check(tokenizer, name, tokens, sample)
     token_keys, codes = _sampled(tokens, sample)
-    given = _read(images.spread(sample), tokens) if images is not None else None
+    images = images.spread(sample) if images is not None else None
+    given = _read(images, tokens) if images is not None else None
     steps = _Steps(_steps_ahead(codes, given), progress)
     coder = Coder(tokenizer, device=device, batch_size=batch_size, on_images=steps.add)
     shown = given or _Sample(token_keys, coder.decode(codes))
@@ -80,7 +79,7 @@ def inspect_tokenizer(
         idempotence=idempotence(coder, codes, PASSES),
         sensitivity=sensitivity(coder, shown.pixels, of_decoded=given is None),
         error=error_by_code(coder, given.pixels) if given else None,
-        reconstruction=_reconstruction(coder, images.spread(sample), tokens, steps) if images is not None else None,
+        reconstruction=_reconstruction(coder, images, tokens, steps) if images is not None else None,
     )
     pictures = _pictures(coder, shown, grids, counts, originals=given is not None)
     steps.finish()
@@ -110,7 +109,9 @@ def _steps_ahead(codes: Tensor, given: _Sample | None) -> int:
     return around + len(given.pixels) * (5 + len(DISTURBANCES))
 
 
-def _check(tokenizer: Tokenizer, name: str, tokens: TokenDataset) -> None:
+def _check(tokenizer: Tokenizer, name: str, tokens: TokenDataset, sample: int) -> None:
+    if sample < 1:
+        raise ConfigError(f"sample {sample}: expected 1 image or more; 64 is usual")
     if tokenizer.fingerprint != tokens.fingerprint:
         raise TokenizerError(
             f"{name}: is tokenizer {tokenizer.fingerprint[:12]}, but {tokens.folder} holds tokens of "
@@ -158,7 +159,7 @@ def _reconstruction(
 ) -> Reconstruction | None:
     if tokens.info.size < _SMALLEST:
         return None
-    quality: Quality = measure(coder.tokenizer, images, size=tokens.info.size, batch_size=coder.batch_size)
+    quality = measure(coder.tokenizer, images, size=tokens.info.size, batch_size=coder.batch_size)
     steps.add(2 * quality.images)
     return Reconstruction(
         images=quality.images,

@@ -5,19 +5,17 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from imtok.analysis.coder import Coder
+from imtok.analysis.entropy import Counts
 from imtok.analysis.pictures import Pixels
 from imtok.quantizers import ResidualQuantizer
 
 MOST_SHOWN = 256
 SIDE = 7  # of imtok-f8 the middle is then 2 levels of 255 from that of a grid of 31, of one of 3 it is 7
 _GRAY = 128
-
-Counts = npt.NDArray[np.int64]
 
 
 def most_used(counts: Counts, most: int = MOST_SHOWN) -> Counts:
