@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from imtok.analysis.entropy import Counts, entropy_bits, log_spaced
 from imtok.analysis.figures import ClassUse, Dimension, Duplicates, PositionMap, Runs
+from imtok.analysis.pairs import run_starts
 from imtok.analysis.tally import NEVER, Tally
 from imtok.quantizer_config import BSQConfig, FSQConfig, LeafConfig, LFQConfig
 from imtok.tokens.shard import NO_LABEL, Codes
@@ -154,8 +155,7 @@ def _counts_of(codes: Codes, codebook_size: int) -> Counts:
 def _entropy_of(column: npt.NDArray[np.unsignedinteger], codebook_size: int) -> float:
     """Of (S,) codes, without a table of K counts, which few images would leave nearly empty."""
     ascending = np.sort(column)
-    starts = np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]]))
-    counts = np.diff(starts, append=len(ascending))
+    counts = np.diff(run_starts(ascending), append=len(ascending))
     return min(math.log2(codebook_size), entropy_bits(counts) + _miller(counts))
 
 

@@ -24,17 +24,19 @@ def count_tokens(
     *,
     places: Sequence[int] | None = None,
     workers: int,
-    sampling: Sampling | None = None,
+    sampling: Sampling | None,
     progress: Callable[[int, int], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> Tally:
     """Count the units at these `places` of `tokens.units`, all by default, on so many threads.
 
+    Without `sampling` the codes are counted and nothing else.
+
     `progress` takes (units done, units in all), in the caller's thread. Raises TokensError on a damaged shard or codes
     the codebook does not have, and Interrupted once `should_stop` says so.
     """
     chosen = sorted(range(len(tokens.units)) if places is None else places)
-    job = _Job(tokens, deque(chosen), sampling or Sampling.of(tokens))
+    job = _Job(tokens, deque(chosen), sampling)
     with ThreadPoolExecutor(max(1, min(workers, len(chosen))), "imtok-stats") as pool:
         futures = [pool.submit(job.count) for _ in range(max(1, min(workers, len(chosen))))]
         pending = set(futures)
@@ -59,7 +61,7 @@ def count_tokens(
 class _Job:
     """What the threads share."""
 
-    def __init__(self, tokens: TokenDataset, waiting: deque[int], sampling: Sampling) -> None:
+    def __init__(self, tokens: TokenDataset, waiting: deque[int], sampling: Sampling | None) -> None:
         self.tokens, self.waiting, self.sampling = tokens, waiting, sampling
         self.stopped = False
         self.done = 0

@@ -27,11 +27,11 @@ _PRIORS = 2.0 ** np.arange(-10, 2)
 
 def entropy_bits(counts: Counts) -> float:
     """-sum p_k log2 p_k with p_k = n_k / N, in bits (Shannon, 1948); 0 where nothing was counted."""
-    seen = counts[counts > 0]
-    total = int(seen.sum())
+    total = int(counts.sum())
     if total == 0:
         return 0.0
-    return float(max(0.0, math.log2(total) - (seen * np.log2(seen)).sum() / total))
+    several = counts[counts > 1]  # n log2 n is 0 for 1, which most counts of pairs are
+    return max(0.0, math.log2(total) - float((several * np.log2(several)).sum()) / total)
 
 
 def corrected_entropy_bits(counts: Counts) -> float:

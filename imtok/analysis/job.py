@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from imtok.analysis.figures import Bits, Figures, Neighbours, TokenizerFigures
 from imtok.analysis.neighbours import neighbours
 from imtok.analysis.parts import merge_parts, places_of, write_part
 from imtok.analysis.pictures import Pictures
+from imtok.analysis.sampling import Sampling
 from imtok.analysis.tally import Tally
 from imtok.analysis.usage import CodebookUsage
 from imtok.config import load_tokenizer_config
@@ -110,8 +112,14 @@ def _counted(
         if progress:
             progress("counting", done, total)
 
-    workers = workers or usable_cores()
-    return count_tokens(tokens, places=places, workers=workers, progress=update, should_stop=should_stop)
+    return count_tokens(
+        tokens,
+        places=places,
+        workers=workers or usable_cores(),
+        sampling=Sampling.of(tokens),
+        progress=update,
+        should_stop=should_stop,
+    )
 
 
 def _inspected(
@@ -142,10 +150,12 @@ def _figures(
     config: QuantizerConfig | None,
     tokenizer: TokenizerFigures | None,
 ) -> Figures:
-    exact = tally.sampling.pair_share >= 1 and tally.sampling.pair_stride == 1
-    right, below = (
-        neighbours(tables, tally.counts, share=tally.sampling.pair_share, exact=exact) for tables in tally.pairs
-    )
+    sampling = Sampling.of(tokens)
+    exact = sampling.pair_share >= 1 and sampling.pair_stride == 1
+    with ThreadPoolExecutor(2, "imtok-stats") as pool:
+        right, below = pool.map(
+            lambda tables: neighbours(tables, tally.counts, share=sampling.pair_share, exact=exact), tally.pairs
+        )
     return Figures(
         **usage.as_use().model_dump(),
         name=str(tokens.folder),

@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from imtok.analysis.entropy import (
     Counts,
@@ -29,7 +28,7 @@ from imtok.analysis.entropy import (
     log_rising,
 )
 from imtok.analysis.figures import Neighbours
-from imtok.analysis.pairs import PairTable
+from imtok.analysis.pairs import PairTable, run_starts
 
 _LN2 = math.log(2)
 _STRENGTHS = 4.0 ** np.arange(12)  # values of c that are tried
@@ -40,7 +39,7 @@ _TRIED = 2**17  # different pairs on which they are tried
 class _Pairs:
     """The pairs of one codebook in one direction."""
 
-    first: Counts  # (m,) x, ascending
+    starts: Counts  # (C,) where each context's pairs begin
     second: Counts  # (m,) y
     counts: Counts  # (m,) n(x, y)
     marginal: Counts  # (K,) n(y)
@@ -81,21 +80,20 @@ def neighbours(tables: Sequence[PairTable], counts: Counts, *, share: float, exa
 
 def _opened(table: PairTable, counts: Counts, exact: bool) -> _Pairs:
     keys, numbers = table.entries()
-    first, second = (part.astype(np.int64) for part in np.divmod(keys, table.dtype.type(table.codebook_size)))
+    first, second = np.divmod(keys, table.dtype.type(table.codebook_size))
     marginal = np.bincount(second, numbers, table.codebook_size).astype(np.int64) if exact else counts
-    return _Pairs(first, second, numbers, marginal)
+    return _Pairs(run_starts(first), second.astype(np.int64), numbers, marginal)
 
 
 def _conditional_entropy(pairs: _Pairs) -> float:
-    """H(Y | X) = sum n(x, y) log2 (n(x) / n(x, y)) / N."""
-    totals = _context_totals(pairs)
-    return max(0.0, float((pairs.counts * np.log2(totals / pairs.counts)).sum() / pairs.total))
+    """H(Y | X) = H(X, Y) - H(X)."""
+    contexts = np.add.reduceat(pairs.counts, pairs.starts)
+    return max(0.0, entropy_bits(pairs.counts) - entropy_bits(contexts))
 
 
 def _bias(pairs: _Pairs) -> float:
     """Miller's (m - C) / (2 N ln 2): that of H(X, Y) less that of H(X)."""
-    contexts = 1 + int(np.count_nonzero(np.diff(pairs.first)))
-    return (len(pairs.counts) - contexts) / (2 * pairs.total * _LN2)
+    return (len(pairs.counts) - len(pairs.starts)) / (2 * pairs.total * _LN2)
 
 
 def _coded_bits(pairs: _Pairs) -> float:
@@ -110,7 +108,7 @@ def _coded_bits(pairs: _Pairs) -> float:
 def _length(pairs: _Pairs, prior: Floats, strength: float) -> float:
     """ln of 1 over the probability that the coder gives all its y."""
     expected = strength * prior[pairs.second]  # (m,)
-    totals = np.add.reduceat(pairs.counts, _context_starts(pairs))  # (C,)
+    totals = np.add.reduceat(pairs.counts, pairs.starts)  # (C,)
     once = pairs.counts == 1
     followers = np.log(expected[once]).sum() + log_rising(expected[~once], pairs.counts[~once]).sum()
     return float(log_rising(strength, totals).sum() - followers)
@@ -121,19 +119,11 @@ def _some_contexts(pairs: _Pairs) -> _Pairs:
     if len(pairs.counts) <= _TRIED:
         return pairs
     step = -(-len(pairs.counts) // _TRIED)
-    contexts = np.cumsum(np.concatenate([[0], np.diff(pairs.first) > 0]))
-    some = contexts % step == 0
-    return _Pairs(pairs.first[some], pairs.second[some], pairs.counts[some], pairs.marginal)
-
-
-def _context_starts(pairs: _Pairs) -> npt.NDArray[np.int64]:
-    return np.flatnonzero(np.concatenate([[True], np.diff(pairs.first) > 0]))
-
-
-def _context_totals(pairs: _Pairs) -> Counts:
-    """(m,) n(x) of each pair."""
-    starts = _context_starts(pairs)
-    return np.repeat(np.add.reduceat(pairs.counts, starts), np.diff(starts, append=len(pairs.counts)))
+    ends = np.append(pairs.starts[1:], len(pairs.counts))
+    some = [slice(*span) for span in zip(pairs.starts[::step].tolist(), ends[::step].tolist(), strict=True)]
+    starts = np.cumsum([0, *(each.stop - each.start for each in some[:-1])])
+    second, counts = (np.concatenate([whole[each] for each in some]) for whole in (pairs.second, pairs.counts))
+    return _Pairs(starts, second, counts, pairs.marginal)
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from imtok.analysis.entropy import Counts
 
 Keys = npt.NDArray[np.unsignedinteger[Any]]
 
-_WAITING = 2**22  # pairs that are gathered before they are sorted in
+_WAITING = 2**24  # pairs that are gathered before they are sorted: one sort is cheaper than many merges
 
 
 class PairTable:
@@ -25,35 +25,42 @@ class PairTable:
         self.dtype = np.dtype(np.uint32 if codebook_size**2 <= 2**32 else np.uint64)
         self._keys, self._counts = np.empty(0, self.dtype), np.empty(0, np.int64)
         self._waiting: list[Keys] = []
-        self._pending = 0
 
     def add(self, first: npt.NDArray[Any], second: npt.NDArray[Any]) -> None:
         """Count the pairs of two arrays of codes of the same shape."""
         keys = first.astype(self.dtype).ravel()
         keys *= self.dtype.type(self.codebook_size)
         keys += second.ravel().astype(self.dtype, copy=False)
-        self._waiting.append(keys)
-        self._pending += len(keys)
-        if self._pending >= max(_WAITING, len(self._keys)):
-            self._settle()
+        self._wait([keys])
 
-    def merge(self, keys: Keys, counts: Counts) -> None:
-        """Take in another table's `entries`."""
+    def add_entries(self, keys: Keys, counts: Counts) -> None:
+        """Count what `entries` of another table gave."""
         self._settle()
         self._combine(keys, counts)
+
+    def merge(self, other: PairTable) -> None:
+        """Count all that another table has counted."""
+        if len(other._keys):
+            self.add_entries(other._keys, other._counts)
+        self._wait(other._waiting)
 
     def entries(self) -> tuple[Keys, Counts]:
         """Keys (m,) ascending and how often each occurs, (m,) int64."""
         self._settle()
         return self._keys, self._counts
 
+    def _wait(self, keys: list[Keys]) -> None:
+        self._waiting += keys
+        if sum(map(len, self._waiting)) >= max(_WAITING, len(self._keys)):
+            self._settle()
+
     def _settle(self) -> None:
         if not self._waiting:
             return
         keys = np.concatenate(self._waiting)
         keys.sort()
-        self._waiting, self._pending = [], 0
-        starts = _starts(keys)
+        self._waiting = []
+        starts = run_starts(keys)
         self._combine(keys[starts], np.diff(starts, append=len(keys)))
 
     def _combine(self, keys: Keys, counts: Counts) -> None:
@@ -64,14 +71,13 @@ class PairTable:
         joined = np.concatenate([self._keys, keys])
         order = np.argsort(joined, kind="stable")
         joined = joined[order]
-        starts = _starts(joined)
-        self._counts = np.add.reduceat(np.concatenate([self._counts, counts])[order], starts) if len(starts) else counts
+        starts = run_starts(joined)
+        self._counts = np.add.reduceat(np.concatenate([self._counts, counts])[order], starts)
         self._keys = joined[starts]
 
 
-def _starts(ascending: Keys) -> npt.NDArray[np.int64]:
+def run_starts(ascending: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Where each run of equal values begins."""
-    return np.flatnonzero(np.concatenate([[True], ascending[1:] != ascending[:-1]])) if len(ascending) else _NONE
-
-
-_NONE = np.empty(0, np.int64)
+    begins = np.ones(len(ascending), bool)
+    np.not_equal(ascending[1:], ascending[:-1], out=begins[1:])
+    return np.flatnonzero(begins)

@@ -129,7 +129,7 @@ def _tally(path: Path, arrays: dict[str, npt.NDArray[Any]], header: PartHeader, 
             tally.kept = [(arrays["kept_numbers"], arrays["kept_codes"], arrays["kept_labels"])]
         for direction, tables in zip(_DIRECTIONS, tally.pairs, strict=True):
             for number, table in enumerate(tables):
-                table.merge(arrays[f"{direction}.{number}.keys"], arrays[f"{direction}.{number}.counts"])
+                table.add_entries(arrays[f"{direction}.{number}.keys"], arrays[f"{direction}.{number}.counts"])
     except (KeyError, ValueError) as error:
         raise TokensError(f"{path}: damaged ({error}); make the part again") from error
     return tally

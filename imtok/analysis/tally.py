@@ -21,9 +21,14 @@ _BLOCK = 2**19  # tokens counted at once: few enough to stay in the cache, enoug
 
 
 class Tally:
-    """Counts of some units of a token set; `merge` adds those of others, and the order does not matter."""
+    """Counts of some units of a token set; `merge` adds those of others, and the order does not matter.
 
-    def __init__(self, grid: tuple[int, int], codebook_size: int, num_codebooks: int, sampling: Sampling) -> None:
+    Without `sampling` the codes are counted and nothing else.
+    """
+
+    def __init__(
+        self, grid: tuple[int, int], codebook_size: int, num_codebooks: int, sampling: Sampling | None
+    ) -> None:
         self.grid, self.codebook_size, self.num_codebooks = grid, codebook_size, num_codebooks
         self.sampling = sampling
         self.images = 0
@@ -34,7 +39,6 @@ class Tally:
         self.pairs = [[PairTable(codebook_size) for _ in range(num_codebooks)] for _ in range(2)]
         self.kept: list[tuple[Counts, Codes, Counts]] = []  # image numbers, codes (n, h, w[, Q]), labels
         self.hashes: list[tuple[npt.NDArray[np.uint64], Counts]] = []  # of grids, with their image numbers
-        self._paired = sampling.paired_codes(codebook_size)
         self._unseen = [np.arange(codebook_size) for _ in range(num_codebooks)]  # by this very tally
         self._wide = np.empty(0, np.intp)
 
@@ -49,11 +53,15 @@ class Tally:
         used = np.zeros(len(codes) // RUN, np.int64)
         for number in range(self.num_codebooks):
             plane = np.ascontiguousarray(planes[..., number])  # (N, h, w)
+            if self.sampling is None:
+                self._count_alone(number, plane.reshape(-1))
+                continue
             used += self._count(number, start, plane.reshape(len(plane), -1))
-            self._count_pairs(number, start, plane)
+            self._count_pairs(number, start, plane, self.sampling)
         self.images += len(codes)
-        self.runs.append(used)
-        self._keep(start, codes, labels)
+        if self.sampling is not None:
+            self.runs.append(used)
+            self._keep(start, codes, labels, self.sampling)
 
     def merge(self, other: Tally) -> None:
         """Add what another tally of the same set has counted, of other units."""
@@ -65,7 +73,7 @@ class Tally:
         self.hashes += other.hashes
         for mine, theirs in zip(self.pairs, other.pairs, strict=True):
             for table, more in zip(mine, theirs, strict=True):
-                table.merge(*more.entries())
+                table.merge(more)
 
     def kept_images(self) -> tuple[Counts, Codes, Counts]:
         """What was kept for the map and the classes, by number: numbers (S,), codes (S, h, w[, Q]) and labels (S,)."""
@@ -74,6 +82,10 @@ class Tally:
         numbers, codes, labels = (np.concatenate(parts) for parts in zip(*self.kept, strict=True))
         order = np.argsort(numbers)
         return numbers[order], codes[order], labels[order]
+
+    def _count_alone(self, number: int, codes: Codes) -> None:
+        for begin in range(0, len(codes), _BLOCK):
+            self.counts[number] += self._occurrences(codes[begin : begin + _BLOCK])
 
     def _count(self, number: int, start: int, rows: Codes) -> Counts:
         """Count codes (N, P) of one codebook; how many each whole run of 256 images uses."""
@@ -115,30 +127,30 @@ class Tally:
         places = np.flatnonzero(table[block.reshape(-1)])[::-1]  # backwards: of several the earliest is set last
         self.first[number][block.reshape(-1)[places]] = start + places // block.shape[1]
 
-    def _count_pairs(self, number: int, start: int, plane: Codes) -> None:
-        offset = -start % self.sampling.pair_stride
-        plane = plane[offset :: self.sampling.pair_stride]  # (n, h, w)
-        if self._paired is None:
+    def _count_pairs(self, number: int, start: int, plane: Codes, sampling: Sampling) -> None:
+        offset = -start % sampling.pair_stride
+        plane = plane[offset :: sampling.pair_stride]  # (n, h, w)
+        if sampling.pair_share >= 1:
             self.pairs[0][number].add(plane[:, :, :-1], plane[:, :, 1:])
             self.pairs[1][number].add(plane[:, :-1], plane[:, 1:])
             return
         height, width = self.grid
         flat = plane.reshape(-1)
-        places = np.flatnonzero(np.take(self._paired, flat, mode="clip"))  # few, and their neighbours fewer
+        places = np.flatnonzero(sampling.is_paired(flat))
         left, above = places[places % width < width - 1], places[places // width % height < height - 1]
         self.pairs[0][number].add(flat[left], flat[left + 1])
         self.pairs[1][number].add(flat[above], flat[above + width])
 
-    def _keep(self, start: int, codes: Codes, labels: Counts | None) -> None:
+    def _keep(self, start: int, codes: Codes, labels: Counts | None, sampling: Sampling) -> None:
         numbers = start + np.arange(len(codes))
-        stride = self.sampling.map_stride
+        stride = sampling.map_stride
         mine = slice(-start % stride, None, stride)
         if labels is None:
             labels = np.full(len(codes), NO_LABEL)
         if len(numbers[mine]):
             self.kept.append((numbers[mine], codes[mine].copy(), labels[mine].copy()))  # copies, as the file is mapped
         hashes = grid_hashes(codes)
-        among = chosen(hashes, self.sampling.grid_share)
+        among = chosen(hashes, sampling.grid_share)
         self.hashes.append((hashes[among], numbers[among]))
 
 

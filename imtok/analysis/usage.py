@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from imtok.analysis.counting import count_tokens
 from imtok.analysis.entropy import (
     Counts,
     corrected_entropy_bits,
@@ -23,7 +24,7 @@ from imtok.analysis.entropy import (
     zipf_slope,
 )
 from imtok.analysis.figures import Span, Use
-from imtok.errors import TokensError
+from imtok.cores import usable_cores
 from imtok.tokens import TokenDataset
 
 _RARE = 0.01  # of the even share: a code below it is nearly dead
@@ -167,17 +168,8 @@ def codebook_usage(tokens: TokenDataset, progress: Callable[[int, int], None] | 
     `progress` takes (shards done, shards in all). Raises TokensError on codes the codebook does not have.
     """
 
-    def arrays() -> Iterable[npt.NDArray[np.integer[Any]]]:
-        for done, shard in enumerate(tokens.shards(), 1):
-            yield shard.codes
-            if progress:
-                progress(done, len(tokens.units))
-
-    try:
-        counts = count_by_codebook(arrays(), tokens.codebook_size, tokens.num_codebooks)
-    except ValueError as error:
-        raise TokensError(f"{tokens.folder}: {error}; `imtok verify` names the shard") from error
-    return CodebookUsage.of_codebooks(counts, len(tokens))
+    tally = count_tokens(tokens, workers=usable_cores(), sampling=None, progress=progress)
+    return CodebookUsage.of_codebooks(tally.counts, tally.images)
 
 
 def count_codes(arrays: Iterable[npt.NDArray[np.integer[Any]]], codebook_size: int) -> Counts:
