@@ -90,7 +90,7 @@ def test_nearest_codes_of_fsq_are_one_step_apart(levels: tuple[int, ...]) -> Non
 
 def test_equal_extent_in_all_directions_is_full_rank() -> None:
     signs = torch.tensor([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)])
-    assert effective_rank(signs) == pytest.approx(3)
+    assert 2.999 < effective_rank(signs) <= 3
     assert effective_rank(signs, torch.tensor([1, 0, 0, 0, 0, 0, 0, 1])) == pytest.approx(1)
 
 

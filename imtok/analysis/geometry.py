@@ -109,7 +109,7 @@ def effective_rank(vectors: Tensor, weights: Tensor | None = None) -> float:
     if not singular.any():
         return 0.0
     shares = singular / singular.sum()
-    return float(torch.special.entr(shares).sum().exp())
+    return min(float(torch.special.entr(shares).sum().exp()), float(len(shares)))  # rounding may pass it
 
 
 def _leaves(quantizer: Quantizer) -> Iterator[Quantizer]:
