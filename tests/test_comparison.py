@@ -108,6 +108,14 @@ def test_codebooks_are_part_of_the_codes_where_there_are_several() -> None:
     assert row("codes", example(), example(num_codebooks=4)).values == ("16 x 16 of 1,024", "16 x 16 x 4 of 1,024")
 
 
+def test_mutual_information_lies_between_what_a_coder_gains_and_the_estimate() -> None:
+    neighbours = example().horizontal
+    assert neighbours
+    few_pairs = neighbours.model_copy(update={"coded_bits": 15.0, "mutual_information_corrected_bits": 11.6})
+    shown = row("mutual information", example(), example(horizontal=few_pairs), example(horizontal=None)).values
+    assert shown == ("1.72 to 2.40", "0.00 to 11.60", "-")
+
+
 def test_every_row_has_a_value_a_set_and_says_what_it_is() -> None:
     for each in comparison_rows([example(), example(), example(tokenizer=False)]):
         assert len(each.values) == 3

@@ -57,7 +57,7 @@ def test_main_figures_stand_by_their_names() -> None:
         r"perplexity +556\.4 \(54\.3% of K\)",
         r"entropy +9\.120 of 10\.000 bits a token, 9\.123 corrected",
         r"bits an image +2,560 raw, 1,894 coded \(left neighbour\)",
-        r"neighbours +2\.40 across, 2\.20 down",
+        r"neighbours +mutual information 1\.72 to 2\.40 across, 1\.52 to 2\.20 down",
         r"evenness +Gini 0\.520, Zipf slope -0\.61",
         r"duplicates +0 of 1,000 images",
         r"most used +17 \(1\.60%\), 3 \(1\.52%\)",
@@ -120,13 +120,15 @@ def test_the_histogram_tells_each_group_of_codes() -> None:
 
 def test_bits_a_token_are_bars_in_proportion() -> None:
     shown = text(healthy(), width=60)
-    lengths = {
-        name: len(match[1])
-        for name in ("log2 K", "given left", "coded")
-        if (match := re.search(rf"{name} (█+)", shown))
-    }
-    assert lengths["given left"] == pytest.approx(0.67 * lengths["log2 K"], abs=1)
-    assert lengths["coded"] == pytest.approx(0.74 * lengths["log2 K"], abs=1)
+    lengths = {}
+    for name in ("log2 K", "given left", "coded"):
+        found = re.search(rf"{name} (█+)\S?(░*)", shown)
+        assert found
+        lengths[name] = (len(found[1]), len(found[2]))
+    longest = lengths["log2 K"][0]
+    assert lengths["coded"] == (pytest.approx(0.74 * longest, abs=1), 0)
+    assert lengths["given left"] == (pytest.approx(0.67 * longest, abs=1), pytest.approx(0.07 * longest, abs=1))
+    assert "6.70 to 7.40" in shown
 
 
 def test_neighbours_that_were_sampled_are_told() -> None:
@@ -152,6 +154,14 @@ def test_a_map_without_colours_is_made_of_shades(options: dict[str, Any]) -> Non
     assert "▀" not in shown
     assert sum(bool(re.search("[░▒▓]", line)) for line in shown.splitlines()) == 9  # and the scale
     assert "0.00  ░▒▓█ 30.00" in shown
+
+
+def test_entropy_by_place_is_left_out_where_the_images_are_too_few_to_tell_it() -> None:
+    full = PositionMap(images=8, entropy_bits=[[3.0, 2.99]], limit_bits=3.0, surprisal_bits=[[8.0, 12.5]])
+    shown = text(example(positions=full))
+    assert "entropy left out: 8 images are few" in shown
+    assert "8.00  ░▒▓█ 12.50" in shown
+    assert "2.99" not in shown
 
 
 @pytest.mark.parametrize(("high", "wide", "lines", "across"), [(4, 4, 10, 20), (8, 8, 8, 16), (32, 32, 16, 32)])

@@ -164,6 +164,12 @@ def _duplicates(figures: Figures) -> str:
     return f"{figures.duplicates.duplicates:,} of {figures.duplicates.images:,}"
 
 
+def mutual_information(figures: Figures, side: Neighbours) -> str:
+    """From what a coder gains by the neighbour, learning paid for, to the estimate, too high where pairs are few."""
+    gained = max(0.0, figures.entropy_corrected_bits - side.coded_bits)
+    return f"{gained:.2f} to {max(gained, side.mutual_information_corrected_bits):.2f}"
+
+
 def _codes(figures: Figures) -> str:
     books = (figures.num_codebooks,) if figures.num_codebooks > 1 else ()
     return " x ".join(map(str, (*figures.grid, *books))) + f" of {figures.codebook_size:,}"
@@ -227,9 +233,9 @@ _USE = (
     _of_use("Zipf slope", "zipf_slope", "{:.2f}"),
     _Kind(
         "mutual information",
-        f"of horizontal neighbours: {definition(Neighbours, 'mutual_information_corrected_bits')}",
-        _at("horizontal.mutual_information_corrected_bits"),
-        "{:.3f} bits".format,
+        f"bits, of horizontal neighbours: from the entropy less {definition(Neighbours, 'coded_bits')}; to the "
+        "estimate, which is too high where pairs are few a code",
+        lambda figures: figures.horizontal and mutual_information(figures, figures.horizontal),
     ),
     _Kind("duplicates", f"{definition(Duplicates, 'duplicates')}, of those compared", _duplicates),
     _Kind("findings", definition(Figures, "findings"), _findings),

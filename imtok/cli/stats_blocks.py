@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from imtok.analysis.figures import ClassUse, Dimension, Duplicates, Figures, PositionMap, Span, Use
-from imtok.cli.stats_charts import bar, columns, heat_map, plain, resampled, scale, sparkline
+from imtok.cli.stats_charts import Bar, bar, bars, columns, heat_map, plain, resampled, scale, sparkline
 
 _HEIGHT = 5
 _NARROWEST = 10
@@ -22,6 +22,7 @@ _MOST_ROWS = 10
 _MOST_DIMENSIONS = 24
 _LEVELS = 16
 _BETWEEN_MAPS = 4
+_NEAR = 0.98
 _NUMBERS_OF_A_CODEBOOK = 26
 _OWN_FROM = 72
 
@@ -43,9 +44,7 @@ def token_blocks(figures: Figures, width: int, whole: int, *, colours: bool) -> 
     if len(figures.growth) > 1:
         yield Block("codes used by images seen", _growth(figures.growth, width))
     if figures.positions:
-        wide = 2 * figures.grid[1] + _BETWEEN_MAPS > width
-        maps = _maps(figures.positions, whole if wide else width, colours=colours)
-        yield Block("bits by place in the grid", maps, wide)
+        yield _maps(figures.positions, width, whole, colours=colours)
     yield Block("bits a token", _bits(figures, width))
     if len(figures.codebooks) > 1:
         yield Block("by codebook", _codebooks(figures.codebooks, width))
@@ -57,18 +56,6 @@ def token_blocks(figures: Figures, width: int, whole: int, *, colours: bool) -> 
         yield Block("images with the same codes", _duplicates(figures.duplicates), wide=True)
 
 
-def bars(rows: Sequence[tuple[str, float, str, str]], width: int) -> Table:
-    """Rows of (name, share of the longest bar, style, value), all within `width`."""
-    table = Table.grid(padding=(0, 1))
-    table.add_column(justify="right", style="dim", no_wrap=True)
-    table.add_column(no_wrap=True)
-    table.add_column(justify="right", no_wrap=True)
-    room = width - 2 - max(len(name) for name, *_ in rows) - max(len(value) for *_, value in rows)
-    for name, share, style, value in rows:
-        table.add_row(plain(name), Text(bar(share, max(4, room)), style), value)
-    return table
-
-
 def more(shown: int, there: int, what: str) -> list[Text]:
     """A line that says how many are not shown, where some are not."""
     return [Text(f"and {there - shown:,} more {what}", "dim")] if there > shown else []
@@ -77,7 +64,7 @@ def more(shown: int, there: int, what: str) -> list[Text]:
 def _histogram(spans: Sequence[Span], width: int) -> Table:
     longest = max((span.codes for span in spans), default=0) or 1
     rows = [
-        (_span_name(span), span.codes / longest, "red" if span.high == 0 else "green", f"{span.codes:,}")
+        Bar(_span_name(span), span.codes / longest, "red" if span.high == 0 else "green", f"{span.codes:,}")
         for span in spans
     ]
     return bars(rows, width)
@@ -115,13 +102,18 @@ def _growth(points: Sequence[tuple[int, int]], width: int) -> Group:
     )
 
 
-def _maps(positions: PositionMap, width: int, *, colours: bool) -> Group:
-    """Entropy and surprisal beside each other, each over its own scale."""
+def _maps(positions: PositionMap, width: int, whole: int, *, colours: bool) -> Block:
+    """Surprisal and, unless the images are too few to tell places apart by it, entropy; each over its own scale."""
+    maps = {"entropy": positions.entropy_bits, "surprisal": positions.surprisal_bits}
+    note = f"{positions.images:,} images show {positions.limit_bits:.2f} at most"
+    if min(map(min, positions.entropy_bits)) >= _NEAR * positions.limit_bits:
+        del maps["entropy"]
+        note = f"entropy left out: {positions.images:,} images are few"
+    wide = len(maps) * (len(positions.entropy_bits[0]) + _BETWEEN_MAPS) - _BETWEEN_MAPS > width
+    room = ((whole if wide else width) + _BETWEEN_MAPS) // len(maps) - _BETWEEN_MAPS
     table = Table.grid(padding=(0, _BETWEEN_MAPS, 0, 0))
-    named = {"entropy": positions.entropy_bits, "surprisal": positions.surprisal_bits}
-    maps = [_map(name, bits, (width - _BETWEEN_MAPS) // 2, colours=colours) for name, bits in named.items()]
-    table.add_row(*maps)
-    return Group(table, Text(f"{positions.images:,} images show {positions.limit_bits:.2f} at most", "dim"))
+    table.add_row(*(_map(name, bits, room, colours=colours) for name, bits in maps.items()))
+    return Block("bits by place in the grid", Group(table, Text(note, "dim")), wide)
 
 
 def _map(name: str, bits: list[list[float]], width: int, *, colours: bool) -> Group:
@@ -133,16 +125,27 @@ def _map(name: str, bits: list[list[float]], width: int, *, colours: bool) -> Gr
 
 
 def _bits(figures: Figures, width: int) -> Group:
-    values = {"log2 K": (figures.max_bits, "dim"), "entropy": (figures.entropy_corrected_bits, "green")}
+    """What a token takes; what it takes given a neighbour lies between an estimate, too low, and a coder's need."""
     sides = {"given left": figures.horizontal, "given above": figures.vertical}
-    for name, side in sides.items():
-        if side:
-            values[name] = (side.conditional_entropy_corrected_bits, "green")
-    values["coded"] = (figures.bits.coded_per_token, "cyan")
-    longest = max(bits for bits, _ in values.values()) or 1.0
-    table = bars([(name, bits / longest, style, f"{bits:.2f}") for name, (bits, style) in values.items()], width)
+    longest = max(figures.max_bits, figures.bits.coded_per_token) or 1.0
+    rows = [
+        _bits_bar("log2 K", "dim", longest, figures.max_bits),
+        _bits_bar("entropy", "green", longest, figures.entropy_corrected_bits),
+        *(
+            _bits_bar(name, "green", longest, side.conditional_entropy_corrected_bits, side.coded_bits)
+            for name, side in sides.items()
+            if side
+        ),
+        _bits_bar("coded", "cyan", longest, figures.bits.coded_per_token),
+    ]
     share = min((side.contexts_share for side in sides.values() if side), default=1.0)
-    return Group(table, *([Text(f"neighbours of {share:.1%} of the codes", "dim")] if share < 1 else []))
+    notes = [Text(f"neighbours of {share:.1%} of the codes", "dim")] if share < 1 else []
+    return Group(bars(rows, width), *notes)
+
+
+def _bits_bar(name: str, style: str, longest: float, low: float, high: float | None = None) -> Bar:
+    value = f"{low:.2f}" if high is None else f"{low:.2f} to {high:.2f}"
+    return Bar(name, low / longest, style, value, min((high or 0.0) / longest, 1.0))
 
 
 def _codebooks(codebooks: Sequence[Use], width: int) -> Group:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +19,7 @@ from rich.cells import cell_len
 from rich.color import Color
 from rich.console import Console
 from rich.style import Style
+from rich.table import Table
 from rich.text import Text
 
 from imtok.cli.console import escaped
@@ -48,6 +50,31 @@ def bar(share: float, width: int) -> str:
     eighths = round(min(max(share, 0.0), 1.0) * width * 8)
     eighths = max(eighths, 1 if share > 0 else 0)
     return "█" * (eighths // 8) + _ACROSS[eighths % 8].strip()
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A row of a bar chart; `share` is of the longest bar, and shades go on to `upto` where it is more."""
+
+    name: str
+    share: float
+    style: str
+    value: str
+    upto: float = 0.0
+
+
+def bars(rows: Sequence[Bar], width: int) -> Table:
+    """Names, bars and values, all within `width`."""
+    table = Table.grid(padding=(0, 1))
+    table.add_column(justify="right", style="dim", no_wrap=True)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    room = max(4, width - 2 - max(len(row.name) for row in rows) - max(len(row.value) for row in rows))
+    for row in rows:
+        solid = bar(row.share, room)
+        shades = "░" * (round(row.upto * room) - len(solid))
+        table.add_row(plain(row.name), Text(solid + shades, row.style), row.value)
+    return table
 
 
 def sparkline(shares: Sequence[float] | Values) -> str:

@@ -21,8 +21,8 @@ from imtok.analysis.figures import (
     Sensitivity,
     TokenizerFigures,
 )
-from imtok.cli.stats_blocks import Block, bars, more
-from imtok.cli.stats_charts import resampled, sparkline
+from imtok.cli.stats_blocks import Block, more
+from imtok.cli.stats_charts import Bar, bars, resampled, sparkline
 
 _MOST_TABLES = 4
 _TOP = 2
@@ -72,14 +72,14 @@ def _reconstruction(found: Reconstruction, bits: Bits) -> Group:
 
 def _idempotence(found: Idempotence, width: int) -> Group:
     rows = [
-        (f"pass {number}", each.same_as_first, "green", f"{each.same_as_first:.1%}{_decibels(each.psnr)}")
+        Bar(f"pass {number}", each.same_as_first, "green", f"{each.same_as_first:.1%}{_decibels(each.psnr)}")
         for number, each in enumerate(found.passes, 1)
     ]
     return Group(bars(rows, width), *_codes("least stable", found.least_stable))
 
 
 def _sensitivity(found: Sensitivity, width: int) -> Group:
-    rows = [(each.name, each.changed, "yellow", f"{each.changed:.1%}") for each in found.disturbances]
+    rows = [Bar(each.name, each.changed, "yellow", f"{each.changed:.1%}") for each in found.disturbances]
     worst = max(found.disturbances, key=lambda each: each.changed)
     return Group(bars(rows, width), *_codes("changed most", worst.most_changed))
 

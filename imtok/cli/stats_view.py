@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from imtok.analysis.comparison import Row, comparison_rows
+from imtok.analysis.comparison import Row, comparison_rows, mutual_information
 from imtok.analysis.figures import Figures
 from imtok.cli.stats_blocks import Block, token_blocks
 from imtok.cli.stats_charts import has_colours, plain
@@ -149,7 +149,7 @@ def _main_rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
         f"{figures.bits.raw_per_pixel:.4f} and {figures.bits.coded_per_pixel:.4f} a pixel, by an adaptive coder",
     )
     if shared := _neighbours(figures):
-        yield "neighbours", f"{shared}: bits of mutual information", "what a code tells of the next one"
+        yield "neighbours", f"mutual information {shared}", "bits: as a coder gains them, as estimated"
     if figures.zipf_slope is not None:
         yield (
             "evenness",
@@ -167,7 +167,7 @@ def _main_rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
 
 def _neighbours(figures: Figures) -> str:
     sides = {"across": figures.horizontal, "down": figures.vertical}
-    return ", ".join(f"{side.mutual_information_corrected_bits:.2f} {name}" for name, side in sides.items() if side)
+    return ", ".join(f"{mutual_information(figures, side)} {name}" for name, side in sides.items() if side)
 
 
 def _most_used(figures: Figures) -> str:
