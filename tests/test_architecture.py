@@ -14,7 +14,7 @@ FLOORS = [
     {"kernels", "errors", "version"},
     {"quantizers", "networks", "losses", "config", "quantizer_config", "cores", "devices", "files", "parallel"},
     {"tokenizer", "tokens", "data"},
-    {"training", "encoding", "decoding", "evaluation", "analysis", "demo", "description"},
+    {"training", "encoding", "decoding", "evaluation", "analysis", "report", "demo", "description"},
     {"cli", "__main__"},
 ]
 MODULES = sorted(

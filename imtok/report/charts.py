@@ -1,0 +1,141 @@
+"""The kinds of drawing that plots are made of: rows of bars, histograms, clouds of dots, labelled lines, maps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+
+from imtok.analysis.figures import Histogram
+from imtok.report.style import BLUE, INK, LINE, NARROW, SOFT, brief, panel, shortened
+
+_ROW = 30  # pixels
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One row: its name, how long its bar is, what is written at its end."""
+
+    label: str
+    value: float
+    text: str
+    colour: str = BLUE
+    mark: float | None = None  # a second figure on the same scale, as a stroke across the bar
+
+
+def bar_rows(bars: Sequence[Bar], *, limit: float, width: int = NARROW) -> Figure:
+    """Bars one below the other, each in a track that ends at `limit`; names at the left, figures at the right."""
+    figure, axes = panel(24 + _ROW * len(bars), width)
+    draw_bars(axes, bars, limit)
+    return figure
+
+
+def draw_bars(axes: Axes, bars: Sequence[Bar], limit: float, *, letters: int = 24) -> None:
+    """The bars of `bar_rows` in given axes."""
+    places = np.arange(len(bars))
+    limit = limit or 1.0
+    axes.barh(places, limit, height=0.5, color=LINE, alpha=0.55)
+    axes.barh(places, [bar.value for bar in bars], height=0.5, color=[bar.colour for bar in bars])
+    for place, bar in zip(places, bars, strict=True):
+        if bar.mark is not None:
+            axes.plot([bar.mark] * 2, [place - 0.36, place + 0.36], color=INK, linewidth=2, solid_capstyle="butt")
+    axes.set(xlim=(0, limit), ylim=(len(bars) - 0.4, -0.6))
+    axes.set_yticks(places, [shortened(bar.label, letters) for bar in bars])
+    right = axes.twinx()
+    right.set(ylim=axes.get_ylim())
+    right.set_yticks(places, [bar.text for bar in bars])
+    right.tick_params(labelcolor=INK)
+    for each in (axes, right):
+        bare(each)
+
+
+def bare(axes: Axes) -> None:
+    """No axes to be seen: the figures stand beside what is drawn."""
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    axes.xaxis.set_visible(False)
+
+
+def histogram(axes: Axes, data: Histogram, *, colour: str = BLUE) -> None:
+    """Counts between edges, as one filled outline."""
+    axes.stairs(data.counts, data.edges, fill=True, color=colour, alpha=0.85)
+    axes.set_ylim(0, max([*data.counts, 1]) * 1.18)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: brief(round(value, 6))))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: brief(value)))
+
+
+def dots(axes: Axes, points: npt.ArrayLike, diameter: float, colour: str, alpha: float = 1.0) -> None:
+    """Dots of one kind as a single path: strokes of no length with round ends, some 15 bytes each in an SVG.
+
+    Call it when the axes' scales and limits are set.
+    """
+    starts = np.asarray(points, float).reshape(-1, 2)
+    if not len(starts):
+        return
+    low, high = axes.get_xlim()
+    # A stroke of exactly no length is not drawn by every renderer.
+    step = starts[:, :1] * 1e-3 if axes.get_xscale() == "log" else np.full((len(starts), 1), (high - low) * 1e-4)
+    ends = starts + np.hstack([step, np.zeros_like(step)])
+    path = Path(np.stack([starts, ends], 1).reshape(-1, 2), [Path.MOVETO, Path.LINETO] * len(starts))
+    path.should_simplify = False
+    patch = PathPatch(path, fill=False, edgecolor=colour, alpha=alpha, linewidth=diameter, capstyle="round")
+    patch.set(clip_on=False, snap=False)  # snapped to pixels, the strokes would have no length again
+    axes.add_patch(patch)
+
+
+def count_axis(axes: Axes, which: str, *, log: bool = True) -> None:
+    """Axis `which` ("x" or "y") shows counts: powers of ten where `log`, each written briefly."""
+    axis = axes.xaxis if which == "x" else axes.yaxis
+    if log:
+        axes.set(**{f"{which}scale": "log"})
+        axis.set_major_locator(LogLocator(10, numticks=7))
+        axis.set_minor_locator(NullLocator())
+    else:
+        axis.set_major_locator(MaxNLocator(5, integer=True))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: brief(value)))
+
+
+def share_axis(axes: Axes, least: float) -> None:
+    """The upright axis shows shares from `least` to 1, with room above for words."""
+    ticks = [tick for tick in MaxNLocator(5).tick_values(least, 1) if least <= tick <= 1]
+    axes.set_ylim(least, 1 + 0.1 * (1 - least))
+    axes.set_yticks(ticks, [f"{100 * tick:g}%" for tick in ticks])
+
+
+def level(axes: Axes, height: float, text: str, *, place: float = 0.0, below: bool = False) -> None:
+    """A dashed line across the axes with its name on it; `place` in [0, 1] is where the name stands."""
+    axes.axhline(height, color=SOFT, linewidth=1.2, dashes=(4, 3))
+    axes.annotate(
+        text,
+        (place, height),
+        xycoords=("axes fraction", "data"),
+        xytext=(0, -5 if below else 4),
+        textcoords="offset points",
+        ha="left" if place < 0.5 else "right",
+        va="top" if below else "bottom",
+        color=SOFT,
+    )
+
+
+def small_panels(
+    count: int, draw: Callable[[Axes, int], None], *, across: int, width: int, height: int, head: int = 0
+) -> Figure:
+    """So many small axes of `height` pixels in rows of `across`; `draw` takes the axes and their number."""
+    rows = -(-count // across)
+    figure = Figure(figsize=(width / 72, (rows * height + head) / 72), layout="constrained")
+    grid = figure.subplots(rows, across, squeeze=False)
+    for place, axes in enumerate(grid.flat):
+        if place < count:
+            draw(axes, place)
+        else:
+            axes.set_visible(False)
+    return figure

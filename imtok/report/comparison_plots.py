@@ -1,0 +1,201 @@
+"""Plots of several token folders in one: use, growth, bits, and quality at its bits.
+
+Folders go by letter, A for the first, each with a colour; beyond the colours there are, the letter alone tells.
+"""
+
+# Axes: K codes.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from imtok.analysis.figures import Figures
+from imtok.report.charts import Bar, bar_rows, count_axis, share_axis
+from imtok.report.plots import Plot
+from imtok.report.style import PALE, SERIES, brief, number, panel, percent, plot_style, shortened
+from imtok.report.words import Words
+
+_LETTER = 11  # pixels
+
+
+def comparison_plots(all_figures: Sequence[Figures]) -> list[Plot]:
+    """The plots that at least two of the folders have something for."""
+    with plot_style():
+        made = {name: draw(all_figures) for name, (_, _, draw) in _PLOTS.items()}
+    return [Plot(name, Words("use", *_PLOTS[name][:2]), figure) for name, figure in made.items() if figure is not None]
+
+
+def letter(place: int) -> str:
+    """A, B, …, Z, then AA, AB and so on."""
+    before, own = divmod(place, 26)
+    return (letter(before - 1) if before else "") + chr(ord("A") + own)
+
+
+def colour(place: int) -> str:
+    """The colour of a folder's line."""
+    return SERIES[place % len(SERIES)]
+
+
+def use(all_figures: Sequence[Figures]) -> Figure | None:
+    """Usage as bars, normalised perplexity as strokes."""
+    bars = [
+        Bar(
+            label,
+            each.usage,
+            f"{percent(each.usage)}  ·  {number(each.perplexity)}",
+            PALE,
+            each.normalized_perplexity,
+        )
+        for label, each in zip(labels(all_figures), all_figures, strict=True)
+    ]
+    return bar_rows(bars, limit=1.0)
+
+
+def bits(all_figures: Sequence[Figures]) -> Figure | None:
+    """Bits an image: coded as bars, raw as strokes."""
+    bars = [
+        Bar(
+            label,
+            each.bits.coded_per_image,
+            f"{number(each.bits.coded_per_image)}  ·  {number(each.bits.raw_per_image)}",
+            mark=each.bits.raw_per_image,
+        )
+        for label, each in zip(labels(all_figures), all_figures, strict=True)
+    ]
+    return bar_rows(bars, limit=max(each.bits.raw_per_image for each in all_figures))
+
+
+def rank_frequency(all_figures: Sequence[Figures]) -> Figure | None:
+    """Share of the tokens over rank, both logarithmic."""
+    lines = [[(rank, times / each.tokens) for rank, times in each.rank_frequency if times] for each in all_figures]
+    if sum(len(line) > 1 for line in lines) < 2:
+        return None
+    figure, axes = panel(300)
+    count_axis(axes, "x")
+    count_axis(axes, "y")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{brief(100 * value)}%")
+    _lines(axes, lines)
+    axes.set_title("share of the tokens")
+    axes.set_xlabel("rank of the code", loc="right")
+    return figure
+
+
+def growth(all_figures: Sequence[Figures]) -> Figure | None:
+    """Share of the codebook used over images seen."""
+    lines = [[(images, used / each.codebook_size) for images, used in each.growth if images] for each in all_figures]
+    if sum(len(line) > 1 for line in lines) < 2:
+        return None
+    figure, axes = panel(300)
+    count_axis(axes, "x")
+    share_axis(axes, 0.0)
+    _lines(axes, lines)
+    axes.set_title("share of the codebook used")
+    axes.set_xlabel("images seen", loc="right")
+    return figure
+
+
+def quality(all_figures: Sequence[Figures]) -> Figure | None:
+    """PSNR over bits an image, coded and raw."""
+    points = []
+    for place, each in enumerate(all_figures):
+        shown = each.tokenizer.reconstruction if each.tokenizer is not None else None
+        if shown is not None and shown.psnr is not None and each.bits.coded_per_image > 0:
+            points.append((place, each.bits.coded_per_image, each.bits.raw_per_image, shown.psnr))
+    if len(points) < 2:
+        return None
+    figure, axes = panel(300)
+    for place, coded, raw, psnr in points:
+        axes.plot([coded, raw], [psnr] * 2, color=colour(place), linewidth=1.4, alpha=0.6)
+        axes.plot([coded], [psnr], "o", color=colour(place), markersize=8)
+    most = max(raw for _, _, raw, _ in points)
+    heights = [psnr for *_, psnr in points]
+    room = max(1.0, 0.25 * (max(heights) - min(heights)))
+    axes.set(xlim=(0, most * 1.04), ylim=(min(heights) - room, max(heights) + room))
+    _letters(axes, {place: (coded, psnr) for place, coded, _, psnr in points}, (0, 13))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_formatter(lambda value, _: brief(value))
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_title("PSNR, dB")
+    axes.set_xlabel("bits an image", loc="right")
+    return figure
+
+
+def stability(all_figures: Sequence[Figures]) -> Figure | None:
+    """Share of the tokens that stay when decoded and encoded again."""
+    bars = [
+        Bar(label, passes[0].same_as_first, percent(passes[0].same_as_first), colour(place))
+        for place, (label, each) in enumerate(zip(labels(all_figures), all_figures, strict=True))
+        if each.tokenizer is not None and (passes := each.tokenizer.idempotence.passes)
+    ]
+    return bar_rows(bars, limit=1.0) if len(bars) > 1 else None
+
+
+def labels(all_figures: Sequence[Figures]) -> list[str]:
+    """Letter and name of each, without the folders that all their paths begin or end with."""
+    paths = [figures.name.strip("/").split("/") for figures in all_figures]
+    while min(map(len, paths)) > 1 and len({path[0] for path in paths}) == 1:
+        paths = [path[1:] for path in paths]
+    while min(map(len, paths)) > 1 and len({path[-1] for path in paths}) == 1:
+        paths = [path[:-1] for path in paths]
+    return [f"{letter(place)}  {shortened('/'.join(path), 16)}" for place, path in enumerate(paths)]
+
+
+def _lines(axes: Axes, lines: Sequence[Sequence[tuple[float, float]]]) -> None:
+    """Lines with their letters at their right ends."""
+    ends = {}
+    for place, line in enumerate(lines):
+        if line:
+            x, y = np.array(line, float).T
+            axes.plot(x, y, color=colour(place))
+            ends[place] = (float(x[-1]), float(y[-1]))
+    _letters(axes, ends, (9, 0))
+
+
+def _letters(axes: Axes, points: dict[int, tuple[float, float]], offset: tuple[float, float]) -> None:
+    """Letters beside points, in the order of the folders where several would stand on one another."""
+    taken: list[tuple[float, float]] = []
+    for place, point in points.items():
+        x, y = axes.transData.transform(point) + offset
+        while any(abs(x - left) < _LETTER and abs(y - low) < _LETTER for left, low in taken):
+            x += _LETTER
+        taken.append((x, y))
+        shift = np.array((x, y)) - axes.transData.transform(point)
+        axes.annotate(
+            letter(place),
+            point,
+            (shift[0], shift[1]),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            color=colour(place),
+            fontweight="bold",
+            annotation_clip=False,
+        )
+
+
+_PLOTS: dict[str, tuple[str, str, Callable[[Sequence[Figures]], Figure | None]]] = {
+    "use": ("Use", "Bar and first figure: codes that occur. Stroke and second: perplexity.", use),
+    "bits": ("Bits an image", "Bar and first figure: entropy-coded. Stroke and second: raw.", bits),
+    "stability": (
+        "Decoded and encoded again",
+        "Share of the tokens that are the same after decoding, rounding to bytes and encoding.",
+        stability,
+    ),
+    "quality": (
+        "Quality at its bits",
+        "PSNR at the bits of an image: the dot where it is coded, the line's end where it is raw. Up and to the left "
+        "is better.",
+        quality,
+    ),
+    "rank-frequency": (
+        "Rank and frequency",
+        "Share of the tokens of each code, the most used first. The flatter, the more even the use.",
+        rank_frequency,
+    ),
+    "growth": ("Growth of the codes used", "Share of the codebook used after so many images.", growth),
+}

@@ -1,0 +1,50 @@
+"""The report on one token folder as one HTML file: verdict, advice, figures, plots, tables, definitions."""
+
+from __future__ import annotations
+
+from imtok.analysis.figures import Figures
+from imtok.analysis.pictures import Pictures
+from imtok.report.document import cards, document, plot_cards, section
+from imtok.report.glossary import GLOSSARY, glossary
+from imtok.report.markup import Markup
+from imtok.report.overview import findings, header, tiles
+from imtok.report.plots import plots
+from imtok.report.sheets import reconstructions, swatches
+from imtok.report.tables import tables
+from imtok.report.words import Section
+
+_SECTIONS: tuple[tuple[Section, str, str], ...] = (
+    ("use", "Use", "Which codes occur, and how evenly."),
+    ("context", "Place and neighbours", "Where codes stand, beside which others, and in which classes."),
+    ("codes", "The codebook", "How the codes lie, and how well they fit the latents."),
+    ("firmness", "Firmness", "Whether the codes of a picture stay when it changes a little, or not at all."),
+)
+
+
+def report_page(figures: Figures, pictures: Pictures | None = None) -> str:
+    """The report as HTML that needs nothing beside itself; the same figures and pictures give the same text."""
+    sections = []
+    advice = findings(figures)
+    if advice is not None:
+        sections.append(section("advice", "Further advice", "", advice))
+    sections.append(section("figures", "Figures", "", tiles(figures)))
+    drawn = plots(figures)
+    for name, heading, text in _SECTIONS:
+        shown = plot_cards([plot for plot in drawn if plot.section == name])
+        if shown is not None:
+            sections.append(section(name, heading, text, shown))
+    looks = _looks(pictures)
+    if looks is not None:
+        sections.append(section("pictures", "Pictures", "", looks))
+    listed = tables(figures, pictures)
+    if listed is not None:
+        sections.append(section("tables", "Tables", "", listed))
+    sections.append(section("glossary", "Definitions", GLOSSARY, glossary(figures)))
+    footer = f"Tokenizer {figures.fingerprint[:16]}." if figures.fingerprint else ""
+    return document(f"{figures.name} · imtok stats", header(figures), sections, footer)
+
+
+def _looks(pictures: Pictures | None) -> Markup | None:
+    if pictures is None:
+        return None
+    return cards([made for made in (reconstructions(pictures), swatches(pictures)) if made is not None])

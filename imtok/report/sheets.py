@@ -1,0 +1,88 @@
+"""Pictures in the page: swatches of codes, and reconstructions under their originals, of one tokenizer or several."""
+
+# Axes: n codes shown, m images shown.
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from imtok.analysis.pictures import Pictures, Pixels
+from imtok.report.document import card
+from imtok.report.markup import Markup, element, joined, picture
+from imtok.report.style import number
+
+_MOST_CODES, _MOST_IMAGES = 256, 24
+
+
+def swatches(pictures: Pictures) -> Markup | None:
+    """Each code's decoded swatch above its mean patch, the most used first."""
+    shown = min(len(pictures.codes), _MOST_CODES)
+    if not shown:
+        return None
+    cells = [_code(pictures, place) for place in range(shown)]
+    text = (
+        "Above, the middle of what a grid full of one code decodes to; below, the mean of the images' pixels where it "
+        "stands, hatched where it stands nowhere. The most used first."
+    )
+    return _sheet_card("What codes look like", text, element("div", *cells, class_="sheet codes"))
+
+
+def _code(pictures: Pictures, place: int) -> Markup:
+    code, count = str(pictures.codes[place]), number(int(pictures.counts[place]))
+    if pictures.patch_counts[place]:
+        patch = picture(pictures.patches[place], f"mean patch of code {code}", pixelated=True)
+    else:
+        patch = element("div", class_="none")
+    swatch = picture(pictures.swatches[place], f"swatch of code {code}", pixelated=True)
+    return element("figure", swatch, patch, element("figcaption", code), title=f"code {code}, {count} times")
+
+
+def reconstructions(pictures: Pictures, title: str = "What comes back") -> Markup | None:
+    """Originals above reconstructions; without originals, what the tokens decode to."""
+    if not len(pictures.decoded):
+        return None
+    rows = [] if pictures.originals is None else [("original", pictures.originals)]
+    text = "Above the original, below what its tokens decode to." if rows else "What the tokens decode to."
+    return _sheet_card(title, text, _stacks(pictures.keys, [*rows, ("", pictures.decoded)]))
+
+
+def compared_reconstructions(all_pictures: Sequence[tuple[str, Pictures]]) -> list[Markup]:
+    """Reconstructions of several tokenizers, named by letter: below one another where they are of the same images."""
+    shown = [(letter, pictures) for letter, pictures in all_pictures if len(pictures.decoded)]
+    if len(shown) < 2 or not _same_images([pictures for _, pictures in shown]):
+        return [made for letter, each in shown if (made := reconstructions(each, f"What comes back of {letter}"))]
+    first = next((pictures for _, pictures in shown if pictures.originals is not None), shown[0][1])
+    rows = [] if first.originals is None else [("original", first.originals)]
+    stacks = _stacks(first.keys, [*rows, *((letter, pictures.decoded) for letter, pictures in shown)])
+    text = "The originals, and below them what the tokens of each decode to." if rows else "What the tokens decode to."
+    return [_sheet_card("What comes back", text, stacks)]
+
+
+def _sheet_card(title: str, text: str, pictures: Markup) -> Markup:
+    """The words come first here: a sheet may be long."""
+    return card(title, joined(element("p", text), pictures), long=True)
+
+
+def _same_images(all_pictures: list[Pictures]) -> bool:
+    first, *others = all_pictures
+    return all(each.keys == first.keys and each.decoded.shape == first.decoded.shape for each in others) and all(
+        np.array_equal(each.originals, first.originals)
+        for each in others
+        if each.originals is not None and first.originals is not None
+    )
+
+
+def _stacks(keys: tuple[str, ...], rows: list[tuple[str, Pixels]]) -> Markup:
+    """An image in each column: its versions below one another, each with its name where there are several kinds."""
+    several = len(rows) > 2
+    stacks = []
+    for place, key in enumerate(keys[:_MOST_IMAGES]):
+        parts: list[Markup] = []
+        for name, images in rows:
+            parts.append(picture(images[place], f"{name or 'decoded'}: {key}"))
+            if several:
+                parts.append(element("figcaption", name))
+        stacks.append(element("figure", *parts, element("figcaption", key)))
+    return element("div", *stacks, class_="sheet images")

@@ -1,0 +1,156 @@
+"""Plots of which codes occur: how often, how evenly, how soon, in each codebook and dimension.
+
+Each function takes the figures and returns a drawing, or None where there is nothing to show.
+"""
+
+# Axes: K codes, Q codebooks.
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from imtok.analysis.figures import Dimension, Figures
+from imtok.report.charts import Bar, bar_rows, count_axis, level, small_panels
+from imtok.report.style import (
+    BLUE,
+    INK,
+    NARROW,
+    ORANGE,
+    PALE,
+    SOFT,
+    WIDE,
+    number,
+    panel,
+    percent,
+)
+
+MOST_DIMENSIONS, MOST_CODEBOOKS = 36, 32
+
+
+def frequency(figures: Figures) -> Figure | None:
+    """Codes by how often they occur: never, once, and in powers of ten."""
+    if not figures.tokens or not figures.frequency:
+        return None
+    names = {(0, 0): "never", (1, 1): "once"}
+    bars = [
+        Bar(
+            names.get((span.low, span.high), f"{number(span.low)}–{number(span.high)}"),
+            span.codes,
+            f"{number(span.codes)}  ·  {percent(span.codes / figures.codebook_size)}",
+            ORANGE if span.high == 0 else BLUE,
+        )
+        for span in figures.frequency
+    ]
+    return bar_rows(bars, limit=max(bar.value for bar in bars))
+
+
+def rank_frequency(figures: Figures) -> Figure | None:
+    """Occurrences over rank, with the even share N / K and the line of the Zipf slope."""
+    points = [(rank, times) for rank, times in figures.rank_frequency if times > 0]
+    if len(points) < 2:
+        return None
+    ranks, times = np.array(points, float).T
+    even = figures.tokens / figures.codebook_size
+    figure, axes = panel()
+    count_axis(axes, "x")
+    count_axis(axes, "y")
+    axes.set_xlim(0.9, figures.codebook_size * 1.15)
+    axes.set_ylim(min(times.min(), even) / 2, max(times.max(), even) * 3)
+    level(axes, even, f"even use: {number(even)} each" if even >= 10 else f"even use: {even:.2g} each", below=True)
+    if figures.zipf_slope is not None:
+        middle, height = np.log(ranks).mean(), np.log(times).mean()
+        ends = np.array([ranks[0], ranks[-1]])
+        fitted = np.exp(height + figures.zipf_slope * (np.log(ends) - middle))
+        axes.plot(ends, fitted, color=ORANGE, linewidth=1.4)
+        axes.annotate(
+            f"slope {number(figures.zipf_slope, 2)}",
+            (0.98, 0.94),
+            xycoords="axes fraction",
+            ha="right",
+            va="top",
+            color=ORANGE,
+        )
+    axes.plot(ranks, times, color=BLUE)
+    axes.set_title("occurrences")
+    axes.set_xlabel("rank of the code", loc="right")
+    return figure
+
+
+def growth(figures: Figures) -> Figure | None:
+    """Codes used after so many images, against K and the number expected of more images."""
+    points = [(images, used) for images, used in figures.growth if images > 0]
+    if len(points) < 2:
+        return None
+    images, used = np.array(points, float).T
+    size = figures.codebook_size
+    figure, axes = panel()
+    count_axis(axes, "x")
+    count_axis(axes, "y", log=False)
+    axes.set(xlim=(images[0], images[-1]), ylim=(0, size * 1.12))
+    level(axes, size, f"all {number(size)}")
+    if min(size - figures.expected_used, figures.expected_used - figures.used) > 0.08 * size:
+        level(axes, figures.expected_used, f"{number(figures.expected_used)} expected of more images")
+    axes.fill_between(images, used, color=BLUE, alpha=0.15, linewidth=0)
+    axes.plot(images, used, color=BLUE)
+    axes.annotate(
+        number(used[-1]), (images[-1], used[-1]), (-2, -8), textcoords="offset points", ha="right", va="top", color=INK
+    )
+    axes.set_title("codes used")
+    axes.set_xlabel("images seen", loc="right")
+    return figure
+
+
+def codebooks(figures: Figures) -> Figure | None:
+    """Usage of each codebook, with its normalised perplexity as a stroke."""
+    if figures.num_codebooks < 2 or not figures.tokens:
+        return None
+    bars = [
+        Bar(
+            f"codebook {place}",
+            each.usage,
+            f"{percent(each.usage)}  ·  {number(each.perplexity)}",
+            PALE,
+            each.normalized_perplexity,
+        )
+        for place, each in enumerate(figures.codebooks[:MOST_CODEBOOKS])
+    ]
+    return bar_rows(bars, limit=1.0)
+
+
+def dimensions(figures: Figures) -> Figure | None:
+    """Shares of the levels, dimension by dimension; for two levels one bar each."""
+    shown = figures.dimensions[:MOST_DIMENSIONS]
+    if not shown:
+        return None
+    several = figures.num_codebooks > 1
+    if all(len(each.shares) == 2 for each in shown):
+        bars = [
+            Bar(_dimension_name(each, several), each.shares[1], f"{percent(each.shares[1])} plus", BLUE, 0.5)
+            for each in shown
+        ]
+        return bar_rows(bars, limit=1.0)
+
+    def draw(axes: Axes, place: int) -> None:
+        _levels(axes, shown[place], several)
+
+    across = 3 if len(shown) <= 9 else 6
+    return small_panels(len(shown), draw, across=across, width=NARROW if across == 3 else WIDE, height=116)
+
+
+def _levels(axes: Axes, each: Dimension, several: bool) -> None:
+    places = np.arange(len(each.shares))
+    axes.bar(places, each.shares, width=0.78, color=BLUE)
+    axes.axhline(1 / len(each.shares), color=SOFT, linewidth=1.2, dashes=(4, 3))
+    axes.set_ylim(0, max([*each.shares, 2 / len(each.shares)]))
+    axes.set_title(
+        f"{_dimension_name(each, several)}\n{each.entropy_bits:.2f} of {each.max_bits:.2f} bits", fontsize=10
+    )
+    axes.grid(visible=False)
+    axes.yaxis.set_visible(False)
+    axes.set_xticks([0, len(places) - 1], ["0", str(len(places) - 1)], fontsize=10)
+
+
+def _dimension_name(each: Dimension, several: bool) -> str:
+    return f"{each.codebook}.{each.dimension}" if several else f"dim {each.dimension}"
