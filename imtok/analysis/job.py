@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from imtok.analysis import breakdowns
 from imtok.analysis.advice import findings
@@ -29,9 +28,6 @@ from imtok.errors import ConfigError
 from imtok.quantizer_config import QuantizerConfig
 from imtok.tokens import TokenDataset, open_tokens
 from imtok.tokens.folder import TOKENIZER
-
-if TYPE_CHECKING:
-    from imtok.data.collection import ImageCollection
 
 _TOP = 8
 _SAMPLE = 64  # images that go through the tokenizer
@@ -54,7 +50,7 @@ def analyze(
     partial: bool = False,
     parts: Sequence[str | Path] = (),
     tokenizer: str | Path | None = None,
-    images: ImageCollection | None = None,
+    images: Sequence[str | Path] = (),
     sample: int = _SAMPLE,
     device: str = "auto",
     workers: int | None = None,
@@ -63,10 +59,10 @@ def analyze(
 ) -> Analysis:
     """Every figure of a token folder; with a `tokenizer` folder also those of the tokenizer, on `sample` images.
 
-    `parts` are files of `count_part`, to be merged in place of counting. `images` are what the tokens were made from,
-    or any others: for the figures that need pictures. `progress` takes (what is being done, done, in all). Raises
-    TokensError where the folder cannot be read or has units missing and `partial` is False, TokenizerError where the
-    tokenizer is not the one of the tokens, Interrupted once `should_stop` says so.
+    `parts` are files of `count_part`, to be merged in place of counting. `images`, folders and tars, hold what the
+    tokens were made from, or others: for the figures that need pictures. `progress` takes (what is being done, done, in
+    all). Raises TokensError where the folder cannot be read or has units missing and `partial` is False, TokenizerError
+    where the tokenizer is not the one of the tokens, Interrupted once `should_stop` says so.
     """
     tokens = open_tokens(folder, partial=partial)
     if parts:
@@ -126,20 +122,22 @@ def _inspected(
     tokens: TokenDataset,
     counts: Counts,
     path: str | Path,
-    images: ImageCollection | None,
+    images: Sequence[str | Path],
     sample: int,
     device: str,
     progress: Progress | None,
 ) -> tuple[TokenizerFigures, Pictures]:
     from imtok.analysis.inspection import inspect_tokenizer  # torch loads here: counting does without
+    from imtok.data.collection import ImageCollection
     from imtok.tokenizer import load
 
     def update(done: int, total: int) -> None:
         if progress:
             progress("looking at the tokenizer", done, total)
 
+    given = ImageCollection.open(images) if images else None
     return inspect_tokenizer(
-        load(path), str(path), tokens, counts, images=images, sample=sample, device=device, progress=update
+        load(path), str(path), tokens, counts, images=given, sample=sample, device=device, progress=update
     )
 
 

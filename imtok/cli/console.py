@@ -46,7 +46,7 @@ def _console(*, stderr: bool) -> Console:
             _silence_stdout()
             raise SystemExit(0)
 
-    return Pipeable(stderr=stderr, highlight=False)
+    return Pipeable(stderr=stderr, highlight=False, emoji=False)
 
 
 def say(text: str) -> None:
@@ -143,6 +143,14 @@ def launcher_number(name: str, default: int) -> int:
     if not text.isdigit():
         raise ConfigError(f"the environment's {name} is {text!r}, expected a number; unset it or start by torchrun")
     return int(text)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """The I and N of `--shard I/N`."""
+    index, _, count = text.partition("/")
+    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+        raise typer.BadParameter(f"{text}: expected I/N with 0 <= I < N, for instance 0/8", param_hint="--shard")
+    return int(index), int(count)
 
 
 def _silence_stdout() -> None:

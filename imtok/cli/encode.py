@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imtok.cli.console import launcher_number, progress_bar, say, stop_on_signals, tell, warn
+from imtok.cli.console import launcher_number, parse_shard, progress_bar, say, stop_on_signals, tell, warn
 from imtok.errors import TokensError
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ def encode(
             max_skip=max_skip,
             salvage=salvage,
             on_duplicate=on_duplicate.value,
-            shard=_shard(shard),
+            shard=parse_shard(shard),
             rank=launcher_number("RANK", 0),
             world_size=launcher_number("WORLD_SIZE", 1),
             progress=lambda p: bar(p.done, p.total),
@@ -131,13 +131,6 @@ def _workers() -> int | None:
 
     ranks = launcher_number("LOCAL_WORLD_SIZE", 1)
     return max(1, usable_cores() // ranks) if ranks > 1 else None
-
-
-def _shard(text: str) -> tuple[int, int]:
-    index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
-        raise typer.BadParameter(f"{text}: expected I/N with 0 <= I < N, for instance 0/8", param_hint="--shard")
-    return int(index), int(count)
 
 
 def _print_report(report: EncodeReport, output: Path) -> None:

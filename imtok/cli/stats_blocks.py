@@ -18,6 +18,7 @@ from imtok.cli.stats_charts import Bar, bar, bars, columns, heat_map, plain, res
 
 _HEIGHT = 5
 _NARROWEST = 10
+_MOST_OWN = 3  # codes named of a class
 _MOST_ROWS = 10
 _MOST_DIMENSIONS = 24
 _LEVELS = 16
@@ -180,14 +181,14 @@ def _dimension(each: Dimension, several: bool) -> Text:
 
 def _classes(classes: Sequence[ClassUse], *, own: bool) -> Group:
     table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    for _ in range(4):
-        table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True, min_width=max(len(plain(each.name, 20)) for each in classes[:_MOST_ROWS]))
+    for name in ("images", "codes used", "perplexity", "bits apart"):
+        table.add_column(justify="right", no_wrap=True, min_width=len(name))
     table.add_column(no_wrap=True, overflow="ellipsis")
     last = ["codes most its own"] if own else []
     table.add_row("", "images", "codes used", "perplexity", "bits apart", *last, style="dim")
     for each in classes[:_MOST_ROWS]:
-        most = ", ".join(f"{code} ({times:.1f}x)" for code, times in each.own)
+        most = ", ".join(f"{code} ({times:.1f}x)" for code, times in each.own[:_MOST_OWN])
         table.add_row(
             plain(each.name, 20),
             f"{each.images:,}",
