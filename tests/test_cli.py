@@ -361,7 +361,8 @@ def test_the_live_display_is_aligned_and_tells_what_there_is() -> None:
     assert lines[0].endswith(" 60% 600 of 1000 3:20 left")
     assert lines[1:] == [
         "loss          0.4123 of l1 0.0812, perceptual 0.3123",
-        "codes in use  3 of 4 (75.0%), perplexity 3",
+        "codes in use  3 of 4 (75.0%), perplexity 3, entropy 1.49 of 2 bits",
+        "use by rank   |█▇▇ |",
         "discriminator tells 64% right, logits +0.41 (images), -0.39 (reconstructions)",
         "its weight    0.0523 (ratio of gradients 1.23)",
         "speed         2 images/s, 0.3% waiting for data",
@@ -370,7 +371,12 @@ def test_the_live_display_is_aligned_and_tells_what_there_is() -> None:
         "best so far   PSNR 24.00 dB, SSIM 0.500 (after 400)",
     ]
     display.update(line_of_log())
-    assert [line.split("  ")[0] for line in shown(display, 600)][1:4] == ["loss", "codes in use", "speed"]
+    assert [line.split("  ")[0] for line in shown(display, 600)][1:5] == [
+        "loss",
+        "codes in use",
+        "use by rank",
+        "speed",
+    ]
 
 
 @pytest.mark.parametrize("absent", [name for name in LINE if name != "loss"])

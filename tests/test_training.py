@@ -14,14 +14,15 @@ from making import fill
 from PIL import Image
 
 import imtok
+import imtok.training.loop as loop
 from imtok.analysis import CodebookUsage
+from imtok.analysis.figures import Finding
 from imtok.config import TrainConfig, load_train_config, merge, parse_settings
 from imtok.data.collection import ImageCollection
 from imtok.data.stream import TrainingStream
 from imtok.errors import ConfigError, Interrupted, SourceError, TrainingError
 from imtok.quantizers import VectorQuantizer
 from imtok.training import TrainProgress, TrainReport, choose, train
-from imtok.training.advice import collapse_hint
 from imtok.training.schedule import average_decay, learning_rate
 from imtok.training.state import TrainState
 
@@ -382,62 +383,6 @@ def test_the_automatic_choice_follows_the_images(
     assert f"size {size}" in choice.reason
 
 
-def usage(counts: list[int]) -> CodebookUsage:
-    return CodebookUsage(np.array(counts, dtype=np.int64), 0)
-
-
-def test_the_collapse_hint_names_what_to_change_and_is_silent_on_health() -> None:
-    dead = usage([1000] + [0] * 99)
-    hint = collapse_hint(dead, tiny(*VQ, "quantizer.estimator=straight_through"))
-    assert hint is not None
-    assert "1 of 100 codes" in hint
-    assert "estimator=rotation" in hint
-    assert "--set quantizer.kind=fsq in place of all settings of the quantizer" in hint
-    assert collapse_hint(dead, tiny()) is not None
-    assert collapse_hint(usage([10] * 100), tiny()) is None
-    assert collapse_hint(usage([1] * 20 + [0] * 980), tiny()) is None  # all that so few tokens can use
-    few = usage([100] * 6 + [0] * 94)
-    assert collapse_hint(few, tiny()) is None  # FSQ of a young run: its codes come into use by themselves
-    assert collapse_hint(few, tiny(*VQ)) is not None
-
-
-def test_of_several_codebooks_the_collapsed_one_is_found_though_others_hide_it() -> None:
-    counts = np.full((3, 100), 10, dtype=np.int64)
-    counts[1] = [1000] + [0] * 99
-    several = CodebookUsage.of_codebooks(counts, 0)
-    part = "quantizer.part={kind: vq, num_codes: 100}"
-    hint = collapse_hint(several, tiny("quantizer.kind=product", "quantizer.heads=3", part))
-    assert hint is not None
-    assert "1 of 3 codebooks have collapsed (the first is number 2): 1 of 100 codes in use" in hint
-    assert "--set quantizer.part.estimator=rotation" in hint
-    # Places that share a codebook may each use a part of it.
-    shared = ["quantizer.kind=residual", "quantizer.depth=3", "quantizer.shared=true", part]
-    assert collapse_hint(several, tiny(*shared)) is None
-    assert collapse_hint(several, tiny(*shared[:2], part)) is not None
-
-
-@pytest.mark.parametrize(
-    ("settings", "remedies", "others"),
-    [
-        (["quantizer.kind=lfq"], ["quantizer.entropy_weight", "quantizer.dim"], ["kmeans"]),
-        (["quantizer.kind=bsq"], ["quantizer.entropy_weight"], ["num_codes"]),
-        (GUMBEL, ["quantizer.kl_weight", "quantizer.num_codes"], ["kmeans"]),
-        (["quantizer.codebook_update=projection"], ["entropy_weight=0.05", "rotation"], ["kmeans", "revival"]),
-        (["quantizer.codebook_update=frozen"], ["codebook_update=projection"], ["kmeans", "entropy"]),
-        (["quantizer.estimator=index_propagation"], ["entropy_weight"], ["rotation", "kmeans", "revival"]),
-        (["quantizer.online_clustering=true"], ["rotation", "num_codes"], ["kmeans", "revival"]),
-    ],
-)
-def test_the_advice_is_of_settings_that_the_quantizer_has(
-    settings: list[str], remedies: list[str], others: list[str]
-) -> None:
-    kind = [] if "kind" in settings[0] else ["quantizer.kind=vq"]
-    hint = collapse_hint(usage([1000] + [0] * 1023), tiny(*kind, *settings))
-    assert hint is not None
-    assert all(remedy in hint for remedy in remedies)
-    assert not any(other in hint for other in others)
-
-
 def test_the_quantizer_hears_before_each_step_how_far_the_run_is() -> None:
     state = TrainState(tiny(*GUMBEL), torch.device("cpu"))
     heard = []
@@ -446,6 +391,38 @@ def test_the_quantizer_hears_before_each_step_how_far_the_run_is() -> None:
         heard.append(float(state.tokenizer.get_buffer("quantizer.progress")))
     assert heard == pytest.approx([0, 8 / 96, 16 / 96])
     assert float(state.average.get_buffer("quantizer.progress")) == heard[-1]
+
+
+def test_a_line_of_the_log_has_the_figures_that_stats_has(pictures: Path, tmp_path: Path) -> None:
+    usages: list[CodebookUsage] = []
+
+    def note(progress: TrainProgress) -> None:
+        if progress.usage is not None:
+            usages.append(progress.usage)
+
+    train([pictures], tmp_path / "run", tiny(*VQ), progress=note)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    logged = [row for row in rows if "codebook/usage" in row]
+    assert len(logged) == len(usages) > 0
+    for row, usage in zip(logged, usages, strict=True):
+        use = usage.as_use().model_dump()
+        assert {name: row[f"codebook/{name}"] for name in use if f"codebook/{name}" in row} == {
+            name: use[name] for name in ("usage", "perplexity", "entropy_bits", "dead", "gini")
+        }
+
+
+def test_a_collapse_is_told_once_a_fifth_is_done_and_at_the_end_with_all_that_is_wasted(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = [Finding(name=grade, grade=grade, text=grade, page="p") for grade in ("problem", "warning", "hint")]
+    monkeypatch.setattr(loop, "usage_findings", lambda *_: found)
+    told: list[tuple[int, str]] = []
+
+    def note(progress: TrainProgress) -> None:
+        told.extend((progress.seen, note) for note in progress.notes if note.endswith("(see p)"))
+
+    train([pictures], tmp_path / "run", tiny("validate_every=16"), progress=note)  # after 16, 32, 48 and so on of 96
+    assert told == [(32, "problem (see p)"), (96, "problem (see p)"), (96, "warning (see p)")]
 
 
 def test_each_codebook_is_logged_where_there_are_several(pictures: Path, tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ def demo(
             bar(progress.seen, progress.images)
             if progress.validation is not None:
                 say(f"{progress.seen} of {progress.images}: held-out PSNR {progress.validation.psnr:.2f} dB")
-            if progress.notice:
-                warn(progress.notice)
+            for note in progress.notes:
+                warn(note)
 
         report = imtok.demo.run_demo(output, images=images, progress=update, should_stop=should_stop)
     _print(report, output)

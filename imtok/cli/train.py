@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _SECONDS_BETWEEN_LINES = 30.0
 _NAMES = 13  # width of the names of figures
+_CURVE, _COLUMNS = "use by rank", 32
 
 
 _GROUPS = {
@@ -283,7 +284,8 @@ class _Display:
             self.images_per_second = progress.images_per_second
             self.figures = {
                 **_losses(progress.metrics),
-                "codes in use": f"{_in_use(progress.usage)}, perplexity {progress.usage.perplexity:.0f}",
+                "codes in use": _in_use(progress.usage),
+                _CURVE: _use_by_rank(progress.usage),
                 **_discriminator_figures(progress.metrics),
                 "speed": f"{progress.images_per_second:.0f} images/s, {progress.data_wait:.1%} waiting for data",
                 **_trouble(progress.metrics),
@@ -291,8 +293,8 @@ class _Display:
         if progress.validation is not None:
             self._take_in(progress.validation, progress.best, progress.seen)
             self._line(progress)
-        if progress.notice:
-            print_line(self.console, f"[yellow]note:[/] {escaped(progress.notice)}")
+        for note in progress.notes:
+            print_line(self.console, f"[yellow]note:[/] {escaped(note)}")
         if self.console.is_terminal:
             self.live.update(self.render(progress))
         elif progress.metrics is not None and time.monotonic() - self.said > _SECONDS_BETWEEN_LINES:
@@ -328,8 +330,9 @@ class _Display:
         """Where there is no terminal: all the figures on one line."""
         if not self.console.is_terminal:
             self.said = time.monotonic()
-            figures = "; ".join(f"{name} {value}" for name, value in (self.figures | self.quality).items())
-            say(f"{progress.seen} of {progress.images}: {figures}")
+            figures = {name: value for name, value in (self.figures | self.quality).items() if name != _CURVE}
+            line = "; ".join(f"{name} {value}" for name, value in figures.items())
+            say(f"{progress.seen} of {progress.images}: {line}")
 
     def _time_left(self, progress: TrainProgress) -> str:
         if self.images_per_second <= 0:
@@ -383,8 +386,23 @@ def _trouble(metrics: Mapping[str, float]) -> dict[str, str]:
 
 def _in_use(usage: CodebookUsage) -> str:
     """Of several codebooks also the one that is used least: together they may hide it."""
-    text = f"{usage.used} of {usage.codebook_size} ({usage.usage:.1%})"
+    text = (
+        f"{usage.used} of {usage.codebook_size} ({usage.usage:.1%}), perplexity {usage.perplexity:.0f}, entropy "
+        f"{usage.entropy_bits:.3g} of {usage.max_bits:.3g} bits"
+    )
     if usage.by_codebook is None:
         return text
     least = min(each.usage for each in usage.codebooks)
     return f"{text}, in the least used of {len(usage.codebooks)} codebooks {least:.1%}"
+
+
+def _use_by_rank(usage: CodebookUsage) -> str:
+    """The codes from the most used to the least in columns: an eighth lower is half as often, an empty one never."""
+    import numpy as np
+
+    from imtok.cli.stats_charts import sparkline
+
+    ranked = np.sort(usage.counts)[::-1]
+    shares = [float(column.mean()) for column in np.array_split(ranked, min(_COLUMNS, len(ranked)))]
+    heights = [max(1 + math.log2(share / shares[0]) / 8, 1 / 8) if share else 0.0 for share in shares]
+    return f"|{sparkline(heights)}|"

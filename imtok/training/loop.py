@@ -17,18 +17,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from imtok.analysis.advice import usage_findings
+from imtok.analysis.figures import Finding
 from imtok.analysis.usage import CodebookUsage
 from imtok.config import TrainConfig
+from imtok.cores import usable_cores
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
 from imtok.data.stream import TrainingStream
-from imtok.devices import fast_precision, repeatable, resolve_device, usable_cores
+from imtok.devices import fast_precision, repeatable, resolve_device
 from imtok.errors import DiskError, ImageError, Interrupted, LatentsError, SourceError, TrainingError
 from imtok.evaluation import Quality, measure
 from imtok.losses import find_vgg_weights
 from imtok.tokenizer import Tokenizer, check_quantizer
 from imtok.training.adversarial import build_discriminator
-from imtok.training.advice import collapse_hint
 from imtok.training.best import Best, is_better, written_figures
 from imtok.training.board import Board
 from imtok.training.clock import Clock
@@ -39,7 +41,7 @@ from imtok.training.state import TrainState, beginning
 
 _LINES = 200  # lines of the log over a whole run
 _PREVIEWED = 8
-_HINT_FROM = 0.2  # share of the run
+_ADVICE_FROM = 0.2  # share of the run
 _FEW_HELD_OUT = 8
 
 
@@ -158,7 +160,7 @@ class _Job:
         self.told: set[str] = set()  # unreadable images already named
         self.refused: set[str] = set()  # what a full disk refused and was told
         self.best = Best(folder.best)
-        self.hinted = False
+        self.advised = False
         self.line_interval = max(config.batch_size, config.images // _LINES)
 
     def run(self) -> TrainReport:
@@ -309,20 +311,22 @@ class _Job:
                 self.best.take({"images": self.state.seen, **figures}, self.state.average)
             with self._surviving("the best tokenizer"):
                 self.best.write()
-        hint, best = self._hint(quality.usage), dict(self.best.figures)
-        self.tell(TrainProgress(self.state.seen, self.config.images, validation=quality, best=best, notice=hint))
+        advice, best = self._advice(quality.usage), dict(self.best.figures)
+        self.tell(TrainProgress(self.state.seen, self.config.images, validation=quality, best=best, findings=advice))
         return quality
 
-    def _hint(self, usage: CodebookUsage) -> str | None:
-        """Advice on a collapsed codebook: once a fifth of the run is done, since few codes are used at first, then
-        again at the end."""
-        early = self.state.seen < _HINT_FROM * self.config.images
+    def _advice(self, usage: CodebookUsage) -> tuple[Finding, ...]:
+        """What is wrong with the use of the codebook: a collapse once a fifth of the run is done, since few codes are
+        used at first, and at the end all that is wasted too."""
+        early = self.state.seen < _ADVICE_FROM * self.config.images
         last = self.state.seen >= self.config.images
-        if early or (self.hinted and not last):
-            return None
-        hint = collapse_hint(usage, self.config)
-        self.hinted = self.hinted or hint is not None
-        return hint
+        if early or (self.advised and not last):
+            return ()
+        grades = ("problem", "warning") if last else ("problem",)
+        found = usage_findings(usage, self.config.tokenizer.quantizer)
+        told = tuple(each for each in found if each.grade in grades)
+        self.advised = self.advised or bool(told)
+        return told
 
     def _save(self, *, must: bool = False) -> None:
         """Write a checkpoint, and what waits. A disk that refuses is told, and training goes on, unless it `must` be
@@ -403,7 +407,8 @@ class _Job:
 
 
 def _usage_figures(usage: CodebookUsage) -> dict[str, float]:
-    figures = {"codebook/usage": usage.usage, "codebook/perplexity": usage.perplexity}
+    names = ("usage", "perplexity", "entropy_bits", "dead", "gini")
+    figures = {f"codebook/{name}": getattr(usage, name) for name in names}
     if usage.by_codebook is not None:
         for number, each in enumerate(usage.codebooks, 1):
             figures |= {f"codebook/{number}/usage": each.usage, f"codebook/{number}/perplexity": each.perplexity}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from imtok.analysis.figures import Finding
 from imtok.analysis.usage import CodebookUsage
 from imtok.evaluation import Quality
 
@@ -23,7 +24,14 @@ class TrainProgress:
     data_wait: float = 0.0  # share of the time spent waiting for images
     validation: Quality | None = None
     best: dict[str, Any] = field(default_factory=dict)  # with a validation: the figures of the best so far
+    findings: tuple[Finding, ...] = ()  # with a validation: what is wrong with the use of the codebook
     notice: str | None = None
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should read, a sentence each."""
+        found = [f"{finding.text} (see {finding.page})" for finding in self.findings]
+        return [*found, self.notice] if self.notice else found
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,280 @@
+"""Advice: what is found in which figures, what is told to do, and that nothing is told of a healthy codebook."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from figures_example import example
+
+import imtok.analysis.advice as advice
+import imtok.analysis.use_advice as use_advice
+from imtok.analysis.advice import findings, usage_findings
+from imtok.analysis.figures import Disturbance, Duplicates, Figures, Finding, Pass
+from imtok.analysis.usage import CodebookUsage
+from imtok.quantizer_config import (
+    BSQConfig,
+    FSQConfig,
+    GumbelConfig,
+    LFQConfig,
+    ProductConfig,
+    QuantizerConfig,
+    ResidualConfig,
+    VQConfig,
+)
+
+VQ = VQConfig(num_codes=1024)
+FSQ = FSQConfig(levels=(8, 5, 5, 5))
+PAGE = Path(__file__).parents[1] / "docs" / "collapse.md"
+
+
+def usage(counts: Any, images: int = 0) -> CodebookUsage:
+    return CodebookUsage(np.array(counts, dtype=np.int64), images)
+
+
+def several(*counts: Any) -> CodebookUsage:
+    return CodebookUsage.of_codebooks(np.array(counts, dtype=np.int64), 0)
+
+
+def figures_of(used: CodebookUsage, **changes: Any) -> Figures:
+    """The example's figures with the codes used so; coded in as many bits as they have."""
+    use = used.as_use()
+    bits = example().bits.model_copy(
+        update={"raw_per_token": used.max_bits, "coded_per_token": used.max_bits, "coded_per_image": 1000.0}
+    )
+    values = use.model_dump() | {
+        "codebook_size": used.codebook_size,
+        "max_bits": used.max_bits,
+        "num_codebooks": len(used.codebooks),
+        "codebooks": [each.as_use() for each in used.codebooks],
+        "top": used.top(8),
+        "bits": bits,
+    }
+    return changed_example(**values | changes)
+
+
+def changed_example(**changes: Any) -> Figures:
+    return example().model_copy(update=changes)
+
+
+def names(found: list[Finding]) -> list[str]:
+    return [finding.name for finding in found]
+
+
+def drawn(shares: Any, tokens: int) -> Any:
+    return np.random.default_rng(0).multinomial(tokens, np.array(shares) / np.sum(shares))
+
+
+def test_a_healthy_codebook_has_no_findings() -> None:
+    for config in (VQ, FSQ, None):
+        assert findings(example(), config) == []
+        assert findings(example(tokenizer=False), config) == []
+        assert usage_findings(usage([10] * 1024), config) == []
+
+
+def test_an_empty_or_tiny_set_is_not_judged() -> None:
+    assert usage_findings(usage([0] * 64), VQ) == []
+    assert usage_findings(usage([99] + [0] * 63), VQ) == []  # one picture of one colour
+    assert findings(figures_of(usage([0] * 64), images=0, skipped=0, dimensions=[]), VQ) == []
+
+
+# Healthy ones use their codes as in the study of docs/quantizers.md.
+USED: dict[str, tuple[Any, QuantizerConfig | None, list[str]]] = {
+    "k-means and revival": ([125] * 1016 + [0] * 8, VQ, []),
+    "a grid whose corners are not reached": ([40] * 3000 + [0] * 1096, FSQ, []),
+    "58,000 of 64,000 codes on 600 photographs": (drawn(np.arange(64_000) ** 0.5, 614_400), FSQ, []),
+    "uneven as words are": (1 + drawn(1 / np.arange(1, 1025), 100_000), VQ, []),
+    "one code": ([5000] + [0] * 1023, VQ, ["collapsed-codebook"]),
+    "one code of a grid": ([5000] + [0] * 999, FSQ, ["collapsed-codebook"]),
+    "a young grid": ([100] * 6 + [0] * 94, FSQ, ["too-few-tokens"]),
+    "one code, the others by accident": ([100_000] + [3] * 1023, VQ, ["collapsed-codebook"]),
+    "as many as so few tokens can use": ([1] * 120 + [0] * 904, VQ, ["too-few-tokens"]),
+    "few of what so few tokens can use": ([20] * 10 + [0] * 1014, VQ, ["collapsed-codebook"]),
+    "without a configuration": ([100] * 86 + [0] * 938, None, ["collapsed-codebook"]),
+    "a part is dead": ([40] * 612 + [0] * 412, VQ, ["dead-codes"]),
+    "most of a grid is dead": ([40] * 400 + [0] * 600, FSQ, ["dead-codes"]),
+    "codes that would come with more images": ([60] * 700 + [1] * 200 + [2] * 9 + [0] * 115, VQ, []),
+    "many nearly dead": ([1000] * 800 + [2] * 224, VQ, ["nearly-dead-codes"]),
+    "one code rules": ([500] + [1] * 1023, VQ, ["ruling-code"]),
+    "somewhat uneven": ([10_000] * 30 + [120] * 994, VQ, []),
+    "uneven": ([100_000] * 20 + [700] * 1004, VQ, ["uneven-use"]),
+    "a small codebook, as even as can be": ([500] * 4, VQConfig(num_codes=4), []),
+    "a small codebook, uneven": ([900, 300, 300, 300], VQConfig(num_codes=4), []),
+}
+
+
+@pytest.mark.parametrize("case", USED)
+def test_how_codes_are_used_is_told_by_counts_and_by_figures_alike(case: str) -> None:
+    counts, config, expected = USED[case]
+    assert names(usage_findings(usage(counts), config)) == expected
+    dimensions: dict[str, Any] = {"dimensions": []}
+    of_figures = findings(figures_of(usage(counts, 1000), tokenizer=None, **dimensions), config)
+    assert names(of_figures) == expected
+    assert [each.text for each in of_figures] == [each.text for each in usage_findings(usage(counts, 1000), config)]
+
+
+def test_the_numbers_the_threshold_and_the_remedy_are_told() -> None:
+    plain = VQConfig(num_codes=1024, kmeans_start=False, revival_threshold=0)
+    (found,) = usage_findings(usage([67] * 603 + [1] * 8 + [2] + [0] * 412), plain)
+    assert found.text == (
+        "412 of 1024 codes never used (10% and more is waste), where 39 a code were seen and more images would add "
+        "about 14; begin a new run with --set quantizer.kmeans_start=true, --set quantizer.revival_threshold=0.05 or "
+        "--set quantizer.estimator=rotation"
+    )
+    assert (found.grade, found.page) == ("warning", "docs/collapse.md#dead-codes")
+    (found,) = usage_findings(usage([900] + [0] * 1023), plain)
+    assert found.text.startswith("collapsed to 1 of 1024 codes in use (10% and less of those that could be is")
+    (found,) = usage_findings(usage([3] * 100 + [0] * 924, images=20), plain)
+    assert found.text.endswith("about 683 images would tell (10 tokens a code)")
+    (found,) = usage_findings(usage([1] * 17 + [500] + [1] * 1006), plain)
+    assert found.text.startswith("code 17 alone is 32.8% of the tokens (more than 20%)")
+
+
+PART = VQConfig(num_codes=100)
+EVEN, ONE = [10] * 100, [1000] + [0] * 99
+
+
+def test_of_several_codebooks_the_collapsed_one_is_found_though_others_hide_it() -> None:
+    used = several(EVEN, ONE, EVEN)
+    for found in (usage_findings(used, ProductConfig(heads=3, part=PART)), usage_findings(used, None)):
+        assert names(found) == ["collapsed-stage"]
+        assert found[0].text.startswith("codebook 2 of 3: collapsed to 1 of 100 codes in use")
+    config = ResidualConfig(depth=3, part=PART)
+    (found,) = findings(figures_of(used, tokenizer=None, dimensions=[]), config)
+    assert "--set quantizer.part.estimator=rotation" in found.text
+    assert found.text.endswith("or do with a smaller --set quantizer.depth")
+    assert names(usage_findings(several(ONE, ONE), None)) == ["collapsed-codebook"]
+    (found,) = usage_findings(several([50] * 80 + [0] * 20, EVEN, [50] * 60 + [0] * 40), config)
+    assert found.text.startswith("2 of 3 codebooks, worst in number 3: 40 of 100 codes never used")
+
+
+def test_places_that_share_a_codebook_may_each_use_a_part_of_it() -> None:
+    used = several([60] * 40 + [0] * 60, [0] * 60 + [60] * 40, [0] * 40 + [60] * 20 + [0] * 40)
+    shared = ResidualConfig(depth=3, part=PART, shared=True)
+    assert usage_findings(used, shared) == []
+    assert findings(figures_of(used, tokenizer=None, dimensions=[]), shared) == []
+    assert names(usage_findings(used, shared.model_copy(update={"shared": False}))) == ["dead-codes"]
+    nested = ProductConfig(heads=2, part=ResidualConfig(depth=2, part=PART, shared=True))
+    halves = several(*[[30] * 50 + [0] * 50, [0] * 50 + [30] * 50] * 2)
+    assert usage_findings(halves, nested) == []
+    assert findings(figures_of(halves, tokenizer=None, dimensions=[]), nested) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "told", "not_told"),
+    [
+        (FSQ, ["learning_rate", "quantizer.levels"], ["kmeans", "estimator", "num_codes"]),
+        (LFQConfig(), ["quantizer.entropy_weight", "quantizer.dim"], ["kmeans", "num_codes"]),
+        (BSQConfig(), ["quantizer.entropy_weight"], ["num_codes"]),
+        (GumbelConfig(), ["quantizer.kl_weight", "quantizer.num_codes"], ["kmeans"]),
+        (VQConfig(), ["estimator=rotation", "num_codes", "kind=fsq in place of all"], ["kmeans", "revival"]),
+        (VQConfig(kmeans_start=False), ["kmeans_start=true"], ["revival"]),
+        (VQConfig(codebook_update="projection"), ["entropy_weight=0.05", "rotation"], ["kmeans", "revival"]),
+        (VQConfig(codebook_update="frozen"), ["codebook_update=projection"], ["kmeans", "entropy"]),
+        (VQConfig(estimator="index_propagation"), ["entropy_weight"], ["rotation", "kmeans", "revival"]),
+        (VQConfig(online_clustering=True), ["rotation", "entropy_weight"], ["kmeans", "revival"]),
+        (VQConfig(codebook_update="gradient", dim=64, entropy_weight=1), ["metric=cosine", "dim=8"], ["entropy"]),
+        (ResidualConfig(part=VQConfig()), ["quantizer.part.num_codes"], ["quantizer.num_codes"]),
+        (None, ["k-means", "revival"], ["--set"]),
+    ],
+)
+def test_remedies_are_settings_that_the_quantizer_has_and_that_are_not_yet_made(
+    config: QuantizerConfig | None, told: list[str], not_told: list[str]
+) -> None:
+    counts = [[1000] + [0] * 1023] * (len(config.tables) if config else 1)
+    (found,) = usage_findings(several(*counts), config)
+    assert all(words in found.text for words in told)
+    assert not any(words in found.text for words in not_told)
+
+
+def changed_tokenizer(field: str, **changes: Any) -> dict[str, Any]:
+    """Keywords for `changed_example` that change parts of the tokenizer's figures."""
+    figures = example().tokenizer
+    assert figures is not None
+    part = getattr(figures, field)
+    new = [part[0].model_copy(update=changes)] if isinstance(part, list) else part.model_copy(update=changes)
+    return {"tokenizer": figures.model_copy(update={field: new})}
+
+
+def dimension(entropy: float) -> dict[str, Any]:
+    first, *others = example().dimensions
+    return {"dimensions": [*others, first.model_copy(update={"entropy_bits": entropy})]}
+
+
+def bits(**changes: float) -> dict[str, Any]:
+    return {"bits": example().bits.model_copy(update=changes)}
+
+
+def same(count: int, of: int = 1000) -> dict[str, Any]:
+    return {"duplicates": Duplicates(images=of, duplicates=count, groups=1, largest=[])}
+
+
+def shifted(name: str, share: float) -> dict[str, Any]:
+    return changed_tokenizer(
+        "sensitivity",
+        disturbances=[Disturbance(name=name, changed=share, psnr=30.0, most_changed=[], least_changed=[])],
+    )
+
+
+def first_pass(share: float) -> dict[str, Any]:
+    return changed_tokenizer("idempotence", passes=[Pass(same_as_first=share, same_as_last=share, psnr=30.0)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"skipped": 9}, []),
+        ({"skipped": 30}, ["skipped-inputs"]),
+        (dimension(0.31), []),
+        (dimension(0.29), ["idle-dimension"]),
+        (same(49), []),
+        (same(60), ["duplicate-images"]),
+        (same(60) | bits(coded_per_image=14.0), []),  # 1000 images of 14 bits have doubles by chance
+        (bits(coded_per_token=6.1), []),
+        (bits(coded_per_token=5.9), ["compressible-tokens"]),
+        (changed_tokenizer("geometry", near_duplicates=51), []),
+        (changed_tokenizer("geometry", near_duplicates=60), ["near-duplicate-codes"]),
+        (changed_tokenizer("geometry", near_duplicates=600, effective_rank_used=1.0, fixed=True), []),
+        (changed_tokenizer("geometry", effective_rank_used=4.1), []),
+        (changed_tokenizer("geometry", effective_rank_used=3.9), ["low-rank-codebook"]),
+        (changed_tokenizer("geometry", effective_rank_used=0.9, dim=8), []),
+        (first_pass(0.51), []),
+        (first_pass(0.49), ["unstable-tokens"]),
+        (shifted("shift right by 1 pixel", 0.9), []),
+        (shifted("shift right by 1 pixel", 0.96), ["unsteady-tokens"]),
+        (shifted("JPEG quality 95", 0.6), ["unsteady-tokens"]),
+        (shifted("JPEG quality 75", 0.6), []),
+    ],
+)
+def test_what_figures_beyond_counts_tell(changes: dict[str, Any], expected: list[str]) -> None:
+    found = findings(changed_example(**changes), VQ)
+    assert names(found) == expected
+    assert all(finding.page.endswith(f"#{finding.name}") for finding in found)
+
+
+def test_findings_beyond_counts_name_their_settings_and_their_codebook() -> None:
+    (found,) = findings(changed_example(**changed_tokenizer("geometry", effective_rank_used=3.0)), VQConfig(dim=32))
+    assert "--set quantizer.dim=8 in a new run" in found.text
+    (found,) = findings(changed_example(**dimension(0.1), num_codebooks=2, codebooks=example().codebooks * 2), None)
+    assert "1 of 4 dimensions hardly change: dimension 0 of codebook 1 carries 0.10 of 3.00 bits" in found.text
+    assert found.text.endswith("begin a new run with a dimension fewer")
+
+
+def test_the_worst_comes_first_and_what_follows_from_a_collapse_is_left_out() -> None:
+    broken = same(900) | dimension(0.0) | first_pass(0.1)
+    collapsed = figures_of(usage([9000] + [0] * 999), skipped=400, **broken)
+    assert names(findings(collapsed, FSQ)) == ["collapsed-codebook", "skipped-inputs"]
+    dead = figures_of(usage([40] * 612 + [0] * 412), **first_pass(0.1))
+    found = findings(dead, VQ)
+    assert [(each.name, each.grade) for each in found] == [("dead-codes", "warning"), ("unstable-tokens", "hint")]
+
+
+def test_every_finding_has_a_heading_in_the_page_on_collapse_and_no_heading_is_left_over() -> None:
+    source = Path(advice.__file__).read_text() + Path(use_advice.__file__).read_text()
+    known = set(re.findall(r'(?:_finding|_Verdict)\(\s*"([a-z-]+)"', source)) | {"collapsed-stage"}
+    assert {"collapsed-codebook", "dead-codes", "idle-dimension", "unsteady-tokens"} < known
+    headings = set(re.findall(r"^### ([a-z-]+)$", PAGE.read_text(), flags=re.MULTILINE))
+    assert headings == known
