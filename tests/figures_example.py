@@ -96,6 +96,7 @@ def example(*, tokenizer: bool = True, images: bool = True, **changes: Any) -> F
             images=1000, entropy_bits=entropy.tolist(), limit_bits=np.log2(1000), surprisal_bits=(entropy + 1).tolist()
         ),
         "horizontal": Neighbours(
+            images=1000,
             pairs=240_000,
             distinct=61_000,
             contexts_share=1.0,
@@ -106,6 +107,7 @@ def example(*, tokenizer: bool = True, images: bool = True, **changes: Any) -> F
             coded_bits=7.4,
         ),
         "vertical": Neighbours(
+            images=1000,
             pairs=240_000,
             distinct=64_000,
             contexts_share=1.0,

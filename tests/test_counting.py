@@ -127,7 +127,7 @@ def check_neighbours(
     number = first.shape[-1]
     planes = [(first[..., q], second[..., q], joint[..., q]) for q in range(number)]
     information = np.mean([plug_in(x) + plug_in(y) - plug_in(xy) for x, y, xy in planes])
-    assert found.pairs == joint.size
+    assert (found.images, found.pairs) == (len(first), joint.size)
     assert found.distinct == sum(len(np.unique(xy)) for _, _, xy in planes)
     assert close(found.mutual_information_bits, float(information))
     assert close(found.conditional_entropy_bits, float(np.mean([plug_in(xy) - plug_in(x) for x, _, xy in planes])))
@@ -201,8 +201,7 @@ def neighbours_of(tally: Tally) -> float:
     from imtok.analysis.neighbours import neighbours
 
     assert tally.sampling is not None
-    share = tally.sampling.pair_share
-    found = neighbours(tally.pairs[0], tally.counts, share=share, exact=share >= 1)
+    found = neighbours(tally.pairs[0], tally.counts, tally.images, tally.sampling)
     assert found is not None
     return found.conditional_entropy_corrected_bits
 

@@ -106,6 +106,7 @@ class PositionMap(Record):
 class Neighbours(Record):
     """What a code tells of the next one, mean over codebooks."""
 
+    images: int = Field(description="images whose pairs were counted: all, or evenly spaced ones")
     pairs: int = Field(description="pairs of neighbours counted")
     distinct: int = Field(description="different pairs among them")
     contexts_share: float = Field(
@@ -287,8 +288,8 @@ class Finding(Record):
     page: str = Field(description="where more is said, such as docs/collapse.md#dead-codes")
 
 
-class Figures(Use):
-    """All of it: `imtok stats --json`."""
+class TokenSet(Record):
+    """Which tokens the figures are of."""
 
     format: Literal["imtok-stats"] = "imtok-stats"
     version: Literal[1] = 1
@@ -302,6 +303,11 @@ class Figures(Use):
     codebook_size: int = Field(description="K")
     num_codebooks: int = Field(description="Q")
     max_bits: float = Field(description="log2 K")
+
+
+class Figures(Use, TokenSet):  # in this order the fields of TokenSet come first
+    """All of it: `imtok stats --json`."""
+
     codebooks: list[Use] = Field(description="each codebook alone: the stages of a residual quantizer in their order")
     per_256_images: Runs | None = Field(description="null where no unit has 256 images")
     top: list[tuple[int, int]] = Field(description="the codes used most, as (code, occurrences)")

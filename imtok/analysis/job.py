@@ -149,11 +149,8 @@ def _figures(
     tokenizer: TokenizerFigures | None,
 ) -> Figures:
     sampling = Sampling.of(tokens)
-    exact = sampling.pair_share >= 1 and sampling.pair_stride == 1
     with ThreadPoolExecutor(2, "imtok-stats") as pool:
-        right, below = pool.map(
-            lambda tables: neighbours(tables, tally.counts, share=sampling.pair_share, exact=exact), tally.pairs
-        )
+        right, below = pool.map(lambda tables: neighbours(tables, tally.counts, len(tokens), sampling), tally.pairs)
     return Figures(
         **usage.as_use().model_dump(),
         name=str(tokens.folder),

@@ -29,6 +29,7 @@ from imtok.analysis.entropy import (
 )
 from imtok.analysis.figures import Neighbours
 from imtok.analysis.pairs import PairTable, run_starts
+from imtok.analysis.sampling import Sampling
 
 _LN2 = math.log(2)
 _STRENGTHS = 4.0 ** np.arange(12)  # values of c that are tried
@@ -50,12 +51,12 @@ class _Pairs:
         return int(self.counts.sum())
 
 
-def neighbours(tables: Sequence[PairTable], counts: Counts, *, share: float, exact: bool) -> Neighbours | None:
+def neighbours(tables: Sequence[PairTable], counts: Counts, images: int, sampling: Sampling) -> Neighbours | None:
     """The figures of one direction: a table and the counts of all codes, (Q, K), for each codebook.
 
-    `share` is that of the codes whose pairs were counted; where not all were, `exact` is False and n(y) is taken of all
-    codes. None where there is not one pair.
+    Where not all pairs were counted, n(y) is taken of all codes. None where there is not one pair.
     """
+    exact = sampling.pair_share >= 1 and sampling.pair_stride == 1
     each = [_opened(table, row, exact) for table, row in zip(tables, counts, strict=True)]
     each = [pairs for pairs in each if len(pairs.counts)]
     if not each:
@@ -67,9 +68,10 @@ def neighbours(tables: Sequence[PairTable], counts: Counts, *, share: float, exa
         min(plain + _bias(pairs), most) for plain, pairs, most in zip(left, each, whole_corrected, strict=True)
     ]
     return Neighbours(
+        images=-(-images // sampling.pair_stride),
         pairs=sum(pairs.total for pairs in each),
         distinct=sum(len(pairs.counts) for pairs in each),
-        contexts_share=share,
+        contexts_share=sampling.pair_share,
         mutual_information_bits=_mean(whole) - _mean(left),
         mutual_information_corrected_bits=_mean(whole_corrected) - _mean(left_corrected),
         conditional_entropy_bits=_mean(left),

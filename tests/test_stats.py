@@ -1,0 +1,182 @@
+"""`imtok stats` from the command line: JSON by its schema, reports, comparison, parts, and clear words for mistakes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from making import fill, tiny, token_folder
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from imtok.analysis import Figures, analyze
+from imtok.cli import app
+from imtok.quantizer_config import VQConfig
+
+SCHEMA = Path(__file__).parents[1] / "docs" / "stats.schema.json"
+
+
+def imtok(*arguments: object) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def printed(*arguments: object) -> Any:
+    result = imtok(*arguments)
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def schema() -> Any:
+    """What docs/stats.schema.json has to hold."""
+    found = Figures.model_json_schema(mode="serialization")
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "imtok stats --json"}
+    return head | {name: value for name, value in found.items() if name != "title"}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two classes of pictures."""
+    folder = tmp_path_factory.mktemp("pictures")
+    return fill(folder, [f"{name}/{number}.png" for name in ("cat", "dog") for number in range(4)])
+
+
+@pytest.fixture(scope="module")
+def tokens(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Token folders of two tokenizers."""
+    folder, made = tmp_path_factory.mktemp("tokens"), {}
+    for name, tokenizer in (("fsq", tiny()), ("vq", tiny(quantizer=VQConfig(dim=4, num_codes=32)))):
+        tokenizer.save(folder / f"{name}-tokenizer")
+        made[name] = folder / name
+        assert imtok("encode", pictures, "-t", folder / f"{name}-tokenizer", "-o", made[name]).exit_code == 0
+    return made
+
+
+def test_the_schema_in_docs_is_that_of_the_records() -> None:
+    if not SCHEMA.exists():
+        pytest.skip("the checkout's docs are not here")
+    assert json.loads(SCHEMA.read_text()) == schema()
+    jsonschema.Draft202012Validator.check_schema(schema())
+
+
+@pytest.mark.parametrize("options", [(), ("--deep",), ("--images",)])
+def test_json_keeps_to_the_schema_and_says_all_there_is(
+    options: tuple[str, ...], tokens: dict[str, Path], pictures: Path
+) -> None:
+    more = [*options, pictures] if "--images" in options else options
+    figures = printed("stats", tokens["fsq"], "--json", *more)
+    jsonschema.validate(figures, schema(), cls=jsonschema.Draft202012Validator)
+    assert next(iter(figures)) == "format"
+    assert (figures["images"], figures["tokens"], figures["codebook_size"]) == (8, 8 * 16, 125)
+    assert figures["usage"] == figures["used"] / 125
+    assert figures["dead"] == 125 - figures["used"]
+    assert {each["name"] for each in figures["classes"]} == {"cat", "dog"}
+    assert [each["max_bits"] for each in figures["dimensions"]] == [pytest.approx(np.log2(5))] * 3
+    assert (figures["tokenizer"] is None) == (not options)
+    if "--images" in options:
+        assert figures["tokenizer"]["reconstruction"]["images"] == 8
+    if options == ("--deep",):
+        assert figures["tokenizer"]["sensitivity"]["of_decoded"]
+
+
+def test_the_schema_refuses_what_the_records_do_not_know(tokens: dict[str, Path]) -> None:
+    figures = printed("stats", tokens["fsq"], "--json")
+    for change in ({"usage": "all"}, {"surplus": 1}, {"dead": 0.5}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(figures | change, schema(), cls=jsonschema.Draft202012Validator)
+
+
+def test_a_report_and_plots_are_written_with_the_tokenizer_looked_at(
+    tokens: dict[str, Path], pictures: Path, tmp_path: Path
+) -> None:
+    page, folder = tmp_path / "new" / "report.html", tmp_path / "plots"
+    result = imtok("stats", tokens["fsq"], "--report", page, "--plots", folder, "--images", pictures, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["tokenizer"] is not None
+    text = page.read_text()
+    assert text.lower().startswith("<!doctype html>")
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "data:image/png" in text
+    names = {path.stem for path in folder.iterdir()}
+    assert {"frequency", "rank-frequency", "growth", "surprisal-map", "neighbours", "swatches"} <= names
+    for path in folder.iterdir():
+        with Image.open(path) as picture:
+            assert picture.width > 400
+
+
+def test_tokens_only_leaves_the_tokenizer_out_of_a_report(tokens: dict[str, Path], tmp_path: Path) -> None:
+    code = (
+        "import sys; from imtok.cli import main; sys.argv[1:] = sys.argv[1:]\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "assert 'torch' not in sys.modules, 'torch was loaded'"
+    )
+    arguments = ["stats", str(tokens["fsq"]), "--tokens-only", "--report", str(tmp_path / "report.html")]
+    done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Decoded and encoded again" not in (tmp_path / "report.html").read_text()
+
+
+def test_token_sets_stand_side_by_side(tokens: dict[str, Path], tmp_path: Path) -> None:
+    both = printed("stats", tokens["fsq"], "--compare", tokens["vq"], "--json")
+    assert both["format"] == "imtok-comparison"
+    assert [each["codebook_size"] for each in both["tokenizers"]] == [125, 32]
+    three = printed("stats", tokens["fsq"], "--compare", tokens["vq"], tokens["fsq"], "--json")
+    assert [each["codebook_size"] for each in three["tokenizers"]] == [125, 32, 125]
+    table = imtok("stats", tokens["fsq"], "--compare", tokens["vq"], "--report", tmp_path / "r.html")
+    assert table.exit_code == 0, table.output
+    assert "bits" in table.stdout
+    assert "FSQ 5x5x5" in (tmp_path / "r.html").read_text()
+
+
+def test_parts_of_a_set_add_up_to_the_whole(tmp_path: Path) -> None:
+    values = np.random.default_rng(0)
+    folder = token_folder(tmp_path / "tokens", [values.integers(0, 99, (20, 4, 4)) for _ in range(5)], 99)
+    parts = [tmp_path / f"part-{index}" for index in range(3)]
+    for index, part in enumerate(parts):
+        result = imtok("stats", folder, "--shard", f"{index}/3", "-o", part)
+        assert result.exit_code == 0, result.output
+        assert f"part {index} of 3" in result.stderr
+    assert printed("stats", folder, "--merge", *parts, "--json") == json.loads(
+        analyze(folder).figures.model_dump_json()
+    )
+    missing = imtok("stats", folder, "--merge", *parts[:2])
+    assert missing.exit_code == 1
+    assert "part 2 of 3 is missing" in missing.stderr.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["{fsq}", "--shard", "0/2"], 2, "go together"),
+        (["{fsq}", "--shard", "2/2", "-o", "{tmp}/part"], 2, "expected I/N"),
+        (["{fsq}", "{vq}", "--shard", "0/2", "-o", "{tmp}/part"], 2, "one token folder at a time"),
+        (["{fsq}", "--merge"], 2, "one token folder and then its parts"),
+        (["{fsq}", "--merge", "{fsq}"], 1, "cannot be read"),
+        (["{fsq}", "{vq}", "-t", "imtok-f8"], 2, "has its own"),
+        (["{fsq}", "--tokens-only", "--deep"], 2, "leaves out"),
+        (["{fsq}", "-t", "imtok-f8"], 1, "give the one that made them"),
+        (["{fsq}", "--images", "{tmp}/nowhere"], 1, "nowhere"),
+        (["{fsq}", "--tokens-only", "--report", "{tmp}"], 1, "directory"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(
+    arguments: list[str], code: int, words: str, tokens: dict[str, Path], tmp_path: Path
+) -> None:
+    places = {name: str(path) for name, path in tokens.items()} | {"tmp": str(tmp_path)}
+    result = imtok("stats", *(argument.format(**places) for argument in arguments))
+    assert result.exit_code == code, result.output
+    assert words in " ".join(result.stderr.replace("│", "").split())
+    assert "Traceback" not in result.output
+
+
+def test_an_empty_token_set_is_said_to_be_empty(tmp_path: Path) -> None:
+    folder = token_folder(tmp_path / "tokens", [np.zeros((0, 2, 2), np.int64)], 9)
+    figures = printed("stats", folder, "--json", "--report", tmp_path / "r.html")
+    assert (figures["images"], figures["used"], figures["positions"], figures["horizontal"]) == (0, 0, None, None)
+    jsonschema.validate(figures, schema(), cls=jsonschema.Draft202012Validator)
+    assert imtok("stats", folder).exit_code == 0
