@@ -263,6 +263,25 @@ def test_findings_beyond_counts_name_their_settings_and_their_codebook() -> None
     assert found.text.endswith("begin a new run with a dimension fewer")
 
 
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (None, "fewer codes"),
+        (FSQ, "fewer --set quantizer.levels"),
+        (LFQConfig(), "a smaller --set quantizer.dim"),
+        (ProductConfig(part=GumbelConfig()), "a smaller --set quantizer.part.num_codes"),
+    ],
+)
+def test_a_smaller_codebook_is_advised_by_the_setting_that_makes_it(config: QuantizerConfig | None, told: str) -> None:
+    one = {"num_codebooks": len(config.tables) if config else 1}
+    figures = changed_example(**bits(coded_per_token=4.0), **one)
+    (found,) = findings(figures.model_copy(update={"codebooks": figures.codebooks * figures.num_codebooks}), config)
+    assert found.text == (
+        f"a coder that learns as it goes stores these tokens in 4.00 of 10 bits each (less than 60%); a coarser grid "
+        f"or {told} would say nearly as much"
+    )
+
+
 def test_the_worst_comes_first_and_what_follows_from_a_collapse_is_left_out() -> None:
     broken = same(900) | dimension(0.0) | first_pass(0.1)
     collapsed = figures_of(usage([9000] + [0] * 999), skipped=400, **broken)

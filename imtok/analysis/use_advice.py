@@ -34,7 +34,7 @@ _UNEVEN = 0.1  # perplexity of the codes in use; in the study 0.2 to 0.9, less o
 
 
 @dataclass(frozen=True)
-class _Table:
+class Table:
     """How one table of codes is used, by all the codebooks that share it."""
 
     number: int  # from 1
@@ -59,26 +59,27 @@ class _Verdict:
     badness: float  # to compare tables by
 
 
-def tables_of_counts(usage: CodebookUsage, config: QuantizerConfig | None) -> list[_Table]:
+def tables_of_counts(usage: CodebookUsage, config: QuantizerConfig | None) -> list[Table]:
     """The tables behind counted codebooks; without a configuration each codebook is taken to have its own."""
     numbers = np.array(_numbers(len(usage.codebooks), config))  # (Q,)
     counts = np.stack([each.counts for each in usage.codebooks])  # (Q, K)
     tables = [CodebookUsage(counts[numbers == number].sum(axis=0), usage.images) for number in np.unique(numbers)]
     return [
-        _Table(place, each.codebook_size, each.as_use(), next(iter(each.top(1)), None))
+        Table(place, each.codebook_size, each.as_use(), next(iter(each.top(1)), None))
         for place, each in enumerate(tables, 1)
     ]
 
 
-def tables_of_figures(figures: Figures, config: QuantizerConfig | None) -> list[_Table]:
-    """The same from figures, which keep no counts: of a table that some codebooks share, the best it could be."""
+def tables_of_figures(figures: Figures, config: QuantizerConfig | None) -> list[Table]:
+    """The same from figures, which keep no counts: of a table that some codebooks share, the best it could be, and of
+    one of several no most used code."""
     numbers = _numbers(figures.num_codebooks, config)
     if len(set(numbers)) == 1:
-        return [_Table(1, figures.codebook_size, figures, next(iter(figures.top), None))]
+        return [Table(1, figures.codebook_size, figures, next(iter(figures.top), None))]
     tables = []
     for place, number in enumerate(sorted(set(numbers)), 1):
         uses = [use for use, own in zip(figures.codebooks, numbers, strict=True) if own == number]
-        tables.append(_Table(place, figures.codebook_size, _at_best(uses, figures.codebook_size), None))
+        tables.append(Table(place, figures.codebook_size, _at_best(uses, figures.codebook_size), None))
     return tables
 
 
@@ -94,7 +95,7 @@ def _at_best(uses: Sequence[Use], size: int) -> Use:
     return fullest.model_copy(update={"used": used, "dead": size - used, "expected_used": expected})
 
 
-def findings_of_tables(tables: Sequence[_Table], images: int, config: QuantizerConfig | None) -> list[Finding]:
+def findings_of_tables(tables: Sequence[Table], images: int, config: QuantizerConfig | None) -> list[Finding]:
     """One finding of each name, about the worst table, saying how many there are."""
     verdicts = [(table, verdict) for table in tables for verdict in _judge(table, images, config)]
     collapsed = [table.number for table, verdict in verdicts if verdict.name == "collapsed-codebook"]
@@ -110,7 +111,7 @@ def findings_of_tables(tables: Sequence[_Table], images: int, config: QuantizerC
     return found
 
 
-def _where(worst: _Table, alike: int, tables: int) -> str:
+def _where(worst: Table, alike: int, tables: int) -> str:
     if tables == 1:
         return ""
     if alike == 1:
@@ -118,7 +119,7 @@ def _where(worst: _Table, alike: int, tables: int) -> str:
     return f"{alike} of {tables} codebooks, worst in number {worst.number}: "
 
 
-def _judge(table: _Table, images: int, config: QuantizerConfig | None) -> Iterable[_Verdict]:
+def _judge(table: Table, images: int, config: QuantizerConfig | None) -> Iterable[_Verdict]:
     if table.use.tokens < FEW_TOKENS:
         return
     collapse = _collapse(table, config)
@@ -129,7 +130,7 @@ def _judge(table: _Table, images: int, config: QuantizerConfig | None) -> Iterab
     yield from _ruling(table, config)
 
 
-def _collapse(table: _Table, config: QuantizerConfig | None) -> _Verdict | None:
+def _collapse(table: Table, config: QuantizerConfig | None) -> _Verdict | None:
     use, limit = table.use, _COLLAPSED[_kind(config)]
     if use.used <= limit * table.possible:
         limit_text = f"{limit:.0%} and less of those that could be is collapse"
@@ -144,7 +145,7 @@ def _collapse(table: _Table, config: QuantizerConfig | None) -> _Verdict | None:
     return _Verdict("collapsed-codebook", "problem", facts, remedies.against_unused(config), -use.perplexity)
 
 
-def _dead(table: _Table, images: int, config: QuantizerConfig | None) -> Iterable[_Verdict]:
+def _dead(table: Table, images: int, config: QuantizerConfig | None) -> Iterable[_Verdict]:
     use, limit = table.use, _DEAD[_kind(config)]
     each = use.tokens / table.size
     remedy = remedies.against_unused(config)
@@ -170,7 +171,7 @@ def _dead(table: _Table, images: int, config: QuantizerConfig | None) -> Iterabl
         yield _Verdict("nearly-dead-codes", "hint", facts, remedy, use.nearly_dead)
 
 
-def _ruling(table: _Table, config: QuantizerConfig | None) -> Iterable[_Verdict]:
+def _ruling(table: Table, config: QuantizerConfig | None) -> Iterable[_Verdict]:
     use, remedy = table.use, remedies.against_unevenness(config)
     plain = "unless the pictures have large plain areas, "
     limit = max(_RULING, _RULING_EVEN / table.size)
