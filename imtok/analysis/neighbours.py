@@ -28,11 +28,12 @@ from imtok.analysis.entropy import (
     log_rising,
 )
 from imtok.analysis.figures import Neighbours
-from imtok.analysis.pairs import PairTable, run_starts
+from imtok.analysis.pairs import Keys, PairTable, run_starts
 from imtok.analysis.sampling import Sampling
 
 _LN2 = math.log(2)
 _STRENGTHS = 4.0 ** np.arange(12)  # values of c that are tried
+_BLOCK = 2**19  # pairs at once: what is computed of them stays in the cache
 _TRIED = 2**17  # different pairs on which they are tried
 
 
@@ -41,7 +42,7 @@ class _Pairs:
     """The pairs of one codebook in one direction."""
 
     starts: Counts  # (C,) where each context's pairs begin
-    second: Counts  # (m,) y
+    second: Keys  # (m,) y
     counts: Counts  # (m,) n(x, y)
     marginal: Counts  # (K,) n(y)
 
@@ -82,9 +83,10 @@ def neighbours(tables: Sequence[PairTable], counts: Counts, images: int, samplin
 
 def _opened(table: PairTable, counts: Counts, exact: bool) -> _Pairs:
     keys, numbers = table.entries()
-    first, second = np.divmod(keys, table.dtype.type(table.codebook_size))
+    size = table.dtype.type(table.codebook_size)
+    starts, second = run_starts(keys // size), keys % size
     marginal = np.bincount(second, numbers, table.codebook_size).astype(np.int64) if exact else counts
-    return _Pairs(run_starts(first), second.astype(np.int64), numbers, marginal)
+    return _Pairs(starts, second, numbers, marginal)
 
 
 def _conditional_entropy(pairs: _Pairs) -> float:
@@ -109,11 +111,14 @@ def _coded_bits(pairs: _Pairs) -> float:
 
 def _length(pairs: _Pairs, prior: Floats, strength: float) -> float:
     """ln of 1 over the probability that the coder gives all its y."""
-    expected = strength * prior[pairs.second]  # (m,)
+    followers = 0.0
+    for begin in range(0, len(pairs.counts), _BLOCK):
+        block = slice(begin, begin + _BLOCK)
+        counts, expected = pairs.counts[block], strength * prior[pairs.second[block]]
+        several = counts > 1  # most occur once, and then one logarithm does
+        followers += float(np.log(expected[~several]).sum() + log_rising(expected[several], counts[several]).sum())
     totals = np.add.reduceat(pairs.counts, pairs.starts)  # (C,)
-    once = pairs.counts == 1
-    followers = np.log(expected[once]).sum() + log_rising(expected[~once], pairs.counts[~once]).sum()
-    return float(log_rising(strength, totals).sum() - followers)
+    return float(log_rising(strength, totals).sum()) - followers
 
 
 def _some_contexts(pairs: _Pairs) -> _Pairs:
