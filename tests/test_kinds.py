@@ -94,7 +94,7 @@ def test_a_codebook_that_others_hide_is_seen(pictures: Path, tmp_path: Path) -> 
         tokenizer.quantizer.get_parameter("parts.1.codebook")[1:] = 1e6  # so that code 0 takes every latent
     tokenizer.save(tmp_path / "tokenizer")
     call("encode", pictures, "-t", tmp_path / "tokenizer", "-o", tmp_path / "tokens")
-    alive, collapsed = codebook_usage(open_tokens(tmp_path / "tokens")).codebooks
+    alive, collapsed = codebook_usage(imtok.tokens.open_tokens(tmp_path / "tokens")).codebooks
     assert (alive.used > 1, collapsed.used, collapsed.tokens) == (True, 1, IMAGES * 16)
 
 
