@@ -9,12 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from imtok.analysis.figures import Histogram
-from imtok.report.style import BLUE, INK, LINE, NARROW, SOFT, brief, panel, shortened
+from imtok.report.style import BLUE, INK, LINE, SOFT, WIDE, brief, panel, shortened
 
 _ROW = 30  # pixels
 
@@ -28,12 +29,26 @@ class Bar:
     text: str
     colour: str = BLUE
     mark: float | None = None  # a second figure on the same scale, as a stroke across the bar
+    upto: float = 0.0  # the bar goes on to here in a paler colour, where the figure is a range
 
 
-def bar_rows(bars: Sequence[Bar], *, limit: float, width: int = NARROW) -> Figure:
+def bar_rows(bars: Sequence[Bar], *, limit: float, note: str = "") -> Figure:
     """Bars one below the other, each in a track that ends at `limit`; names at the left, figures at the right."""
-    figure, axes = panel(24 + _ROW * len(bars), width)
+    figure, axes = panel(24 + _ROW * len(bars) + (_ROW if note else 0))
     draw_bars(axes, bars, limit)
+    if note:
+        figure.suptitle(note, color=SOFT, fontsize=12)
+    return figure
+
+
+def bar_columns(bars: Sequence[Bar], *, limit: float) -> Figure:
+    """Many bars, in three columns across a wide figure."""
+    rows = -(-len(bars) // 3)
+    layout = ConstrainedLayoutEngine(wspace=0.08)
+    figure = Figure(figsize=(WIDE / 72, (24 + _ROW * rows) / 72), layout=layout)
+    for place, axes in enumerate(figure.subplots(1, 3)):
+        draw_bars(axes, bars[place * rows : (place + 1) * rows], limit)
+        axes.set_ylim(rows - 0.4, -0.6)
     return figure
 
 
@@ -42,7 +57,8 @@ def draw_bars(axes: Axes, bars: Sequence[Bar], limit: float, *, letters: int = 2
     places = np.arange(len(bars))
     limit = limit or 1.0
     axes.barh(places, limit, height=0.5, color=LINE, alpha=0.55)
-    axes.barh(places, [bar.value for bar in bars], height=0.5, color=[bar.colour for bar in bars])
+    for values, alpha in (([bar.upto for bar in bars], 0.35), ([bar.value for bar in bars], 1.0)):
+        axes.barh(places, values, height=0.5, color=[bar.colour for bar in bars], alpha=alpha)
     for place, bar in zip(places, bars, strict=True):
         if bar.mark is not None:
             axes.plot([bar.mark] * 2, [place - 0.36, place + 0.36], color=INK, linewidth=2, solid_capstyle="butt")

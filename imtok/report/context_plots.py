@@ -13,30 +13,40 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from imtok.analysis.figures import Figures, PositionMap
+from imtok.analysis.figures import Figures
 from imtok.report.charts import Bar, bar_rows, draw_bars
-from imtok.report.style import BLUE, HEAT, NARROW, PALE, SOFT, TEAL, number, panel
+from imtok.report.style import BLUE, HEAT, NARROW, PALE, SOFT, TEAL, number, panel, percent
 
-MOST_CLASSES = 24
+MOST_CLASSES = 16
+_NEAR = 0.98  # of the most that so many images can show
 
 
-def positions(figures: Figures) -> Figure | None:
-    """Entropy by place of the grid as a map."""
+def entropy_map(figures: Figures) -> Figure | None:
+    """Entropy by place of the grid; None where the images are too few to tell places apart by it."""
+    found = figures.positions
+    if found is None or math.prod(figures.grid) < 2:
+        return None
+    few = min(map(min, found.entropy_bits)) >= _NEAR * found.limit_bits
+    return None if few else _heat_map(found.entropy_bits)
+
+
+def surprisal_map(figures: Figures) -> Figure | None:
+    """How unusual the codes of each place are."""
     if figures.positions is None or math.prod(figures.grid) < 2:
         return None
-    return _heat_map(figures.positions)
+    return _heat_map(figures.positions.surprisal_bits)
 
 
-def _heat_map(data: PositionMap) -> Figure:
-    entropy = np.array(data.entropy_bits)  # (h, w)
-    height, width = entropy.shape
+def _heat_map(values: list[list[float]]) -> Figure:
+    bits = np.array(values)  # (h, w)
+    height, width = bits.shape
     figure, axes = panel(300)
-    most = float(entropy.max())
+    most = float(bits.max())
     # A scale of at least one bit: less would show noise as if it were a pattern.
-    least = min(float(entropy.min()), most - 1)
+    least = min(float(bits.min()), most - 1)
     long = max(height, width) / min(height, width) > 3
     image = axes.imshow(
-        entropy, cmap=HEAT, vmin=least, vmax=most, interpolation="none", aspect="auto" if long else "equal"
+        bits, cmap=HEAT, vmin=least, vmax=most, interpolation="none", aspect="auto" if long else "equal"
     )
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
@@ -50,16 +60,27 @@ def _heat_map(data: PositionMap) -> Figure:
 
 
 def neighbours(figures: Figures) -> Figure | None:
-    """Bits a token, from log2 K down to what an adaptive coder needs."""
+    """Bits a token: log2 K, entropy, what is left when a neighbour is known, and what an adaptive coder needs."""
     if not figures.tokens:
         return None
-    steps = [("log2 K", figures.max_bits, SOFT), ("entropy", figures.entropy_corrected_bits, BLUE)]
-    for name, pair in (("given the left", figures.horizontal), ("given the one above", figures.vertical)):
-        if pair is not None:
-            steps.append((name, pair.conditional_entropy_corrected_bits, BLUE))
-    steps.append((f"coded, {figures.bits.coder}", figures.bits.coded_per_token, TEAL))
-    limit = max(value for _, value, _ in steps)
-    return bar_rows([Bar(name, value, number(value, 2), colour) for name, value, colour in steps], limit=limit)
+    bars = [
+        _bits("log2 K", SOFT, figures.max_bits),
+        _bits("entropy", BLUE, figures.entropy_corrected_bits),
+        *(
+            _bits(name, BLUE, pair.conditional_entropy_corrected_bits, pair.coded_bits)
+            for name, pair in (("given left", figures.horizontal), ("given above", figures.vertical))
+            if pair is not None
+        ),
+        _bits(f"coded, {figures.bits.coder}", TEAL, figures.bits.coded_per_token),
+    ]
+    limit = max(figures.max_bits, figures.bits.coded_per_token)
+    share = min((pair.contexts_share for pair in (figures.horizontal, figures.vertical) if pair), default=1.0)
+    return bar_rows(bars, limit=limit, note=f"neighbours of {percent(share)} of the codes" if share < 1 else "")
+
+
+def _bits(name: str, colour: str, low: float, high: float | None = None) -> Bar:
+    text = number(low, 2) if high is None else f"{number(low, 2)} to {number(high, 2)}"
+    return Bar(name, low, text, colour, upto=high or 0.0)
 
 
 def classes(figures: Figures) -> Figure | None:
@@ -73,6 +94,6 @@ def classes(figures: Figures) -> Figure | None:
     apart = [Bar("", each.divergence_bits, number(each.divergence_bits, 2)) for each in shown]
     draw_bars(left, use, max(each.used for each in shown), letters=14)
     draw_bars(right, apart, max(bar.value for bar in apart))
-    left.set_title("perplexity (stroke: used)")
-    right.set_title("divergence, bits")
+    left.set_title("perplexity")
+    right.set_title("bits apart")
     return figure

@@ -59,7 +59,9 @@ def plot_cards(shown: Sequence[Plot]) -> Markup | None:
 
 
 def _rows(count: int) -> list[str]:
-    """The widths of so many cards: thirds, with the last two or four in halves where thirds would not come out even."""
+    """Widths for so many cards: thirds, the last two or four in halves where thirds would not come out even."""
+    if count == 1:
+        return ["lone"]
     halves = {0: 0, 1: min(count, 4), 2: 2}[count % 3]
     return ["third"] * (count - halves) + ["half"] * halves
 

@@ -46,13 +46,14 @@ class Plot:
         return bool(self.figure.get_figwidth() * 72 > NARROW)
 
 
-_OF_FIGURES: dict[str, Callable[[Figures], Figure | None]] = {
+OF_FIGURES: dict[str, Callable[[Figures], Figure | None]] = {
     "frequency": use_plots.frequency,
     "rank-frequency": use_plots.rank_frequency,
     "growth": use_plots.growth,
     "codebooks": use_plots.codebooks,
     "levels": use_plots.dimensions,
-    "positions": context_plots.positions,
+    "entropy-map": context_plots.entropy_map,
+    "surprisal-map": context_plots.surprisal_map,
     "neighbours": context_plots.neighbours,
     "classes": context_plots.classes,
     "norms": tokenizer_plots.norms,
@@ -62,7 +63,7 @@ _OF_FIGURES: dict[str, Callable[[Figures], Figure | None]] = {
     "idempotence": tokenizer_plots.idempotence,
     "sensitivity": tokenizer_plots.sensitivity,
 }
-_OF_PICTURES: dict[str, Callable[[Pictures], Figure | None]] = {
+OF_PICTURES: dict[str, Callable[[Pictures], Figure | None]] = {
     "swatches": picture_plots.swatches,
     "reconstructions": picture_plots.reconstructions,
 }
@@ -71,9 +72,9 @@ _OF_PICTURES: dict[str, Callable[[Pictures], Figure | None]] = {
 def plots(figures: Figures, pictures: Pictures | None = None) -> list[Plot]:
     """The plots that these figures and pictures have something for, in the order of the report."""
     with plot_style():
-        made = {name: draw(figures) for name, draw in _OF_FIGURES.items()}
+        made = {name: draw(figures) for name, draw in OF_FIGURES.items()}
         if pictures is not None:
-            made |= {name: draw(pictures) for name, draw in _OF_PICTURES.items()}
+            made |= {name: draw(pictures) for name, draw in OF_PICTURES.items()}
     return [Plot(name, WORDS[name], figure) for name, figure in made.items() if figure is not None]
 
 

@@ -20,7 +20,8 @@ from imtok.report.style import COLOURS, plot_style
 
 _MARGIN = 12 / 72  # inches
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
-_FONT = re.compile(r"font: (?:(\w+) )?([\d.]+px)[^;]*")
+_FONT = re.compile(r"font: (?:(\w+) )?([\d.]+px)[^;]*")  # as older versions of matplotlib write it
+_FAMILY = re.compile(r"font-family: [^;]*(?:; |$)")
 _COLOUR = re.compile("|".join(light for light, _ in COLOURS.values()))
 _VARIABLES = {light: f"var(--{role}, {light})" for role, (light, _) in COLOURS.items()}
 
@@ -95,6 +96,7 @@ def _restyle(element: ElementTree.Element) -> None:
     for key, value in element.attrib.items():
         if key == "style":
             value = _FONT.sub(lambda found: f"font-size: {found[2]}; font-weight: {found[1] or 'normal'}", value)
+            value = _FAMILY.sub("", value)
             value = _COLOUR.sub(lambda found: _VARIABLES[found[0]], value)
         if not value.startswith("data:"):
             element.set(key, _NUMBER.sub(_rounded, value))

@@ -11,7 +11,8 @@ import numpy as np
 from imtok.analysis.pictures import Pictures, Pixels
 from imtok.report.document import card
 from imtok.report.markup import Markup, element, joined, picture
-from imtok.report.style import number
+from imtok.report.style import number, shortened
+from imtok.report.words import WORDS
 
 _MOST_CODES, _MOST_IMAGES = 256, 24
 
@@ -22,11 +23,7 @@ def swatches(pictures: Pictures) -> Markup | None:
     if not shown:
         return None
     cells = [_code(pictures, place) for place in range(shown)]
-    text = (
-        "Above, the middle of what a grid full of one code decodes to; below, the mean of the images' pixels where it "
-        "stands, hatched where it stands nowhere. The most used first."
-    )
-    return _sheet_card("What codes look like", text, element("div", *cells, class_="sheet codes"))
+    return _sheet_card("swatches", element("div", *cells, class_="sheet codes"))
 
 
 def _code(pictures: Pictures, place: int) -> Markup:
@@ -39,30 +36,29 @@ def _code(pictures: Pictures, place: int) -> Markup:
     return element("figure", swatch, patch, element("figcaption", code), title=f"code {code}, {count} times")
 
 
-def reconstructions(pictures: Pictures, title: str = "What comes back") -> Markup | None:
+def reconstructions(pictures: Pictures, of: str = "") -> Markup | None:
     """Originals above reconstructions; without originals, what the tokens decode to."""
     if not len(pictures.decoded):
         return None
     rows = [] if pictures.originals is None else [("original", pictures.originals)]
-    text = "Above the original, below what its tokens decode to." if rows else "What the tokens decode to."
-    return _sheet_card(title, text, _stacks(pictures.keys, [*rows, ("", pictures.decoded)]))
+    return _sheet_card("reconstructions", _stacks(pictures.keys, [*rows, ("", pictures.decoded)]), of)
 
 
 def compared_reconstructions(all_pictures: Sequence[tuple[str, Pictures]]) -> list[Markup]:
     """Reconstructions of several tokenizers, named by letter: below one another where they are of the same images."""
     shown = [(letter, pictures) for letter, pictures in all_pictures if len(pictures.decoded)]
     if len(shown) < 2 or not _same_images([pictures for _, pictures in shown]):
-        return [made for letter, each in shown if (made := reconstructions(each, f"What comes back of {letter}"))]
+        return [made for letter, each in shown if (made := reconstructions(each, f" of {letter}"))]
     first = next((pictures for _, pictures in shown if pictures.originals is not None), shown[0][1])
     rows = [] if first.originals is None else [("original", first.originals)]
     stacks = _stacks(first.keys, [*rows, *((letter, pictures.decoded) for letter, pictures in shown)])
-    text = "The originals, and below them what the tokens of each decode to." if rows else "What the tokens decode to."
-    return [_sheet_card("What comes back", text, stacks)]
+    return [_sheet_card("reconstructions", stacks)]
 
 
-def _sheet_card(title: str, text: str, pictures: Markup) -> Markup:
+def _sheet_card(name: str, pictures: Markup, of: str = "") -> Markup:
     """The words come first here: a sheet may be long."""
-    return card(title, joined(element("p", text), pictures), long=True)
+    words = WORDS[name]
+    return card(words.title + of, joined(element("p", words.text), pictures), long=True)
 
 
 def _same_images(all_pictures: list[Pictures]) -> bool:
@@ -84,5 +80,5 @@ def _stacks(keys: tuple[str, ...], rows: list[tuple[str, Pixels]]) -> Markup:
             parts.append(picture(images[place], f"{name or 'decoded'}: {key}"))
             if several:
                 parts.append(element("figcaption", name))
-        stacks.append(element("figure", *parts, element("figcaption", key)))
+        stacks.append(element("figure", *parts, element("figcaption", shortened(key, 60), title=key)))
     return element("div", *stacks, class_="sheet images")

@@ -12,16 +12,18 @@ from imtok.report.style import number, percent
 
 
 def tables(figures: Figures, pictures: Pictures | None) -> Markup | None:
-    """All tables that have rows."""
-    made = [
-        _top(figures, _swatches(figures, pictures)),
-        _codebooks(figures),
-        _changing(figures, _swatches(figures, pictures)),
-        _classes(figures),
-        _duplicates(figures),
-    ]
-    shown = [each for each in made if each is not None]
-    return element("div", *shown, class_="cards") if shown else None
+    """All tables that have rows: small ones two in a row, so that none is left alone."""
+    swatches = _swatches(figures, pictures)
+    small = {
+        "Codes used most": _top(figures, swatches),
+        "Codebooks": _codebooks(figures),
+        "Codes that change most": _changing(figures, swatches),
+    }
+    shown = [(name, made) for name, made in small.items() if made is not None]
+    widths = ["half"] * (len(shown) - len(shown) % 2) + ["wide"] * (len(shown) % 2)
+    cards = [card(name, made, width=width, long=True) for (name, made), width in zip(shown, widths, strict=True)]
+    cards += [made for made in (_classes(figures), _duplicates(figures)) if made is not None]
+    return element("div", *cards, class_="cards") if cards else None
 
 
 def _swatches(figures: Figures, pictures: Pictures | None) -> dict[int, Markup]:
@@ -47,7 +49,7 @@ def _top(figures: Figures, swatches: dict[int, Markup]) -> Markup | None:
         for code, times in figures.top
     ]
     heads = ["code", "occurrences", "of all tokens", "over even"]
-    return card("Codes used most", table(heads, rows, label="Codes used most"), width="half", long=True)
+    return table(heads, rows, label="Codes used most")
 
 
 def _codebooks(figures: Figures) -> Markup | None:
@@ -64,10 +66,10 @@ def _codebooks(figures: Figures) -> Markup | None:
             number(each.nearly_dead),
             number(each.gini, 2),
         ]
-        for place, each in enumerate(figures.codebooks)
+        for place, each in enumerate(figures.codebooks, 1)
     ]
     heads = ["codebook", "used", "usage", "perplexity", "bits", "dead", "nearly", "Gini"]
-    return card("Codebooks", table(heads, rows, label="Codebooks"), width="half", long=True)
+    return table(heads, rows, label="Codebooks")
 
 
 def _changing(figures: Figures, swatches: dict[int, Markup]) -> Markup | None:
@@ -83,9 +85,7 @@ def _changing(figures: Figures, swatches: dict[int, Markup]) -> Markup | None:
     if not rows:
         return None
     heads = ["code", "when", "changed", "of tokens"]
-    return card(
-        "Codes that change most", table(heads, rows, words=2, label="Codes that change most"), width="half", long=True
-    )
+    return table(heads, rows, words=2, label="Codes that change most")
 
 
 def _classes(figures: Figures) -> Markup | None:

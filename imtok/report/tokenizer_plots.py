@@ -20,6 +20,7 @@ from imtok.report.style import BLUE, INK, NARROW, ORANGE, TEAL, WIDE, brief, pan
 
 MOST_TABLES = 8
 _USE = ((0.0, 0.1), (0.1, 1.0), (1.0, 10.0), (10.0, np.inf))  # in even shares
+_MANY = 600  # points that a map has room for at full size
 _DIAMETERS, _STRENGTHS = (2.6, 3.8, 5.4, 8.5), (0.35, 0.5, 0.7, 0.9)
 
 
@@ -115,13 +116,18 @@ def idempotence(figures: Figures) -> Figure | None:
 
 def sensitivity(figures: Figures) -> Figure | None:
     """Share of the tokens that each disturbance changes."""
-    disturbances = [] if figures.tokenizer is None else figures.tokenizer.sensitivity.disturbances
-    if not disturbances:
+    if figures.tokenizer is None or not figures.tokenizer.sensitivity.disturbances:
         return None
     bars = [
-        Bar(each.name, each.changed, f"{percent(each.changed)}  ·  {each.psnr:.0f} dB", ORANGE) for each in disturbances
+        Bar(each.name, each.changed, f"{percent(each.changed)}{_decibels(each.psnr)}", ORANGE)
+        for each in figures.tokenizer.sensitivity.disturbances
     ]
-    return bar_rows(bars, limit=1.0)
+    note = "measured on decoded pictures, no images given" if figures.tokenizer.sensitivity.of_decoded else ""
+    return bar_rows(bars, limit=1.0, note=note)
+
+
+def _decibels(psnr: float | None) -> str:
+    return "" if psnr is None else f"  ·  {psnr:.0f} dB"
 
 
 def _learned(figures: Figures) -> list[Geometry]:
@@ -143,7 +149,7 @@ def _tables(tables: list[Geometry], draw: Callable[[Axes, int], None], label: st
 
 
 def _title(axes: Axes, tables: list[Geometry], place: int, words: str) -> None:
-    axes.set_title(words if len(tables) == 1 else f"codebook {tables[place].codebook}")
+    axes.set_title(words if len(tables) == 1 else f"codebook {tables[place].codebook + 1}")
 
 
 def _middle(axes: Axes, value: float, name: str) -> None:
@@ -164,10 +170,11 @@ def _cloud(axes: Axes, table: Geometry, even: float) -> None:
     margin = 0.04 * max(right - left, top - bottom, 1e-9)
     axes.set(xlim=(left - margin, right + margin), ylim=(bottom - margin, top + margin))
     axes.set_aspect("equal")
-    dots(axes, points[counts == 0], 3.2, ORANGE, 0.9)
+    scale = min(1.0, (_MANY / len(points)) ** 0.5)
+    dots(axes, points[counts == 0], 3.2 * scale, ORANGE, 0.9)
     for (least, most), diameter, strength in zip(_USE, _DIAMETERS, _STRENGTHS, strict=True):
         chosen = (counts > 0) & (counts >= least * even) & (counts < most * even)
-        dots(axes, points[chosen], diameter, BLUE, strength)
+        dots(axes, points[chosen], diameter * scale, BLUE, strength)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.set(xticks=[], yticks=[])

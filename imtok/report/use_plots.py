@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from imtok.analysis.figures import Dimension, Figures
-from imtok.report.charts import Bar, bar_rows, count_axis, level, small_panels
+from imtok.analysis.figures import Dimension, Figures, Span
+from imtok.report.charts import Bar, bar_columns, bar_rows, count_axis, level, small_panels
 from imtok.report.style import (
     BLUE,
     INK,
@@ -21,22 +21,23 @@ from imtok.report.style import (
     PALE,
     SOFT,
     WIDE,
+    brief,
     number,
     panel,
     percent,
 )
 
 MOST_DIMENSIONS, MOST_CODEBOOKS = 36, 32
+_MOST_ROWS = 12
 
 
 def frequency(figures: Figures) -> Figure | None:
     """Codes by how often they occur: never, once, and in powers of ten."""
     if not figures.tokens or not figures.frequency:
         return None
-    names = {(0, 0): "never", (1, 1): "once"}
     bars = [
         Bar(
-            names.get((span.low, span.high), f"{number(span.low)}–{number(span.high)}"),
+            _span_name(span),
             span.codes,
             f"{number(span.codes)}  ·  {percent(span.codes / figures.codebook_size)}",
             ORANGE if span.high == 0 else BLUE,
@@ -44,6 +45,14 @@ def frequency(figures: Figures) -> Figure | None:
         for span in figures.frequency
     ]
     return bar_rows(bars, limit=max(bar.value for bar in bars))
+
+
+def _span_name(span: Span) -> str:
+    if span.low == span.high:
+        return {0: "never", 1: "once"}.get(span.low, number(span.low))
+    if span.low < 10_000:
+        return f"{number(span.low)}–{number(span.high)}"
+    return f"{brief(span.low)} to {brief(span.high + 1)}"
 
 
 def rank_frequency(figures: Figures) -> Figure | None:
@@ -94,8 +103,15 @@ def growth(figures: Figures) -> Figure | None:
         level(axes, figures.expected_used, f"{number(figures.expected_used)} expected of more images")
     axes.fill_between(images, used, color=BLUE, alpha=0.15, linewidth=0)
     axes.plot(images, used, color=BLUE)
+    full = used[-1] > 0.85 * size  # then there is no room above the curve, but it is flat
     axes.annotate(
-        number(used[-1]), (images[-1], used[-1]), (-2, -8), textcoords="offset points", ha="right", va="top", color=INK
+        number(used[-1]),
+        (images[-1], used[-1]),
+        (-2, -8 if full else 6),
+        textcoords="offset points",
+        ha="right",
+        va="top" if full else "bottom",
+        color=INK,
     )
     axes.set_title("codes used")
     axes.set_xlabel("images seen", loc="right")
@@ -114,7 +130,7 @@ def codebooks(figures: Figures) -> Figure | None:
             PALE,
             each.normalized_perplexity,
         )
-        for place, each in enumerate(figures.codebooks[:MOST_CODEBOOKS])
+        for place, each in enumerate(figures.codebooks[:MOST_CODEBOOKS], 1)
     ]
     return bar_rows(bars, limit=1.0)
 
@@ -130,7 +146,7 @@ def dimensions(figures: Figures) -> Figure | None:
             Bar(_dimension_name(each, several), each.shares[1], f"{percent(each.shares[1])} plus", BLUE, 0.5)
             for each in shown
         ]
-        return bar_rows(bars, limit=1.0)
+        return bar_columns(bars, limit=1.0) if len(bars) > _MOST_ROWS else bar_rows(bars, limit=1.0)
 
     def draw(axes: Axes, place: int) -> None:
         _levels(axes, shown[place], several)
@@ -153,4 +169,4 @@ def _levels(axes: Axes, each: Dimension, several: bool) -> None:
 
 
 def _dimension_name(each: Dimension, several: bool) -> str:
-    return f"{each.codebook}.{each.dimension}" if several else f"dim {each.dimension}"
+    return f"{each.codebook + 1}.{each.dimension + 1}" if several else f"dimension {each.dimension + 1}"

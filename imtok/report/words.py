@@ -45,16 +45,22 @@ WORDS = {
         "Share of the tokens at each level of a dimension. The dashed line or stroke is even use; a single tall "
         "bar is a dimension that says nothing.",
     ),
-    "positions": Words(
+    "entropy-map": Words(
         "context",
         "Entropy by place",
         "Entropy of the codes at each place of the grid, over images. Dark places say much the same in every image.",
     ),
+    "surprisal-map": Words(
+        "context",
+        "Surprise by place",
+        "How unusual the codes at each place are in the whole set: dark places hold the everyday codes, pale ones the "
+        "rare.",
+    ),
     "neighbours": Words(
         "context",
         "Bits a token",
-        "From log2 K down to what is left of a token when its neighbour is known. The last bar is what an "
-        "adaptive coder needs, learning included.",
+        "What is left of log2 K when frequencies, then a neighbour are known: from the estimate, too low where pairs "
+        "are few, to what a coder really needs. Last, the coder that needs least, learning included.",
     ),
     "classes": Words(
         "context",
@@ -97,12 +103,12 @@ WORDS = {
     "swatches": Words(
         "pictures",
         "What codes look like",
-        "Above, the middle of what a grid full of one code decodes to; below, the mean of the images' pixels "
-        "where it stands. The most used first.",
+        "Above, the middle of what a grid full of one code decodes to. Below, the mean of the pixels in its places, "
+        "from the images or, where none are given, from decoded ones. The most used first.",
     ),
     "reconstructions": Words(
         "pictures",
         "What comes back",
-        "Originals above, where images were given, and below what their tokens decode to.",
+        "Originals above, where images are given, and below what their tokens decode to.",
     ),
 }

@@ -1,0 +1,316 @@
+"""Plots: what is drawn of which figures, and what their SVG and PNG hold."""
+
+from __future__ import annotations
+
+import re
+from io import BytesIO
+from pathlib import Path
+from xml.etree import ElementTree
+
+import matplotlib
+import numpy as np
+import pytest
+from figures_example import example, example_pictures
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from PIL import Image
+
+from imtok.analysis.figures import ClassUse, Dimension, Figures, Neighbours, PositionMap, Use
+from imtok.analysis.pictures import Pictures
+from imtok.report.plots import OF_FIGURES, Plot, plots, write_plots
+from imtok.report.rendering import png, svg
+from imtok.report.style import COLOURS, NARROW, SERIES, brief, number, percent, plot_style, shortened
+from imtok.report.use_plots import growth, rank_frequency
+from imtok.report.words import WORDS
+
+OF_TOKENS = {
+    "frequency", "rank-frequency", "growth", "levels", "entropy-map", "surprisal-map", "neighbours", "classes",
+}  # fmt: skip
+OF_TOKENIZER = {"norms", "distances", "code-map", "idempotence", "sensitivity"}
+
+
+def names(figures: Figures, pictures: Pictures | None = None) -> set[str]:
+    return {plot.name for plot in plots(figures, pictures)}
+
+
+def drawn(figures: Figures, name: str) -> str:
+    """The SVG of one plot."""
+    return svg(figure_of(figures, name), name, WORDS[name].title)
+
+
+def figure_of(figures: Figures, name: str) -> Figure:
+    """One plot alone."""
+    with plot_style():
+        figure = OF_FIGURES[name](figures)
+    assert figure is not None
+    return figure
+
+
+def texts(figures: Figures, name: str) -> list[str]:
+    """What is written in one plot."""
+    return [element.text or "" for element in ElementTree.fromstring(drawn(figures, name)).iter("text")]
+
+
+def emptied() -> Figures:
+    """A folder in which no image could be read."""
+    nothing = {"used": 0, "usage": 0.0, "dead": 1024, "nearly_dead": 0, "expected_used": 0.0, "zipf_slope": None}
+    zeros = dict.fromkeys(
+        ("entropy_bits", "entropy_corrected_bits", "perplexity", "normalized_perplexity", "gini"), 0.0
+    )
+    use = Use(tokens=0, **nothing, **zeros)
+    lists = {name: [] for name in ("top", "frequency", "rank_frequency", "growth", "dimensions", "classes")}
+    maps = dict.fromkeys(("positions", "horizontal", "vertical", "per_256_images"))
+    return example(tokenizer=False).model_copy(
+        update={**use.model_dump(), **lists, **maps, "images": 0, "codebooks": [use], "findings": []}
+    )
+
+
+def codebooks(count: int) -> list[Use]:
+    whole = example()
+    use = Use(**{name: getattr(whole, name) for name in Use.model_fields})
+    return [use.model_copy(update={"usage": 1 - place / count}) for place in range(count)]
+
+
+def test_tokens_alone_have_their_plots_and_no_others() -> None:
+    assert names(example(tokenizer=False)) == OF_TOKENS
+
+
+def test_a_tokenizer_adds_its_own_and_images_the_error() -> None:
+    assert names(example(images=False)) == OF_TOKENS | OF_TOKENIZER
+    assert names(example()) == OF_TOKENS | OF_TOKENIZER | {"error"}
+
+
+def test_pictures_add_sheets_in_an_order_that_words_and_report_share() -> None:
+    made = [plot.name for plot in plots(example(), example_pictures())]
+    assert made == [name for name in WORDS if name in made]
+    assert made[-2:] == ["swatches", "reconstructions"]
+
+
+def test_nothing_counted_is_nothing_drawn() -> None:
+    assert plots(emptied()) == []
+
+
+def test_several_codebooks_have_a_plot_of_their_use() -> None:
+    figures = example(num_codebooks=8, codebooks=codebooks(8))
+    assert [text for text in texts(figures, "codebooks") if text.startswith("codebook")] == [
+        f"codebook {place}" for place in range(1, 9)
+    ]
+
+
+def test_bars_tell_how_many_codes_occur_how_often() -> None:
+    written = texts(example(), "frequency")
+    assert written[:6] == ["never", "once", "2–9", "10–99", "100–999", "1,000–9,999"]
+    assert "44  ·  4.3%" in written
+
+
+def test_the_even_share_and_the_slope_stand_in_the_plot_of_ranks() -> None:
+    written = texts(example(), "rank-frequency")
+    assert "even use: 250 each" in written
+    assert "slope −0.61" in written
+    assert not [text for text in texts(example(zipf_slope=None), "rank-frequency") if text.startswith("slope")]
+
+
+def test_a_single_rank_or_image_is_no_curve() -> None:
+    assert rank_frequency(example(rank_frequency=[(1, 7)])) is None
+    assert growth(example(growth=[(1, 7)])) is None
+
+
+def test_what_more_images_would_use_is_told_where_it_is_far_from_what_is_used() -> None:
+    assert "700 expected of more images" in texts(example(used=400, expected_used=700.0), "growth")
+    assert "997 expected of more images" not in texts(example(), "growth")
+
+
+def test_what_a_neighbour_leaves_is_a_range() -> None:
+    written = texts(example(), "neighbours")
+    assert {"10.00", "9.12", "6.70 to 7.40", "coded, left neighbour"} <= set(written)
+
+
+def test_neighbours_of_some_codes_only_are_said_to_be() -> None:
+    pair = example().horizontal
+    assert isinstance(pair, Neighbours)
+    figures = example(horizontal=pair.model_copy(update={"contexts_share": 0.125}))
+    assert "neighbours of 12.5% of the codes" in texts(figures, "neighbours")
+
+
+def test_entropy_by_place_is_left_out_where_images_are_too_few() -> None:
+    few = PositionMap(images=4, entropy_bits=[[2.0, 1.98]], limit_bits=2.0, surprisal_bits=[[9.0, 7.0]])
+    assert OF_TOKENS - names(example(tokenizer=False, positions=few, grid=(1, 2))) == {"entropy-map"}
+
+
+def test_one_place_is_no_map() -> None:
+    one = PositionMap(images=4, entropy_bits=[[1.0]], limit_bits=2.0, surprisal_bits=[[9.0]])
+    assert names(example(tokenizer=False, positions=one, grid=(1, 1))).isdisjoint({"entropy-map", "surprisal-map"})
+
+
+def test_a_map_of_equal_places_spans_a_bit() -> None:
+    figures = example(positions=PositionMap(images=9, entropy_bits=[[2.0] * 4] * 4, limit_bits=3.0,
+                                            surprisal_bits=[[8.0] * 4] * 4))  # fmt: skip
+    assert figure_of(figures, "surprisal-map").axes[0].images[0].get_clim() == (7.0, 8.0)
+
+
+def test_signs_are_bars_and_levels_are_histograms() -> None:
+    signs = [Dimension(codebook=0, dimension=at, shares=[0.25, 0.75], entropy_bits=0.81, max_bits=1.0) for at in (0, 1)]
+    assert "75% plus" in texts(example(dimensions=signs), "levels")
+    assert "2.40 of 3.00 bits" in texts(example(), "levels")
+
+
+@pytest.mark.parametrize(("count", "wide"), [(4, False), (12, False), (18, True)])
+def test_many_signs_take_a_wide_plot(count: int, wide: bool) -> None:
+    signs = [Dimension(codebook=0, dimension=at, shares=[0.5, 0.5], entropy_bits=1.0, max_bits=1.0)
+             for at in range(count)]  # fmt: skip
+    plot = Plot("levels", WORDS["levels"], figure_of(example(dimensions=signs), "levels"))
+    assert plot.wide == wide
+
+
+def test_the_classes_that_differ_most_come_first_and_not_all_of_a_hundred() -> None:
+    classes = [
+        ClassUse(label=at, name=f"c{at}", images=1, tokens=9, used=3, perplexity=2.0, divergence_bits=at / 100, own=[])
+        for at in range(100)
+    ]
+    shown = [text for text in texts(example(classes=classes), "classes") if text.startswith("c")]
+    assert shown == [f"c{at}" for at in range(99, 83, -1)]
+
+
+def test_codes_that_the_method_fixes_have_a_map_alone() -> None:
+    tokenizer = example().tokenizer
+    assert tokenizer is not None
+    fixed = tokenizer.model_copy(update={"geometry": [tokenizer.geometry[0].model_copy(update={"fixed": True})]})
+    assert OF_TOKENIZER - names(example().model_copy(update={"tokenizer": fixed})) == {"norms", "distances"}
+
+
+def test_the_tables_of_several_codebooks_share_a_wide_plot() -> None:
+    tokenizer = example().tokenizer
+    assert tokenizer is not None
+    tables = [tokenizer.geometry[0].model_copy(update={"codebook": place}) for place in range(5)]
+    figures = example().model_copy(update={"tokenizer": tokenizer.model_copy(update={"geometry": tables})})
+    assert [plot.wide for plot in plots(figures) if plot.section == "codes"] == [True, True, True, False]
+    assert "codebook 5" in texts(figures, "norms")
+
+
+def test_every_code_is_a_dot_of_the_map() -> None:
+    tokenizer = example().tokenizer
+    assert tokenizer is not None
+    dots = sum(path.count("M") for path in re.findall(r' d="([^"]*)"', drawn(example(), "code-map")))
+    assert len(tokenizer.geometry[0].points) <= dots <= len(tokenizer.geometry[0].points) + 4
+
+
+def test_a_disturbance_that_changes_nothing_has_no_decibels() -> None:
+    tokenizer = example().tokenizer
+    assert tokenizer is not None
+    same = tokenizer.sensitivity.disturbances[0].model_copy(update={"changed": 0.0, "psnr": None})
+    still = tokenizer.sensitivity.model_copy(update={"disturbances": [same], "of_decoded": True})
+    written = texts(example().model_copy(update={"tokenizer": tokenizer.model_copy(update={"sensitivity": still})}),
+                    "sensitivity")  # fmt: skip
+    assert "0%" in written
+    assert "measured on decoded pictures, no images given" in written
+
+
+def test_the_same_figures_give_the_same_svg() -> None:
+    for one, other in zip(plots(example()), plots(example()), strict=True):
+        assert svg(one.figure, one.name, one.title) == svg(other.figure, other.name, other.title)
+
+
+def test_ids_carry_the_name_of_their_plot_and_are_unique_over_all() -> None:
+    ids = []
+    for plot in plots(example()):
+        text = svg(plot.figure, plot.name, plot.title)
+        own = re.findall(r' id="([^"]*)"', text)
+        assert all(each.startswith(f"{plot.name}-") for each in own)
+        assert set(re.findall(r"url\(#([^)]*)\)", text)) | set(re.findall(r' href="#([^"]*)"', text)) <= set(own)
+        ids += own
+    assert len(ids) == len(set(ids))
+
+
+def test_an_svg_has_a_name_the_pages_colours_and_the_pages_font() -> None:
+    text = drawn(example(), "rank-frequency")
+    assert 'role="img" aria-labelledby="rank-frequency-title"' in text
+    assert '<title id="rank-frequency-title">Rank and frequency</title>' in text
+    assert {"var(--blue, #1f69b3)", "var(--orange, #d9701a)"} <= set(re.findall(r"var\([^)]*\)", text))
+    unnamed = re.sub(r"var\([^)]*\)", "", text)
+    assert not re.findall("#[0-9a-f]{6}", unnamed)
+    assert "DejaVu" not in text
+    assert "<metadata" not in text
+    assert "<style" not in text
+
+
+def test_two_thousand_points_are_a_small_drawing() -> None:
+    tokenizer = example().tokenizer
+    assert tokenizer is not None
+    points = [(float(x), float(y)) for x, y in np.random.default_rng(0).standard_normal((2048, 2))]
+    table = tokenizer.geometry[0].model_copy(
+        update={"points": points, "point_codes": list(range(2048)), "point_counts": [1] * 2048}
+    )
+    figures = example().model_copy(update={"tokenizer": tokenizer.model_copy(update={"geometry": [table]})})
+    assert len(drawn(figures, "code-map")) < 60 * 2048
+
+
+def test_names_are_written_as_they_are_whatever_is_in_them() -> None:
+    name = "<b>$x^2$</b>&"
+    classes = [each.model_copy(update={"name": name}) for each in example().classes]
+    assert name in texts(example(classes=classes), "classes")
+    assert "<b>" not in drawn(example(classes=classes), "classes")
+
+
+def test_names_the_font_lacks_are_no_warning(tmp_path: Path) -> None:
+    classes = [each.model_copy(update={"name": "猫"}) for each in example().classes]
+    made = Plot("classes", WORDS["classes"], figure_of(example(classes=classes), "classes"))
+    assert write_plots(tmp_path, [made]) == [tmp_path / "classes.png"]
+
+
+def test_plots_are_files_of_two_pixels_for_one_on_white(tmp_path: Path) -> None:
+    made = [*plots(example(tokenizer=False))[:2], *plots(example(), example_pictures())[-2:]]
+    paths = write_plots(tmp_path / "new", made)
+    assert [path.stem for path in paths] == [plot.name for plot in made]
+    with Image.open(tmp_path / "new" / "frequency.png") as image:
+        assert image.width == 2 * (NARROW + 24)
+        assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_the_same_figures_give_the_same_bytes_of_a_png() -> None:
+    assert png(figure_of(example(), "growth")) == png(figure_of(example(), "growth"))
+
+
+def test_a_png_shows_the_dots_of_a_cloud() -> None:
+    with Image.open(BytesIO(png(figure_of(example(), "error")))) as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    assert (pixels[..., 2] - pixels[..., 0] > 60).sum() > 3000  # some 300 dots of 4.5 pixels, at two for one, blue
+
+
+def test_the_users_settings_are_neither_used_nor_changed() -> None:
+    with matplotlib.rc_context({"font.size": 40, "axes.facecolor": "red"}):
+        loud = png(figure_of(example(), "frequency"))
+        assert matplotlib.rcParams["font.size"] == 40
+    assert loud == png(figure_of(example(), "frequency"))
+
+
+def test_no_two_roles_have_one_colour_and_series_differ_in_lightness_too() -> None:
+    for mode in (0, 1):
+        colours = [pair[mode] for pair in COLOURS.values()]
+        assert len(colours) == len(set(colours))
+    assert len(set(SERIES)) == len(SERIES)
+
+
+@pytest.mark.parametrize("mode", [0, 1])
+@pytest.mark.parametrize("ink", ["ink", "soft", "red", "blue"])
+def test_words_stand_out_from_their_card(mode: int, ink: str) -> None:
+    def luminance(role: str) -> float:
+        channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(COLOURS[role][mode])]
+        return float(np.dot(channels, (0.2126, 0.7152, 0.0722)))
+
+    bright, dark = sorted((luminance(ink), luminance("card")), reverse=True)
+    assert (bright + 0.05) / (dark + 0.05) >= 4.5  # WCAG 2.1, 1.4.3
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.0, "0%"), (1.0, "100%"), (0.99999, ">99.9%"), (1e-6, "<0.1%"), (0.957, "95.7%"), (0.5, "50%")],
+)
+def test_neither_nothing_nor_all_is_said_of_what_is_almost_so(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+def test_numbers_are_written_for_readers() -> None:
+    assert [number(1234567), number(-0.614, 2)] == ["1,234,567", "−0.61"]
+    assert [brief(value) for value in (0.5, 10, 2500, 1e6, 3e9)] == ["0.5", "10", "2.5k", "1M", "3B"]
+    assert shortened("a/very/long/path/to/tokens", 11) == "a/ver…okens"
+    assert shortened("short", 11) == "short"
