@@ -60,6 +60,15 @@ def changed_example(**changes: Any) -> Figures:
     return example().model_copy(update=changes)
 
 
+# Counts that fit the example's tokens, used, dead and nearly dead codes and its most used one.
+EXAMPLE = [260] * 17 + [4100] + [260] * 494 + [261] * 456 + [2] * 12 + [0] * 44
+
+
+def findings_of_example(figures: Figures, config: QuantizerConfig | None) -> list[Finding]:
+    """Where only figures beyond the use of codes are changed."""
+    return findings(figures, several(*[EXAMPLE] * figures.num_codebooks), config)
+
+
 def names(found: list[Finding]) -> list[str]:
     return [finding.name for finding in found]
 
@@ -68,17 +77,25 @@ def drawn(shares: Any, tokens: int) -> Any:
     return np.random.default_rng(0).multinomial(tokens, np.array(shares) / np.sum(shares))
 
 
+def test_counts_of_the_example_fit_its_figures() -> None:
+    figures, counted = example(), usage(EXAMPLE)
+    for name in ("tokens", "used", "dead", "nearly_dead", "codebook_size"):
+        assert getattr(counted, name) == getattr(figures, name)
+    assert counted.top(1) == figures.top[:1]
+
+
 def test_a_healthy_codebook_has_no_findings() -> None:
     for config in (VQ, FSQ, None):
-        assert findings(example(), config) == []
-        assert findings(example(tokenizer=False), config) == []
+        assert findings_of_example(example(), config) == []
+        assert findings_of_example(example(tokenizer=False), config) == []
         assert usage_findings(usage([10] * 1024), config) == []
 
 
 def test_an_empty_or_tiny_set_is_not_judged() -> None:
     assert usage_findings(usage([0] * 64), VQ) == []
     assert usage_findings(usage([99] + [0] * 63), VQ) == []  # one picture of one colour
-    assert findings(figures_of(usage([0] * 64), images=0, skipped=0, dimensions=[]), VQ) == []
+    empty = usage([0] * 64)
+    assert findings(figures_of(empty, images=0, skipped=0, dimensions=[]), empty, VQ) == []
 
 
 # Healthy ones use their codes as in the study of docs/quantizers.md.
@@ -107,30 +124,30 @@ USED: dict[str, tuple[Any, QuantizerConfig | None, list[str]]] = {
 
 
 @pytest.mark.parametrize("case", USED)
-def test_how_codes_are_used_is_told_by_counts_and_by_figures_alike(case: str) -> None:
+def test_how_codes_are_used_is_found_from_counts_alone_and_with_all_figures_alike(case: str) -> None:
     counts, config, expected = USED[case]
     assert names(usage_findings(usage(counts), config)) == expected
-    dimensions: dict[str, Any] = {"dimensions": []}
-    of_figures = findings(figures_of(usage(counts, 1000), tokenizer=None, **dimensions), config)
+    used = usage(counts, 1000)
+    of_figures = findings(figures_of(used, tokenizer=None, dimensions=[]), used, config)
     assert names(of_figures) == expected
-    assert [each.text for each in of_figures] == [each.text for each in usage_findings(usage(counts, 1000), config)]
+    assert [each.text for each in of_figures] == [each.text for each in usage_findings(used, config)]
 
 
 def test_the_numbers_the_threshold_and_the_remedy_are_told() -> None:
     plain = VQConfig(num_codes=1024, kmeans_start=False, revival_threshold=0)
     (found,) = usage_findings(usage([67] * 603 + [1] * 8 + [2] + [0] * 412), plain)
     assert found.text == (
-        "412 of 1024 codes never used (10% and more is waste), where 39 a code were seen and more images would add "
-        "about 14; begin a new run with --set quantizer.kmeans_start=true, --set quantizer.revival_threshold=0.05 or "
+        "412 of 1024 codes are never used at 39 tokens per code (10% or more is waste), and more images would add "
+        "about 14; start a new run with --set quantizer.kmeans_start=true, --set quantizer.revival_threshold=0.05 or "
         "--set quantizer.estimator=rotation"
     )
     assert (found.grade, found.page) == ("warning", "docs/collapse.md#dead-codes")
     (found,) = usage_findings(usage([900] + [0] * 1023), plain)
-    assert found.text.startswith("collapsed to 1 of 1024 codes in use (10% and less of those that could be is")
+    assert found.text.startswith("collapsed to 1 of 1024 codes in use (10% or less counts as collapse)")
     (found,) = usage_findings(usage([3] * 100 + [0] * 924, images=20), plain)
-    assert found.text.endswith("about 683 images would tell (10 tokens a code)")
+    assert found.text.endswith("; count about 683 images, for 10 tokens per code")
     (found,) = usage_findings(usage([1] * 17 + [500] + [1] * 1006), plain)
-    assert found.text.startswith("code 17 alone is 32.8% of the tokens (more than 20%)")
+    assert found.text.startswith("code 17 alone makes up 32.8% of the tokens (reported above 20%)")
 
 
 PART = VQConfig(num_codes=100)
@@ -143,24 +160,42 @@ def test_of_several_codebooks_the_collapsed_one_is_found_though_others_hide_it()
         assert names(found) == ["collapsed-stage"]
         assert found[0].text.startswith("codebook 2 of 3: collapsed to 1 of 100 codes in use")
     config = ResidualConfig(depth=3, part=PART)
-    (found,) = findings(figures_of(used, tokenizer=None, dimensions=[]), config)
+    (found,) = findings(figures_of(used, tokenizer=None, dimensions=[]), used, config)
     assert "--set quantizer.part.estimator=rotation" in found.text
-    assert found.text.endswith("or do with a smaller --set quantizer.depth")
+    assert found.text.endswith(", or with fewer stages (quantizer.depth)")
     assert names(usage_findings(several(ONE, ONE), None)) == ["collapsed-codebook"]
     (found,) = usage_findings(several([50] * 80 + [0] * 20, EVEN, [50] * 60 + [0] * 40), config)
-    assert found.text.startswith("2 of 3 codebooks, worst in number 3: 40 of 100 codes never used")
+    assert found.text.startswith("2 of 3 codebooks, worst in codebook 3: 40 of 100 codes are never used")
+
+
+def test_a_ruling_code_is_found_in_one_of_several_codebooks() -> None:
+    used = several(EVEN, [10] * 40 + [500] + [10] * 59, EVEN)
+    figures = figures_of(used, tokenizer=None, dimensions=[])
+    assert figures.top[0][1] < 0.2 * figures.tokens  # over all codebooks it is not seen
+    for config in (ProductConfig(heads=3, part=PART), ResidualConfig(depth=3, part=PART), None):
+        (found,) = findings(figures, used, config)
+        assert (found.name, found.grade) == ("ruling-code", "warning")
+        assert found.text.startswith("codebook 2 of 3: code 40 alone makes up 33.6% of the tokens (reported above 20%)")
+
+
+def test_codebooks_that_share_a_table_are_judged_by_what_they_use_of_it_together() -> None:
+    shared = ResidualConfig(depth=2, part=PART, shared=True)
+    same_half = several(*[[60] * 50 + [0] * 50] * 2)
+    found = findings(figures_of(same_half, tokenizer=None, dimensions=[]), same_half, shared)
+    assert names(found) == ["dead-codes"]
+    assert found[0].text.startswith("50 of 100 codes are never used at 60 tokens per code")
 
 
 def test_places_that_share_a_codebook_may_each_use_a_part_of_it() -> None:
     used = several([60] * 40 + [0] * 60, [0] * 60 + [60] * 40, [0] * 40 + [60] * 20 + [0] * 40)
     shared = ResidualConfig(depth=3, part=PART, shared=True)
     assert usage_findings(used, shared) == []
-    assert findings(figures_of(used, tokenizer=None, dimensions=[]), shared) == []
+    assert findings(figures_of(used, tokenizer=None, dimensions=[]), used, shared) == []
     assert names(usage_findings(used, shared.model_copy(update={"shared": False}))) == ["dead-codes"]
     nested = ProductConfig(heads=2, part=ResidualConfig(depth=2, part=PART, shared=True))
     halves = several(*[[30] * 50 + [0] * 50, [0] * 50 + [30] * 50] * 2)
     assert usage_findings(halves, nested) == []
-    assert findings(figures_of(halves, tokenizer=None, dimensions=[]), nested) == []
+    assert findings(figures_of(halves, tokenizer=None, dimensions=[]), halves, nested) == []
 
 
 @pytest.mark.parametrize(
@@ -250,44 +285,47 @@ def first_pass(share: float) -> dict[str, Any]:
     ],
 )
 def test_what_figures_beyond_counts_tell(changes: dict[str, Any], expected: list[str]) -> None:
-    found = findings(changed_example(**changes), VQ)
+    found = findings_of_example(changed_example(**changes), VQ)
     assert names(found) == expected
     assert all(finding.page.endswith(f"#{finding.name}") for finding in found)
 
 
 def test_findings_beyond_counts_name_their_settings_and_their_codebook() -> None:
-    (found,) = findings(changed_example(**changed_tokenizer("geometry", effective_rank_used=3.0)), VQConfig(dim=32))
+    narrow = changed_example(**changed_tokenizer("geometry", effective_rank_used=3.0))
+    (found,) = findings_of_example(narrow, VQConfig(dim=32))
     assert "--set quantizer.dim=8 in a new run" in found.text
-    (found,) = findings(changed_example(**dimension(0.1), num_codebooks=2, codebooks=example().codebooks * 2), None)
-    assert "1 of 4 dimensions hardly change: dimension 0 of codebook 1 carries 0.10 of 3.00 bits" in found.text
-    assert found.text.endswith("begin a new run with a dimension fewer")
+    two = {"num_codebooks": 2, "codebooks": example().codebooks * 2}
+    (found,) = findings_of_example(changed_example(**dimension(0.1), **two), None)
+    assert "1 of 4 dimensions nearly constant: dimension 1 of codebook 1 carries 0.10 of its 3.00 bits" in found.text
+    assert found.text.endswith("start a new run with one dimension fewer")
 
 
 @pytest.mark.parametrize(
     ("config", "told"),
     [
         (None, "fewer codes"),
-        (FSQ, "fewer --set quantizer.levels"),
-        (LFQConfig(), "a smaller --set quantizer.dim"),
-        (ProductConfig(part=GumbelConfig()), "a smaller --set quantizer.part.num_codes"),
+        (FSQ, "fewer codes (quantizer.levels)"),
+        (LFQConfig(), "fewer codes (quantizer.dim)"),
+        (ProductConfig(part=GumbelConfig()), "fewer codes (quantizer.part.num_codes)"),
     ],
 )
 def test_a_smaller_codebook_is_advised_by_the_setting_that_makes_it(config: QuantizerConfig | None, told: str) -> None:
     one = {"num_codebooks": len(config.tables) if config else 1}
     figures = changed_example(**bits(coded_per_token=4.0), **one)
-    (found,) = findings(figures.model_copy(update={"codebooks": figures.codebooks * figures.num_codebooks}), config)
+    codebooks = {"codebooks": figures.codebooks * figures.num_codebooks}
+    (found,) = findings_of_example(figures.model_copy(update=codebooks), config)
     assert found.text == (
-        f"a coder that learns as it goes stores these tokens in 4.00 of 10 bits each (less than 60%); a coarser grid "
-        f"or {told} would say nearly as much"
+        f"an adaptive coder stores these tokens in 4.00 of 10 bits each (reported below 60%); a coarser grid or {told} "
+        "would carry nearly as much"
     )
 
 
 def test_the_worst_comes_first_and_what_follows_from_a_collapse_is_left_out() -> None:
     broken = same(900) | dimension(0.0) | first_pass(0.1)
-    collapsed = figures_of(usage([9000] + [0] * 999), skipped=400, **broken)
-    assert names(findings(collapsed, FSQ)) == ["collapsed-codebook", "skipped-inputs"]
-    dead = figures_of(usage([40] * 612 + [0] * 412), **first_pass(0.1))
-    found = findings(dead, VQ)
+    collapsed, dead = usage([9000] + [0] * 999), usage([40] * 612 + [0] * 412)
+    found = findings(figures_of(collapsed, skipped=400, **broken), collapsed, FSQ)
+    assert names(found) == ["collapsed-codebook", "skipped-inputs"]
+    found = findings(figures_of(dead, **first_pass(0.1)), dead, VQ)
     assert [(each.name, each.grade) for each in found] == [("dead-codes", "warning"), ("unstable-tokens", "hint")]
 
 

@@ -1,8 +1,8 @@
 """Advice: findings about a codebook in plain words, each with its threshold, its number and what to do.
 
-`findings` reads all figures; `usage_findings` reads counts alone, as a trainer has them, and says the same of them. A
-healthy codebook has no findings. Each finding has a heading of its name in docs/collapse.md, which says why its
-threshold is where it is; "the study" is that of docs/quantizers.md.
+`findings` reads all figures; `usage_findings` reads counts alone, as a trainer has them, and finds the same in them. A
+healthy codebook has no findings. Each finding has a heading of its name in docs/collapse.md, which gives the reason
+for its threshold; "the study" is that of docs/quantizers.md.
 """
 
 # Axes: K codes, Q codebooks.
@@ -15,34 +15,37 @@ from collections.abc import Iterable
 import imtok.analysis.remedies as remedies
 from imtok.analysis.figures import Figures, Finding, Geometry, Grade
 from imtok.analysis.usage import CodebookUsage
-from imtok.analysis.use_advice import FEW_TOKENS, findings_of_tables, tables_of_counts, tables_of_figures
+from imtok.analysis.use_advice import FEW_TOKENS, findings_of_use
 from imtok.quantizer_config import QuantizerConfig
 
 _GRADES: tuple[Grade, ...] = ("problem", "warning", "hint")
-_IDLE = 0.1  # of a dimension's bits; a sign with that little falls on one side 99 times of 100
-_SKIPPED = 0.01  # of the inputs: beyond a broken file here and there, something is wrong with the source
+_IDLE = 0.1  # of a dimension's bits: a binary one with that little has one value 99 times of 100
+_SKIPPED = 0.01  # of the inputs: a broken file here and there is usual, more points to a fault of the source
 _DUPLICATES = 0.05  # of the images: enough to move validation figures, more than sets of photographs have by chance
-_BITS_TO_TELL_APART = 5  # beyond log2 of the images: below, chance alone gives more than 1 in 64 the codes of another
-_COMPRESSIBLE = 0.6  # of log2 K; photographs' tokens need .84 and more, even knowing their neighbours
+_BITS_TO_TELL_APART = 5  # beyond log2 of the images: with fewer, more than 1 image in 64 shares its codes by chance
+_COMPRESSIBLE = 0.6  # of log2 K; photographs' tokens need 0.84 and more, even when their neighbours are known
 _TWINS = 0.05  # of the codes; learned codes hardly ever come within a hundredth of their spread
 _LOW_RANK, _MANY_CHANNELS = 1 / 8, 16  # healthy codebooks of 32 channels have an effective rank of 7 and more
-_UNSTABLE = 0.5  # trained tokenizers give .7 to .93 of their own codes back, one hardly trained .4
-_UNSTEADY = {"shift": 0.95, "JPEG quality 95": 0.5}  # by what a name begins with; trained ones change .8 and .2
+_UNSTABLE = 0.5  # trained tokenizers give 0.7 to 0.93 of their own codes back, one stopped early 0.43
+_UNSTEADY = {"shift": 0.95, "JPEG quality 95": 0.5}  # by how a name begins; trained ones change up to 0.8 and 0.2
 
 
 def usage_findings(usage: CodebookUsage, config: QuantizerConfig | None) -> list[Finding]:
-    """What counts alone tell, worst first; empty for a healthy codebook.
+    """What counts alone show, worst first; empty for a healthy codebook.
 
     `config` is the quantizer's, so that only settings it has are named; without it advice is general.
     """
-    return _worst_first(findings_of_tables(tables_of_counts(usage, config), usage.images, config))
+    return _worst_first(findings_of_use(usage, config))
 
 
-def findings(figures: Figures, config: QuantizerConfig | None) -> list[Finding]:
-    """What all figures tell, worst first; empty for a healthy codebook. `config` is as in `usage_findings`."""
-    of_use = findings_of_tables(tables_of_figures(figures, config), figures.images, config)
+def findings(figures: Figures, usage: CodebookUsage, config: QuantizerConfig | None) -> list[Finding]:
+    """What all figures show, worst first; empty for a healthy codebook.
+
+    `usage` has the counts behind the figures; `config` is as in `usage_findings`.
+    """
+    of_use = findings_of_use(usage, config)
     found = [*of_use, *_skipped(figures)]
-    if not any(finding.grade == "problem" for finding in of_use):  # what follows from a collapse is no news
+    if not any(finding.grade == "problem" for finding in of_use):  # a collapse explains all these by itself
         found += [*_idle_dimensions(figures, config), *_duplicates(figures), *_of_tokenizer(figures, config)]
     if not of_use:
         found += _compressible(figures, config)
@@ -61,8 +64,8 @@ def _skipped(figures: Figures) -> Iterable[Finding]:
     inputs = figures.images + figures.skipped
     if figures.skipped and figures.skipped >= _SKIPPED * inputs:
         text = (
-            f"{figures.skipped} of {inputs} inputs could not be read ({_SKIPPED:.0%} and more is told); `imtok info` "
-            "on the token folder counts the reasons"
+            f"{figures.skipped} of {inputs} inputs could not be read (reported from {_SKIPPED:.0%}); `imtok info` on "
+            "the token folder lists the reasons"
         )
         yield _finding("skipped-inputs", "warning", text)
 
@@ -71,13 +74,11 @@ def _idle_dimensions(figures: Figures, config: QuantizerConfig | None) -> Iterab
     idle = [each for each in figures.dimensions if each.entropy_bits <= _IDLE * each.max_bits]
     if idle and figures.tokens >= FEW_TOKENS:
         worst = min(idle, key=lambda each: each.entropy_bits / each.max_bits)
-        where = f"dimension {worst.dimension}" + (
-            f" of codebook {worst.codebook + 1}" if figures.num_codebooks > 1 else ""
-        )
+        codebook = f" of codebook {worst.codebook + 1}" if figures.num_codebooks > 1 else ""
         text = (
-            f"{len(idle)} of {len(figures.dimensions)} dimensions hardly change: {where} carries "
-            f"{worst.entropy_bits:.2f} of {worst.max_bits:.2f} bits ({_IDLE:.0%} and less is next to nothing); "
-            f"{remedies.against_idle_dimension(config)}"
+            f"{len(idle)} of {len(figures.dimensions)} dimensions nearly constant: dimension {worst.dimension + 1}"
+            f"{codebook} carries {worst.entropy_bits:.2f} of its {worst.max_bits:.2f} bits (reported at {_IDLE:.0%} or "
+            f"less); {remedies.against_idle_dimension(config)}"
         )
         yield _finding("idle-dimension", "warning", text)
 
@@ -87,9 +88,9 @@ def _duplicates(figures: Figures) -> Iterable[Finding]:
     told_apart = figures.images > 0 and bits >= math.log2(figures.images) + _BITS_TO_TELL_APART
     if told_apart and found.duplicates and found.duplicates >= _DUPLICATES * found.images:
         text = (
-            f"{found.duplicates} of {found.images} images have the codes of an earlier one at every place "
-            f"({_DUPLICATES:.0%} and more is told): the same pictures twice, or pictures the tokenizer does not tell "
-            "apart; keep copies out of validation, and look at some of those named"
+            f"{found.duplicates} of {found.images} images have exactly the codes of an earlier one (reported from "
+            f"{_DUPLICATES:.0%}): they are copies, or the tokenizer cannot tell them apart; look at some, and keep "
+            "copies of training images out of validation"
         )
         yield _finding("duplicate-images", "warning", text)
 
@@ -98,9 +99,9 @@ def _compressible(figures: Figures, config: QuantizerConfig | None) -> Iterable[
     bits = figures.bits
     if figures.tokens and bits.coded_per_token < _COMPRESSIBLE * bits.raw_per_token:
         text = (
-            f"a coder that learns as it goes stores these tokens in {bits.coded_per_token:.2f} of "
-            f"{bits.raw_per_token:.4g} bits each (less than {_COMPRESSIBLE:.0%}); a coarser grid or "
-            f"{remedies.fewer_codes(config)} would say nearly as much"
+            f"an adaptive coder stores these tokens in {bits.coded_per_token:.2f} of {bits.raw_per_token:.4g} bits "
+            f"each (reported below {_COMPRESSIBLE:.0%}); a coarser grid or {remedies.fewer_codes(config)} would carry "
+            "nearly as much"
         )
         yield _finding("compressible-tokens", "hint", text)
 
@@ -118,17 +119,17 @@ def _of_tokenizer(figures: Figures, config: QuantizerConfig | None) -> Iterable[
 def _of_geometry(geometry: Geometry, where: str, config: QuantizerConfig | None) -> Iterable[Finding]:
     if geometry.near_duplicates and geometry.near_duplicates >= _TWINS * geometry.codes:
         text = (
-            f"{where}{geometry.near_duplicates} of {geometry.codes} codes lie within a hundredth of the codebook's "
-            f"spread of another ({_TWINS:.0%} and more is waste) and decode to the same; "
+            f"{where}{geometry.near_duplicates} of {geometry.codes} codes nearly coincide with another code (closer "
+            f"than a hundredth of the codebook's spread; {_TWINS:.0%} or more is waste) and decode to the same; "
             f"{remedies.against_unused(config)}"
         )
         yield _finding("near-duplicate-codes", "warning", text)
     if geometry.dim >= _MANY_CHANNELS and geometry.effective_rank_used < _LOW_RANK * geometry.dim:
         enough = 2 ** math.ceil(math.log2(2 * max(1.0, geometry.effective_rank_used)))
         text = (
-            f"{where}the codes have {geometry.dim} channels but vary in about {geometry.effective_rank_used:.1f} of "
-            f"them (less than 1 in {1 / _LOW_RANK:.0f}); {remedies.fewer_channels(config, enough)} in a new run would "
-            "say as much, and the search would be faster"
+            f"{where}the codes have {geometry.dim} channels but an effective rank of only "
+            f"{geometry.effective_rank_used:.1f} (reported below 1 in {1 / _LOW_RANK:.0f} channels); "
+            f"{remedies.fewer_channels(config, enough)} in a new run would carry as much and be searched faster"
         )
         yield _finding("low-rank-codebook", "hint", text)
 
@@ -137,8 +138,9 @@ def _instability(figures: Figures) -> Iterable[Finding]:
     passes = figures.tokenizer.idempotence.passes if figures.tokenizer else []
     if passes and passes[0].same_as_first < _UNSTABLE:
         text = (
-            f"decoded and encoded again, only {passes[0].same_as_first:.0%} of the tokens come back the same (less "
-            f"than {_UNSTABLE:.0%}); keep tokens rather than encode decoded pictures again, and train longer"
+            f"after decoding and encoding again, only {passes[0].same_as_first:.1%} of the tokens are the same "
+            f"(reported below {_UNSTABLE:.0%}); keep the tokens instead of encoding decoded images again, and train "
+            "longer"
         )
         yield _finding("unstable-tokens", "hint", text)
 
@@ -154,7 +156,7 @@ def _unsteadiness(figures: Figures) -> Iterable[Finding]:
     if past:
         worst, limit = max(past, key=lambda pair: pair[0].changed / pair[1])
         text = (
-            f"{worst.name} changes {worst.changed:.0%} of the tokens (more than {limit:.0%}), so that they say little "
-            "about what is in the picture; train longer, or with fewer codes"
+            f"{worst.name}: {worst.changed:.1%} of the tokens change (reported above {limit:.0%}), so they depend on "
+            "exact pixels more than on what the image shows; train longer, or with fewer codes"
         )
         yield _finding("unsteady-tokens", "hint", text)

@@ -75,7 +75,7 @@ def analyze(
         shown, pictures = _inspected(tokens, tally.counts, tokenizer, images, sample, device, progress)
     config = _quantizer_config(tokens.folder)
     figures = _figures(tokens, tally, usage, config, shown)
-    figures = figures.model_copy(update={"findings": findings(figures, config)})
+    figures = figures.model_copy(update={"findings": findings(figures, usage, config)})
     return Analysis(figures, usage, pictures)
 
 

@@ -1,7 +1,7 @@
 """What to change when a codebook is badly used: settings that its quantizer has and that are not yet made.
 
 Each quantizer wastes codes for a reason of its own. Codes of VQ die because only those that are chosen learn; FSQ, LFQ
-and BSQ have no codes to learn, and waste them where the encoder does not reach parts of the grid. The order is that in
+and BSQ have no codes to learn, and waste those that the encoder does not reach. Remedies are named in the order in
 which to try them; docs/collapse.md says what is known of each.
 """
 
@@ -21,62 +21,58 @@ from imtok.quantizer_config import (
 )
 
 _FEW_CHANNELS = 16  # ViT-VQGAN and LlamaGen take 8 to 32; nearest codes among hundreds of channels leave most unused
-_SEVERAL = 3  # remedies named at once: the next ones are for when those have been tried
+_LOWER_RATE = "a lower optimizer.learning_rate"
+_SEVERAL = 3  # remedies named at once: the others are for when these have been tried
 
 
 def against_unused(config: QuantizerConfig | None) -> str:
-    """For codes that never or hardly occur, and for codes that lie on each other."""
+    """For codes that never or hardly occur, and for codes that nearly coincide."""
     if config is None:
-        return _anew(["a k-means start", "revival of unused codes", "fewer codes"])
+        return _new_run(["k-means start", "revival of unused codes", "fewer codes"])
     leaf, key = config.leaf, config.leaf_key
     if isinstance(leaf, FSQConfig):
-        return _anew(["a lower --set optimizer.learning_rate", f"fewer --set {key}.levels"])
+        return _new_run([_LOWER_RATE, fewer_codes(config)])
     if isinstance(leaf, LFQConfig | BSQConfig):
-        weight, dim = f"a higher --set {key}.entropy_weight", f"a smaller --set {key}.dim"
-        return _anew([weight, dim, "a lower --set optimizer.learning_rate"])
+        return _new_run([f"a higher {key}.entropy_weight", fewer_codes(config), _LOWER_RATE])
     if isinstance(leaf, GumbelConfig):
-        return _anew([f"a higher --set {key}.kl_weight", f"a smaller --set {key}.num_codes"])
-    return _anew(_for_vq(leaf, key))
+        return _new_run([f"a higher {key}.kl_weight", fewer_codes(config)])
+    return _new_run(_for_vq(leaf, key, fewer_codes(config)))
 
 
 def against_unused_stage(config: QuantizerConfig | None) -> str:
     """The same for one of several codebooks, which may be one too many."""
     if isinstance(config, ResidualConfig):
-        return f"{against_unused(config)}, or do with a smaller --set quantizer.depth"
+        return f"{against_unused(config)}, or with fewer stages (quantizer.depth)"
     if isinstance(config, ProductConfig):
-        return f"{against_unused(config)}, or do with fewer --set quantizer.heads"
+        return f"{against_unused(config)}, or with fewer heads (quantizer.heads)"
     return against_unused(config)
 
 
 def against_unevenness(config: QuantizerConfig | None) -> str:
-    """For a few codes that stand for most of the images."""
+    """For a few codes that make up most of the tokens."""
     if config is None:
-        return _anew(["an entropy loss", "fewer codes"])
-    leaf, key = config.leaf, config.leaf_key
-    if isinstance(leaf, VQConfig):
-        return _anew([*_entropy_loss(leaf, key), f"a smaller --set {key}.num_codes"])
+        return _new_run(["an entropy loss", "fewer codes"])
+    if isinstance(config.leaf, VQConfig):
+        return _new_run([*_entropy_loss(config.leaf, config.leaf_key), fewer_codes(config)])
     return against_unused(config)
 
 
 def against_idle_dimension(config: QuantizerConfig | None) -> str:
-    """For a dimension of FSQ, LFQ or BSQ that says next to nothing."""
+    """For a dimension of FSQ, LFQ or BSQ that is nearly constant."""
     if config is None:
-        return _anew(["a dimension fewer"])
+        return _new_run(["one dimension fewer"])
     leaf, key = config.leaf, config.leaf_key
     if isinstance(leaf, FSQConfig):
-        return _anew([f"a dimension fewer in --set {key}.levels", "a lower --set optimizer.learning_rate"])
-    return _anew([f"a higher --set {key}.entropy_weight", f"a smaller --set {key}.dim"])
+        return _new_run([f"one dimension fewer ({key}.levels)", _LOWER_RATE])
+    return _new_run([f"a higher {key}.entropy_weight", f"one dimension fewer ({key}.dim)"])
 
 
 def fewer_codes(config: QuantizerConfig | None) -> str:
-    """The setting that makes the codebook smaller."""
+    """A smaller codebook, with the setting that makes it so."""
     if config is None:
         return "fewer codes"
-    leaf, key = config.leaf, config.leaf_key
-    if isinstance(leaf, FSQConfig):
-        return f"fewer --set {key}.levels"
-    name = "dim" if isinstance(leaf, LFQConfig | BSQConfig) else "num_codes"
-    return f"a smaller --set {key}.{name}"
+    names = {FSQConfig: "levels", LFQConfig: "dim", BSQConfig: "dim"}
+    return f"fewer codes ({config.leaf_key}.{names.get(type(config.leaf), 'num_codes')})"
 
 
 def fewer_channels(config: QuantizerConfig | None, channels: int) -> str:
@@ -87,7 +83,7 @@ def fewer_channels(config: QuantizerConfig | None, channels: int) -> str:
     return f"--set {config.leaf_key}.{name}={channels}"
 
 
-def _for_vq(leaf: VQConfig, key: str) -> list[str]:
+def _for_vq(leaf: VQConfig, key: str, fewer: str) -> list[str]:
     wide = leaf.metric == "euclidean" and leaf.dim > _FEW_CHANNELS
     revives = leaf.moves_single_codes and not leaf.online_clustering
     remedies = {
@@ -95,10 +91,10 @@ def _for_vq(leaf: VQConfig, key: str) -> list[str]:
         f"--set {key}.revival_threshold=0.05": revives and leaf.revival_threshold < 0.05,
         f"--set {key}.codebook_update=projection": leaf.codebook_update == "frozen",
         **dict.fromkeys(_entropy_loss(leaf, key), True),
-        f"--set {key}.metric=cosine with --set {key}.dim=8": wide and leaf.codebook_update == "gradient",
+        f"--set {key}.metric=cosine --set {key}.dim=8": wide and leaf.codebook_update == "gradient",
         f"--set {key}.estimator=rotation": leaf.estimator == "straight_through",
-        f"a smaller --set {key}.num_codes": True,
-        "--set quantizer.kind=fsq in place of all settings of the quantizer, as FSQ has no codes that could die": True,
+        fewer: True,
+        "--set quantizer.kind=fsq in place of all quantizer settings, as FSQ has no codes that can die": True,
     }
     return [remedy for remedy, helps in remedies.items() if helps]
 
@@ -108,7 +104,7 @@ def _entropy_loss(leaf: VQConfig, key: str) -> list[str]:
     return [f"--set {key}.entropy_weight=0.05"] if learns_by_loss and leaf.entropy_weight == 0 else []
 
 
-def _anew(remedies: list[str]) -> str:
-    """As an instruction: what a codebook has become, no setting changes afterwards."""
+def _new_run(remedies: list[str]) -> str:
+    """An instruction; it asks for a new run because no setting mends a codebook afterwards."""
     *others, last = remedies[:_SEVERAL]
-    return f"begin a new run with {', '.join(others)} or {last}" if others else f"begin a new run with {last}"
+    return f"start a new run with {', '.join(others)} or {last}" if others else f"start a new run with {last}"
