@@ -22,14 +22,14 @@ def swatches(pictures: Pictures) -> Figure | None:
         return None
     side = WIDE / _ACROSS_CODES - _GAP
     cell = 2 * side + _WORDS + _GAP
-    axes = _sheet(-(-shown // _ACROSS_CODES) * cell)
+    figure, axes = _sheet(-(-shown // _ACROSS_CODES) * cell)
     for place in range(shown):
         left, top = place % _ACROSS_CODES * (side + _GAP) + _GAP / 2, place // _ACROSS_CODES * cell
         _show(axes, pictures.swatches[place], left, top, side, smooth=False)
         if pictures.patch_counts[place]:
             _show(axes, pictures.patches[place], left, top + side + 2, side, smooth=False)
         _caption(axes, str(pictures.codes[place]), left + side / 2, top + 2 * side + 4)
-    return _figure(axes)
+    return figure
 
 
 def reconstructions(pictures: Pictures) -> Figure | None:
@@ -41,20 +41,22 @@ def reconstructions(pictures: Pictures) -> Figure | None:
     stacked = [pictures.decoded] if pictures.originals is None else [pictures.originals, pictures.decoded]
     side = WIDE / across - _GAP
     cell = len(stacked) * (side + 2) + _WORDS + _GAP
-    axes = _sheet(-(-shown // across) * cell)
+    figure, axes = _sheet(-(-shown // across) * cell)
     for place in range(shown):
         left, top = place % across * (side + _GAP) + _GAP / 2, place // across * cell
         for row, images in enumerate(stacked):
             _show(axes, images[place], left, top + row * (side + 2), side, smooth=True)
         _caption(axes, shortened(pictures.keys[place], 28), left + side / 2, top + len(stacked) * (side + 2) + 2)
-    return _figure(axes)
+    return figure
 
 
-def _sheet(height: float) -> Axes:
+def _sheet(height: float) -> tuple[Figure, Axes]:
+    """A figure without axes to be seen, measured in pixels from its upper left corner."""
     figure = Figure(figsize=(WIDE / 72, height / 72))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
-    return axes
+    axes.set(xlim=(0, WIDE), ylim=(height, 0))
+    return figure, axes
 
 
 def _show(axes: Axes, pixels: Pixels, left: float, top: float, side: float, *, smooth: bool) -> None:
@@ -64,11 +66,3 @@ def _show(axes: Axes, pixels: Pixels, left: float, top: float, side: float, *, s
 
 def _caption(axes: Axes, text: str, x: float, y: float) -> None:
     axes.text(x, y, text, ha="center", va="top", color=SOFT, fontsize=10)
-
-
-def _figure(axes: Axes) -> Figure:
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    width, height = figure.get_size_inches() * 72
-    axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
-    return figure

@@ -1,0 +1,289 @@
+"""The report: what stands in the page, in which order, and that nothing in it comes from or goes anywhere else."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from typing import Any
+
+import numpy as np
+import pytest
+from figures_example import example, example_pictures
+
+from imtok.analysis.comparison import comparison_rows
+from imtok.analysis.figures import Figures, Finding
+from imtok.analysis.pictures import Pictures
+from imtok.report import comparison_page, report_page
+from imtok.report.comparison_plots import labels, letter
+from imtok.report.document import plot_cards
+from imtok.report.glossary import glossary
+from imtok.report.markup import Markup, element, joined, picture, table
+from imtok.report.overview import verdict
+from imtok.report.plots import plots
+
+HOSTILE = "<script>alert('&amp;')</script>\"><img src=x onerror=alert(1)>"
+VOID = {"meta", "link", "img", "col", "br"}
+
+
+class Reader(HTMLParser):
+    """Elements, ids and texts of a page; what is opened must be closed, in order."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.opened: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.feed(page)
+        assert self.opened == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.opened.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.opened.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def finding(name: str, grade: Any) -> Finding:
+    return Finding(name=name, grade=grade, text=f"what {name} is", page=f"docs/collapse.md#{name}")
+
+
+def headings(page: str) -> list[str]:
+    return re.findall(r"<h2>([^<]*)</h2>", page)
+
+
+@pytest.fixture(scope="module")
+def whole() -> str:
+    return report_page(example(), example_pictures())
+
+
+def test_a_page_is_one_html_document_that_fits_phones_and_dark_rooms(whole: str) -> None:
+    page = Reader(whole)
+    assert whole.startswith("<!DOCTYPE html>")
+    assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
+    assert {"name": "color-scheme", "content": "light dark"} in page.all("meta")
+    assert "@media screen and (prefers-color-scheme: dark)" in whole
+    assert "@media print" in whole
+    assert len(page.all("h1")) == 1
+
+
+def test_sections_follow_one_another_from_the_figures_to_their_definitions(whole: str) -> None:
+    assert headings(whole) == [
+        "Figures", "Use", "Place and neighbours", "The codebook", "Firmness", "Pictures", "Tables", "Definitions",
+    ]  # fmt: skip
+    page = Reader(whole)
+    assert [link["href"] for link in page.all("a")] == [f"#{section['id']}" for section in page.all("section")]
+
+
+def test_a_page_loads_nothing_and_runs_nothing(whole: str) -> None:
+    page = Reader(whole)
+    names = {name for name, _ in page.elements}
+    assert names.isdisjoint({"script", "iframe", "object", "embed", "video", "audio", "base", "form"})
+    loaded = [value for _, each in page.elements for name, value in each.items() if name in ("src", "href", "srcset")]
+    assert all(value is not None and value.startswith(("data:", "#")) for value in loaded)
+    assert "@import" not in whole
+    assert set(re.findall(r"url\((.)", whole)) <= {"#"}
+    assert not [name for _, each in page.elements for name in each if name.startswith("on")]
+    policy = next(each["content"] for each in page.all("meta") if "http-equiv" in each)
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def test_ids_are_unique_and_every_plot_and_picture_has_a_name(whole: str) -> None:
+    page = Reader(whole)
+    ids = [each["id"] for _, each in page.elements if "id" in each]
+    assert len(ids) == len(set(ids))
+    assert all(each["aria-labelledby"] in ids and each["role"] == "img" for each in page.all("svg"))
+    assert all(each["alt"] is not None for each in page.all("img"))
+
+
+def test_the_same_figures_give_the_same_page(whole: str) -> None:
+    assert report_page(example(), example_pictures()) == whole
+
+
+def test_the_main_figures_are_tiles() -> None:
+    text = Reader(report_page(example(tokenizer=False))).text
+    for words in ("Usage 95.7% 980 of 1,024 codes", "Perplexity 556 54.3% of 1,024", "Dead codes 44 and 12 nearly dead",
+                  "Entropy 9.12 bits of 10.00; 9.12 with its bias undone", "Bits an image 2,560 raw 0.156 a pixel",
+                  "Coded 1,894 bits 0.116 a pixel, by the left neighbour"):  # fmt: skip
+        assert words in text
+
+
+def test_what_the_folder_cannot_tell_leaves_its_tile_to_another_figure() -> None:
+    text = Reader(report_page(example(tokenizer=False, per_256_images=None))).text
+    assert "Gini 0.52" in text
+    assert "Duplicates 2" in text
+    assert "PSNR" in Reader(report_page(example())).text
+
+
+def test_the_worst_finding_is_the_verdict_and_the_others_follow_it() -> None:
+    figures = example(findings=[finding("odd", "hint"), finding("bad", "problem"), finding("dull", "warning")])
+    assert (verdict(figures).word, verdict(figures).text) == ("Problem", "what bad is")
+    page = report_page(figures)
+    text = Reader(page).text
+    assert headings(page)[0] == "Further advice"
+    assert text.index("what bad is") < text.index("Warning: dull") < text.index("Hint: odd")
+    assert text.count("what bad is") == 1
+    assert "docs/collapse.md#bad" in text
+
+
+def test_a_codebook_without_findings_or_with_hints_alone_is_healthy() -> None:
+    assert verdict(example(findings=[])).word == "Healthy"
+    assert verdict(example(findings=[finding("odd", "hint")])).word == "Healthy"
+    assert "what odd is" in Reader(report_page(example(findings=[finding("odd", "hint")]))).text
+
+
+def test_no_tokens_are_no_healthy_codebook() -> None:
+    assert verdict(example(tokens=0, findings=[])).word == "No tokens"
+
+
+def test_a_folder_that_has_hardly_anything_still_has_a_page() -> None:
+    nothing: dict[str, Any] = dict.fromkeys(("positions", "horizontal", "vertical", "per_256_images", "quantizer"))
+    lists: dict[str, Any] = {
+        name: [] for name in ("top", "frequency", "rank_frequency", "growth", "dimensions", "classes", "findings")
+    }
+    none = example().duplicates.model_copy(update={"images": 0, "duplicates": 0, "groups": 0, "largest": []})
+    figures = example(tokenizer=False, grid=(1, 1), **nothing, **lists).model_copy(
+        update={"images": 0, "tokens": 0, "used": 0, "duplicates": none, "fingerprint": ""}
+    )
+    page = report_page(figures)
+    assert headings(page) == ["Figures", "Definitions"]
+    assert Reader(page).all("svg") == []
+
+
+def test_texts_from_outside_are_texts() -> None:
+    classes = [each.model_copy(update={"name": HOSTILE}) for each in example().classes]
+    duplicates = example().duplicates.model_copy(update={"largest": [[HOSTILE, HOSTILE]]})
+    bad = finding("x", "warning").model_copy(update={"text": HOSTILE, "page": HOSTILE})
+    pictures = example_pictures()
+    shown = Pictures(**{**vars(pictures), "keys": (HOSTILE,) * 6})
+    figures = example(name=HOSTILE, quantizer=HOSTILE, classes=classes, duplicates=duplicates, findings=[bad, bad])
+    for page in (report_page(figures, shown), comparison_page([(figures, shown), (figures, shown)])):
+        assert "<script" not in page
+        assert "onerror" not in {name for _, each in Reader(page).elements for name in each}
+        assert HOSTILE in Reader(page).text
+
+
+def test_every_figure_is_defined_and_single_ones_have_their_values(whole: str) -> None:
+    text = Reader(glossary(example())).text
+    assert "dead 44 codes that never occur" in text
+    assert "coded_per_token 7.40" in text or "coded_per_token 7.4000" in text
+    for name in ("zipf_slope", "effective_rank_used", "divergence_bits", "same_as_first", "least_changed"):
+        assert name in text
+    assert "Every figure by its name in imtok stats --json" in Reader(whole).text
+
+
+def test_tables_tell_top_codes_classes_and_duplicates(whole: str) -> None:
+    text = Reader(whole).text
+    assert "17 4,100 1.6% 16.4 ×" in text
+    assert "bird 100 700 300.0 0.40 1 (6.2 ×), 2 (4.4 ×), 3 (3.1 ×)" in text
+    assert "2 of 1,000 images have the codes of an earlier one at every place, in 1 group." in text
+
+
+def test_codes_in_tables_show_what_they_look_like_where_there_is_one_codebook(whole: str) -> None:
+    assert whole.count('class="swatch"') >= 3
+    several = report_page(example(num_codebooks=2, codebooks=example().codebooks * 2), example_pictures())
+    assert 'class="swatch"' not in several
+    assert "<h3>Codebooks</h3>" in several
+
+
+def test_swatches_are_pixels_and_a_patch_of_nowhere_is_hatched(whole: str) -> None:
+    assert whole.count('class="pixelated"') >= 127
+    assert whole.count('<div class="none"></div>') == 1
+    assert 'title="code 0, ' in whole
+
+
+def test_pictures_without_originals_stand_alone() -> None:
+    page = report_page(example(images=False), example_pictures(images=False))
+    assert page.count('alt="decoded: photos/') == 6
+    assert 'alt="original: photos/' not in page
+
+
+@pytest.mark.parametrize(("count", "widths"), [(1, {"lone"}), (2, {"half"}), (3, {"third"}), (4, {"half"})])
+def test_no_row_of_cards_is_left_with_a_lonely_one(count: int, widths: set[str]) -> None:
+    cards = plot_cards([plot for plot in plots(example(tokenizer=False)) if not plot.wide][:count])
+    assert cards is not None
+    assert set(re.findall(r'class="card (\w+)', cards)) == widths
+
+
+def test_texts_are_escaped_unless_they_are_markup() -> None:
+    assert element("p", "a < b", element("b", "c"), None, class_="x", aria_label='"') == (
+        '<p class="x" aria-label="&quot;">a &lt; b<b>c</b></p>'
+    )
+    assert element("img", alt="") == '<img alt="">'
+    assert isinstance(joined("a", Markup("<br>")), Markup)
+    assert '<th scope="row">a</th><td class="figure">1</td>' in table(["x", "y"], [["a", "1"]], label="t")
+
+
+def test_a_picture_carries_its_own_pixels() -> None:
+    made = picture(np.full((2, 3, 3), 7, np.uint8), "seven", pixelated=True)
+    assert made.startswith('<img src="data:image/png;base64,')
+    assert made.endswith('alt="seven" width="3" height="2" class="pixelated">')
+
+
+def compared() -> list[tuple[Figures, Pictures | None]]:
+    return [
+        (example(name="runs/a/tokens", findings=[]), example_pictures()),
+        (example(name="runs/b/tokens", findings=[finding("bad", "problem")]), example_pictures()),
+        (example(name="runs/c/tokens", tokenizer=False), None),
+    ]
+
+
+def test_a_comparison_shows_the_rows_that_the_terminal_shows() -> None:
+    sets = compared()
+    page = Reader(comparison_page(sets))
+    for row in comparison_rows([figures for figures, _ in sets]):
+        assert row.name in page.text
+    assert "PSNR 25.90 dB at 2,560 bits 25.90 dB at 2,560 bits –" in page.text
+
+
+def test_a_comparison_has_a_verdict_and_a_letter_for_each() -> None:
+    text = Reader(comparison_page(compared())).text
+    assert "3 token folders side by side" in text
+    assert "A runs/a/tokens Healthy : no figure" in text
+    assert "B runs/b/tokens Problem : what bad is" in text
+
+
+def test_reconstructions_of_the_same_images_stand_below_one_another() -> None:
+    page = comparison_page(compared())
+    stack = page[page.index('alt="original: photos/0.jpg"') : page.index('alt="original: photos/1.jpg"')]
+    assert re.findall(r'alt="(\w+): photos/0.jpg"', stack) == ["original", "A", "B"]
+
+
+def test_reconstructions_of_other_images_stand_apart() -> None:
+    (first, pictures), *others = compared()
+    assert pictures is not None
+    other = Pictures(**{**vars(pictures), "keys": tuple(f"else/{place}" for place in range(6))})
+    page = comparison_page([(first, pictures), (others[0][0], other)])
+    assert "What comes back of A" in page
+    assert "What comes back of B" in page
+
+
+def test_a_comparison_loads_nothing_and_its_ids_are_unique() -> None:
+    page = Reader(comparison_page(compared()))
+    ids = [each["id"] for _, each in page.elements if "id" in each]
+    assert len(ids) == len(set(ids))
+    loaded = [value for _, each in page.elements for name, value in each.items() if name in ("src", "href")]
+    assert all(value is not None and value.startswith(("data:", "#")) for value in loaded)
+
+
+def test_names_lose_what_all_of_them_share() -> None:
+    assert labels([figures for figures, _ in compared()]) == ["A  a", "B  b", "C  c"]
+    assert labels([example(name="x"), example(name="x")]) == ["A  x", "B  x"]
+
+
+def test_letters_go_on_after_the_alphabet() -> None:
+    assert [letter(place) for place in (0, 25, 26, 27, 52)] == ["A", "Z", "AA", "AB", "BA"]
