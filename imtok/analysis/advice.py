@@ -89,7 +89,7 @@ def _duplicates(figures: Figures) -> Iterable[Finding]:
     if told_apart and found.duplicates and found.duplicates >= _DUPLICATES * found.images:
         text = (
             f"{found.duplicates} of {found.images} images have exactly the codes of an earlier one (reported from "
-            f"{_DUPLICATES:.0%}): they are copies, or the tokenizer cannot tell them apart; look at some, and keep "
+            f"{_DUPLICATES:.0%}): they are copies, or the tokenizer cannot tell them apart; compare a few, and keep "
             "copies of training images out of validation"
         )
         yield _finding("duplicate-images", "warning", text)
@@ -128,8 +128,8 @@ def _of_geometry(geometry: Geometry, where: str, config: QuantizerConfig | None)
         enough = 2 ** math.ceil(math.log2(2 * max(1.0, geometry.effective_rank_used)))
         text = (
             f"{where}the codes have {geometry.dim} channels but an effective rank of only "
-            f"{geometry.effective_rank_used:.1f} (reported below 1 in {1 / _LOW_RANK:.0f} channels); "
-            f"{remedies.fewer_channels(config, enough)} in a new run would carry as much and be searched faster"
+            f"{geometry.effective_rank_used:.1f} (reported below {_LOW_RANK * geometry.dim:g}); start a new run with "
+            f"{remedies.fewer_channels(config, enough)}, which carries as much and makes the search faster"
         )
         yield _finding("low-rank-codebook", "hint", text)
 

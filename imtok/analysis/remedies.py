@@ -94,7 +94,7 @@ def _for_vq(leaf: VQConfig, key: str, fewer: str) -> list[str]:
         f"--set {key}.metric=cosine --set {key}.dim=8": wide and leaf.codebook_update == "gradient",
         f"--set {key}.estimator=rotation": leaf.estimator == "straight_through",
         fewer: True,
-        "--set quantizer.kind=fsq in place of all quantizer settings, as FSQ has no codes that can die": True,
+        "--set quantizer.kind=fsq in place of all quantizer settings": True,
     }
     return [remedy for remedy, helps in remedies.items() if helps]
 

@@ -129,8 +129,8 @@ def _nearly_dead(table: CodebookUsage, config: QuantizerConfig | None) -> Iterab
     limit = _DEAD[_kind(config)]
     if table.nearly_dead >= limit * table.codebook_size:
         facts = (
-            f"{table.nearly_dead} of {table.codebook_size} codes are nearly dead, each less than a hundredth as "
-            f"frequent as if all were used equally ({limit:.0%} or more is waste)"
+            f"{table.nearly_dead} of {table.codebook_size} codes are nearly dead: each has less than a hundredth of an "
+            f"even share of the tokens ({limit:.0%} or more is waste)"
         )
         remedy = remedies.against_unused(config)
         yield _Verdict("nearly-dead-codes", "hint", facts, remedy, table.nearly_dead)
