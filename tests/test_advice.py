@@ -115,7 +115,7 @@ USED: dict[str, tuple[Any, QuantizerConfig | None, list[str]]] = {
     "most of a grid is dead": ([40] * 400 + [0] * 600, FSQ, ["dead-codes"]),
     "codes that would come with more images": ([60] * 700 + [1] * 200 + [2] * 9 + [0] * 115, VQ, []),
     "many nearly dead": ([1000] * 800 + [2] * 224, VQ, ["nearly-dead-codes"]),
-    "one code rules": ([500] + [1] * 1023, VQ, ["ruling-code"]),
+    "one code rules": ([500] + [1] * 1023, VQ, ["dominant-code"]),
     "somewhat uneven": ([10_000] * 30 + [120] * 994, VQ, []),
     "uneven": ([100_000] * 20 + [700] * 1004, VQ, ["uneven-use"]),
     "a small codebook, as even as can be": ([500] * 4, VQConfig(num_codes=4), []),
@@ -174,7 +174,7 @@ def test_a_ruling_code_is_found_in_one_of_several_codebooks() -> None:
     assert figures.top[0][1] < 0.2 * figures.tokens  # over all codebooks it is not seen
     for config in (ProductConfig(heads=3, part=PART), ResidualConfig(depth=3, part=PART), None):
         (found,) = findings(figures, used, config)
-        assert (found.name, found.grade) == ("ruling-code", "warning")
+        assert (found.name, found.grade) == ("dominant-code", "warning")
         assert found.text.startswith("codebook 2 of 3: code 40 alone makes up 33.6% of the tokens (reported above 20%)")
 
 
@@ -279,8 +279,8 @@ def first_pass(share: float) -> dict[str, Any]:
         (first_pass(0.51), []),
         (first_pass(0.49), ["unstable-tokens"]),
         (shifted("shift right by 1 pixel", 0.9), []),
-        (shifted("shift right by 1 pixel", 0.96), ["unsteady-tokens"]),
-        (shifted("JPEG quality 95", 0.6), ["unsteady-tokens"]),
+        (shifted("shift right by 1 pixel", 0.96), ["sensitive-tokens"]),
+        (shifted("JPEG quality 95", 0.6), ["sensitive-tokens"]),
         (shifted("JPEG quality 75", 0.6), []),
     ],
 )
@@ -332,6 +332,6 @@ def test_the_worst_comes_first_and_what_follows_from_a_collapse_is_left_out() ->
 def test_every_finding_has_a_heading_in_the_page_on_collapse_and_no_heading_is_left_over() -> None:
     source = Path(advice.__file__).read_text() + Path(use_advice.__file__).read_text()
     known = set(re.findall(r'(?:_finding|_Verdict)\(\s*"([a-z-]+)"', source)) | {"collapsed-stage"}
-    assert {"collapsed-codebook", "dead-codes", "idle-dimension", "unsteady-tokens"} < known
+    assert {"collapsed-codebook", "dead-codes", "idle-dimension", "sensitive-tokens"} < known
     headings = set(re.findall(r"^### ([a-z-]+)$", PAGE.read_text(), flags=re.MULTILINE))
     assert headings == known

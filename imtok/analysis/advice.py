@@ -159,4 +159,4 @@ def _unsteadiness(figures: Figures) -> Iterable[Finding]:
             f"{worst.name}: {worst.changed:.1%} of the tokens change (reported above {limit:.0%}), so they depend on "
             "exact pixels more than on what the image shows; train longer, or with fewer codes"
         )
-        yield _finding("unsteady-tokens", "hint", text)
+        yield _finding("sensitive-tokens", "hint", text)

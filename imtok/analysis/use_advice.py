@@ -143,7 +143,7 @@ def _uneven(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[_V
     share = occurrences / table.tokens
     if share > limit:
         facts = f"code {code} alone makes up {share:.1%} of the tokens (reported above {limit:.0%})"
-        yield _Verdict("ruling-code", "warning", facts, remedy, share)
+        yield _Verdict("dominant-code", "warning", facts, remedy, share)
     elif table.perplexity < _UNEVEN * table.used:
         facts = (
             f"{table.used} codes are in use, but so unevenly that the perplexity is only {table.perplexity:.1f} "
