@@ -166,7 +166,7 @@ def _duplicates(figures: Figures) -> str:
 
 def mutual_information(figures: Figures, side: Neighbours) -> str:
     """From what a coder gains by the neighbour, learning paid for, to the estimate, too high where pairs are few."""
-    gained = max(0.0, figures.entropy_corrected_bits - side.coded_bits)
+    gained = max(0.0, figures.own_entropy_bits - side.coded_bits)
     return f"{gained:.2f} to {max(gained, side.mutual_information_corrected_bits):.2f}"
 
 

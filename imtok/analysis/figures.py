@@ -324,6 +324,11 @@ class Figures(Use, TokenSet):  # in this order the fields of TokenSet come first
     tokenizer: TokenizerFigures | None = Field(description="where the tokenizer was looked at too")
     findings: list[Finding] = Field(description="advice; empty for a healthy codebook")
 
+    @property
+    def own_entropy_bits(self) -> float:
+        """The corrected entropy of a codebook alone, mean over codebooks: what neighbours' figures compare with."""
+        return sum(each.entropy_corrected_bits for each in self.codebooks) / len(self.codebooks)
+
 
 def definition(record: type[Record], name: str) -> str:
     """The sentence that defines a figure."""

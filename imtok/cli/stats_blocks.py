@@ -131,7 +131,7 @@ def _bits(figures: Figures, width: int) -> Group:
     longest = max(figures.max_bits, figures.bits.coded_per_token) or 1.0
     rows = [
         _bits_bar("log2 K", "dim", longest, figures.max_bits),
-        _bits_bar("entropy", "green", longest, figures.entropy_corrected_bits),
+        _bits_bar("entropy", "green", longest, figures.own_entropy_bits),
         *(
             _bits_bar(name, "green", longest, side.conditional_entropy_corrected_bits, side.coded_bits)
             for name, side in sides.items()

@@ -22,11 +22,11 @@ _NEAR = 0.98  # of the most that so many images can show
 
 
 def entropy_map(figures: Figures) -> Figure | None:
-    """Entropy by place of the grid; None where the images are too few to tell places apart by it."""
+    """Entropy by place of the grid; None where the images are too few to tell most places apart by it."""
     found = figures.positions
     if found is None or math.prod(figures.grid) < 2:
         return None
-    few = min(map(min, found.entropy_bits)) >= _NEAR * found.limit_bits
+    few = np.median(found.entropy_bits) >= _NEAR * found.limit_bits
     return None if few else _heat_map(found.entropy_bits)
 
 
@@ -65,7 +65,7 @@ def neighbours(figures: Figures) -> Figure | None:
         return None
     bars = [
         _bits("log2 K", SOFT, figures.max_bits),
-        _bits("entropy", BLUE, figures.entropy_corrected_bits),
+        _bits("entropy", BLUE, figures.own_entropy_bits),
         *(
             _bits(name, BLUE, pair.conditional_entropy_corrected_bits, pair.coded_bits)
             for name, pair in (("given left", figures.horizontal), ("given above", figures.vertical))
