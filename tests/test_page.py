@@ -177,6 +177,14 @@ def test_texts_from_outside_are_texts() -> None:
         assert HOSTILE in Reader(page).text
 
 
+def test_names_that_are_no_text_are_shown_with_a_sign_in_their_place() -> None:
+    name = "cat\x00\x1b[31m\udcff\ufffe"
+    classes = [each.model_copy(update={"name": name}) for each in example().classes]
+    page = report_page(example(name=name, classes=classes))
+    page.encode()
+    assert "<h1>cat\ufffd\ufffd[31m\ufffd\ufffd</h1>" in page
+
+
 def test_every_figure_is_defined_and_single_ones_have_their_values(whole: str) -> None:
     text = Reader(glossary(example())).text
     assert "dead 44 codes that never occur" in text

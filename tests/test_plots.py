@@ -132,9 +132,9 @@ def test_neighbours_of_some_codes_only_are_said_to_be() -> None:
     assert "neighbours of 12.5% of the codes" in texts(figures, "neighbours")
 
 
-def test_entropy_by_place_is_left_out_where_images_are_too_few() -> None:
-    few = PositionMap(images=4, entropy_bits=[[2.0, 1.98]], limit_bits=2.0, surprisal_bits=[[9.0, 7.0]])
-    assert OF_TOKENS - names(example(tokenizer=False, positions=few, grid=(1, 2))) == {"entropy-map"}
+def test_entropy_by_place_is_left_out_where_images_are_too_few_for_most_places() -> None:
+    few = PositionMap(images=4, entropy_bits=[[2.0, 1.97, 0.5]], limit_bits=2.0, surprisal_bits=[[9.0, 7.0, 5.0]])
+    assert OF_TOKENS - names(example(tokenizer=False, positions=few, grid=(1, 3))) == {"entropy-map"}
 
 
 def test_one_place_is_no_map() -> None:
@@ -150,7 +150,7 @@ def test_a_map_of_equal_places_spans_a_bit() -> None:
 
 def test_signs_are_bars_and_levels_are_histograms() -> None:
     signs = [Dimension(codebook=0, dimension=at, shares=[0.25, 0.75], entropy_bits=0.81, max_bits=1.0) for at in (0, 1)]
-    assert "75% plus" in texts(example(dimensions=signs), "levels")
+    assert "75.0% plus" in texts(example(dimensions=signs), "levels")
     assert "2.40 of 3.00 bits" in texts(example(), "levels")
 
 
@@ -303,7 +303,7 @@ def test_words_stand_out_from_their_card(mode: int, ink: str) -> None:
 
 @pytest.mark.parametrize(
     ("share", "text"),
-    [(0.0, "0%"), (1.0, "100%"), (0.99999, ">99.9%"), (1e-6, "<0.1%"), (0.957, "95.7%"), (0.5, "50%")],
+    [(0.0, "0%"), (1.0, "100%"), (0.99999, ">99.9%"), (1e-6, "<0.1%"), (0.957, "95.7%"), (0.5, "50.0%")],
 )
 def test_neither_nothing_nor_all_is_said_of_what_is_almost_so(share: float, text: str) -> None:
     assert percent(share) == text

@@ -1,4 +1,4 @@
-"""The kinds of drawing that plots are made of: rows of bars, histograms, clouds of dots, labelled lines, maps."""
+"""The kinds of drawing that plots are made of: rows of bars, histograms, dots, labelled lines, small panels."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def bare(axes: Axes) -> None:
     axes.xaxis.set_visible(False)
 
 
-def histogram(axes: Axes, data: Histogram, *, colour: str = BLUE) -> None:
+def histogram(axes: Axes, data: Histogram) -> None:
     """Counts between edges, as one filled outline."""
-    axes.stairs(data.counts, data.edges, fill=True, color=colour, alpha=0.85)
+    axes.stairs(data.counts, data.edges, fill=True, color=BLUE, alpha=0.85)
     axes.set_ylim(0, max([*data.counts, 1]) * 1.18)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -127,27 +127,24 @@ def share_axis(axes: Axes, least: float) -> None:
     axes.set_yticks(ticks, [f"{100 * tick:g}%" for tick in ticks])
 
 
-def level(axes: Axes, height: float, text: str, *, place: float = 0.0, below: bool = False) -> None:
-    """A dashed line across the axes with its name on it; `place` in [0, 1] is where the name stands."""
+def level(axes: Axes, height: float, text: str, *, below: bool = False) -> None:
+    """A dashed line across the axes with its name on it, or below."""
     axes.axhline(height, color=SOFT, linewidth=1.2, dashes=(4, 3))
     axes.annotate(
         text,
-        (place, height),
+        (0, height),
         xycoords=("axes fraction", "data"),
         xytext=(0, -5 if below else 4),
         textcoords="offset points",
-        ha="left" if place < 0.5 else "right",
         va="top" if below else "bottom",
         color=SOFT,
     )
 
 
-def small_panels(
-    count: int, draw: Callable[[Axes, int], None], *, across: int, width: int, height: int, head: int = 0
-) -> Figure:
+def small_panels(count: int, draw: Callable[[Axes, int], None], *, across: int, width: int, height: int) -> Figure:
     """So many small axes of `height` pixels in rows of `across`; `draw` takes the axes and their number."""
     rows = -(-count // across)
-    figure = Figure(figsize=(width / 72, (rows * height + head) / 72), layout="constrained")
+    figure = Figure(figsize=(width / 72, rows * height / 72), layout="constrained")
     grid = figure.subplots(rows, across, squeeze=False)
     for place, axes in enumerate(grid.flat):
         if place < count:

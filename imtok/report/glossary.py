@@ -22,28 +22,26 @@ def glossary(figures: Figures | None = None) -> Markup:
 
 
 def _record(path: str, kind: type[Record], value: Record | None, told: set[type[Record]]) -> list[Markup]:
-    """One record's figures, then those of the records inside it; a kind of record is told once."""
+    """One record's figures, then those of the records inside it; a record without values is told once for its kind."""
     told.add(kind)
     figures, inner = [], []
     for name, field in kind.model_fields.items():
         own = getattr(value, name, None)
-        below = _records(field.annotation)
         if definition(kind, name):
             figures.append(_figure(name, own, definition(kind, name)))
-        for record in below:
-            single = own if isinstance(own, Record) else None
-            if record not in told or single is not None:
-                inner += _record(f"{path}{name}.", record, single, told)
-    heading = element("h3", element("code", path.rstrip(".")) if path else "all codes together")
-    text = element("p", (kind.__doc__ or "").strip()) if path else None
-    block = [element("div", heading, text, element("dl", *figures))] if figures else []
-    return [*_split(block, figures, heading, text), *inner]
+        single = own if isinstance(own, Record) else None
+        for below in _records(field.annotation):
+            if below not in told or single is not None:
+                inner += _record(f"{path}{name}.", below, single, told)
+    return [*_block(path.rstrip("."), kind, figures), *inner]
 
 
-def _split(block: list[Markup], figures: list[Markup], heading: Markup, text: Markup | None) -> list[Markup]:
-    """A block that keeps its heading with the first figure and may break between the others."""
-    if not block:
+def _block(path: str, kind: type[Record], figures: list[Markup]) -> list[Markup]:
+    """Figures under their record's path and sentence; only the first is tied to these where columns break."""
+    if not figures:
         return []
+    heading = element("h3", element("code", path) if path else "all codes together")
+    text = element("p", kind.__doc__) if path else None
     return [element("div", heading, text, element("dl", figures[0])), *(element("dl", each) for each in figures[1:])]
 
 

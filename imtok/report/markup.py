@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from imtok.analysis.pictures import Pixels
+from imtok.report.style import sound
 
 _VOID = {"img", "link", "meta", "col"}
 
@@ -26,7 +27,7 @@ def element(tag: str, /, *children: str | None, **attributes: str | int | None) 
     An underscore at the end of an attribute's name is dropped (`class_`), others become hyphens (`aria_label`).
     """
     words = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(str(value))}"'
+        f' {key.rstrip("_").replace("_", "-")}="{escape(sound(str(value)))}"'
         for key, value in attributes.items()
         if value is not None
     )
@@ -36,7 +37,7 @@ def element(tag: str, /, *children: str | None, **attributes: str | int | None) 
 
 def joined(*parts: str | None) -> Markup:
     """Parts one after the other, escaped unless they are markup."""
-    return Markup("".join(part if isinstance(part, Markup) else escape(part) for part in parts if part))
+    return Markup("".join(part if isinstance(part, Markup) else escape(sound(part)) for part in parts if part))
 
 
 def picture(pixels: Pixels, alt: str, *, pixelated: bool = False) -> Markup:

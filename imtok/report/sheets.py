@@ -23,7 +23,10 @@ def swatches(pictures: Pictures) -> Markup | None:
     if not shown:
         return None
     cells = [_code(pictures, place) for place in range(shown)]
-    return _sheet_card("swatches", element("div", *cells, class_="sheet codes"))
+    title = WORDS["swatches"].title
+    sheet = element("div", *cells, class_="sheet codes", role="region", aria_label=title, tabindex=0)
+    unseen = any(count == 0 for count in pictures.patch_counts[:shown])
+    return _sheet_card("swatches", sheet, more=" Hatched: nowhere in the pictures looked at." if unseen else "")
 
 
 def _code(pictures: Pictures, place: int) -> Markup:
@@ -55,10 +58,10 @@ def compared_reconstructions(all_pictures: Sequence[tuple[str, Pictures]]) -> li
     return [_sheet_card("reconstructions", stacks)]
 
 
-def _sheet_card(name: str, pictures: Markup, of: str = "") -> Markup:
+def _sheet_card(name: str, pictures: Markup, of: str = "", more: str = "") -> Markup:
     """The words come first here: a sheet may be long."""
     words = WORDS[name]
-    return card(words.title + of, joined(element("p", words.text), pictures), long=True)
+    return card(words.title + of, joined(element("p", words.text + more), pictures), long=True)
 
 
 def _same_images(all_pictures: list[Pictures]) -> bool:

@@ -7,6 +7,7 @@ lightness as well as in hue (after Okabe & Ito, 2008, "Color Universal Design").
 
 from __future__ import annotations
 
+import re
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -35,6 +36,7 @@ SERIES = (BLUE, ORANGE, TEAL, PLUM, GOLD, SOFT)
 # One ramp for both modes: even in lightness, and no end of it is the ground of a page.
 HEAT = LinearSegmentedColormap.from_list("heat", ["#1d2b53", "#25538f", "#2f83a8", "#58b0a0", "#a8d48a", "#f4ee9b"])
 
+_UNSOUND = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]")
 NARROW, WIDE = 380, 800  # pixels: a card on a phone, and two cards side by side
 _STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
@@ -102,12 +104,14 @@ def number(value: float, digits: int = 0) -> str:
 
 
 def percent(share: float) -> str:
-    """A share in per cent; neither 0% nor 100% unless it is exactly that."""
+    """A share in per cent with one decimal; 0% and 100% are exactly that."""
+    if share in (0, 1):
+        return f"{share:.0%}"
     if 0 < share < 0.001:
         return "<0.1%"
     if 0.999 < share < 1:
         return ">99.9%"
-    return f"{share:.1%}".replace(".0%", "%").replace("-", "−")
+    return f"{share:.1%}".replace("-", "−")
 
 
 def brief(value: float) -> str:
@@ -118,8 +122,14 @@ def brief(value: float) -> str:
     return f"{value:g}".replace("-", "−")
 
 
+def sound(text: str) -> str:
+    """Without what neither XML nor UTF-8 can hold, such as the bytes of a file name that is no text."""
+    return _UNSOUND.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def shortened(text: str, length: int) -> str:
     """At most so many characters, the middle left out: the ends of paths and keys tell most."""
+    text = sound(text)
     if len(text) <= length:
         return text
     head = (length - 1) // 2

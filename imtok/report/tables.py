@@ -37,7 +37,8 @@ def _swatches(figures: Figures, pictures: Pictures | None) -> dict[int, Markup]:
 
 
 def _code(code: int, swatches: dict[int, Markup]) -> Markup:
-    return joined(swatches.get(code), str(code))
+    unknown = element("span", class_="swatch") if swatches else None  # so that the codes stay in line
+    return joined(swatches.get(code, unknown), str(code))
 
 
 def _top(figures: Figures, swatches: dict[int, Markup]) -> Markup | None:

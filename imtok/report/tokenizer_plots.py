@@ -170,7 +170,8 @@ def _cloud(axes: Axes, table: Geometry, even: float) -> None:
     margin = 0.04 * max(right - left, top - bottom, 1e-9)
     axes.set(xlim=(left - margin, right + margin), ylim=(bottom - margin, top + margin))
     axes.set_aspect("equal")
-    scale = min(1.0, (_MANY / len(points)) ** 0.5)
+    places = len(np.unique(points.round(4), axis=0))  # codes that the method fixes may lie above one another
+    scale = min(1.0, (_MANY / places) ** 0.5)
     dots(axes, points[counts == 0], 3.2 * scale, ORANGE, 0.9)
     for (least, most), diameter, strength in zip(_USE, _DIAMETERS, _STRENGTHS, strict=True):
         chosen = (counts > 0) & (counts >= least * even) & (counts < most * even)
