@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from figures_example import example
 
 from imtok.analysis.comparison import Row, comparison_dict, comparison_rows
 from imtok.analysis.figures import Figures
-from tests.figures_example import example
 
 
 def measured(name: str, psnr: float | None, raw: float, coded: float, **quality: Any) -> Figures:

@@ -267,20 +267,20 @@ def test_plots_are_files_of_two_pixels_for_one_on_white(tmp_path: Path) -> None:
 
 
 def test_the_same_figures_give_the_same_bytes_of_a_png() -> None:
-    assert png(figure_of(example(), "growth")) == png(figure_of(example(), "growth"))
+    assert png(figure_of(example(), "growth"), "Title") == png(figure_of(example(), "growth"), "Title")
 
 
 def test_a_png_shows_the_dots_of_a_cloud() -> None:
-    with Image.open(BytesIO(png(figure_of(example(), "error")))) as image:
+    with Image.open(BytesIO(png(figure_of(example(), "error"), "Title"))) as image:
         pixels = np.asarray(image.convert("RGB")).astype(int)
     assert (pixels[..., 2] - pixels[..., 0] > 60).sum() > 3000  # some 300 dots of 4.5 pixels, at two for one, blue
 
 
 def test_the_users_settings_are_neither_used_nor_changed() -> None:
     with matplotlib.rc_context({"font.size": 40, "axes.facecolor": "red"}):
-        loud = png(figure_of(example(), "frequency"))
+        loud = png(figure_of(example(), "frequency"), "Title")
         assert matplotlib.rcParams["font.size"] == 40
-    assert loud == png(figure_of(example(), "frequency"))
+    assert loud == png(figure_of(example(), "frequency"), "Title")
 
 
 def test_no_two_roles_have_one_colour_and_series_differ_in_lightness_too() -> None:

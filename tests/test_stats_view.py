@@ -7,13 +7,13 @@ import re
 from typing import Any
 
 import pytest
+from figures_example import example
 from rich.cells import cell_len
 from rich.console import Console
 
 from imtok.analysis.figures import Dimension, Duplicates, Figures, Finding, PositionMap, Use
 from imtok.cli.stats_charts import bar, columns, heat_map, plain, sparkline
 from imtok.cli.stats_view import print_comparison, print_figures
-from tests.figures_example import example
 
 WIDTHS = [24, 40, 60, 80, 120, 200]
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -107,7 +108,7 @@ def _maps(positions: PositionMap, width: int, whole: int, *, colours: bool) -> B
     """Surprisal and, unless the images are too few to tell places apart by it, entropy; each over its own scale."""
     maps = {"entropy": positions.entropy_bits, "surprisal": positions.surprisal_bits}
     note = f"{positions.images:,} images show {positions.limit_bits:.2f} at most"
-    if min(map(min, positions.entropy_bits)) >= _NEAR * positions.limit_bits:
+    if np.median(positions.entropy_bits) >= _NEAR * positions.limit_bits:
         del maps["entropy"]
         note = f"entropy left out: {positions.images:,} images are few"
     wide = len(maps) * (len(positions.entropy_bits[0]) + _BETWEEN_MAPS) - _BETWEEN_MAPS > width

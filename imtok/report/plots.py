@@ -86,5 +86,5 @@ def write_plots(folder: Path, made: Sequence[Plot]) -> list[Path]:
     paths = []
     for plot in made:
         paths.append(folder / f"{plot.name}.png")
-        write_atomically(paths[-1], png(plot.figure))
+        write_atomically(paths[-1], png(plot.figure, plot.title))
     return paths

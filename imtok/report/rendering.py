@@ -16,9 +16,9 @@ from xml.etree import ElementTree
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
-from imtok.report.style import COLOURS, plot_style
+from imtok.report.style import COLOURS, INK, plot_style
 
-_MARGIN = 12 / 72  # inches
+_MARGIN, _TITLE = 12 / 72, 20 / 72  # inches
 _NUMBER = re.compile(r"-?\d+\.\d{3,}")
 _FONT = re.compile(r"font: (?:(\w+) )?([\d.]+px)[^;]*")  # as older versions of matplotlib write it
 _FAMILY = re.compile(r"font-family: [^;]*(?:; |$)")
@@ -49,15 +49,17 @@ def svg(figure: Figure, name: str, title: str) -> str:
     return ElementTree.tostring(root, encoding="unicode")
 
 
-def png(figure: Figure) -> bytes:
-    """The figure on white, two pixels of the file for each of its own."""
+def png(figure: Figure, title: str) -> bytes:
+    """The figure on white below its title, two pixels of the file for each of its own."""
     buffer = BytesIO()
     with _rendering():
         width, height = figure.get_size_inches()
-        margin = Bbox.from_bounds(-_MARGIN, -_MARGIN, width + 2 * _MARGIN, height + 2 * _MARGIN)
+        margin = Bbox.from_bounds(-_MARGIN, -_MARGIN, width + 2 * _MARGIN, height + 2 * _MARGIN + _TITLE)
+        heading = figure.text(0, 1 + _MARGIN / height, title, va="bottom", fontsize=14, fontweight="bold", color=INK)
         figure.savefig(
             buffer, format="png", dpi=144, facecolor="white", bbox_inches=margin, metadata={"Software": None}
         )
+        heading.remove()  # a page has its own
     return buffer.getvalue()
 
 
