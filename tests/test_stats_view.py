@@ -35,7 +35,7 @@ def healthy() -> Figures:
 
 def with_grid(high: int, wide: int) -> Figures:
     bits = [[float(row + column) for column in range(wide)] for row in range(high)]
-    positions = PositionMap(images=1000, entropy_bits=bits, limit_bits=9.97, surprisal_bits=bits)
+    positions = PositionMap(images=1000, entropy_bits=bits, limit_bits=64.0, surprisal_bits=bits)
     return example(tokenizer=False, grid=(high, wide), positions=positions)
 
 
