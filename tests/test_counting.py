@@ -167,16 +167,17 @@ def test_pairs_of_chosen_codes_are_all_counted_and_no_others(tmp_path: Path) -> 
     units = [values.integers(0, 2000, (50, 4, 4)) for _ in range(4)]
     tokens = open_tokens(token_folder(tmp_path, units, 2000))
     sampling = Sampling.of(tokens, pairs=1600)
-    assert sampling.pair_share == 0.5
-    paired = sampling.is_paired(np.arange(2000, dtype=np.uint16))
-    assert 0.45 < paired.mean() < 0.55
+    paired = sampling.paired
+    assert paired is not None
+    assert 0.4 < paired.mean() < 0.6
+    assert sampling.digest == Sampling.of(tokens, pairs=1600).digest != Sampling.of(tokens).digest
     tally = count_tokens(tokens, workers=2, sampling=sampling)
-    codes = np.concatenate(units)
+    codes = np.concatenate(units)[:: sampling.pair_stride]
     for table, first, second in (
         (tally.pairs[0][0], codes[:, :, :-1], codes[:, :, 1:]),
         (tally.pairs[1][0], codes[:, :-1], codes[:, 1:]),
     ):
-        expected = np.unique((first * 2000 + second)[paired[first]], return_counts=True)
+        expected = np.unique((first * 2000 + second)[paired[0][first]], return_counts=True)
         keys, counts = table.entries()
         assert np.array_equal(keys, expected[0])
         assert np.array_equal(counts, expected[1])
@@ -191,9 +192,22 @@ def test_a_part_of_the_pairs_gives_nearly_the_figures_of_all(tmp_path: Path) -> 
     whole = neighbours_of(count_tokens(tokens, workers=1, sampling=Sampling.of(tokens)))
     sampled = count_tokens(tokens, workers=1, sampling=Sampling.of(tokens, pairs=40_000))
     assert sampled.sampling is not None
-    assert sampled.sampling.pair_share < 0.5
+    assert sampled.sampling.paired is not None
+    assert 30_000 < sampled.pairs[0][0].entries()[1].sum() < 50_000
     assert neighbours_of(sampled) == pytest.approx(whole, abs=0.1)
     assert whole == pytest.approx(2.0, abs=0.1)
+
+
+def test_of_a_large_collapsed_set_all_codes_in_use_are_looked_at(tmp_path: Path) -> None:
+    codes = np.random.default_rng(11).choice([7, 300, 4000, 9000, 65535], (300, 8, 8))
+    tokens = open_tokens(token_folder(tmp_path, [codes[:100], codes[100:]], 65536))
+    sampling = Sampling.of(tokens, pairs=5000)
+    assert sampling.paired is not None
+    assert sampling.paired[0][[7, 300, 4000, 9000, 65535]].all()
+    assert sampling.pair_stride == 4
+    tally = count_tokens(tokens, workers=2, sampling=sampling)
+    assert int(tally.pairs[0][0].entries()[1].sum()) == 75 * 8 * 7
+    assert neighbours_of(tally) == pytest.approx(np.log2(5), abs=0.02)
 
 
 def neighbours_of(tally: Tally) -> float:
@@ -210,7 +224,7 @@ def test_images_and_grids_are_left_out_evenly_beyond_the_limits(tmp_path: Path) 
     units = [np.random.default_rng(unit).integers(0, 9, (30, 2, 2)) for unit in range(5)]
     tokens = open_tokens(token_folder(tmp_path, units, 9))
     sampling = Sampling.of(tokens, pairs=100, codes=100, grids=50)
-    assert (sampling.map_stride, sampling.pair_stride, sampling.pair_share) == (6, 6, 1.0)
+    assert (sampling.map_stride, sampling.pair_stride) == (6, 6)
     tally = count_tokens(tokens, workers=2, sampling=sampling)
     assert tally.kept_images()[0].tolist() == list(range(0, 150, 6))
     assert tally.pairs[0][0].entries()[1].sum() == 25 * 2
@@ -252,6 +266,17 @@ def test_a_coder_that_knows_the_neighbour_is_never_promised_what_it_cannot_do(tm
     assert figures.bits.coded_per_token == pytest.approx(6 / 8, abs=0.1)
 
 
+@pytest.mark.parametrize(("size", "images"), [(64000, 600), (2000, 8), (2**18, 40)])
+def test_a_neighbour_that_tells_nothing_costs_nothing(size: int, images: int, tmp_path: Path) -> None:
+    from imtok.analysis.entropy import coded_bits
+
+    codes = np.random.default_rng(14).zipf(1.4, (images, 16, 16)).clip(max=size) - 1
+    figures = analyze(token_folder(tmp_path, [codes], size)).figures
+    marginal = np.bincount(codes[:, :, 1:].reshape(-1), minlength=size)
+    assert figures.horizontal is not None
+    assert figures.horizontal.coded_bits == pytest.approx(coded_bits(marginal) / marginal.sum(), abs=0.01)
+
+
 def test_several_codebooks_cost_what_each_costs(tmp_path: Path) -> None:
     values = np.random.default_rng(6)
     codes = np.stack([values.integers(0, 16, (200, 4, 4)), np.zeros((200, 4, 4), np.int64)], axis=-1)
@@ -291,10 +316,48 @@ def test_hashes_of_grids_tell_neighbours_apart() -> None:
     assert len(np.unique(grid_hashes(grids))) == 64 * 9
 
 
+def test_what_classes_share_is_not_taken_for_a_difference(tmp_path: Path) -> None:
+    values = np.random.default_rng(12)
+    labels = np.array([0, 1] * 100)
+    found = []
+    for number in range(20):  # both use all codes evenly; the plug-in figure is 0.03
+        folder = token_folder(tmp_path / f"{number}", [values.integers(0, 128, (200, 4, 4))], 128, labels=[labels])
+        found.append(analyze(folder).figures.classes[0].divergence_bits)
+    assert np.mean(found) < 0.005
+    apart = []
+    for number in range(20):
+        codes = values.integers(0, 128, (200, 4, 4)) // (1 + labels)[:, None, None]  # the second uses half of them
+        folder = token_folder(tmp_path / f"apart-{number}", [codes], 128, labels=[labels])
+        apart.append(analyze(folder).figures.classes[1].divergence_bits)
+    assert np.mean(apart) == pytest.approx(np.log2(4 / 3), abs=0.005)  # its codes have 2/128, in both 3/256
+
+
+@pytest.mark.parametrize(("shape", "size"), [((24, 24), 2**19), ((20, 20), 2**19), ((1, 3), 9000)])
+def test_blocks_hold_whole_runs(shape: tuple[int, int], size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imtok.analysis.tally._BLOCK", 700 * shape[0] * shape[1])
+    codes = np.random.default_rng(13).integers(0, size, (2048, *shape)).astype(np.uint32)
+    tally = Tally(shape, size, 1, Sampling(1, 1.0, 1, None))
+    tally.add(0, codes[:1500], None)
+    tally.add(1500, codes[1500:], None)
+    expected = [len(np.unique(run)) for unit in (codes[:1500], codes[1500:]) for run in whole_runs(unit)]
+    assert np.concatenate(tally.runs).tolist() == expected
+    assert np.array_equal(tally.counts[0], np.bincount(codes.reshape(-1), minlength=size))
+
+
+def whole_runs(unit: npt.NDArray[Any]) -> list[npt.NDArray[Any]]:
+    return [unit[begin : begin + 256] for begin in range(0, len(unit) - 255, 256)]
+
+
 def test_a_code_out_of_range_names_its_shard(tmp_path: Path) -> None:
     units = [np.full((3, 2, 2), code) for code in (4, 200)]
     with pytest.raises(TokensError, match=r"00000001\.safetensors: code 200 is outside \[0, 100\)"):
         analyze(token_folder(tmp_path, units, 100))
+
+
+def test_a_code_far_out_of_range_asks_for_no_table_of_that_length(tmp_path: Path) -> None:
+    units = [np.array([[[5, 2**32 - 1]]])]
+    with pytest.raises(TokensError, match="code 4294967295 is outside"):
+        analyze(token_folder(tmp_path, units, 70000))
 
 
 def test_a_request_to_stop_is_heard(tmp_path: Path) -> None:

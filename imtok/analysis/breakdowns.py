@@ -10,14 +10,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from imtok.analysis.entropy import Counts, entropy_bits, log_spaced
+from imtok.analysis.entropy import Counts, entropy_bits, log_spaced, miller_bits
 from imtok.analysis.figures import ClassUse, Dimension, Duplicates, PositionMap, Runs
 from imtok.analysis.pairs import run_starts
 from imtok.analysis.tally import NEVER, Tally
 from imtok.quantizer_config import BSQConfig, FSQConfig, LeafConfig, LFQConfig
 from imtok.tokens.shard import NO_LABEL, Codes
 
-_LN2 = math.log(2)
 _POINTS = 200  # of the curve of growth
 _CLASSES = 100
 _OWN, _OWN_TOKENS = 5, 10  # codes named of a class, and tokens it must have of each
@@ -113,7 +112,9 @@ def _one_class(label: int, images: int, codes: Codes, everything: Counts, names:
     seen = counts > 0
     total, used = int(counts.sum()), int(np.count_nonzero(seen))
     lift = counts[seen] / total * int(everything.sum()) / everything[seen]  # share here / share in all
-    divergence = float((counts[seen] / total * np.log2(lift)).sum()) - (used - 1) / (2 * total * _LN2)
+    # As its tokens are among those of all, what chance adds to them is added there too, and that much is no bias.
+    bias = miller_bits(used, total) - miller_bits(float(lift.sum()), int(everything.sum()))
+    divergence = float((counts[seen] / total * np.log2(lift)).sum()) - bias
     often = np.flatnonzero(seen)[counts[seen] >= _OWN_TOKENS]
     lifts = lift[counts[seen] >= _OWN_TOKENS]
     own = np.argsort(-lifts, kind="stable")[:_OWN]
@@ -156,8 +157,4 @@ def _entropy_of(column: npt.NDArray[np.unsignedinteger], codebook_size: int) -> 
     """Of (S,) codes, without a table of K counts, which few images would leave nearly empty."""
     ascending = np.sort(column)
     counts = np.diff(run_starts(ascending), append=len(ascending))
-    return min(math.log2(codebook_size), entropy_bits(counts) + _miller(counts))
-
-
-def _miller(counts: Counts) -> float:
-    return (len(counts) - 1) / (2 * int(counts.sum()) * _LN2)
+    return min(math.log2(codebook_size), entropy_bits(counts) + miller_bits(len(counts), len(column)))

@@ -12,11 +12,12 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 from imtok.analysis.sampling import Sampling
-from imtok.analysis.tally import Tally
+from imtok.analysis.tally import CodeOutOfRange, Tally
 from imtok.errors import Interrupted, TokensError
 from imtok.tokens import TokenDataset
 
 _POLL_SECONDS = 0.1  # between looks at what is done
+_BYTES_A_CODE, _TABLE_BYTES = 20, 2**31  # of each thread's tables, and for all of them together
 
 
 def count_tokens(
@@ -35,16 +36,18 @@ def count_tokens(
     `progress` takes (units done, units in all), in the caller's thread. Raises TokensError on a damaged shard or codes
     the codebook does not have, and Interrupted once `should_stop` says so.
     """
-    chosen = sorted(range(len(tokens.units)) if places is None else places)
-    job = _Job(tokens, deque(chosen), sampling)
-    with ThreadPoolExecutor(max(1, min(workers, len(chosen))), "imtok-stats") as pool:
-        futures = [pool.submit(job.count) for _ in range(max(1, min(workers, len(chosen))))]
+    units = sorted(range(len(tokens.units)) if places is None else places)
+    job = _Job(tokens, deque(units), sampling)
+    tables = tokens.num_codebooks * tokens.codebook_size * _BYTES_A_CODE
+    workers = max(1, min(workers, len(units), _TABLE_BYTES // tables))
+    with ThreadPoolExecutor(workers, "imtok-stats") as pool:
+        futures = [pool.submit(job.count) for _ in range(workers)]
         pending = set(futures)
         try:
             while pending:
                 _, pending = wait(pending, _POLL_SECONDS, FIRST_EXCEPTION)
                 if progress:
-                    progress(job.done, len(chosen))
+                    progress(job.done, len(units))
                 if should_stop and should_stop():
                     raise Interrupted(f"{tokens.folder}: stopped on request; the same command begins anew")
                 if any(future.done() and future.exception() for future in futures):
@@ -79,7 +82,7 @@ class _Job:
             start, shard = tokens.unit(place)
             try:
                 tally.add(start, shard.codes, shard.labels)
-            except ValueError as error:
+            except CodeOutOfRange as error:
                 raise TokensError(f"{tokens.shard_path(place)}: {error}; `imtok verify` tells more") from error
             with self._lock:
                 self.done += 1

@@ -26,12 +26,13 @@ _PRIORS = 2.0 ** np.arange(-10, 2)
 
 
 def entropy_bits(counts: Counts) -> float:
-    """-sum p_k log2 p_k with p_k = n_k / N, in bits (Shannon, 1948); 0 where nothing was counted."""
+    """-sum p_k log2 p_k with p_k = n_k / N, in bits, at most log2 K (Shannon, 1948); 0 where nothing was counted."""
     total = int(counts.sum())
     if total == 0:
         return 0.0
     several = counts[counts > 1]  # n log2 n is 0 for 1, which most counts of pairs are
-    return max(0.0, math.log2(total) - float((several * np.log2(several)).sum()) / total)
+    bits = math.log2(total) - float((several * np.log2(several)).sum()) / total
+    return min(max(0.0, bits), math.log2(len(counts)))
 
 
 def corrected_entropy_bits(counts: Counts) -> float:
@@ -39,8 +40,12 @@ def corrected_entropy_bits(counts: Counts) -> float:
     total = int(counts.sum())
     if total == 0:
         return 0.0
-    bias = (np.count_nonzero(counts) - 1) / (2 * total * _LN2)
-    return float(min(math.log2(len(counts)), entropy_bits(counts) + bias))
+    return min(math.log2(len(counts)), entropy_bits(counts) + miller_bits(int(np.count_nonzero(counts)), total))
+
+
+def miller_bits(different: float, total: int) -> float:
+    """By how much a plug-in entropy comes out low, to first order: (m - 1) / (2 N ln 2) (Miller, 1955)."""
+    return (different - 1) / (2 * total * _LN2)
 
 
 def expected_used(counts: Counts) -> float:

@@ -63,7 +63,7 @@ class Runs(Record):
 
     images: int = Field(256, description="images of a run: consecutive ones of a unit")
     runs: int = Field(description="whole runs there are")
-    usage: float = Field(description="used / K by the 256 images of a run, mean over runs (SimVQ#3)")
+    usage: float = Field(description="used / K by the 256 images of a run, mean over codebooks and runs (SimVQ#3)")
     least: float = Field(description="that of the run that uses fewest")
     most: float = Field(description="that of the run that uses most")
 
@@ -110,7 +110,7 @@ class Neighbours(Record):
     pairs: int = Field(description="pairs of neighbours counted")
     distinct: int = Field(description="different pairs among them")
     contexts_share: float = Field(
-        description="share of the codes whose pairs were kept, chosen by hash; 1: all, and the figures are exact"
+        description="share of the codes that occur whose pairs were counted, chosen by hash; 1: all"
     )
     mutual_information_bits: float = Field(
         description="H(X) + H(Y) - H(X, Y) of neighbours X, Y (Shannon, 1948); high where pairs are few a code"

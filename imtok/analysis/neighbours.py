@@ -26,6 +26,7 @@ from imtok.analysis.entropy import (
     corrected_entropy_bits,
     entropy_bits,
     log_rising,
+    miller_bits,
 )
 from imtok.analysis.figures import Neighbours
 from imtok.analysis.pairs import Keys, PairTable, run_starts
@@ -52,32 +53,61 @@ class _Pairs:
         return int(self.counts.sum())
 
 
+@dataclass(frozen=True)
+class _Found:
+    """The figures of one codebook in one direction."""
+
+    pairs: int
+    distinct: int
+    contexts: float  # share of the codes that occur
+    entropy: float
+    corrected: float
+    left: float  # of y where x is known
+    left_corrected: float
+    coded: float
+
+
 def neighbours(tables: Sequence[PairTable], counts: Counts, images: int, sampling: Sampling) -> Neighbours | None:
     """The figures of one direction: a table and the counts of all codes, (Q, K), for each codebook.
 
     Where not all pairs were counted, n(y) is taken of all codes. None where there is not one pair.
     """
-    exact = sampling.pair_share >= 1 and sampling.pair_stride == 1
-    each = [_opened(table, row, exact) for table, row in zip(tables, counts, strict=True)]
-    each = [pairs for pairs in each if len(pairs.counts)]
+    found = [_figures(table, row, sampling.all_pairs) for table, row in zip(tables, counts, strict=True)]
+    each = [figures for figures in found if figures is not None]
     if not each:
         return None
-    whole = [entropy_bits(pairs.marginal) for pairs in each]
-    whole_corrected = [corrected_entropy_bits(pairs.marginal) for pairs in each]
-    left = [min(_conditional_entropy(pairs), most) for pairs, most in zip(each, whole, strict=True)]
-    left_corrected = [
-        min(plain + _bias(pairs), most) for plain, pairs, most in zip(left, each, whole_corrected, strict=True)
-    ]
+
+    def mean(name: str) -> float:
+        return float(sum(getattr(figures, name) for figures in each) / len(each))
+
     return Neighbours(
         images=-(-images // sampling.pair_stride),
-        pairs=sum(pairs.total for pairs in each),
-        distinct=sum(len(pairs.counts) for pairs in each),
-        contexts_share=sampling.pair_share,
-        mutual_information_bits=_mean(whole) - _mean(left),
-        mutual_information_corrected_bits=_mean(whole_corrected) - _mean(left_corrected),
-        conditional_entropy_bits=_mean(left),
-        conditional_entropy_corrected_bits=_mean(left_corrected),
-        coded_bits=_mean([_coded_bits(pairs) for pairs in each]),
+        pairs=sum(figures.pairs for figures in each),
+        distinct=sum(figures.distinct for figures in each),
+        contexts_share=1.0 if sampling.paired is None else mean("contexts"),
+        mutual_information_bits=mean("entropy") - mean("left"),
+        mutual_information_corrected_bits=mean("corrected") - mean("left_corrected"),
+        conditional_entropy_bits=mean("left"),
+        conditional_entropy_corrected_bits=mean("left_corrected"),
+        coded_bits=mean("coded"),
+    )
+
+
+def _figures(table: PairTable, counts: Counts, exact: bool) -> _Found | None:
+    pairs = _opened(table, counts, exact)
+    if not len(pairs.counts):
+        return None
+    entropy, corrected = entropy_bits(pairs.marginal), corrected_entropy_bits(pairs.marginal)
+    left = min(_conditional_entropy(pairs), entropy)
+    return _Found(
+        pairs=pairs.total,
+        distinct=len(pairs.counts),
+        contexts=len(pairs.starts) / int(np.count_nonzero(counts)),
+        entropy=entropy,
+        corrected=corrected,
+        left=left,
+        left_corrected=min(left + _bias(pairs), corrected),
+        coded=_coded_bits(pairs),
     )
 
 
@@ -96,17 +126,19 @@ def _conditional_entropy(pairs: _Pairs) -> float:
 
 
 def _bias(pairs: _Pairs) -> float:
-    """Miller's (m - C) / (2 N ln 2): that of H(X, Y) less that of H(X)."""
-    return (len(pairs.counts) - len(pairs.starts)) / (2 * pairs.total * _LN2)
+    """That of H(X, Y) less that of H(X)."""
+    return miller_bits(len(pairs.counts), pairs.total) - miller_bits(len(pairs.starts), pairs.total)
 
 
 def _coded_bits(pairs: _Pairs) -> float:
-    """Bits a pair to code y knowing x, and to learn p(y) beforehand."""
-    prior = (pairs.marginal + 0.5) / (pairs.marginal.sum() + 0.5 * len(pairs.marginal))  # (K,)
+    """Bits a pair to code y knowing x, to learn p(y) beforehand, and to say which c."""
+    everything = int(pairs.marginal.sum())
+    prior = pairs.marginal / everything  # (K,)
     tried = _some_contexts(pairs)
     strength = min(_STRENGTHS, key=lambda value: _length(tried, prior, value))
-    learning = coded_bits(pairs.marginal) - entropy_bits(pairs.marginal) * int(pairs.marginal.sum())
-    return (_length(pairs, prior, strength) / _LN2) / pairs.total + learning / int(pairs.marginal.sum())
+    learning = coded_bits(pairs.marginal) - entropy_bits(pairs.marginal) * everything
+    choosing = math.log2(len(_STRENGTHS)) / everything
+    return (_length(pairs, prior, strength) / _LN2) / pairs.total + learning / everything + choosing
 
 
 def _length(pairs: _Pairs, prior: Floats, strength: float) -> float:
@@ -131,7 +163,3 @@ def _some_contexts(pairs: _Pairs) -> _Pairs:
     starts = np.cumsum([0, *(each.stop - each.start for each in some[:-1])])
     second, counts = (np.concatenate([whole[each] for each in some]) for whole in (pairs.second, pairs.counts))
     return _Pairs(starts, second, counts, pairs.marginal)
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

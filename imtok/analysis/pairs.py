@@ -25,6 +25,7 @@ class PairTable:
         self.dtype = np.dtype(np.uint32 if codebook_size**2 <= 2**32 else np.uint64)
         self._keys, self._counts = np.empty(0, self.dtype), np.empty(0, np.int64)
         self._waiting: list[Keys] = []
+        self._number_waiting = 0
 
     def add(self, first: npt.NDArray[Any], second: npt.NDArray[Any]) -> None:
         """Count the pairs of two arrays of codes of the same shape."""
@@ -51,7 +52,8 @@ class PairTable:
 
     def _wait(self, keys: list[Keys]) -> None:
         self._waiting += keys
-        if sum(map(len, self._waiting)) >= max(_WAITING, len(self._keys)):
+        self._number_waiting += sum(map(len, keys))
+        if self._number_waiting >= max(_WAITING, len(self._keys)):
             self._settle()
 
     def _settle(self) -> None:
@@ -59,7 +61,7 @@ class PairTable:
             return
         keys = np.concatenate(self._waiting)
         keys.sort()
-        self._waiting = []
+        self._waiting, self._number_waiting = [], 0
         starts = run_starts(keys)
         self._combine(keys[starts], np.diff(starts, append=len(keys)))
 

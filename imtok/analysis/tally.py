@@ -20,6 +20,10 @@ NEVER = np.iinfo(np.int64).max
 _BLOCK = 2**19  # tokens counted at once: few enough to stay in the cache, enough to outweigh the call
 
 
+class CodeOutOfRange(ValueError):
+    """A code that the codebook does not have."""
+
+
 class Tally:
     """Counts of some units of a token set; `merge` adds those of others, and the order does not matter.
 
@@ -39,13 +43,13 @@ class Tally:
         self.pairs = [[PairTable(codebook_size) for _ in range(num_codebooks)] for _ in range(2)]
         self.kept: list[tuple[Counts, Codes, Counts]] = []  # image numbers, codes (n, h, w[, Q]), labels
         self.hashes: list[tuple[npt.NDArray[np.uint64], Counts]] = []  # of grids, with their image numbers
-        self._unseen = [np.arange(codebook_size) for _ in range(num_codebooks)]  # by this very tally
+        self._unseen = [np.arange(codebook_size, dtype=np.uint32) for _ in range(num_codebooks)]  # by this very tally
         self._wide = np.empty(0, np.intp)
 
     def add(self, start: int, codes: Codes, labels: Counts | None) -> None:
         """Count a unit: codes (N, h, w) or (N, h, w, Q), its first image being number `start` of the set.
 
-        Units come in ascending order. Raises ValueError on codes outside [0, K).
+        Units come in ascending order. Raises CodeOutOfRange on codes outside [0, K).
         """
         if not len(codes):
             return
@@ -91,7 +95,7 @@ class Tally:
         """Count codes (N, P) of one codebook; how many each whole run of 256 images uses."""
         places = rows.shape[1]
         by_run = self.codebook_size <= 2 * RUN * places  # else looking at all K after every run would take longest
-        step = RUN if by_run else max(RUN, _BLOCK // places)
+        step = RUN if by_run else max(1, _BLOCK // places // RUN) * RUN
         used: list[int] = []
         for begin in range(0, len(rows), step):
             block = rows[begin : begin + step]
@@ -110,10 +114,15 @@ class Tally:
             self._wide = np.empty(block.size, np.intp)
         wide = self._wide[: block.size]
         np.copyto(wide, block.reshape(-1))  # bincount's own conversion would allocate anew each time
+        if block.dtype.itemsize > 2:  # bincount would make a table as long as the greatest code
+            self._check(int(block.max()))
         found = np.bincount(wide, minlength=self.codebook_size)
-        if len(found) > self.codebook_size:
-            raise ValueError(f"code {len(found) - 1} is outside [0, {self.codebook_size})")
+        self._check(len(found) - 1)
         return found
+
+    def _check(self, greatest: int) -> None:
+        if greatest >= self.codebook_size:
+            raise CodeOutOfRange(f"code {greatest} is outside [0, {self.codebook_size})")
 
     def _note_first(self, number: int, start: int, block: Codes, found: Counts) -> None:
         unseen = self._unseen[number]
@@ -130,13 +139,13 @@ class Tally:
     def _count_pairs(self, number: int, start: int, plane: Codes, sampling: Sampling) -> None:
         offset = -start % sampling.pair_stride
         plane = plane[offset :: sampling.pair_stride]  # (n, h, w)
-        if sampling.pair_share >= 1:
+        if sampling.paired is None:
             self.pairs[0][number].add(plane[:, :, :-1], plane[:, :, 1:])
             self.pairs[1][number].add(plane[:, :-1], plane[:, 1:])
             return
         height, width = self.grid
         flat = plane.reshape(-1)
-        places = np.flatnonzero(sampling.is_paired(flat))
+        places = np.flatnonzero(np.take(sampling.paired[number], flat, mode="clip"))
         left, above = places[places % width < width - 1], places[places // width % height < height - 1]
         self.pairs[0][number].add(flat[left], flat[left + 1])
         self.pairs[1][number].add(flat[above], flat[above + width])
