@@ -6,6 +6,7 @@ sweep removes what the dead left and nothing else.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import uuid
@@ -23,7 +24,7 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
     """Write `data` to `path` under another name, then rename it; an older file is replaced.
 
     `durable` syncs it to disk first; without, a kill never leaves half a file, but a power cut may.
-    Raises DiskError where the disk refuses, with the temporary removed.
+    Raises DiskError where the disk refuses, with the temporary removed, and OSError as `check_file_target` does.
     """
     with atomic_writer(path, durable=durable) as file:
         file.write(data)
@@ -31,7 +32,11 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 @contextmanager
 def atomic_writer(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """A file that becomes `path` when the block ends well; when it raises, `path` stays as it was."""
+    """A file that becomes `path` when the block ends well; when it raises, `path` stays as it was.
+
+    Raises OSError where `path` is there and no regular file, as a folder or a device would be replaced by the rename.
+    """
+    _check_regular(path)
     with disk_errors(path), _temporary(path) as (file, temporary):
         yield file
         file.flush()
@@ -62,6 +67,33 @@ def publish_once(path: Path, data: bytes) -> bool:
     return True
 
 
+def check_file_target(path: Path) -> None:
+    """Raise OSError, naming what is in the way, where no file could be written to `path`; nothing is made."""
+    _check_regular(path)
+    _check_writable(path.parent)
+
+
+def check_folder_target(path: Path) -> None:
+    """Raise OSError, naming what is in the way, where no files could be written into `path`; nothing is made."""
+    _check_writable(path)
+
+
+def _check_regular(path: Path) -> None:
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a directory, expected the name of a file", str(path))
+    if path.exists() and not path.is_file():
+        raise FileExistsError(errno.EEXIST, "is no regular file, and only such a file is replaced", str(path))
+
+
+def _check_writable(folder: Path) -> None:
+    """Of a folder that may have to be made: the nearest that is there has to take entries."""
+    there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
+    if not there.is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is no directory, expected one to write into", str(there))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(there))
+
+
 def sweep_temporaries(folder: Path) -> int:
     """Remove temporaries under `folder` that no living process holds; how many there were."""
     swept = 0
@@ -88,7 +120,11 @@ def _temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         temporary = path.parent / f"{_PREFIX}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        file = temporary.open("xb")
+        try:
+            file = temporary.open("xb")
+        except OSError as error:
+            error.filename = str(path)  # the name that the caller knows
+            raise
         # Some cluster file systems know no locks; a sweep cannot take one there either, and leaves all as it is.
         with suppress(OSError):
             fcntl.flock(file, fcntl.LOCK_EX)
