@@ -96,12 +96,12 @@ class TokenDataset:
 
     def shards(self) -> Iterator[Shard]:
         """The units in order, as arrays that are views of the files."""
-        for unit in self.units:
-            yield self._read(unit)
+        for place in range(len(self.units)):
+            yield self._read(place)
 
     def unit(self, place: int) -> tuple[int, Shard]:
         """The number of its first image and the shard of `units[place]`; safe to call from several threads."""
-        return (self._ends[place - 1] if place else 0), self._read(self.units[place])
+        return self._start(place), self._read(place)
 
     def shard_path(self, place: int) -> Path:
         """The file of `units[place]`."""
@@ -115,21 +115,29 @@ class TokenDataset:
             raise IndexError(f"index {index} of {len(self)} images")
         index %= len(self)
         place = bisect_right(self._ends, index)
-        start = self._ends[place - 1] if place else 0
-        return self._shard(self.units[place]), index - start
+        return self._shard(place), index - self._start(place)
 
-    def _shard(self, unit: int) -> Shard:
-        shard = self._open.get(unit)
+    def _start(self, place: int) -> int:
+        return self._ends[place - 1] if place else 0
+
+    def _shard(self, place: int) -> Shard:
+        shard = self._open.get(place)
         if shard is None:
             if len(self._open) >= _OPEN_SHARDS:
                 self._open.clear()
-            shard = self._open[unit] = self._read(unit)
+            shard = self._open[place] = self._read(place)
         return shard
 
-    def _read(self, unit: int) -> Shard:
-        path = self.folder / shard_path(unit)
+    def _read(self, place: int) -> Shard:
+        path = self.shard_path(place)
         shard = read_shard(path)
-        check_shard(shard, unit, self.info, path)
+        check_shard(shard, self.units[place], self.info, path)
+        images = self._ends[place] - self._start(place)
+        if len(shard) != images:  # the numbers of its images would be those of others
+            raise TokensError(
+                f"{path}: holds {len(shard)} images where {images} are listed; delete it and run the same "
+                "`imtok encode` again"
+            )
         return shard
 
 
