@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from imtok.analysis.figures import Figures, Finding, Grade
@@ -61,7 +62,10 @@ def header(figures: Figures) -> Markup:
         element("h1", figures.name),
         element("p", *(element("span", fact) for fact in facts(figures)), class_="facts"),
         element(
-            "p", element("strong", judged.word), element("span", judged.text, page), class_=f"verdict {judged.grade}"
+            "p",
+            element("strong", judged.word),
+            element("span", _advice(judged.text), page),
+            class_=f"verdict {judged.grade}",
         ),
     )
 
@@ -77,7 +81,7 @@ def findings(figures: Figures) -> Markup | None:
             element(
                 "li",
                 element("h3", f"{each.grade.capitalize()}: {each.name.replace('-', ' ')}"),
-                element("p", each.text),
+                element("p", _advice(each.text)),
                 element("p", "More in ", element("code", each.page)),
                 class_=f"finding {each.grade}",
             )
@@ -85,6 +89,12 @@ def findings(figures: Figures) -> Markup | None:
         ),
         class_="findings",
     )
+
+
+def _advice(text: str) -> Markup:
+    """A finding's text, in which a browser does not break `--set` after its hyphens."""
+    words = re.split(r"(--set\b)", text)
+    return joined(*(element("span", word, class_="command") if word == "--set" else word for word in words))
 
 
 def tiles(figures: Figures) -> Markup:
