@@ -64,7 +64,7 @@ def inspect_tokenizer(
     Raises TokenizerError where another tokenizer made the tokens, TokensError where they are of no image, SourceError
     where none of the images can be read, and ConfigError on a sample of none.
     """
-    _check(tokenizer, name, tokens, sample)
+    check_tokenizer(tokenizer, name, tokens, sample)
     token_keys, codes = _sampled(tokens, sample)
     images = images.spread(sample) if images is not None else None
     given = _read(images, tokens) if images is not None else None
@@ -109,7 +109,8 @@ def _steps_ahead(codes: Tensor, given: _Sample | None) -> int:
     return around + len(given.pixels) * (5 + len(DISTURBANCES))
 
 
-def _check(tokenizer: Tokenizer, name: str, tokens: TokenDataset, sample: int) -> None:
+def check_tokenizer(tokenizer: Tokenizer, name: str, tokens: TokenDataset, sample: int) -> None:
+    """Raise what `inspect_tokenizer` would raise of these, before anything is computed."""
     if sample < 1:
         raise ConfigError(f"sample {sample}: expected 1 image or more; 64 is usual")
     if tokenizer.fingerprint != tokens.fingerprint:

@@ -4,32 +4,30 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from imtok.analysis import breakdowns
 from imtok.analysis.advice import findings
 from imtok.analysis.counting import count_tokens
-from imtok.analysis.entropy import Counts, coded_bits
-from imtok.analysis.figures import Bits, Figures, Neighbours, TokenizerFigures
-from imtok.analysis.neighbours import neighbours
+from imtok.analysis.entropy import Counts
+from imtok.analysis.figures import Figures, TokenizerFigures
 from imtok.analysis.parts import merge_parts, places_of, write_part
 from imtok.analysis.pictures import Pictures
 from imtok.analysis.sampling import Sampling
+from imtok.analysis.summary import figures_of, name_of, quantizer_config
 from imtok.analysis.tally import Tally
 from imtok.analysis.usage import CodebookUsage
-from imtok.config import load_tokenizer_config
 from imtok.cores import usable_cores
-from imtok.errors import ConfigError
-from imtok.quantizer_config import QuantizerConfig
+from imtok.errors import Interrupted
+from imtok.files import check_file_target
 from imtok.tokens import TokenDataset, open_tokens
-from imtok.tokens.folder import TOKENIZER
 
-_TOP = 8
+if TYPE_CHECKING:
+    from imtok.data.collection import ImageCollection
+    from imtok.tokenizer import Tokenizer
+
 _SAMPLE = 64  # images that go through the tokenizer
 
 Progress = Callable[[str, int, int], None]
@@ -62,21 +60,31 @@ def analyze(
     `parts` are files of `count_part`, to be merged in place of counting. `images`, folders and tars, hold what the
     tokens were made from, or others: for the figures that need pictures. `progress` takes (what is being done, done, in
     all). Raises TokensError where the folder cannot be read or has units missing and `partial` is False, TokenizerError
-    where the tokenizer is not the one of the tokens, Interrupted once `should_stop` says so.
+    where the tokenizer is not the one of the tokens, SourceError where there are no such images, all before anything is
+    counted; Interrupted once `should_stop` says so.
     """
+    job = open_job(
+        folder, partial=partial, parts=parts, tokenizer=tokenizer, images=images, sample=sample, device=device
+    )
+    return job.run(workers=workers, progress=progress, should_stop=should_stop)
+
+
+def open_job(
+    folder: str | Path,
+    *,
+    partial: bool = False,
+    parts: Sequence[str | Path] = (),
+    tokenizer: str | Path | None = None,
+    images: Sequence[str | Path] = (),
+    sample: int = _SAMPLE,
+    device: str = "auto",
+) -> Job:
+    """What `analyze` would do, with all opened that it needs, so that mistakes are told before the work begins."""
     tokens = open_tokens(folder, partial=partial)
-    if parts:
-        tally = merge_parts([Path(part) for part in parts], tokens)
-    else:
-        tally = _counted(tokens, None, workers, progress, should_stop)
-    usage = CodebookUsage.of_codebooks(tally.counts, tally.images)
-    shown, pictures = None, None
-    if tokenizer is not None and tally.images:
-        shown, pictures = _inspected(tokens, tally.counts, tokenizer, images, sample, device, progress)
-    config = _quantizer_config(tokens.folder)
-    figures = _figures(tokens, tally, usage, config, shown)
-    figures = figures.model_copy(update={"findings": findings(figures, usage, config)})
-    return Analysis(figures, usage, pictures)
+    look = None
+    if tokenizer is not None and len(tokens):
+        look = _Look.open(tokens, tokenizer, images, sample, device)
+    return Job(tokens, tuple(map(Path, parts)), look)
 
 
 def count_part(
@@ -90,126 +98,126 @@ def count_part(
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> int:
-    """Count part `index` of `of` of a token folder into the file `output`; how many images that were."""
+    """Count part `index` of `of` of a token folder into the file `output`; how many images that were.
+
+    Raises ConfigError where there is no such part, and OSError where `output` cannot be written, before it counts.
+    """
+    output = Path(output)
+    check_file_target(output)
     tokens = open_tokens(folder, partial=partial)
-    tally = _counted(tokens, places_of(tokens, index, of), workers, progress, should_stop)
-    write_part(Path(output), tally, tokens, index, of)
+    watch = _Watch(tokens.folder, progress, should_stop)
+    tally = _counted(tokens, places_of(tokens, index, of), workers, watch)
+    watch.check()
+    write_part(output, tally, tokens, index, of)
     return tally.images
 
 
-def _counted(
-    tokens: TokenDataset,
-    places: Sequence[int] | None,
-    workers: int | None,
-    progress: Progress | None,
-    should_stop: Callable[[], bool] | None,
-) -> Tally:
-    def update(done: int, total: int) -> None:
-        if progress:
-            progress("counting", done, total)
+@dataclass(frozen=True)
+class _Watch:
+    """Who is told how far the work is, and may end it."""
 
+    folder: Path
+    progress: Progress | None
+    should_stop: Callable[[], bool] | None
+
+    def check(self) -> None:
+        """Raise Interrupted where it is to end."""
+        if self.should_stop and self.should_stop():
+            raise Interrupted(f"{name_of(self.folder)}: stopped on request; the same command begins anew")
+
+    def stage(self, name: str) -> Callable[[int, int], None]:
+        """What takes (done, in all) of a stage."""
+
+        def update(done: int, total: int) -> None:
+            if self.progress:
+                self.progress(name, done, total)
+            self.check()
+
+        return update
+
+
+@dataclass(frozen=True, eq=False)
+class _Look:
+    """A tokenizer to be looked at beside its tokens."""
+
+    tokenizer: Tokenizer
+    name: str
+    images: ImageCollection | None
+    sample: int
+    device: str
+
+    @classmethod
+    def open(
+        cls, tokens: TokenDataset, path: str | Path, images: Sequence[str | Path], sample: int, device: str
+    ) -> _Look:
+        from imtok.analysis.inspection import check_tokenizer  # torch loads here: counting does without
+        from imtok.data.collection import ImageCollection
+        from imtok.devices import resolve_device
+        from imtok.tokenizer import load
+
+        resolve_device(device)
+        given = ImageCollection.open(images) if images else None
+        look = cls(load(path), name_of(path), given, sample, device)
+        check_tokenizer(look.tokenizer, look.name, tokens, sample)
+        return look
+
+    def inspect(
+        self, tokens: TokenDataset, counts: Counts, progress: Callable[[int, int], None]
+    ) -> tuple[TokenizerFigures, Pictures]:
+        from imtok.analysis.inspection import inspect_tokenizer
+
+        return inspect_tokenizer(
+            self.tokenizer,
+            self.name,
+            tokens,
+            counts,
+            images=self.images,
+            sample=self.sample,
+            device=self.device,
+            progress=progress,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """The analysis of a token set, ready to be run."""
+
+    tokens: TokenDataset
+    parts: tuple[Path, ...]
+    look: _Look | None
+
+    def run(
+        self,
+        *,
+        workers: int | None = None,
+        progress: Progress | None = None,
+        should_stop: Callable[[], bool] | None = None,
+    ) -> Analysis:
+        """Every figure; see `analyze`."""
+        tokens, watch = self.tokens, _Watch(self.tokens.folder, progress, should_stop)
+        watch.check()
+        if self.parts:
+            tally = merge_parts(self.parts, tokens, watch.stage("adding up parts"))
+        else:
+            tally = _counted(tokens, None, workers, watch)
+        shown, pictures = None, None
+        if self.look is not None:
+            shown, pictures = self.look.inspect(tokens, tally.counts, watch.stage("looking at the tokenizer"))
+        watch.check()
+        usage = CodebookUsage.of_codebooks(tally.counts, tally.images)
+        config = quantizer_config(tokens)
+        figures = figures_of(tokens, tally, usage, config, shown, watch.check)
+        figures = figures.model_copy(update={"findings": findings(figures, usage, config)})
+        watch.check()
+        return Analysis(figures, usage, pictures)
+
+
+def _counted(tokens: TokenDataset, places: Sequence[int] | None, workers: int | None, watch: _Watch) -> Tally:
     return count_tokens(
         tokens,
         places=places,
         workers=workers or usable_cores(),
         sampling=Sampling.of(tokens),
-        progress=update,
-        should_stop=should_stop,
+        progress=watch.stage("counting"),
+        should_stop=watch.should_stop,
     )
-
-
-def _inspected(
-    tokens: TokenDataset,
-    counts: Counts,
-    path: str | Path,
-    images: Sequence[str | Path],
-    sample: int,
-    device: str,
-    progress: Progress | None,
-) -> tuple[TokenizerFigures, Pictures]:
-    from imtok.analysis.inspection import inspect_tokenizer  # torch loads here: counting does without
-    from imtok.data.collection import ImageCollection
-    from imtok.tokenizer import load
-
-    def update(done: int, total: int) -> None:
-        if progress:
-            progress("looking at the tokenizer", done, total)
-
-    given = ImageCollection.open(images) if images else None
-    return inspect_tokenizer(
-        load(path), str(path), tokens, counts, images=given, sample=sample, device=device, progress=update
-    )
-
-
-def _figures(
-    tokens: TokenDataset,
-    tally: Tally,
-    usage: CodebookUsage,
-    config: QuantizerConfig | None,
-    tokenizer: TokenizerFigures | None,
-) -> Figures:
-    sampling = Sampling.of(tokens)
-    with ThreadPoolExecutor(2, "imtok-stats") as pool:
-        right, below = pool.map(lambda tables: neighbours(tables, tally.counts, len(tokens), sampling), tally.pairs)
-    return Figures(
-        **usage.as_use().model_dump(),
-        name=str(tokens.folder),
-        fingerprint=tokens.fingerprint,
-        quantizer=config.summary if config else None,
-        images=tally.images,
-        skipped=tokens.skipped,
-        size=tokens.info.size,
-        grid=tokens.grid,
-        codebook_size=tokens.codebook_size,
-        num_codebooks=tokens.num_codebooks,
-        max_bits=usage.max_bits,
-        codebooks=[each.as_use() for each in usage.codebooks],
-        per_256_images=breakdowns.runs_of_images(tally),
-        top=usage.top(_TOP),
-        frequency=usage.by_frequency(),
-        rank_frequency=usage.by_rank(),
-        growth=breakdowns.growth(tally),
-        bits=_bits(tokens, tally.counts, right, below),
-        positions=breakdowns.position_map(tally),
-        horizontal=right,
-        vertical=below,
-        dimensions=breakdowns.dimensions(tally.counts, config.leaf if config else None),
-        classes=breakdowns.class_use(tally, tokens.class_names),
-        duplicates=breakdowns.duplicates(tally, tokens.key),
-        tokenizer=tokenizer,
-        findings=[],
-    )
-
-
-def _bits(tokens: TokenDataset, counts: Counts, right: Neighbours | None, below: Neighbours | None) -> Bits:
-    height, width = tokens.grid
-    raw = math.log2(tokens.codebook_size)
-    total = int(counts.sum())
-    each = sum(coded_bits(row) for row in counts) / total if total else raw
-    coders = {"fixed": raw, "frequencies": each}
-    if right:  # codes of the first column have no left neighbour and are coded without
-        coders["left neighbour"] = right.coded_bits + (each - right.coded_bits) / width
-    if below:
-        coders["neighbour above"] = below.coded_bits + (each - below.coded_bits) / height
-    coder = min(coders, key=lambda name: coders[name])
-    per_image, pixels = height * width * tokens.num_codebooks, tokens.info.size**2
-    return Bits(
-        raw_per_token=raw,
-        raw_per_image=raw * per_image,
-        raw_per_pixel=raw * per_image / pixels,
-        coded_per_token=coders[coder],
-        coded_per_image=coders[coder] * per_image,
-        coded_per_pixel=coders[coder] * per_image / pixels,
-        coder=coder,
-    )
-
-
-def _quantizer_config(folder: Path) -> QuantizerConfig | None:
-    """Of the tokenizer that lies in the token folder; None where there is none that can be read."""
-    path = folder / TOKENIZER / "config.json"
-    try:
-        content = json.loads(path.read_bytes())
-        values = {name: value for name, value in content.items() if name not in ("format", "version")}
-        return load_tokenizer_config(values, str(path)).quantizer
-    except (OSError, ValueError, AttributeError, ConfigError):
-        return None

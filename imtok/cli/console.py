@@ -61,7 +61,7 @@ def warn(text: str) -> None:
 
 def tell(text: str) -> None:
     """A plain line of results on standard output."""
-    print_line(out(), escaped(text))
+    print_line(out(), escaped(text, lines=True))
 
 
 def print_line(console: Console, markup: str) -> None:
@@ -140,7 +140,7 @@ def os_error(error: OSError) -> tuple[str, int]:
 def launcher_number(name: str, default: int) -> int:
     """A number that a launcher such as torchrun puts in the environment."""
     text = os.environ.get(name, str(default))
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise ConfigError(f"the environment's {name} is {text!r}, expected a number; unset it or start by torchrun")
     return int(text)
 
@@ -148,7 +148,7 @@ def launcher_number(name: str, default: int) -> int:
 def parse_shard(text: str) -> tuple[int, int]:
     """The I and N of `--shard I/N`."""
     index, _, count = text.partition("/")
-    if not (index.isdigit() and count.isdigit() and int(index) < int(count)):
+    if not (text.isascii() and index.isdigit() and count.isdigit() and int(index) < int(count)):
         raise typer.BadParameter(f"{text}: expected I/N with 0 <= I < N, for instance 0/8", param_hint="--shard")
     return int(index), int(count)
 
@@ -180,6 +180,25 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def ends_on_signals(should_stop: Callable[[], bool]) -> Iterator[None]:
+    """SIGTERM or Ctrl-C end the block at once, by Interrupted: for work that writes its files whole or not at all.
+
+    To stand in a block of `stop_on_signals`, whose function tells of a signal that came before.
+    """
+    # An exception outside Exception, so that no library that tries this and then that takes it for its own.
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        if should_stop():
+            raise KeyboardInterrupt
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted("on request; the same command begins anew") from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -226,9 +245,12 @@ def _progress(unit: str) -> Progress:
     )
 
 
-def escaped(text: str) -> str:
-    """Text for a rich console to show as it is: no markup, and control characters spelled out."""
+def escaped(text: str, *, lines: bool = False) -> str:
+    """Text for a rich console to show as it is: no markup, control characters spelled out; `lines` keeps line feeds.
+
+    Those of a configuration are meant; one in the name of a file would make two errors of one.
+    """
     from rich.markup import escape
 
-    printable = "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    printable = "".join(c if c.isprintable() or (lines and c == "\n") else repr(c)[1:-1] for c in text)
     return escape(printable)

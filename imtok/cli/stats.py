@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imtok.cli.console import out, parse_shard, progress_bar, say, stop_on_signals
+from imtok.cli.console import ends_on_signals, out, progress_bar, say, stop_on_signals
+from imtok.cli.stats_options import Asked, Look, Part, Results, check, part_of
 
 if TYPE_CHECKING:
     from imtok.analysis import Analysis
@@ -24,8 +25,8 @@ _SIZE = "Large sets"
 def stats(
     tokens: Annotated[list[Path], typer.Argument(metavar="TOKENS", help="Folder written by `imtok encode`.")],
     compare: Annotated[
-        list[Path] | None, typer.Option(metavar="OTHER", help="Further token folders, side by side with the first.")
-    ] = None,
+        bool, typer.Option("--compare", help="What follows TOKENS are further token folders, side by side with it.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     partial: Annotated[bool, typer.Option("--partial", help="Accept a token folder with units missing.")] = False,
     report: Annotated[
@@ -48,7 +49,8 @@ def stats(
         list[str] | None,
         typer.Option(
             metavar="SOURCE",
-            help="Images, those of the tokens or others: for quality, quantization error, reconstructions.",
+            help="Images, those of the tokens or others: for quality, quantization error, reconstructions. "
+            "Once for each SOURCE.",
             rich_help_panel=_LOOKING,
         ),
     ] = None,
@@ -82,93 +84,77 @@ def stats(
     the codebook size. perplexity: 2^entropy, the number of equally frequent codes that would say as much. bits coded:
     what an adaptive coder needs. Every figure is defined, with its source, in docs/stats.md and in the report.
     """
-    import imtok.analysis
-
-    _check(tokens, compare, deep or tokenizer is not None or bool(images), tokens_only, tokenizer, shard, output, merge)
+    asked = Asked(
+        tokens=tuple(tokens),
+        compare=compare,
+        merge=merge,
+        partial=partial,
+        workers=workers,
+        part=part_of(shard, output),
+        look=Look(deep, tokenizer, tuple(images or ()), sample, device, tokens_only),
+        results=Results(as_json, report, plots),
+    )
+    check(asked)
     with stop_on_signals() as should_stop, _progress() as progress:
-        if shard is not None and output is not None:
-            index, of = parse_shard(shard)
-            counted = imtok.analysis.count_part(
-                tokens[0],
-                index,
-                of,
-                output,
-                partial=partial,
-                workers=workers,
-                progress=progress,
-                should_stop=should_stop,
-            )
-            say(f"{output}: {counted:,} images of part {index} of {of}; `--merge` adds the parts up")
+        if asked.part is not None:
+            _count(asked, asked.part, progress, should_stop)
             return
-        looked_at = not tokens_only and (deep or tokenizer is not None or bool(images) or bool(report or plots))
-        sets = [tokens[0]] if merge else [tokens[0], *(compare or []), *tokens[1:]]
-        analyses = [
-            imtok.analysis.analyze(
-                folder,
-                partial=partial,
-                parts=tokens[1:] if merge else (),
-                tokenizer=(tokenizer or _own(folder, asked=deep or bool(images))) if looked_at else None,
-                images=images or (),
-                sample=sample,
-                device=device,
-                workers=workers,
-                progress=progress,
-                should_stop=should_stop,
-            )
-            for folder in sets
-        ]
-        written = _write(analyses, report, plots)
+        analyses = _analyses(asked, progress, should_stop)
+        with ends_on_signals(should_stop):
+            written = _write(analyses, asked.results)
     _show(analyses, as_json)
     for line in written:
         say(line)
 
 
-def _check(
-    tokens: Sequence[Path],
-    compare: Sequence[Path] | None,
-    looks: bool,
-    tokens_only: bool,
-    tokenizer: Path | None,
-    shard: str | None,
-    output: Path | None,
-    merge: bool,
-) -> None:
-    """What the options mean together."""
-    several = len(tokens) > 1 or bool(compare)
-    if tokens_only and looks:
-        raise typer.BadParameter(
-            "it leaves out what --deep, --tokenizer and --images are for", param_hint="--tokens-only"
+def _count(asked: Asked, part: Part, progress: Progress, should_stop: Callable[[], bool]) -> None:
+    from imtok.analysis import count_part
+
+    counted = count_part(
+        asked.tokens[0],
+        part.index,
+        part.of,
+        part.file,
+        partial=asked.partial,
+        workers=asked.workers,
+        progress=progress,
+        should_stop=should_stop,
+    )
+    say(f"{part.file}: {counted:,} images of part {part.index} of {part.of}; `--merge` adds the parts up")
+
+
+def _analyses(asked: Asked, progress: Progress, should_stop: Callable[[], bool]) -> list[Analysis]:
+    """Of every set; all are opened before the first is counted."""
+    from imtok.analysis.job import open_job
+
+    jobs = [
+        open_job(
+            folder,
+            partial=asked.partial,
+            parts=asked.parts,
+            tokenizer=asked.tokenizer_of(folder),
+            images=asked.look.images,
+            sample=asked.look.sample,
+            device=asked.look.device,
         )
-    if (shard is None) != (output is None):
-        raise typer.BadParameter("--shard I/N and -o PART go together", param_hint="--shard")
-    if shard is not None and (several or merge):
-        raise typer.BadParameter("parts are counted of one token folder at a time", param_hint="--shard")
-    if merge and (compare or len(tokens) < 2):
-        raise typer.BadParameter(
-            "expected one token folder and then its parts: TOKENS --merge PART...", param_hint="--merge"
-        )
-    if tokenizer is not None and several and not merge:
-        raise typer.BadParameter("each of several token folders has its own", param_hint="--tokenizer")
+        for folder in asked.sets
+    ]
+    return [job.run(workers=asked.workers, progress=progress, should_stop=should_stop) for job in jobs]
 
 
-def _own(folder: Path, *, asked: bool) -> Path | None:
-    """The folder whose tokenizer is looked at; where nobody asked for it, one without a tokenizer will do."""
-    return folder if asked or (folder / "tokenizer" / "config.json").is_file() else None
-
-
-def _write(analyses: Sequence[Analysis], report: Path | None, plots: Path | None) -> list[str]:
+def _write(analyses: Sequence[Analysis], results: Results) -> list[str]:
     """Write what was asked for; a line about each."""
-    if not (report or plots):
+    if not results.to_write:
         return []
     from imtok.report.writing import write_all_plots, write_report  # matplotlib loads here
 
-    lines = []
-    if report:
-        write_report(report, [(each.figures, each.pictures) for each in analyses])
-        lines.append(f"report in {report}")
-    if plots:
-        count = write_all_plots(plots, [(each.figures, each.pictures) for each in analyses])
-        lines.append(f"{count} plots in {plots}")
+    sets, lines = [(each.figures, each.pictures) for each in analyses], []
+    if results.report is not None:
+        write_report(results.report, sets)
+        lines.append(f"report in {results.report}")
+    if results.plots is not None:
+        count = write_all_plots(results.plots, sets)
+        lines.append(f"{count} plots in {results.plots}")
     return lines
 
 
@@ -192,7 +178,7 @@ def _show(analyses: Sequence[Analysis], as_json: bool) -> None:
 @contextmanager
 def _progress() -> Iterator[Progress]:
     """A bar for each stage, one after the other."""
-    units = {"counting": "shards", "looking at the tokenizer": "images"}
+    units = {"counting": "shards", "adding up parts": "parts", "looking at the tokenizer": "images"}
     bars: dict[str, Callable[[int, int | None], None]] = {}
     with ExitStack() as stack:
 

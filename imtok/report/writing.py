@@ -18,11 +18,14 @@ Sets = Sequence[tuple[Figures, Pictures | None]]
 
 
 def write_report(path: Path, sets: Sets) -> None:
-    """Write the page of one token set, or that of several side by side; raises DiskError where the disk refuses."""
+    """Write the page of one token set, or that of several side by side, whole or not at all.
+
+    A link to a file is followed, as /dev/stdout is one. Raises DiskError where the disk refuses, and OSError where
+    `path` is there and no file.
+    """
     page = report_page(*sets[0]) if len(sets) == 1 else comparison_page(sets)
     with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, page.encode())
+        write_atomically(path.resolve() if path.is_file() else path, page.encode())
 
 
 def write_all_plots(folder: Path, sets: Sets) -> int:
