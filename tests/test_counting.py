@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import subprocess
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import token_folder
 
-from imtok.analysis import CodebookUsage, analyze, count_part
+from imtok.analysis import CodebookUsage, analyze, codebook_usage, count_part, processes
 from imtok.analysis.counting import count_tokens
 from imtok.analysis.figures import Neighbours
 from imtok.analysis.pairs import PairTable
@@ -151,12 +152,52 @@ def test_merged_parts_say_what_the_whole_says(drawn: tuple[Units, int], of: int)
         assert analyze(folder, parts=parts[::-1]).figures == analyze(folder).figures
 
 
-def test_figures_do_not_depend_on_the_number_of_threads(tmp_path: Path) -> None:
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small sets are counted by several processes too."""
+    monkeypatch.setattr("imtok.analysis.counting._MANY", 0)
+
+
+def test_figures_do_not_depend_on_the_number_of_processes(at_once: None, tmp_path: Path) -> None:
     values = np.random.default_rng(0)
-    units = [values.zipf(1.3, (90, 3, 5)).clip(max=400) - 1 for _ in range(12)]
+    units = [values.zipf(1.3, (90, 3, 5)).clip(max=400) - 1 for _ in range(5)]
     folder = token_folder(tmp_path, units, 400, labels=[values.integers(0, 3, 90) for _ in units])
-    figures = [analyze(folder, workers=workers).figures for workers in (1, 2, 5)]
-    assert figures[0] == figures[1] == figures[2]
+    told: list[tuple[str, int, int]] = []
+    figures = [analyze(folder, workers=workers, progress=lambda *news: told.append(news)).figures for workers in (1, 3)]
+    assert figures[0] == figures[1]
+    assert told[-1] == ("counting", 5, 5)
+    assert np.array_equal(codebook_usage(open_tokens(folder)).counts, analyze(folder, workers=1).usage.counts)
+
+
+def test_what_a_process_finds_wrong_is_told(at_once: None, tmp_path: Path) -> None:
+    units = [np.full((3, 2, 2), code) for code in (4, 200, 5)]
+    with pytest.raises(TokensError, match=r"00000001\.safetensors: code 200 is outside"):
+        analyze(token_folder(tmp_path, units, 100), workers=2)
+
+
+def test_no_process_is_left_behind_by_a_stop_or_a_kill(
+    at_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    start = processes._process
+
+    def noted(connection: int) -> subprocess.Popen[bytes]:
+        started.append(start(connection))
+        return started[-1]
+
+    monkeypatch.setattr(processes, "_process", noted)
+    folder = token_folder(tmp_path, [np.zeros((2, 2, 2), np.int64)] * 4, 4)
+    with pytest.raises(Interrupted):
+        analyze(folder, workers=3, should_stop=lambda: len(started) == 2)
+
+    def killed(connection: int) -> subprocess.Popen[bytes]:
+        noted(connection).kill()
+        return started[-1]
+
+    monkeypatch.setattr(processes, "_process", killed)
+    with pytest.raises(TokensError, match="ended from outside"):
+        analyze(folder, workers=2)
+    assert [process.poll() is None for process in started] == [False] * 3
 
 
 # Where not everything is looked at

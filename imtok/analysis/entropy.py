@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import gammaln
 
 Counts = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -100,4 +99,6 @@ def coded_bits(counts: Counts) -> float:
 
 def log_rising(start: float | Floats, steps: int | npt.NDArray[Any]) -> Any:
     """ln of start (start + 1) ... (start + steps - 1), for start > 0."""
+    from scipy.special import gammaln  # a fifth of a second, which processes that only count do without
+
     return gammaln(start + np.asarray(steps, np.float64)) - gammaln(start)

@@ -7,6 +7,7 @@ and there, and should not wait for torch to load. Nothing in the header is trust
 from __future__ import annotations
 
 import json
+import math
 import mmap
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,7 @@ def _view(data: mmap.mmap, start: int, name: str, entry: Any) -> npt.NDArray[Any
         begin, end = entry["data_offsets"]
         if begin < 0 or min(shape, default=0) < 0:
             raise ValueError
-        count = int(np.prod(shape, dtype=object))
+        count = math.prod(shape)
         if end - begin != count * dtype.itemsize:
             raise ValueError
         array: npt.NDArray[Any] = np.frombuffer(data, dtype, count, start + begin).reshape(shape)
