@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from typer.testing import CliRunner, Result
 from imtok.analysis import Figures, analyze
 from imtok.cli import app
 from imtok.quantizer_config import VQConfig
+from imtok.report.words import WORDS
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "stats.schema.json"
 
@@ -180,3 +182,12 @@ def test_an_empty_token_set_is_said_to_be_empty(tmp_path: Path) -> None:
     assert (figures["images"], figures["used"], figures["positions"], figures["horizontal"]) == (0, 0, None, None)
     jsonschema.validate(figures, schema(), cls=jsonschema.Draft202012Validator)
     assert imtok("stats", folder).exit_code == 0
+
+
+def test_every_plot_has_its_picture_in_the_docs() -> None:
+    page = SCHEMA.with_name("stats.md")
+    if not page.exists():
+        pytest.skip("the checkout's docs are not here")
+    shown = re.findall(r"\(images/stats/([\w-]+)\.(png|jpg)\)", page.read_text())
+    assert all((page.parent / "images" / "stats" / f"{name}.{kind}").is_file() for name, kind in shown)
+    assert set(WORDS) <= {name for name, _ in shown}
