@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import token_folder
 
-from imtok.analysis import CodebookUsage, analyze, codebook_usage, count_part, processes
+from imtok.analysis import CodebookUsage, analyze, codebook_usage, processes
 from imtok.analysis.counting import count_tokens
 from imtok.analysis.figures import Neighbours
 from imtok.analysis.pairs import PairTable
@@ -138,18 +138,6 @@ def check_neighbours(
         bias = (len(np.unique(xy)) - len(np.unique(x))) / (2 * x.size * LN2)
         left.append(min(corrected(y, size), plug_in(xy) - plug_in(x) + bias))
     assert close(found.conditional_entropy_corrected_bits, float(np.mean(left)))
-
-
-@settings(max_examples=20, deadline=None)
-@given(token_sets(), st.integers(1, 5))
-def test_merged_parts_say_what_the_whole_says(drawn: tuple[Units, int], of: int) -> None:
-    units, size = drawn
-    with tempfile.TemporaryDirectory() as place:
-        folder = written(Path(place) / "tokens", units, size)
-        parts = [Path(place) / f"part-{index}" for index in range(of)]
-        images = [count_part(folder, index, of, part) for index, part in enumerate(parts)]
-        assert sum(images) == sum(map(len, units))
-        assert analyze(folder, parts=parts[::-1]).figures == analyze(folder).figures
 
 
 @pytest.fixture
@@ -405,28 +393,6 @@ def test_a_request_to_stop_is_heard(tmp_path: Path) -> None:
     folder = token_folder(tmp_path, [np.zeros((2, 2, 2), np.int64)], 4)
     with pytest.raises(Interrupted):
         analyze(folder, should_stop=lambda: True)
-
-
-def test_parts_that_do_not_fit_are_refused_by_name(tmp_path: Path) -> None:
-    values = np.random.default_rng(9)
-    folder = token_folder(tmp_path / "a", [values.integers(0, 9, (4, 2, 2)) for _ in range(4)], 9)
-    other = token_folder(tmp_path / "b", [values.integers(0, 9, (4, 2, 2)) for _ in range(3)], 9)
-    parts = [tmp_path / f"part-{index}" for index in range(3)]
-    for index, part in enumerate(parts):
-        count_part(folder, index, 3, part)
-    count_part(other, 0, 3, tmp_path / "foreign")
-    count_part(folder, 0, 2, tmp_path / "half")
-    (tmp_path / "junk").write_bytes(b"junk")
-    for given_parts, words in (
-        (parts[:2], "part 2 of 3 is missing"),
-        ([*parts, parts[0]], "part 0 is also in"),
-        ([*parts[:2], tmp_path / "foreign"], "counted from other tokens"),
-        ([parts[0], tmp_path / "half"], "part of 2, where .* is one of 3"),
-        ([tmp_path / "junk"], "no part of a count"),
-        ([tmp_path / "nowhere"], "cannot be read"),
-    ):
-        with pytest.raises(TokensError, match=words):
-            analyze(folder, parts=given_parts)
 
 
 def test_a_table_of_pairs_counts_what_numpy_counts() -> None:
