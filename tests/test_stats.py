@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import pkgutil
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,7 +21,8 @@ from typer.testing import CliRunner, Result
 
 from imtok.analysis import Figures, analyze
 from imtok.cli import app
-from imtok.quantizer_config import VQConfig
+from imtok.config import TokenizerConfig
+from imtok.quantizer_config import FSQConfig, QuantizerConfig, ResidualConfig, VQConfig
 from imtok.report.words import WORDS
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "stats.schema.json"
@@ -113,8 +117,8 @@ def test_a_report_and_plots_are_written_with_the_tokenizer_looked_at(
 
 def test_tokens_only_leaves_the_tokenizer_out_of_a_report(tokens: dict[str, Path], tmp_path: Path) -> None:
     code = (
-        "import sys; from imtok.cli import main; sys.argv[1:] = sys.argv[1:]\n"
-        "try: main()\nexcept SystemExit: pass\n"
+        "import sys; from imtok.cli import main\n"
+        "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
         "assert 'torch' not in sys.modules, 'torch was loaded'"
     )
     arguments = ["stats", str(tokens["fsq"]), "--tokens-only", "--report", str(tmp_path / "report.html")]
@@ -127,8 +131,9 @@ def test_token_sets_stand_side_by_side(tokens: dict[str, Path], tmp_path: Path) 
     both = printed("stats", tokens["fsq"], "--compare", tokens["vq"], "--json")
     assert both["format"] == "imtok-comparison"
     assert [each["codebook_size"] for each in both["tokenizers"]] == [125, 32]
-    three = printed("stats", tokens["fsq"], "--compare", tokens["vq"], tokens["fsq"], "--json")
-    assert [each["codebook_size"] for each in three["tokenizers"]] == [125, 32, 125]
+    for order in (["fsq", "--compare", "vq", "vq"], ["fsq", "vq", "--compare", "vq"], ["fsq", "vq", "vq"]):
+        three = printed("stats", *(tokens.get(word, word) for word in order), "--json")
+        assert [each["codebook_size"] for each in three["tokenizers"]] == [125, 32, 32]
     table = imtok("stats", tokens["fsq"], "--compare", tokens["vq"], "--report", tmp_path / "r.html")
     assert table.exit_code == 0, table.output
     assert "bits" in table.stdout
@@ -156,24 +161,135 @@ def test_parts_of_a_set_add_up_to_the_whole(tmp_path: Path) -> None:
     [
         (["{fsq}", "--shard", "0/2"], 2, "go together"),
         (["{fsq}", "--shard", "2/2", "-o", "{tmp}/part"], 2, "expected I/N"),
+        (["{fsq}", "--shard", "³/4", "-o", "{tmp}/part"], 2, "expected I/N"),
         (["{fsq}", "{vq}", "--shard", "0/2", "-o", "{tmp}/part"], 2, "one token folder at a time"),
+        (["{fsq}", "--shard", "0/2", "-o", "{tmp}"], 1, "{tmp}: is a directory"),
         (["{fsq}", "--merge"], 2, "one token folder and then its parts"),
+        (["{fsq}", "--compare"], 2, "expected further token folders"),
         (["{fsq}", "--merge", "{fsq}"], 1, "cannot be read"),
         (["{fsq}", "{vq}", "-t", "imtok-f8"], 2, "has its own"),
         (["{fsq}", "--tokens-only", "--deep"], 2, "leaves out"),
         (["{fsq}", "-t", "imtok-f8"], 1, "give the one that made them"),
+        (["{fsq}", "--deep", "--device", "abacus"], 1, "device abacus"),
         (["{fsq}", "--images", "{tmp}/nowhere"], 1, "nowhere"),
-        (["{fsq}", "--tokens-only", "--report", "{tmp}"], 1, "directory"),
+        (["{fsq}", "--images", "{tmp}", "{tmp}/.."], 1, "{tmp}/..: not a token folder; if it holds images, give"),
+        (["--images", "{tmp}", "{tmp}/..", "{fsq}"], 1, "give --images once for each SOURCE"),
+        (["{fsq}", "--compare", "{tmp}/nowhere"], 1, "nowhere: no such folder"),
+        (["{fsq}", "--tokens-only", "--report", "{tmp}"], 1, "{tmp}: is a directory"),
+        (["{fsq}", "--tokens-only", "--plots", "{tmp}/file"], 1, "{tmp}/file: is no directory"),
+        (["{fsq}", "--tokens-only", "--report", "{tmp}/file/r.html"], 1, "{tmp}/file: is no directory"),
+        (["{fsq}", "--report", "{tmp}/r", "--plots", "{tmp}/r"], 2, "cannot have one name"),
+        (["{tmp}/a\nb"], 1, "a\\nb: no such folder"),
     ],
 )
-def test_mistakes_are_told_in_one_line(
-    arguments: list[str], code: int, words: str, tokens: dict[str, Path], tmp_path: Path
+def test_mistakes_are_told_in_one_line_before_anything_is_counted(
+    arguments: list[str],
+    code: int,
+    words: str,
+    tokens: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.delattr("imtok.analysis.job.count_tokens")
+    (tmp_path / "file").touch()
     places = {name: str(path) for name, path in tokens.items()} | {"tmp": str(tmp_path)}
     result = imtok("stats", *(argument.format(**places) for argument in arguments))
     assert result.exit_code == code, result.output
-    assert words in " ".join(result.stderr.replace("│", "").split())
+    assert words.format(**places) in " ".join(result.stderr.replace("│", "").split())
+    assert code == 2 or result.stderr.count("\n") == 1
     assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "surplus",
+    [
+        ["--json"],
+        ["--report", "r.html"],
+        ["--plots", "plots"],
+        ["--deep"],
+        ["--images", "."],
+        ["--tokenizer", "imtok-f8"],
+        ["--tokens-only"],
+    ],
+)
+def test_what_a_part_has_no_use_for_is_refused_by_name(
+    surplus: list[str], tokens: dict[str, Path], tmp_path: Path
+) -> None:
+    result = imtok("stats", tokens["fsq"], "--shard", "0/2", "-o", tmp_path / "part", *surplus)
+    assert result.exit_code == 2, result.output
+    assert f"give {surplus[0]} with --merge" in " ".join(result.stderr.replace("│", "").split())
+    assert not (tmp_path / "part").exists()
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "imtok.analysis.coder.Coder.encode",
+        "imtok.analysis.summary.neighbours",
+        "imtok.report.writing.report_page",
+        "imtok.report.plots.png",
+    ],
+)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_it_wherever_it_is(
+    place: str, number: signal.Signals, tokens: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, _, name = place.rpartition(".")
+    owner = pkgutil.resolve_name(module)
+    real, came = getattr(owner, name), []
+
+    def hit(*arguments: object, **options: object) -> object:
+        if not came:
+            came.append(place)
+            os.kill(os.getpid(), number)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, hit)
+    result = imtok("stats", tokens["fsq"], "--report", tmp_path / "r.html", "--plots", tmp_path / "plots", "--json")
+    assert came
+    assert result.exit_code == 75, result.output
+    assert result.stdout == ""
+    assert result.stderr.startswith("stopped:")
+    assert not list(tmp_path.rglob("*.png"))
+    assert (tmp_path / "r.html").exists() == (name == "png")
+    assert not list(tmp_path.rglob(".tmp-*"))
+
+
+def test_a_name_that_is_no_text_is_spelled_out(tmp_path: Path) -> None:
+    folder = token_folder(tmp_path / os.fsdecode(b"t\xff"), [np.zeros((3, 2, 2), np.int64)], 9)
+    figures = printed("stats", folder, "--json", "--report", tmp_path / "r.html", "--plots", tmp_path / "plots")
+    assert figures["name"] == f"{tmp_path}/t\\xff"
+    assert "t\\xff" in (tmp_path / "r.html").read_text()
+    assert imtok("stats", folder).exit_code == 0
+
+
+def test_a_report_goes_through_a_link_and_leaves_it(tmp_path: Path) -> None:
+    folder = token_folder(tmp_path / "tokens", [np.zeros((3, 2, 2), np.int64)], 9)
+    (tmp_path / "target.html").touch()
+    (tmp_path / "link.html").symlink_to("target.html")
+    assert imtok("stats", folder, "--report", tmp_path / "link.html").exit_code == 0
+    assert (tmp_path / "link.html").is_symlink()
+    assert "<html" in (tmp_path / "target.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("quantizer", "name"),
+    [
+        (FSQConfig(levels=(5, 5, 5)), "FSQ 5x5x5"),
+        (FSQConfig(levels=(5, 5, 3)), None),
+        (ResidualConfig(part=FSQConfig(levels=(5, 5, 5)), depth=2), None),
+    ],
+)
+def test_a_tokenizer_beside_the_tokens_that_cannot_be_theirs_is_passed_over(
+    quantizer: QuantizerConfig, name: str | None, tmp_path: Path
+) -> None:
+    folder = token_folder(tmp_path, [np.zeros((3, 2, 2), np.int64)], 125)
+    config = TokenizerConfig(quantizer=quantizer).model_dump(mode="json")
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "config.json").write_text(json.dumps(config))
+    figures = analyze(folder).figures
+    assert figures.quantizer == name
+    assert len(figures.dimensions) == (3 if name else 0)
 
 
 def test_an_empty_token_set_is_said_to_be_empty(tmp_path: Path) -> None:
