@@ -6,7 +6,8 @@ import errno
 import fcntl
 import os
 import resource
-from collections.abc import Iterator
+import socket
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,14 @@ from pathlib import Path
 import pytest
 
 from imtok.errors import DiskError
-from imtok.files import atomic_writer, publish_once, sweep_temporaries, write_atomically
+from imtok.files import (
+    atomic_writer,
+    check_file_target,
+    check_folder_target,
+    publish_once,
+    sweep_temporaries,
+    write_atomically,
+)
 
 
 @contextmanager
@@ -82,6 +90,67 @@ def test_other_errors_stay_what_they_are(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(FileExistsError):
         write_atomically(tmp_path / "file/x", b"")
+
+
+def odd_target(path: Path, kind: str) -> None:
+    """Something at `path` that is no regular file."""
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "link to a fifo":
+        os.mkfifo(path.with_name("fifo"))
+        path.symlink_to("fifo")
+    else:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(path))
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "link to a fifo", "socket"])
+@pytest.mark.parametrize("refuse", [check_file_target, lambda path: write_atomically(path, b"x")])
+def test_what_is_no_regular_file_is_refused_by_its_name_and_stays(
+    refuse: Callable[[Path], None], kind: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "x"
+    odd_target(path, kind)
+    before = path.lstat()
+    with pytest.raises(OSError, match="is a directory" if kind == "directory" else "is no regular file") as caught:
+        refuse(path)
+    assert caught.value.filename == str(path)
+    assert (path.lstat().st_ino, path.lstat().st_mode) == (before.st_ino, before.st_mode)
+    assert not list(tmp_path.glob(".tmp-*"))
+
+
+def test_an_error_names_the_target_and_not_its_temporary(tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 250)
+    with pytest.raises(OSError, match="name too long") as caught:
+        write_atomically(path, b"x")
+    assert caught.value.filename == str(path)
+
+
+def test_targets_are_checked_without_making_anything(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    check_file_target(file)
+    check_file_target(tmp_path / "new/deep/x")
+    check_folder_target(tmp_path)
+    check_folder_target(tmp_path / "new/deep")
+    for check, target in (
+        (check_file_target, file / "x/y"),
+        (check_folder_target, file),
+        (check_folder_target, file / "x"),
+    ):
+        with pytest.raises(NotADirectoryError) as caught:
+            check(target)
+        assert caught.value.filename == str(file)
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_folder_that_takes_no_entries_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda _, mode: mode != os.W_OK | os.X_OK)  # root may write anywhere
+    with pytest.raises(PermissionError) as caught:
+        check_folder_target(tmp_path / "new")
+    assert caught.value.filename == str(tmp_path)
 
 
 def test_of_many_publishers_one_wins_and_the_others_are_told(tmp_path: Path) -> None:

@@ -140,6 +140,16 @@ def test_the_worst_finding_is_the_verdict_and_the_others_follow_it() -> None:
     assert "docs/collapse.md#bad" in text
 
 
+def test_advice_keeps_its_options_whole_and_is_copied_as_it_stands() -> None:
+    text = "try --set quantizer.dim=8 --set a<b=1 (--set, or --sets)"
+    for grade in ("hint", "problem"):
+        page = report_page(example(findings=[finding("odd", grade).model_copy(update={"text": text})]))
+        assert page.count('<span class="command">--set</span>') == 3
+        assert '<span class="command">--set</span> a&lt;b=1' in page
+        assert text in "".join(Reader(page).words)
+    assert ".command { white-space: nowrap; }" in page
+
+
 def test_a_codebook_without_findings_or_with_hints_alone_is_healthy() -> None:
     assert verdict(example(findings=[])).word == "Healthy"
     assert verdict(example(findings=[finding("odd", "hint")])).word == "Healthy"

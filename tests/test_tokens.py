@@ -401,6 +401,20 @@ def test_more_shards_than_may_be_open_are_read(folder: Path, monkeypatch: pytest
     assert [tokens[index][0] for index in (0, 8, 0, 4)] == ["0/ü0.jpg", "2/ü3.jpg", "0/ü0.jpg", "1/ü2.jpg"]
 
 
+def test_a_shard_changed_behind_the_manifest_is_refused_by_name(folder: Path) -> None:
+    (folder / shard_path(1)).write_bytes(shard_to_bytes(shard(1, inputs=6)))
+    tokens = open_tokens(folder)
+    for read in (
+        lambda: tokens.unit(1),
+        lambda: tokens[4],
+        lambda: list(tokens.shards()),
+        lambda: codebook_usage(tokens),
+    ):
+        with pytest.raises(TokensError, match=r"00000001\.safetensors: holds 5 images where 3 are listed; delete it"):
+            read()
+    assert tokens.unit(2)[0] == 6
+
+
 @pytest.mark.parametrize("with_manifest", [True, False])
 def test_a_missing_unit_is_refused_unless_a_part_will_do(folder: Path, with_manifest: bool) -> None:
     (folder / shard_path(1)).unlink()
