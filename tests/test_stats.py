@@ -224,6 +224,7 @@ def test_what_a_part_has_no_use_for_is_refused_by_name(
 @pytest.mark.parametrize(
     "place",
     [
+        "imtok.tokenizer.load",
         "imtok.analysis.coder.Coder.encode",
         "imtok.analysis.summary.neighbours",
         "imtok.report.writing.report_page",

@@ -187,7 +187,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
 @contextmanager
 def ends_on_signals(should_stop: Callable[[], bool]) -> Iterator[None]:
-    """SIGTERM or Ctrl-C end the block at once, by Interrupted: for work that writes its files whole or not at all.
+    """SIGTERM or Ctrl-C end the block at once, by Interrupted: for work whose files are written whole or not at all.
 
     To stand in a block of `stop_on_signals`, whose function tells of a signal that came before.
     """

@@ -15,7 +15,7 @@ from imtok.cli.stats_options import Asked, Look, Part, Results, check, part_of
 
 if TYPE_CHECKING:
     from imtok.analysis import Analysis
-    from imtok.analysis.job import Progress
+    from imtok.analysis.job import Job, Progress
 
 _LOOKING = "Looking at the tokenizer"
 _WRITING = "Report"
@@ -99,7 +99,9 @@ def stats(
         if asked.part is not None:
             _count(asked, asked.part, progress, should_stop)
             return
-        analyses = _analyses(asked, progress, should_stop)
+        with ends_on_signals(should_stop):
+            jobs = _opened(asked)
+        analyses = [job.run(workers=workers, progress=progress, should_stop=should_stop) for job in jobs]
         with ends_on_signals(should_stop):
             written = _write(analyses, asked.results)
     _show(analyses, as_json)
@@ -123,11 +125,11 @@ def _count(asked: Asked, part: Part, progress: Progress, should_stop: Callable[[
     say(f"{part.file}: {counted:,} images of part {part.index} of {part.of}; `--merge` adds the parts up")
 
 
-def _analyses(asked: Asked, progress: Progress, should_stop: Callable[[], bool]) -> list[Analysis]:
-    """Of every set; all are opened before the first is counted."""
+def _opened(asked: Asked) -> list[Job]:
+    """What is to be done of each set, all opened before the first is counted."""
     from imtok.analysis.job import open_job
 
-    jobs = [
+    return [
         open_job(
             folder,
             partial=asked.partial,
@@ -139,7 +141,6 @@ def _analyses(asked: Asked, progress: Progress, should_stop: Callable[[], bool])
         )
         for folder in asked.sets
     ]
-    return [job.run(workers=asked.workers, progress=progress, should_stop=should_stop) for job in jobs]
 
 
 def _write(analyses: Sequence[Analysis], results: Results) -> list[str]:
