@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, Pipe, wait
 from typing import Any
@@ -49,11 +49,12 @@ def count_in_processes(
 class _Others:
     """The other processes, as they are heard of."""
 
-    def __init__(self, folder: str, connections: Sequence[Connection]) -> None:
-        self.folder = folder
-        self.at_work = list(connections)
+    def __init__(self, folder: str, shares: Mapping[Connection, int]) -> None:
+        """`shares` is how many units each has to do."""
+        self.folder, self._shares = folder, shares
+        self.at_work = list(shares)
         self.tallies: list[Tally] = []
-        self._done = dict.fromkeys(connections, 0)
+        self._done = dict.fromkeys(shares, 0)
 
     def hear(self, seconds: float) -> int:
         """Take in what they said, waiting so long at most for something; the units they have done."""
@@ -65,6 +66,7 @@ class _Others:
             if isinstance(message, Tally):
                 self.tallies.append(message)
                 self.at_work.remove(connection)
+                self._done[connection] = self._shares[connection]
             else:
                 self._done[connection] = message
         return sum(self._done.values())
@@ -101,7 +103,7 @@ def _started(
                 ours.send((count, tokens, share, sampling))
             except (BrokenPipeError, ConnectionResetError) as error:
                 raise _ended(str(tokens.folder)) from error
-        yield _Others(str(tokens.folder), connections)
+        yield _Others(str(tokens.folder), dict(zip(connections, map(len, shares), strict=True)))
     finally:
         for connection in connections:
             connection.close()
