@@ -134,12 +134,16 @@ def duplicates(tally: Tally, key_of: Callable[[int], str]) -> Duplicates:
     """Images whose codes are those of an earlier image; `key_of` names an image by its number."""
     hashes = np.concatenate([*(each[0] for each in tally.hashes), np.empty(0, np.uint64)])
     numbers = np.concatenate([*(each[1] for each in tally.hashes), np.empty(0, np.int64)])
-    order = np.lexsort((numbers, hashes))
+    ascending = np.sort(hashes)
+    several = np.isin(hashes, ascending[1:][ascending[1:] == ascending[:-1]])
+    compared, hashes, numbers = len(hashes), hashes[several], numbers[several]
+    order = np.lexsort((numbers, hashes))  # of the few that occur more than once
     hashes, numbers = hashes[order], numbers[order]
-    _, starts, sizes = np.unique(hashes, return_index=True, return_counts=True)
-    largest = sorted(np.flatnonzero(sizes > 1), key=lambda group: (-int(sizes[group]), int(numbers[starts[group]])))
+    starts = run_starts(hashes)
+    sizes = np.diff(starts, append=len(hashes))
+    largest = sorted(range(len(sizes)), key=lambda group: (-int(sizes[group]), int(numbers[starts[group]])))
     return Duplicates(
-        images=len(hashes),
+        images=compared,
         duplicates=len(hashes) - len(starts),
         groups=len(largest),
         largest=[
