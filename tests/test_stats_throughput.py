@@ -1,0 +1,42 @@
+"""`benchmarks/stats_throughput.py` runs from end to end on a small set, and checks what it times."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    if not FOLDER.is_dir():
+        pytest.skip("the checkout's benchmarks are not here")
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("stats_throughput")
+
+
+def test_it_times_reading_bincount_counts_and_analysis(
+    script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = ["--tokens", "1000000", "--codebook-size", "300", "--rounds", "2", "--scratch", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["stats_throughput.py", *options])
+    script.main()
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert record["tokens"] == 2 * 2048 * 256
+    assert set(record["seconds"]) == {"read", "bincount", "counts", "analyze"}
+    assert all(len(each) == 2 and min(each) > 0 for each in record["seconds"].values())
+
+
+def test_what_it_reads_are_the_codes_of_the_shards(script: ModuleType, tmp_path: Path) -> None:
+    tokens = script.written(tmp_path, 600_000, 300)
+    expected = np.zeros(300, np.int64)
+    for shard in tokens.shards():
+        expected += np.bincount(shard.codes.reshape(-1), minlength=300)
+    assert np.array_equal(script.make_parts(tokens)["bincount"](), expected)
