@@ -75,7 +75,8 @@ def stats(
         typer.Option("--merge", help="What follows TOKENS are files of --shard: add them up.", rich_help_panel=_SIZE),
     ] = False,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that count. (default: all cores)", rich_help_panel=_SIZE)
+        int | None,
+        typer.Option(min=1, help="Processes that count a large set. (default: one a core)", rich_help_panel=_SIZE),
     ] = None,
 ) -> None:
     """Tell whether the codebook is alive, from the tokens alone or with their tokenizer, and what to change.
