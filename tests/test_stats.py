@@ -19,7 +19,8 @@ from making import fill, tiny, token_folder
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from imtok.analysis import Figures, analyze
+from imtok.analysis import analyze
+from imtok.analysis.figures import json_schema
 from imtok.cli import app
 from imtok.config import TokenizerConfig
 from imtok.quantizer_config import FSQConfig, QuantizerConfig, ResidualConfig, VQConfig
@@ -36,13 +37,6 @@ def printed(*arguments: object) -> Any:
     result = imtok(*arguments)
     assert result.exit_code == 0, result.output
     return json.loads(result.stdout)
-
-
-def schema() -> Any:
-    """What docs/stats.schema.json has to hold."""
-    found = Figures.model_json_schema(mode="serialization")
-    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "imtok stats --json"}
-    return head | {name: value for name, value in found.items() if name != "title"}
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +60,8 @@ def tokens(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 def test_the_schema_in_docs_is_that_of_the_records() -> None:
     if not SCHEMA.exists():
         pytest.skip("the checkout's docs are not here")
-    assert json.loads(SCHEMA.read_text()) == schema()
-    jsonschema.Draft202012Validator.check_schema(schema())
+    assert json.loads(SCHEMA.read_text()) == json_schema()
+    jsonschema.Draft202012Validator.check_schema(json_schema())
 
 
 @pytest.mark.parametrize("options", [(), ("--deep",), ("--images",)])
@@ -76,7 +70,7 @@ def test_json_keeps_to_the_schema_and_says_all_there_is(
 ) -> None:
     more = [*options, pictures] if "--images" in options else options
     figures = printed("stats", tokens["fsq"], "--json", *more)
-    jsonschema.validate(figures, schema(), cls=jsonschema.Draft202012Validator)
+    jsonschema.validate(figures, json_schema(), cls=jsonschema.Draft202012Validator)
     assert next(iter(figures)) == "format"
     assert (figures["images"], figures["tokens"], figures["codebook_size"]) == (8, 8 * 16, 125)
     assert figures["usage"] == figures["used"] / 125
@@ -94,7 +88,7 @@ def test_the_schema_refuses_what_the_records_do_not_know(tokens: dict[str, Path]
     figures = printed("stats", tokens["fsq"], "--json")
     for change in ({"usage": "all"}, {"surplus": 1}, {"dead": 0.5}):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(figures | change, schema(), cls=jsonschema.Draft202012Validator)
+            jsonschema.validate(figures | change, json_schema(), cls=jsonschema.Draft202012Validator)
 
 
 def test_a_report_and_plots_are_written_with_the_tokenizer_looked_at(
@@ -131,6 +125,7 @@ def test_token_sets_stand_side_by_side(tokens: dict[str, Path], tmp_path: Path) 
     both = printed("stats", tokens["fsq"], "--compare", tokens["vq"], "--json")
     assert both["format"] == "imtok-comparison"
     assert [each["codebook_size"] for each in both["tokenizers"]] == [125, 32]
+    jsonschema.validate(both, json_schema(), cls=jsonschema.Draft202012Validator)
     for order in (["fsq", "--compare", "vq", "vq"], ["fsq", "vq", "--compare", "vq"], ["fsq", "vq", "vq"]):
         three = printed("stats", *(tokens.get(word, word) for word in order), "--json")
         assert [each["codebook_size"] for each in three["tokenizers"]] == [125, 32, 32]
@@ -297,7 +292,7 @@ def test_an_empty_token_set_is_said_to_be_empty(tmp_path: Path) -> None:
     folder = token_folder(tmp_path / "tokens", [np.zeros((0, 2, 2), np.int64)], 9)
     figures = printed("stats", folder, "--json", "--report", tmp_path / "r.html")
     assert (figures["images"], figures["used"], figures["positions"], figures["horizontal"]) == (0, 0, None, None)
-    jsonschema.validate(figures, schema(), cls=jsonschema.Draft202012Validator)
+    jsonschema.validate(figures, json_schema(), cls=jsonschema.Draft202012Validator)
     assert imtok("stats", folder).exit_code == 0
 
 

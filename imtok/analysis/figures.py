@@ -8,9 +8,9 @@ bits. N is a number of tokens, n_k how many of them are code k, p_k = n_k / N.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from imtok.quantizer_config import Record
 
@@ -18,13 +18,15 @@ Grade = Literal["problem", "warning", "hint"]
 
 
 class Use(Record):
-    """How the codes of one codebook, or of all together, are used."""
+    """How the codes of one codebook are used; or those of all, code k of one counted with code k of the others."""
 
     tokens: int = Field(description="codes counted, those of every codebook")
     used: int = Field(description="codes that occur at least once")
     usage: float = Field(
-        description="used / codebook size, in [0, 1], over the whole set (SimVQ#3: definitions differ)"
+        description="used / codebook size, in [0, 1], over the whole set; papers count it so or by batches of images "
+        "(see Zhu et al., 2024)"
     )
+
     dead: int = Field(description="codes that never occur")
     nearly_dead: int = Field(description="codes that occur, but less than a hundredth of the even share N / K")
     expected_used: float = Field(
@@ -38,7 +40,9 @@ class Use(Record):
         description="entropy + (used - 1) / (2 N ln 2), at most log2 K: the first term of its small-sample bias undone "
         "(Miller, 1955)"
     )
-    perplexity: float = Field(description="2^entropy: so many codes, equally frequent, would have the same entropy")
+    perplexity: float = Field(
+        description="2^entropy: so many equally frequent codes would have the same entropy (Jelinek et al., 1977)"
+    )
     normalized_perplexity: float = Field(description="perplexity / K, in [0, 1]")
     gini: float = Field(
         description="inequality of the n_k over all K codes: 0 where all are equal, near 1 where few have all "
@@ -63,7 +67,9 @@ class Runs(Record):
 
     images: int = Field(256, description="images of a run: consecutive ones of a unit")
     runs: int = Field(description="whole runs there are")
-    usage: float = Field(description="used / K by the 256 images of a run, mean over codebooks and runs (SimVQ#3)")
+    usage: float = Field(
+        description="used / K by the 256 images of a run, mean over codebooks and runs (see Zhu et al., 2024)"
+    )
     least: float = Field(description="that of the run that uses fewest")
     most: float = Field(description="that of the run that uses most")
 
@@ -121,8 +127,8 @@ class Neighbours(Record):
     conditional_entropy_bits: float = Field(description="H(Y | X) = H(Y) - mutual information: bits left of a token")
     conditional_entropy_corrected_bits: float = Field(description="that of the corrected figures")
     coded_bits: float = Field(
-        description="bits a token that an adaptive coder knowing the neighbour needs, learning included: never below "
-        "what can be done (MacKay & Peto, 1995)"
+        description="bits a token that an adaptive coder knowing the neighbour needs, learning included: to be "
+        "had, where all pairs are counted, to within some bits of the whole set (MacKay & Peto, 1995)"
     )
 
 
@@ -139,8 +145,8 @@ class Dimension(Record):
 class ClassUse(Record):
     """The codes of one class of images."""
 
-    label: int
-    name: str
+    label: int = Field(description="as the shards have it")
+    name: str = Field(description="of its folder, or the label where there is none")
     images: int = Field(description="images of the class looked at: all, or evenly spaced ones")
     tokens: int = Field(description="their codes")
     used: int = Field(description="codes that occur in them")
@@ -196,8 +202,8 @@ class Geometry(Record):
 class CodeShare(Record):
     """A figure of one code."""
 
-    code: int
-    share: float
+    code: int = Field(description="of the first codebook")
+    share: float = Field(description="of the tokens of that code, those that changed")
     tokens: int = Field(description="how many tokens it was measured on")
 
 
@@ -227,10 +233,10 @@ class Pass(Record):
 
 
 class Idempotence(Record):
-    """encode(decode(t)) against t, pass after pass."""
+    """encode(decode(t)) against t, pass after pass (of codecs: Kim et al., 2020)."""
 
-    images: int
-    passes: list[Pass]
+    images: int = Field(description="images it was measured on")
+    passes: list[Pass] = Field(description="one after the other")
     least_stable: list[CodeShare] = Field(description="codes most often changed by the first pass")
 
 
@@ -248,31 +254,31 @@ class Disturbance(Record):
 
 
 class Sensitivity(Record):
-    """How firmly the codes stand."""
+    """How codes bear small changes of the picture (of shifts: Zhang, 2019)."""
 
-    images: int
+    images: int = Field(description="images it was measured on")
     of_decoded: bool = Field(description="measured on pictures decoded from the tokens, as no images were given")
-    disturbances: list[Disturbance]
+    disturbances: list[Disturbance] = Field(description="one for each kind of change")
 
 
 class Reconstruction(Record):
     """What comes back of the images."""
 
-    images: int
+    images: int = Field(description="images it was measured on")
     size: int = Field(description="side of the square, pixels")
     psnr: float | None = Field(description="dB, mean over images of 10 log10(255^2 / MSE); null where all are exact")
     ssim: float = Field(description="mean over images (Wang et al., 2004)")
-    protocol: str
+    protocol: str = Field(description="how pictures were prepared and compared")
 
 
 class TokenizerFigures(Record):
     """What the tokenizer itself shows."""
 
-    name: str
-    quantizer: str
+    name: str = Field(description="the tokenizer folder as it was named")
+    quantizer: str = Field(description="which quantizer")
     geometry: list[Geometry] = Field(description="one for each table of codes")
-    idempotence: Idempotence
-    sensitivity: Sensitivity
+    idempotence: Idempotence = Field(description="what becomes of codes that are decoded and encoded again")
+    sensitivity: Sensitivity = Field(description="what becomes of codes when the picture changes a little")
     error: ErrorByCode | None = Field(description="where images were given and latents and codes share a space")
     reconstruction: Reconstruction | None = Field(description="where images were given")
 
@@ -291,8 +297,8 @@ class Finding(Record):
 class TokenSet(Record):
     """Which tokens the figures are of."""
 
-    format: Literal["imtok-stats"] = "imtok-stats"
-    version: Literal[1] = 1
+    format: Literal["imtok-stats"] = Field("imtok-stats", description="what kind of JSON this is")
+    version: Literal[1] = Field(1, description="goes up where names or meanings change")
     name: str = Field(description="the token folder as it was named")
     fingerprint: str = Field(description="of the tokenizer that made the tokens")
     quantizer: str | None = Field(description="which quantizer, where the folder has its tokenizer")
@@ -313,14 +319,16 @@ class Figures(Use, TokenSet):  # in this order the fields of TokenSet come first
     top: list[tuple[int, int]] = Field(description="the codes used most, as (code, occurrences)")
     frequency: list[Span] = Field(description="codes by how often they occur: never, once, then in powers of ten")
     rank_frequency: list[tuple[int, int]] = Field(description="(rank, occurrences) at ranks spaced in the logarithm")
-    growth: list[tuple[int, int]] = Field(description="(images seen, codes used by then), in the order of the folder")
-    bits: Bits
+    growth: list[tuple[int, int]] = Field(
+        description="(images seen, codes used by then), in the order of the folder (of words: Heaps, 1978)"
+    )
+    bits: Bits = Field(description="what the tokens take up, as they are and entropy-coded")
     positions: PositionMap | None = Field(description="null where there are no images")
     horizontal: Neighbours | None = Field(description="a code and the one to its right; null for grids one wide")
     vertical: Neighbours | None = Field(description="a code and the one below it; null for grids one high")
     dimensions: list[Dimension] = Field(description="by dimension, for FSQ, LFQ and BSQ; empty for others")
     classes: list[ClassUse] = Field(description="by class, where there are labels; the most frequent 100")
-    duplicates: Duplicates
+    duplicates: Duplicates = Field(description="images with the same codes at every place")
     tokenizer: TokenizerFigures | None = Field(description="where the tokenizer was looked at too")
     findings: list[Finding] = Field(description="advice; empty for a healthy codebook")
 
@@ -328,6 +336,25 @@ class Figures(Use, TokenSet):  # in this order the fields of TokenSet come first
     def own_entropy_bits(self) -> float:
         """The corrected entropy of a codebook alone, mean over codebooks: what neighbours' figures compare with."""
         return sum(each.entropy_corrected_bits for each in self.codebooks) / len(self.codebooks)
+
+
+class Comparison(Record):
+    """Several token sets: `imtok stats --compare --json`."""
+
+    format: Literal["imtok-comparison"] = Field("imtok-comparison", description="what kind of JSON this is")
+    version: Literal[1] = Field(1, description="goes up where names or meanings change")
+    tokenizers: list[Figures] = Field(description="all figures of each, in the order they were named")
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON schema of what `imtok stats --json` prints, of one token set or several."""
+    schema = TypeAdapter(Figures | Comparison).json_schema(mode="serialization")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "imtok stats --json",
+        "description": "The figures of one token set, or with --compare of several.",
+        **schema,
+    }
 
 
 def definition(record: type[Record], name: str) -> str:

@@ -1,0 +1,33 @@
+"""The figures: each has its definition, each source that is named stands in the list, and the schema says so too."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from imtok.analysis import figures
+from imtok.analysis.figures import definition
+from imtok.analysis.references import REFERENCES
+from imtok.quantizer_config import Record
+
+RECORDS = [
+    kind
+    for kind in vars(figures).values()
+    if isinstance(kind, type) and issubclass(kind, Record) and kind is not Record
+]
+
+
+@pytest.mark.parametrize("record", RECORDS, ids=lambda kind: kind.__name__)
+def test_every_figure_is_defined(record: type[Record]) -> None:
+    assert record.__doc__
+    assert [name for name in record.model_fields if not definition(record, name)] == []
+
+
+def test_every_source_that_is_named_is_listed_and_no_other() -> None:
+    texts = [
+        text for record in RECORDS for text in (record.__doc__, *(definition(record, n) for n in record.model_fields))
+    ]
+    named = set(re.findall(r"[A-Z][A-Za-z]+(?: et al\.| & [A-Z][a-z]+)?, (?:19|20)\d\d", " ".join(filter(None, texts))))
+    assert named == {reference[: re.search(r"\d{4}", reference).end()] for reference in REFERENCES}  # type: ignore[union-attr]
+    assert list(REFERENCES) == sorted(REFERENCES)
