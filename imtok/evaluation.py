@@ -1,7 +1,8 @@
 """Reconstruction quality by one stated protocol.
 
 Pictures are brought to shorter side S by Pillow's bicubic filter, the central S x S is encoded and decoded in
-fp32 unless told otherwise, and both sides are compared as uint8 RGB. PSNR is the mean over images of
+fp32 unless told otherwise, and both sides are compared as uint8 RGB. Beside tokens made with `--fit pad`, pictures are
+padded to S x S as those were, and what was padded is compared too. PSNR is the mean over images of
 10 log10(255^2 / MSE); images that come back exactly have none, are left out of the mean and counted. SSIM is
 torchmetrics' (Wang et al., 2004; 11 x 11 Gaussian window, sigma 1.5), the mean over images. Usage counts the codes of
 these images.
@@ -26,7 +27,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 from imtok.analysis.usage import CodebookUsage, count_by_codebook
 from imtok.cores import usable_cores
 from imtok.data.collection import ImageCollection
-from imtok.data.images import decode_image, fit_image
+from imtok.data.images import Fit, decode_image, fit_image
 from imtok.devices import Precision, autocast, repeatable, resolve_device
 from imtok.errors import ConfigError, ImageError, SourceError
 from imtok.tokenizer import Tokenizer, load, to_float, to_uint8
@@ -48,13 +49,18 @@ class Quality:
     bits_per_image: float
     usage: CodebookUsage
     lpips: float | None = None  # mean over images, where it was asked for
+    fit: Fit = "crop"  # how pictures became squares
 
     @property
     def protocol(self) -> str:
         """How the figures were made, to print beside them."""
+        square = {
+            "crop": f"shorter side {self.size}, centre crop {self.size}x{self.size}",
+            "pad": f"longer side {self.size}, edges repeated to {self.size}x{self.size} and compared too",
+        }
         return (
-            f"PIL bicubic to shorter side {self.size}, centre crop {self.size}x{self.size}, {self.precision}, "
-            f"uint8 RGB; PSNR mean over images of 10 log10(255^2/MSE); SSIM 11x11 Gaussian window, mean over images"
+            f"PIL bicubic to {square[self.fit]}, {self.precision}, uint8 RGB; PSNR mean over images of "
+            "10 log10(255^2/MSE); SSIM 11x11 Gaussian window, mean over images"
         )
 
     def as_dict(self) -> dict[str, Any]:
@@ -102,6 +108,7 @@ def measure(
     images: ImageCollection,
     *,
     size: int,
+    fit: Fit = "crop",
     precision: Precision = "fp32",
     batch_size: int = 16,
     perceptual: Callable[[Tensor, Tensor], Tensor] | None = None,
@@ -116,7 +123,7 @@ def measure(
     distance = 0.0
     codes: list[np.ndarray] = []
     done = 0
-    for batch in _batches(images, size, batch_size):
+    for batch in _batches(images, size, fit, batch_size):
         with repeatable(tokenizer.device), autocast(tokenizer.device, precision):
             batch_codes = tokenizer.encode(batch)
             restored = to_uint8(tokenizer.decode(batch_codes)).cpu()
@@ -148,6 +155,7 @@ def measure(
         bits_per_image=bits,
         usage=usage,
         lpips=distance / done if perceptual is not None else None,
+        fit=fit,
     )
 
 
@@ -166,18 +174,19 @@ def ssim(restored: Tensor, originals: Tensor) -> Tensor:
     return values.double().reshape(-1)
 
 
-def _batches(images: ImageCollection, size: int, batch_size: int) -> Iterator[Tensor]:
+def _batches(images: ImageCollection, size: int, fit: Fit, batch_size: int) -> Iterator[Tensor]:
     """Readable images as (B, 3, S, S) uint8, decoded ahead on all cores."""
     with ThreadPoolExecutor(usable_cores(), "imtok-data") as pool:
         for start in range(0, len(images), batch_size * 4):
             indices = range(start, min(start + batch_size * 4, len(images)))
-            fitted = [pixels for pixels in pool.map(lambda i: _fitted(images, i, size), indices) if pixels is not None]
+            read = pool.map(lambda index: _fitted(images, index, size, fit), indices)
+            fitted = [pixels for pixels in read if pixels is not None]
             for first in range(0, len(fitted), batch_size):
                 yield torch.stack(fitted[first : first + batch_size])
 
 
-def _fitted(images: ImageCollection, index: int, size: int) -> Tensor | None:
+def _fitted(images: ImageCollection, index: int, size: int, fit: Fit) -> Tensor | None:
     try:
-        return fit_image(decode_image(images.read(index)), size).pixels
+        return fit_image(decode_image(images.read(index)), size, fit).pixels
     except (ImageError, SourceError):
         return None

@@ -92,6 +92,21 @@ def test_the_figures_are_those_of_the_protocol_worked_by_hand(tokenizer: Tokeniz
     assert "centre crop 16x16" in quality.protocol
 
 
+def test_padded_pictures_are_measured_padded_and_the_protocol_says_so(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    images = ImageCollection.open([tmp_path])
+    inside = np.array(Image.fromarray(pixels).resize((16, 4), Image.Resampling.BICUBIC))
+    padded = torch.from_numpy(np.concatenate([inside[:1].repeat(6, 0), inside, inside[-1:].repeat(6, 0)]))
+    padded = padded.permute(2, 0, 1)[None]
+    restored = to_uint8(tokenizer.decode(tokenizer.encode(padded)))
+    quality = measure(tokenizer, images, size=16, fit="pad")
+    assert quality.psnr == pytest.approx(float(psnr(restored, padded)), abs=1e-3)
+    assert quality.psnr != pytest.approx(measure(tokenizer, images, size=16).psnr, abs=0.1)
+    assert "longer side 16, edges repeated to 16x16 and compared too, fp32" in quality.protocol
+    assert "crop" not in quality.protocol
+
+
 def test_images_that_come_back_exactly_are_counted_and_left_out_of_the_mean(
     tokenizer: Tokenizer, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

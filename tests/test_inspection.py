@@ -21,9 +21,9 @@ from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
 from imtok.encoding import encode
 from imtok.errors import ConfigError, SourceError, TokenizerError, TokensError
-from imtok.evaluation import measure
+from imtok.evaluation import measure, psnr, ssim
 from imtok.quantizer_config import FSQConfig, QuantizerConfig
-from imtok.tokenizer import Tokenizer, load
+from imtok.tokenizer import Tokenizer, load, to_uint8
 from imtok.tokens import TokenDataset, open_tokens
 
 KEYS = [f"{number}.png" for number in range(9)]
@@ -108,6 +108,25 @@ def test_images_decide_about_sensitivity_error_and_reconstruction(
     np.testing.assert_array_equal(pictures.originals, pixels.permute(0, 2, 3, 1).numpy())
     restored = coder.decode(coder.encode(pixels))
     np.testing.assert_array_equal(pictures.decoded, restored.permute(0, 2, 3, 1).numpy())
+
+
+def test_images_are_padded_where_those_of_the_tokens_were(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    for seed in range(3):
+        (tmp_path / "images" / f"{seed}.png").write_bytes(encoded(picture(seed, 128, 32)))
+    tiny().save(tmp_path / "tokenizer")
+    tokenizer, images = load(tmp_path / "tokenizer"), ImageCollection.open([tmp_path / "images"])
+    encode([tmp_path / "images"], tmp_path / "tokens", tmp_path / "tokenizer", fit="pad", device="cpu")
+    tokens = open_tokens(tmp_path / "tokens")
+    figures, pictures = inspected(tokenizer, tokens, images=images)
+    padded = torch.stack([fit_image(picture(seed, 128, 32), 32, "pad").pixels for seed in range(3)])
+    assert pictures.originals is not None
+    np.testing.assert_array_equal(pictures.originals, padded.permute(0, 2, 3, 1).numpy())
+    restored = to_uint8(tokenizer.decode(tokenizer.encode(padded)))
+    assert figures.reconstruction is not None
+    assert figures.reconstruction.psnr == pytest.approx(float(psnr(restored, padded).mean()), abs=0.01)
+    assert figures.reconstruction.ssim == pytest.approx(float(ssim(restored, padded).mean()), abs=1e-3)
+    assert "longer side 32, edges repeated" in figures.reconstruction.protocol
 
 
 def test_a_batch_size_changes_nothing_but_last_bits(fsq: tuple[Tokenizer, TokenDataset, ImageCollection]) -> None:

@@ -160,7 +160,8 @@ def _reconstruction(
 ) -> Reconstruction | None:
     if tokens.info.size < _SMALLEST:
         return None
-    quality = measure(coder.tokenizer, images, size=tokens.info.size, batch_size=coder.batch_size)
+    size, fit = tokens.info.size, tokens.info.fit
+    quality = measure(coder.tokenizer, images, size=size, fit=fit, batch_size=coder.batch_size)
     steps.add(2 * quality.images)
     return Reconstruction(
         images=quality.images,
