@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +32,10 @@ def test_every_source_that_is_named_is_listed_and_no_other() -> None:
     named = set(re.findall(r"[A-Z][A-Za-z]+(?: et al\.| & [A-Z][a-z]+)?, (?:19|20)\d\d", " ".join(filter(None, texts))))
     assert named == {reference[: re.search(r"\d{4}", reference).end()] for reference in REFERENCES}  # type: ignore[union-attr]
     assert list(REFERENCES) == sorted(REFERENCES)
+
+
+def test_the_docs_list_the_sources_too() -> None:
+    page = Path(__file__).parents[1] / "docs" / "stats.md"
+    if not page.exists():
+        pytest.skip("the checkout's docs are not here")
+    assert [line[2:] for line in page.read_text().split("## References")[1].splitlines() if line] == list(REFERENCES)
