@@ -288,6 +288,16 @@ def test_a_tokenizer_beside_the_tokens_that_cannot_be_theirs_is_passed_over(
     assert len(figures.dimensions) == (3 if name else 0)
 
 
+def test_images_alone_are_looked_at_with_the_tokenizer_in_the_folder(tokens: dict[str, Path], pictures: Path) -> None:
+    figures = analyze(tokens["fsq"], images=[pictures], sample=3, device="cpu").figures
+    named = analyze(tokens["fsq"], tokenizer=tokens["fsq"], images=[pictures], sample=3, device="cpu").figures
+    assert figures.tokenizer is not None
+    assert figures.tokenizer.reconstruction is not None
+    assert figures.tokenizer.reconstruction.images == 3
+    assert figures == named
+    assert analyze(tokens["fsq"]).figures.tokenizer is None
+
+
 def test_an_empty_token_set_is_said_to_be_empty(tmp_path: Path) -> None:
     folder = token_folder(tmp_path / "tokens", [np.zeros((0, 2, 2), np.int64)], 9)
     figures = printed("stats", folder, "--json", "--report", tmp_path / "r.html")

@@ -58,7 +58,8 @@ def analyze(
     """Every figure of a token folder; with a `tokenizer` folder also those of the tokenizer, on `sample` images.
 
     `parts` are files of `count_part`, to be merged in place of counting. `images`, folders and tars, hold what the
-    tokens were made from, or others: for the figures that need pictures. `progress` takes (what is being done, done, in
+    tokens were made from, or others: for the figures that need pictures; with them the tokenizer in the token folder is
+    looked at where no other is named. `progress` takes (what is being done, done, in
     all). Raises TokensError where the folder cannot be read or has units missing and `partial` is False, TokenizerError
     where the tokenizer is not the one of the tokens, SourceError where there are no such images, all before anything is
     counted; Interrupted once `should_stop` says so.
@@ -81,6 +82,8 @@ def open_job(
 ) -> Job:
     """What `analyze` would do, with all opened that it needs, so that mistakes are told before the work begins."""
     tokens = open_tokens(folder, partial=partial)
+    if tokenizer is None and images:
+        tokenizer = folder
     look = None
     if tokenizer is not None and len(tokens):
         look = _Look.open(tokens, tokenizer, images, sample, device)
