@@ -300,6 +300,24 @@ def test_findings_beyond_counts_name_their_settings_and_their_codebook() -> None
     assert found.text.endswith("start a new run with one dimension fewer")
 
 
+def test_of_several_tables_that_lie_badly_the_worst_is_told_of_once() -> None:
+    figures = example().tokenizer
+    assert figures is not None
+    (one,) = figures.geometry
+    twins, ranks = [0, 60, 90, 60], [9.0, 3.0, 3.5, 9.0]
+    tables = [
+        one.model_copy(update={"codebook": number, "near_duplicates": near, "effective_rank_used": rank})
+        for number, (near, rank) in enumerate(zip(twins, ranks, strict=True))
+    ]
+    changes = {"tokenizer": figures.model_copy(update={"geometry": tables}), "num_codebooks": 4}
+    found = findings_of_example(changed_example(**changes, codebooks=example().codebooks * 4), None)
+    assert names(found) == ["near-duplicate-codes", "low-rank-codebook"]
+    assert found[0].text.startswith("3 of 4 codebooks, worst in codebook 3: 90 of 1024 codes nearly coincide")
+    assert found[1].text.startswith(
+        "2 of 4 codebooks, worst in codebook 2: the codes have 32 channels but an effective"
+    )
+
+
 @pytest.mark.parametrize(
     ("config", "told"),
     [
@@ -331,7 +349,7 @@ def test_the_worst_comes_first_and_what_follows_from_a_collapse_is_left_out() ->
 
 def test_every_finding_has_a_heading_in_the_page_on_collapse_and_no_heading_is_left_over() -> None:
     source = Path(advice.__file__).read_text() + Path(use_advice.__file__).read_text()
-    known = set(re.findall(r'(?:_finding|_Verdict)\(\s*"([a-z-]+)"', source)) | {"collapsed-stage"}
+    known = set(re.findall(r'(?:_finding|Verdict)\(\s*"([a-z-]+)"', source)) | {"collapsed-stage"}
     assert {"collapsed-codebook", "dead-codes", "idle-dimension", "sensitive-tokens"} < known
     headings = set(re.findall(r"^### ([a-z-]+)$", PAGE.read_text(), flags=re.MULTILINE))
     assert headings == known

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import imtok.analysis.remedies as remedies
 from imtok.analysis.figures import Figures, Finding, Geometry, Grade
 from imtok.analysis.usage import CodebookUsage
-from imtok.analysis.use_advice import FEW_TOKENS, findings_of_use
+from imtok.analysis.use_advice import FEW_TOKENS, Verdict, as_finding, findings_of_use, worst_of_each
 from imtok.quantizer_config import QuantizerConfig
 
 _GRADES: tuple[Grade, ...] = ("problem", "warning", "hint")
@@ -108,30 +108,33 @@ def _compressible(figures: Figures, config: QuantizerConfig | None) -> Iterable[
 
 def _of_tokenizer(figures: Figures, config: QuantizerConfig | None) -> Iterable[Finding]:
     if figures.tokenizer is not None:
-        for geometry in figures.tokenizer.geometry:
-            if not geometry.fixed:
-                where = f"codebook {geometry.codebook + 1}: " if len(figures.tokenizer.geometry) > 1 else ""
-                yield from _of_geometry(geometry, where, config)
+        for worst, _ in worst_of_each(_of_geometry(each, config) for each in figures.tokenizer.geometry):
+            yield as_finding(worst)
         yield from _instability(figures)
         yield from _unsteadiness(figures)
 
 
-def _of_geometry(geometry: Geometry, where: str, config: QuantizerConfig | None) -> Iterable[Finding]:
+def _of_geometry(geometry: Geometry, config: QuantizerConfig | None) -> Iterable[Verdict]:
+    if geometry.fixed:
+        return
     if geometry.near_duplicates and geometry.near_duplicates >= _TWINS * geometry.codes:
-        text = (
-            f"{where}{geometry.near_duplicates} of {geometry.codes} codes nearly coincide with another code (closer "
-            f"than a hundredth of the codebook's spread; {_TWINS:.0%} or more is waste) and decode to the same; "
-            f"{remedies.against_unused(config)}"
+        facts = (
+            f"{geometry.near_duplicates} of {geometry.codes} codes nearly coincide with another code (closer than a "
+            f"hundredth of the codebook's spread; {_TWINS:.0%} or more is waste) and decode to the same"
         )
-        yield _finding("near-duplicate-codes", "warning", text)
+        badness = geometry.near_duplicates / geometry.codes
+        yield Verdict("near-duplicate-codes", "warning", facts, remedies.against_unused(config), badness)
     if geometry.dim >= _MANY_CHANNELS and geometry.effective_rank_used < _LOW_RANK * geometry.dim:
         enough = 2 ** math.ceil(math.log2(2 * max(1.0, geometry.effective_rank_used)))
-        text = (
-            f"{where}the codes have {geometry.dim} channels but an effective rank of only "
-            f"{geometry.effective_rank_used:.1f} (reported below {_LOW_RANK * geometry.dim:g}); start a new run with "
-            f"{remedies.fewer_channels(config, enough)}, which carries as much and makes the search faster"
+        facts = (
+            f"the codes have {geometry.dim} channels but an effective rank of only {geometry.effective_rank_used:.1f} "
+            f"(reported below {_LOW_RANK * geometry.dim:g})"
         )
-        yield _finding("low-rank-codebook", "hint", text)
+        remedy = (
+            f"start a new run with {remedies.fewer_channels(config, enough)}, which carries as much and makes the "
+            "search faster"
+        )
+        yield Verdict("low-rank-codebook", "hint", facts, remedy, -geometry.effective_rank_used / geometry.dim)
 
 
 def _instability(figures: Figures) -> Iterable[Finding]:

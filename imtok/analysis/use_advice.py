@@ -9,8 +9,8 @@ Where a set is too small to tell a dead code from one not seen yet, the finding 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -34,7 +34,7 @@ _UNEVEN = 0.1  # perplexity / codes in use; 0.2 to 0.9 in the study, less only f
 
 
 @dataclass(frozen=True)
-class _Verdict:
+class Verdict:
     """Something found in one table of codes."""
 
     name: str
@@ -47,17 +47,28 @@ class _Verdict:
 def findings_of_use(usage: CodebookUsage, config: QuantizerConfig | None) -> list[Finding]:
     """One finding of each name: about the worst codebook, and in how many codebooks it occurs."""
     tables = _tables(usage, config)
-    verdicts = [(number, verdict) for number, table in enumerate(tables, 1) for verdict in _judge(table, config)]
     found = []
+    for worst, alike in worst_of_each(_judge(table, config) for table in tables):
+        if worst.name == "collapsed-codebook" and alike < len(tables):
+            worst = replace(worst, name="collapsed-stage", remedy=remedies.against_unused_stage(config))
+        found.append(as_finding(worst))
+    return found
+
+
+def worst_of_each(judged: Iterable[Iterable[Verdict]]) -> Iterator[tuple[Verdict, int]]:
+    """Of the verdicts on every table the worst of each name, led by where it stands, and in how many tables it does."""
+    tables = [list(verdicts) for verdicts in judged]
+    verdicts = [(number, verdict) for number, table in enumerate(tables, 1) for verdict in table]
     for name in dict.fromkeys(verdict.name for _, verdict in verdicts):
         alike = [(number, verdict) for number, verdict in verdicts if verdict.name == name]
         number, worst = max(alike, key=lambda pair: pair[1].badness)
-        remedy = worst.remedy
-        if name == "collapsed-codebook" and len(alike) < len(tables):
-            name, remedy = "collapsed-stage", remedies.against_unused_stage(config)
-        text = f"{_where(number, len(alike), len(tables))}{worst.facts}; {remedy}"
-        found.append(Finding(name=name, grade=worst.grade, text=text, page=f"docs/collapse.md#{name}"))
-    return found
+        yield replace(worst, facts=f"{_where(number, len(alike), len(tables))}{worst.facts}"), len(alike)
+
+
+def as_finding(verdict: Verdict) -> Finding:
+    """What is told of it, with its heading in docs/collapse.md."""
+    text = f"{verdict.facts}; {verdict.remedy}"
+    return Finding(name=verdict.name, grade=verdict.grade, text=text, page=f"docs/collapse.md#{verdict.name}")
 
 
 def _tables(usage: CodebookUsage, config: QuantizerConfig | None) -> list[CodebookUsage]:
@@ -75,7 +86,7 @@ def _where(worst: int, alike: int, tables: int) -> str:
     return f"{alike} of {tables} codebooks, worst in codebook {worst}: "
 
 
-def _judge(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[_Verdict]:
+def _judge(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[Verdict]:
     if table.tokens < FEW_TOKENS:
         return
     collapse = _collapse(table, config)
@@ -87,7 +98,7 @@ def _judge(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[_Ve
     yield from _uneven(table, config)
 
 
-def _collapse(table: CodebookUsage, config: QuantizerConfig | None) -> _Verdict | None:
+def _collapse(table: CodebookUsage, config: QuantizerConfig | None) -> Verdict | None:
     limit, possible = _COLLAPSED[_kind(config)], min(table.codebook_size, table.tokens)
     if table.used <= limit * possible:
         facts = (
@@ -102,10 +113,10 @@ def _collapse(table: CodebookUsage, config: QuantizerConfig | None) -> _Verdict 
     else:
         return None
     remedy = remedies.against_unused(config)
-    return _Verdict("collapsed-codebook", "problem", facts, remedy, -table.perplexity)
+    return Verdict("collapsed-codebook", "problem", facts, remedy, -table.perplexity)
 
 
-def _dead(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[_Verdict]:
+def _dead(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[Verdict]:
     size, limit = table.codebook_size, _DEAD[_kind(config)]
     per_code = table.tokens / size
     if per_code < _ENOUGH and table.dead >= limit * size:
@@ -115,17 +126,17 @@ def _dead(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[_Ver
         )
         images = f"about {math.ceil(table.images * _ENOUGH / per_code)}" if table.images else "more"
         remedy = f"count {images} images, for {_ENOUGH} tokens per code"
-        yield _Verdict("too-few-tokens", "hint", facts, remedy, 1 / per_code)
+        yield Verdict("too-few-tokens", "hint", facts, remedy, 1 / per_code)
     elif per_code >= _ENOUGH and size - table.expected_used >= limit * size:
         added = table.expected_used - table.used
         facts = (
             f"{table.dead} of {size} codes are never used at {per_code:.0f} tokens per code ({limit:.0%} or more is "
             f"waste), and more images would add {f'about {added:.0f}' if added >= 0.5 else 'none'}"
         )
-        yield _Verdict("dead-codes", "warning", facts, remedies.against_unused(config), table.dead)
+        yield Verdict("dead-codes", "warning", facts, remedies.against_unused(config), table.dead)
 
 
-def _nearly_dead(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[_Verdict]:
+def _nearly_dead(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[Verdict]:
     limit = _DEAD[_kind(config)]
     if table.nearly_dead >= limit * table.codebook_size:
         facts = (
@@ -133,23 +144,23 @@ def _nearly_dead(table: CodebookUsage, config: QuantizerConfig | None) -> Iterab
             f"even share of the tokens ({limit:.0%} or more is waste)"
         )
         remedy = remedies.against_unused(config)
-        yield _Verdict("nearly-dead-codes", "hint", facts, remedy, table.nearly_dead)
+        yield Verdict("nearly-dead-codes", "hint", facts, remedy, table.nearly_dead)
 
 
-def _uneven(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[_Verdict]:
+def _uneven(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[Verdict]:
     remedy = f"unless the images have large plain areas, {remedies.against_unevenness(config)}"
     limit = max(_RULING, _RULING_EVEN / table.codebook_size)
     ((code, occurrences),) = table.top(1)
     share = occurrences / table.tokens
     if share > limit:
         facts = f"code {code} alone makes up {share:.1%} of the tokens (reported above {limit:.0%})"
-        yield _Verdict("dominant-code", "warning", facts, remedy, share)
+        yield Verdict("dominant-code", "warning", facts, remedy, share)
     elif table.perplexity < _UNEVEN * table.used:
         facts = (
             f"{table.used} codes are in use, but so unevenly that the perplexity is only {table.perplexity:.1f} "
             f"(reported below {_UNEVEN:.0%} of the codes in use)"
         )
-        yield _Verdict("uneven-use", "warning", facts, remedy, table.used / table.perplexity)
+        yield Verdict("uneven-use", "warning", facts, remedy, table.used / table.perplexity)
 
 
 def _kind(config: QuantizerConfig | None) -> str:
