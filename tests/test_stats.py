@@ -9,8 +9,11 @@ import re
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jsonschema
 import numpy as np
@@ -21,6 +24,7 @@ from typer.testing import CliRunner, Result
 
 from imtok.analysis import analyze
 from imtok.analysis.figures import json_schema
+from imtok.analysis.job import UNITS, Stage
 from imtok.cli import app
 from imtok.config import TokenizerConfig
 from imtok.quantizer_config import FSQConfig, QuantizerConfig, ResidualConfig, VQConfig
@@ -296,6 +300,24 @@ def test_images_alone_are_looked_at_with_the_tokenizer_in_the_folder(tokens: dic
     assert figures.tokenizer.reconstruction.images == 3
     assert figures == named
     assert analyze(tokens["fsq"]).figures.tokenizer is None
+
+
+def test_each_stage_of_the_work_has_a_bar_in_units_of_its_own(
+    tokens: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[tuple[str, str]] = []
+
+    @contextmanager
+    def bar(description: str, unit: str) -> Iterator[Callable[[int, int | None], None]]:
+        begun.append((description, unit))
+        yield lambda *_: None
+
+    monkeypatch.setattr(import_module("imtok.cli.stats"), "progress_bar", bar)
+    assert imtok("stats", tokens["fsq"], "--shard", "0/1", "-o", tmp_path / "part").exit_code == 0
+    assert imtok("stats", tokens["fsq"], "--merge", tmp_path / "part", "--deep").exit_code == 0
+    assert begun == [("counting", "shards"), ("adding up parts", "parts"), ("looking at the tokenizer", "images")]
+    assert begun == list(UNITS.items())
+    assert set(UNITS) == set(get_args(Stage))
 
 
 def test_an_empty_token_set_is_said_to_be_empty(tmp_path: Path) -> None:

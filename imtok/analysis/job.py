@@ -7,16 +7,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
-from imtok.analysis.advice import findings
 from imtok.analysis.counting import count_tokens
 from imtok.analysis.entropy import Counts
 from imtok.analysis.figures import Figures, TokenizerFigures
 from imtok.analysis.parts import merge_parts, places_of, write_part
 from imtok.analysis.pictures import Pictures
 from imtok.analysis.sampling import Sampling
-from imtok.analysis.summary import figures_of, name_of, quantizer_config
+from imtok.analysis.summary import figures_of, name_of
 from imtok.analysis.tally import Tally
 from imtok.analysis.usage import CodebookUsage
 from imtok.cores import usable_cores
@@ -24,13 +23,16 @@ from imtok.errors import Interrupted
 from imtok.files import check_file_target
 from imtok.tokens import TokenDataset, open_tokens
 
-if TYPE_CHECKING:
-    from imtok.data.collection import ImageCollection
-    from imtok.tokenizer import Tokenizer
+Stage = Literal["counting", "adding up parts", "looking at the tokenizer"]
+UNITS: dict[Stage, str] = {  # what is counted in each
+    "counting": "shards",
+    "adding up parts": "parts",
+    "looking at the tokenizer": "images",
+}
+Progress = Callable[[Stage, int, int], None]
 
-_SAMPLE = 64  # images that go through the tokenizer
-
-Progress = Callable[[str, int, int], None]
+# (Q, K) counts, and what takes (done, in all) -> what the tokenizer shows.
+_Look = Callable[[Counts, Callable[[int, int], None]], tuple[TokenizerFigures, Pictures]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,15 +44,27 @@ class Analysis:
     pictures: Pictures | None  # where the tokenizer was looked at
 
 
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is read beside the tokens, and how the tokenizer is looked at; `analyze` says what each means."""
+
+    partial: bool = False
+    parts: Sequence[str | Path] = ()
+    tokenizer: str | Path | None = None
+    images: Sequence[str | Path] = ()
+    sample: int = 64
+    device: str = "auto"
+
+
 def analyze(
     folder: str | Path,
     *,
-    partial: bool = False,
-    parts: Sequence[str | Path] = (),
-    tokenizer: str | Path | None = None,
-    images: Sequence[str | Path] = (),
-    sample: int = _SAMPLE,
-    device: str = "auto",
+    partial: bool = Options.partial,
+    parts: Sequence[str | Path] = Options.parts,
+    tokenizer: str | Path | None = Options.tokenizer,
+    images: Sequence[str | Path] = Options.images,
+    sample: int = Options.sample,
+    device: str = Options.device,
     workers: int | None = None,
     progress: Progress | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -59,35 +73,21 @@ def analyze(
 
     `parts` are files of `count_part`, to be merged in place of counting. `images`, folders and tars, hold what the
     tokens were made from, or others: for the figures that need pictures; with them the tokenizer in the token folder is
-    looked at where no other is named. `progress` takes (what is being done, done, in
-    all). Raises TokensError where the folder cannot be read or has units missing and `partial` is False, TokenizerError
+    looked at where no other is named. `progress` takes (what is being done, done, in all), in the units of `UNITS`.
+    Raises TokensError where the folder cannot be read or has units missing and `partial` is False, TokenizerError
     where the tokenizer is not the one of the tokens, SourceError where there are no such images, all before anything is
     counted; Interrupted once `should_stop` says so.
     """
-    job = open_job(
-        folder, partial=partial, parts=parts, tokenizer=tokenizer, images=images, sample=sample, device=device
-    )
-    return job.run(workers=workers, progress=progress, should_stop=should_stop)
+    options = Options(partial=partial, parts=parts, tokenizer=tokenizer, images=images, sample=sample, device=device)
+    return open_job(folder, options).run(workers=workers, progress=progress, should_stop=should_stop)
 
 
-def open_job(
-    folder: str | Path,
-    *,
-    partial: bool = False,
-    parts: Sequence[str | Path] = (),
-    tokenizer: str | Path | None = None,
-    images: Sequence[str | Path] = (),
-    sample: int = _SAMPLE,
-    device: str = "auto",
-) -> Job:
+def open_job(folder: str | Path, options: Options) -> Job:
     """What `analyze` would do, with all opened that it needs, so that mistakes are told before the work begins."""
-    tokens = open_tokens(folder, partial=partial)
-    if tokenizer is None and images:
-        tokenizer = folder
-    look = None
-    if tokenizer is not None and len(tokens):
-        look = _Look.open(tokens, tokenizer, images, sample, device)
-    return Job(tokens, tuple(map(Path, parts)), look)
+    tokens = open_tokens(folder, partial=options.partial)
+    tokenizer = folder if options.tokenizer is None and options.images else options.tokenizer
+    look = _opened(tokenizer, tokens, options) if tokenizer is not None and len(tokens) else None
+    return Job(tokens, tuple(map(Path, options.parts)), look)
 
 
 def count_part(
@@ -128,7 +128,7 @@ class _Watch:
         if self.should_stop and self.should_stop():
             raise Interrupted(f"{name_of(self.folder)}: stopped on request; the same command begins anew")
 
-    def stage(self, name: str) -> Callable[[int, int], None]:
+    def stage(self, name: Stage) -> Callable[[int, int], None]:
         """What takes (done, in all) of a stage."""
 
         def update(done: int, total: int) -> None:
@@ -139,46 +139,30 @@ class _Watch:
         return update
 
 
-@dataclass(frozen=True, eq=False)
-class _Look:
-    """A tokenizer to be looked at beside its tokens."""
+def _opened(path: str | Path, tokens: TokenDataset, options: Options) -> _Look:
+    from imtok.analysis.inspection import check_tokenizer, inspect_tokenizer  # torch loads here: counting does without
+    from imtok.data.collection import ImageCollection
+    from imtok.devices import resolve_device
+    from imtok.tokenizer import load
 
-    tokenizer: Tokenizer
-    name: str
-    images: ImageCollection | None
-    sample: int
-    device: str
+    resolve_device(options.device)
+    images = ImageCollection.open(options.images) if options.images else None
+    tokenizer, name = load(path), name_of(path)
+    check_tokenizer(tokenizer, name, tokens, options.sample)
 
-    @classmethod
-    def open(
-        cls, tokens: TokenDataset, path: str | Path, images: Sequence[str | Path], sample: int, device: str
-    ) -> _Look:
-        from imtok.analysis.inspection import check_tokenizer  # torch loads here: counting does without
-        from imtok.data.collection import ImageCollection
-        from imtok.devices import resolve_device
-        from imtok.tokenizer import load
-
-        resolve_device(device)
-        given = ImageCollection.open(images) if images else None
-        look = cls(load(path), name_of(path), given, sample, device)
-        check_tokenizer(look.tokenizer, look.name, tokens, sample)
-        return look
-
-    def inspect(
-        self, tokens: TokenDataset, counts: Counts, progress: Callable[[int, int], None]
-    ) -> tuple[TokenizerFigures, Pictures]:
-        from imtok.analysis.inspection import inspect_tokenizer
-
+    def look(counts: Counts, progress: Callable[[int, int], None]) -> tuple[TokenizerFigures, Pictures]:
         return inspect_tokenizer(
-            self.tokenizer,
-            self.name,
+            tokenizer,
+            name,
             tokens,
             counts,
-            images=self.images,
-            sample=self.sample,
-            device=self.device,
+            images=images,
+            sample=options.sample,
+            device=options.device,
             progress=progress,
         )
+
+    return look
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,12 +189,10 @@ class Job:
             tally = _counted(tokens, None, workers, watch)
         shown, pictures = None, None
         if self.look is not None:
-            shown, pictures = self.look.inspect(tokens, tally.counts, watch.stage("looking at the tokenizer"))
+            shown, pictures = self.look(tally.counts, watch.stage("looking at the tokenizer"))
         watch.check()
         usage = CodebookUsage.of_codebooks(tally.counts, tally.images)
-        config = quantizer_config(tokens)
-        figures = figures_of(tokens, tally, usage, config, shown, watch.check)
-        figures = figures.model_copy(update={"findings": findings(figures, usage, config)})
+        figures = figures_of(tokens, tally, usage, shown, watch.check)
         watch.check()
         return Analysis(figures, usage, pictures)
 

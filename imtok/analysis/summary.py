@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from imtok.analysis import breakdowns
+from imtok.analysis.advice import findings
 from imtok.analysis.entropy import Counts, coded_bits
 from imtok.analysis.figures import Bits, Figures, Neighbours, TokenizerFigures
 from imtok.analysis.neighbours import neighbours
@@ -30,14 +31,14 @@ def figures_of(
     tokens: TokenDataset,
     tally: Tally,
     usage: CodebookUsage,
-    config: QuantizerConfig | None,
     tokenizer: TokenizerFigures | None,
     check: Callable[[], None],
 ) -> Figures:
-    """All figures but the findings; `check` is called now and then, and may raise to end it."""
+    """All figures and what is found in them; `check` is called now and then, and may raise to end it."""
+    config = quantizer_config(tokens)
     right, below = _of_neighbours(tally)
     check()
-    return Figures(
+    figures = Figures(
         **usage.as_use().model_dump(),
         name=name_of(tokens.folder),
         fingerprint=tokens.fingerprint,
@@ -65,6 +66,7 @@ def figures_of(
         tokenizer=tokenizer,
         findings=[],
     )
+    return figures.model_copy(update={"findings": findings(figures, usage, config)})
 
 
 def _of_neighbours(tally: Tally) -> tuple[Neighbours | None, Neighbours | None]:

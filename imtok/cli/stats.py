@@ -15,7 +15,7 @@ from imtok.cli.stats_options import Asked, Look, Part, Results, check, part_of
 
 if TYPE_CHECKING:
     from imtok.analysis import Analysis
-    from imtok.analysis.job import Job, Progress
+    from imtok.analysis.job import Job, Progress, Stage
 
 _LOOKING = "Looking at the tokenizer"
 _WRITING = "Report"
@@ -43,7 +43,12 @@ def stats(
     ] = False,
     tokenizer: Annotated[
         Path | None,
-        typer.Option("-t", "--tokenizer", help="One with the same fingerprint instead.", rich_help_panel=_LOOKING),
+        typer.Option(
+            "-t",
+            "--tokenizer",
+            help="Tokenizer to use instead of the copy in TOKENS; its fingerprint must match.",
+            rich_help_panel=_LOOKING,
+        ),
     ] = None,
     images: Annotated[
         list[str] | None,
@@ -55,7 +60,7 @@ def stats(
         ),
     ] = None,
     sample: Annotated[
-        int, typer.Option(min=1, help="So many images go through the tokenizer.", rich_help_panel=_LOOKING)
+        int, typer.Option(min=1, help="How many images to run through the tokenizer.", rich_help_panel=_LOOKING)
     ] = 64,
     device: Annotated[
         str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU where there is one.", rich_help_panel=_LOOKING)
@@ -83,7 +88,7 @@ def stats(
 
     usage: share of the codes that occur. entropy: -sum p log2 p of the code shares, in bits a token, at most log2 of
     the codebook size. perplexity: 2^entropy, the number of equally frequent codes that would say as much. bits coded:
-    what an adaptive coder needs. Every figure is defined, with its source, in docs/stats.md and in the report.
+    what an adaptive coder needs. The report ends with the definition and source of every figure.
     """
     asked = Asked(
         tokens=tuple(tokens),
@@ -128,17 +133,19 @@ def _count(asked: Asked, part: Part, progress: Progress, should_stop: Callable[[
 
 def _opened(asked: Asked) -> list[Job]:
     """What is to be done of each set, all opened before the first is counted."""
-    from imtok.analysis.job import open_job
+    from imtok.analysis.job import Options, open_job
 
     return [
         open_job(
             folder,
-            partial=asked.partial,
-            parts=asked.parts,
-            tokenizer=asked.tokenizer_of(folder),
-            images=asked.look.images,
-            sample=asked.look.sample,
-            device=asked.look.device,
+            Options(
+                partial=asked.partial,
+                parts=asked.parts,
+                tokenizer=asked.tokenizer_of(folder),
+                images=asked.look.images,
+                sample=asked.look.sample,
+                device=asked.look.device,
+            ),
         )
         for folder in asked.sets
     ]
@@ -180,15 +187,16 @@ def _show(analyses: Sequence[Analysis], as_json: bool) -> None:
 @contextmanager
 def _progress() -> Iterator[Progress]:
     """A bar for each stage, one after the other."""
-    units = {"counting": "shards", "adding up parts": "parts", "looking at the tokenizer": "images"}
-    bars: dict[str, Callable[[int, int | None], None]] = {}
+    from imtok.analysis.job import UNITS
+
+    bars: dict[Stage, Callable[[int, int | None], None]] = {}
     with ExitStack() as stack:
 
-        def update(stage: str, done: int, total: int) -> None:
+        def update(stage: Stage, done: int, total: int) -> None:
             if stage not in bars:
                 stack.close()
                 bars.clear()
-                bars[stage] = stack.enter_context(progress_bar(stage, units[stage]))
+                bars[stage] = stack.enter_context(progress_bar(stage, UNITS[stage]))
             bars[stage](done, total)
 
         yield update
