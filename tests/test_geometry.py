@@ -11,7 +11,7 @@ from making import QUANTIZERS, tiny
 
 from imtok.analysis import geometry
 from imtok.analysis.figures import Geometry
-from imtok.analysis.geometry import code_tables, codebook_geometry, effective_rank
+from imtok.analysis.geometry import code_tables, codebook_geometry, effective_rank, evenly_spaced
 from imtok.quantizer_config import FSQConfig, ProductConfig, ResidualConfig, VQConfig
 
 
@@ -120,6 +120,14 @@ def test_lengths_that_differ_by_rounding_alone_are_one_bar() -> None:
     found = seen(vectors)
     assert max(found.norms.counts) == 50
     assert (found.norms.edges[0], found.norms.edges[-1]) == pytest.approx((0.94875, 1.04875))
+
+
+@pytest.mark.parametrize(
+    ("number", "most", "places"),
+    [(10, 4, [0, 2, 5, 7]), (3, 9, [0, 1, 2]), (7, 1, [0]), (4, 0, []), (0, 4, [])],
+)
+def test_places_are_spaced_evenly_from_the_first_on(number: int, most: int, places: list[int]) -> None:
+    assert evenly_spaced(number, most).tolist() == places
 
 
 def test_of_many_codes_evenly_spaced_ones_are_sought_among_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -132,18 +132,51 @@ def test_images_are_padded_where_those_of_the_tokens_were(tmp_path: Path) -> Non
 def test_a_batch_size_changes_nothing_but_last_bits(fsq: tuple[Tokenizer, TokenDataset, ImageCollection]) -> None:
     tokenizer, tokens, images = fsq
     one, two = (inspected(tokenizer, tokens, images=images, batch_size=size)[0] for size in (2, 16))
-    assert one.idempotence.passes[0].same_as_first == pytest.approx(two.idempotence.passes[0].same_as_first, abs=0.02)
     assert one.geometry == two.geometry
+    for pair in zip(one.idempotence.passes, two.idempotence.passes, strict=True):
+        assert pair[0].same_as_first == pytest.approx(pair[1].same_as_first, abs=0.02)
+        assert pair[0].psnr == pytest.approx(pair[1].psnr, abs=0.05)
+    for before, after in zip(one.sensitivity.disturbances, two.sensitivity.disturbances, strict=True):
+        assert (before.name, before.psnr) == (after.name, after.psnr)
+        assert before.changed == pytest.approx(after.changed, abs=0.02)
+    assert one.error is not None
+    assert two.error is not None
+    assert one.error.mean == pytest.approx(two.error.mean, rel=1e-3)
+    assert one.error.relative == pytest.approx(two.error.relative, rel=1e-3)
+    assert sum(one.error.tokens) == sum(two.error.tokens) == 9 * 16
+    assert one.reconstruction is not None
+    assert two.reconstruction is not None
+    assert one.reconstruction.images == two.reconstruction.images == 9
+    assert one.reconstruction.psnr == pytest.approx(two.reconstruction.psnr, abs=0.01)
+    assert one.reconstruction.ssim == pytest.approx(two.reconstruction.ssim, abs=1e-3)
 
 
-def test_progress_ends_at_its_total(fsq: tuple[Tokenizer, TokenDataset, ImageCollection]) -> None:
+def test_images_that_all_come_back_exactly_have_no_psnr(
+    fsq: tuple[Tokenizer, TokenDataset, ImageCollection], monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokenizer, tokens, images = fsq
-    for given in (None, images):
-        heard: list[tuple[int, int]] = []
-        inspected(tokenizer, tokens, images=given, progress=lambda done, total: heard.append((done, total)))  # noqa: B023
-        assert heard == sorted(heard)
-        assert len({total for _, total in heard}) == 1
-        assert heard[-1][0] == heard[-1][1]
+    monkeypatch.setattr("imtok.evaluation.psnr", lambda restored, _: torch.full((len(restored),), torch.inf))
+    figures, _ = inspected(tokenizer, tokens, images=images)
+    assert figures.reconstruction is not None
+    assert figures.reconstruction.psnr is None
+    assert figures.reconstruction.images == 9
+
+
+@pytest.mark.parametrize("name", ["fsq", "gumbel", "product"])
+@pytest.mark.parametrize("given", [True, False])
+def test_the_steps_announced_are_those_made(name: str, given: bool, tmp_path: Path) -> None:
+    tokenizer, tokens = made(tmp_path, QUANTIZERS[name], KEYS[:8])
+    (tmp_path / "images" / "bad.png").write_bytes(b"nothing")
+    images = ImageCollection.open([tmp_path / "images"]) if given else None
+    assert_steps_end_at_their_total(tokenizer, tokens, images)
+
+
+def assert_steps_end_at_their_total(tokenizer: Tokenizer, tokens: TokenDataset, images: ImageCollection | None) -> None:
+    heard: list[tuple[int, int]] = []
+    inspected(tokenizer, tokens, images=images, batch_size=3, progress=lambda *step: heard.append(step))
+    assert heard == sorted(heard)
+    assert len({total for _, total in heard}) == 1
+    assert heard[-1][0] == heard[-1][1]
 
 
 def test_another_tokenizer_is_refused(fsq: tuple[Tokenizer, TokenDataset, ImageCollection]) -> None:
@@ -194,9 +227,18 @@ def test_unreadable_images_are_passed_over_and_nothing_but_them_is_refused(
     (tmp_path / "bad.png").write_bytes(b"nothing")
     with pytest.raises(SourceError, match="none of the 1 images can be read"):
         inspected(tokenizer, tokens, images=ImageCollection.open([tmp_path]))
-    (tmp_path / "good.png").write_bytes(encoded(picture(3)))
-    figures, pictures = inspected(tokenizer, tokens, images=ImageCollection.open([tmp_path]))
-    assert (figures.sensitivity.images, pictures.keys) == (1, ("good.png",))
+    for seed, name in enumerate(("a.png", "gone.png", "z.png")):
+        (tmp_path / name).write_bytes(encoded(picture(seed)))
+    images = ImageCollection.open([tmp_path])
+    assert images.keys == ["a.png", "bad.png", "gone.png", "z.png"]
+    (tmp_path / "gone.png").unlink()
+    figures, pictures = inspected(tokenizer, tokens, images=images)
+    assert (figures.sensitivity.images, pictures.keys) == (2, ("a.png", "z.png"))
+    assert figures.reconstruction is not None
+    assert figures.reconstruction.images == 2
+    assert pictures.originals is not None
+    for original, seed in zip(pictures.originals, (0, 2), strict=True):
+        np.testing.assert_array_equal(original, fit_image(picture(seed), 32).pixels.permute(1, 2, 0).numpy())
 
 
 def test_pictures_too_small_for_ssim_have_no_quality(tmp_path: Path) -> None:
@@ -205,6 +247,8 @@ def test_pictures_too_small_for_ssim_have_no_quality(tmp_path: Path) -> None:
     images = fill(tmp_path / "images", KEYS[:2])
     encode([images], tmp_path / "tokens", tmp_path / "tokenizer", size=4, device="cpu")
     tokens = open_tokens(tmp_path / "tokens")
-    figures, _ = inspected(load(tmp_path / "tokenizer"), tokens, images=ImageCollection.open([images]))
+    tokenizer, opened = load(tmp_path / "tokenizer"), ImageCollection.open([images])
+    figures, _ = inspected(tokenizer, tokens, images=opened)
     assert figures.reconstruction is None
     assert figures.error is not None
+    assert_steps_end_at_their_total(tokenizer, tokens, opened)

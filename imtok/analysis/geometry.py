@@ -75,7 +75,7 @@ def codebook_geometry(vectors: Tensor, counts: Counts, *, codebook: int, fixed: 
     points = vectors.double()
     centred = points - points.mean(dim=0)
     spread = math.sqrt(float(centred.square().sum(dim=1).mean()))
-    sought = _evenly(len(points), min(MOST_SOUGHT, MOST_PAIRS // len(points)))
+    sought = evenly_spaced(len(points), min(MOST_SOUGHT, MOST_PAIRS // len(points)))
     distances = _nearest_distances(centred, sought).numpy()
     norms = points.norm(dim=1).numpy()
     shown = _points_shown(counts)
@@ -95,6 +95,12 @@ def codebook_geometry(vectors: Tensor, counts: Counts, *, codebook: int, fixed: 
         point_codes=shown.tolist(),
         point_counts=counts[shown].tolist(),
     )
+
+
+def evenly_spaced(number: int, most: int) -> Counts:
+    """At most `most` places of a list of `number`, evenly spaced from the first on, as int64."""
+    count = min(number, most)
+    return np.arange(count, dtype=np.int64) * number // max(count, 1)
 
 
 def effective_rank(vectors: Tensor, weights: Tensor | None = None) -> float:
@@ -165,14 +171,8 @@ def _points_shown(counts: Counts) -> Counts:
         return np.arange(len(counts))
     by_use = np.argsort(-counts, kind="stable")
     most, others = by_use[: MOST_POINTS // 2], np.sort(by_use[MOST_POINTS // 2 :])
-    rest = others[_evenly(len(others), MOST_POINTS - len(most))]
+    rest = others[evenly_spaced(len(others), MOST_POINTS - len(most))]
     return np.sort(np.concatenate([most, rest]))
-
-
-def _evenly(number: int, most: int) -> Counts:
-    """At most `most` places of a list of `number`, evenly spaced."""
-    count = min(number, most)
-    return np.arange(count, dtype=np.int64) * number // max(count, 1)
 
 
 def _histogram(values: _Floats) -> Histogram:

@@ -19,10 +19,10 @@ from torch import Tensor
 from imtok.analysis.coder import Coder
 from imtok.analysis.entropy import Counts
 from imtok.analysis.figures import Geometry, Reconstruction, TokenizerFigures
-from imtok.analysis.geometry import code_tables, codebook_geometry
+from imtok.analysis.geometry import code_tables, codebook_geometry, evenly_spaced
 from imtok.analysis.looks import mean_patches, most_used, swatches, to_pixels
 from imtok.analysis.pictures import Pictures
-from imtok.analysis.probes import DISTURBANCES, error_by_code, idempotence, sensitivity
+from imtok.analysis.probes import DISTURBANCES, error_by_code, has_error, idempotence, sensitivity
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
 from imtok.errors import ConfigError, ImageError, SourceError, TokenizerError, TokensError
@@ -68,7 +68,7 @@ def inspect_tokenizer(
     token_keys, codes = _sampled(tokens, sample)
     images = images.spread(sample) if images is not None else None
     given = _read(images, tokens) if images is not None else None
-    steps = _Steps(_steps_ahead(codes, given), progress)
+    steps = _Steps(_steps_ahead(tokenizer, tokens, counts, given, len(codes)), progress)
     coder = Coder(tokenizer, device=device, batch_size=batch_size, on_images=steps.add)
     shown = given or _Sample(token_keys, coder.decode(codes))
     grids = coder.encode(shown.pixels) if given else codes
@@ -81,9 +81,7 @@ def inspect_tokenizer(
         error=error_by_code(coder, given.pixels) if given else None,
         reconstruction=_reconstruction(coder, images, tokens, steps) if images is not None else None,
     )
-    pictures = _pictures(coder, shown, grids, counts, originals=given is not None)
-    steps.finish()
-    return figures, pictures
+    return figures, _pictures(coder, shown, grids, counts, originals=given is not None)
 
 
 class _Steps:
@@ -93,20 +91,25 @@ class _Steps:
         self._done, self._total, self._tell = 0, total, tell
 
     def add(self, images: int) -> None:
-        self._done = min(self._done + images, self._total)
+        self._done += images
         if self._tell:
             self._tell(self._done, self._total)
 
-    def finish(self) -> None:
-        self.add(self._total - self._done)
 
-
-def _steps_ahead(codes: Tensor, given: _Sample | None) -> int:
-    """About how many; the pictures to look at at the end are left out."""
-    around = len(codes) * (2 * PASSES + 1)
+def _steps_ahead(
+    tokenizer: Tokenizer, tokens: TokenDataset, counts: Counts, given: _Sample | None, sampled: int
+) -> int:
+    """How many there will be, of the images `given` and of `sampled` of the tokens; a test holds it to that."""
+    steps = sampled * (1 + 2 * PASSES)  # idempotence
+    shown = len(given.keys) if given else sampled
+    steps += shown  # encoded, or decoded where none are given
+    steps += shown * (1 + len(DISTURBANCES))  # sensitivity
+    steps += len(most_used(counts[0]))  # swatches
     if given is None:
-        return around + len(codes) * (2 + len(DISTURBANCES))
-    return around + len(given.pixels) * (5 + len(DISTURBANCES))
+        return steps
+    steps += shown if has_error(tokenizer.quantizer) else 0
+    steps += 2 * shown if tokens.info.size >= _SMALLEST else 0  # reconstruction
+    return steps + min(MOST_PAIRS, shown)  # pictures to look at
 
 
 def check_tokenizer(tokenizer: Tokenizer, name: str, tokens: TokenDataset, sample: int) -> None:
@@ -126,8 +129,7 @@ def check_tokenizer(tokenizer: Tokenizer, name: str, tokens: TokenDataset, sampl
 
 def _sampled(tokens: TokenDataset, sample: int) -> tuple[list[str], Tensor]:
     """Keys and codes (n, h, w) or (n, h, w, Q) of evenly spaced images."""
-    count = min(sample, len(tokens))
-    pairs = [tokens[place * len(tokens) // count] for place in range(count)]
+    pairs = [tokens[place] for place in evenly_spaced(len(tokens), sample).tolist()]
     return [key for key, _ in pairs], torch.stack([codes for _, codes in pairs])
 
 
@@ -177,8 +179,7 @@ def _pictures(coder: Coder, shown: _Sample, grids: Tensor, counts: Counts, *, or
     codes = most_used(counts[0])
     first = grids if coder.tokenizer.num_codebooks == 1 else grids[..., 0]
     patches, patch_counts = mean_patches(shown.pixels, first, codes)
-    count = min(MOST_PAIRS, len(shown.keys))
-    places = [place * len(shown.keys) // count for place in range(count)]
+    places = evenly_spaced(len(shown.keys), MOST_PAIRS).tolist()
     chosen = shown.pixels[places]
     return Pictures(
         codes=codes,

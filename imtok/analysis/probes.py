@@ -80,12 +80,12 @@ def error_by_code(coder: Coder, images: Tensor) -> ErrorByCode | None:
     A code's error is that of the whole latent, all stages and heads included.
     """
     quantizer = coder.tokenizer.quantizer
+    if not has_error(quantizer):
+        return None
     errors, tokens = np.zeros(quantizer.num_codes), np.zeros(quantizer.num_codes, np.int64)
     power = 0.0
     for latents, quantized in coder.latents(images):
         compared = in_code_space(quantizer, latents)
-        if compared is None:
-            return None
         distances = (compared - quantized.latents).double().square().mean(dim=1)  # (B, h, w)
         codes = _of_first_codebook(quantized.codes, coder).cpu().numpy().ravel()
         errors += np.bincount(codes, distances.cpu().numpy().ravel(), quantizer.num_codes)
@@ -102,19 +102,23 @@ def error_by_code(coder: Coder, images: Tensor) -> ErrorByCode | None:
     )
 
 
-def in_code_space(quantizer: Quantizer, latents: Tensor) -> Tensor | None:
-    """Latents as they are compared with codes: (B, D, h, w) -> the same shape, or None where they never are.
+def has_error(quantizer: Quantizer) -> bool:
+    """Whether latents are compared with codes: those of Gumbel are logits, and its codes lie elsewhere."""
+    if isinstance(quantizer, ProductQuantizer):
+        return all(has_error(head) for head in quantizer.uses)
+    return not isinstance(quantizer, GumbelQuantizer)
+
+
+def in_code_space(quantizer: Quantizer, latents: Tensor) -> Tensor:
+    """Latents as they are compared with codes, where they are: (B, D, h, w) -> the same shape.
 
     FSQ bounds them before it rounds; BSQ and cosine codebooks see directions alone; a residual is taken of the latents
     as they are, whatever its stages do.
     """
-    if isinstance(quantizer, GumbelQuantizer):
-        return None
     if isinstance(quantizer, ProductQuantizer):
         chunks = latents.chunk(len(quantizer.uses), dim=1)
         parts = [in_code_space(head, chunk) for head, chunk in zip(quantizer.uses, chunks, strict=True)]
-        known = [part for part in parts if part is not None]
-        return torch.cat(known, dim=1) if len(known) == len(parts) else None
+        return torch.cat(parts, dim=1)
     if isinstance(quantizer, FSQ):
         columns = zip(latents.unbind(dim=1), quantizer.levels, strict=True)
         return torch.stack([finite_scalar_bound(column, level) / (level // 2) for column, level in columns], dim=1)
