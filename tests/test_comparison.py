@@ -23,6 +23,15 @@ def measured(name: str, psnr: float | None, raw: float, coded: float, **quality:
     return figures.model_copy(update={"tokenizer": tokenizer, "bits": bits})
 
 
+def two_codebooks() -> Figures:
+    """Counted together all codes occur, and in each codebook alone some never do."""
+    use = example().codebooks[0]
+    books = [
+        use.model_copy(update={"usage": 1 - dead / 1024, "used": 1024 - dead, "dead": dead}) for dead in (256, 768)
+    ]
+    return example(num_codebooks=2, codebooks=books, usage=1.0, used=1024, dead=0)
+
+
 def row(name: str, *sets: Figures) -> Row:
     return next(row for row in comparison_rows(sets) if row.name == name)
 
@@ -38,8 +47,9 @@ def test_bits_per_image_come_first_and_stand_beside_picture_quality() -> None:
     ]
     assert rows[0].values == ("2,560", "10,240")
     assert rows[1].values == ("1,894", "9,000")
-    assert rows[3].values == ("25.90 dB at 2,560 bits", "30.12 dB at 10,240 bits")
-    assert row("SSIM", *sets).values == ("0.7400 at 2,560 bits", "0.7400 at 10,240 bits")
+    assert rows[3].values == ("25.90 dB", "30.12 dB")
+    assert rows[3].beside == ("at 2,560 bits", "at 10,240 bits")
+    assert [row("SSIM", *sets).whole(place) for place in (0, 1)] == ["0.7400 at 2,560 bits", "0.7400 at 10,240 bits"]
 
 
 @pytest.mark.parametrize(
@@ -69,27 +79,30 @@ def test_fewer_bits_and_firmer_codes_alone_are_not_best() -> None:
         assert next(row for row in rows if row.name == name).best is None
 
 
-def test_a_set_is_outdone_by_one_that_is_ahead_in_quality_or_bits_and_behind_in_nothing() -> None:
+def test_a_set_is_dominated_by_one_that_is_ahead_in_quality_or_bits_and_behind_in_nothing() -> None:
     sets = [
         measured("base", 25.0, 2560, 2000),
         measured("better", 26.0, 2560, 2000),
         measured("shorter", 24.0, 1280, 1000),
         measured("wasteful", 24.0, 2560, 2100),
     ]
-    assert row("outdone by", *sets).values == ("better", "nobody", "nobody", "base, better, shorter")
-    assert row("outdone by", sets[0], measured("twin", 25.0, 2560, 2000)).values == ("nobody", "nobody")
+    assert row("dominated by", *sets).values == ("better", "nobody", "nobody", "base, better, shorter")
+    assert row("dominated by", sets[0], measured("twin", 25.0, 2560, 2000)).values == ("nobody", "nobody")
 
 
-def test_sets_measured_on_other_images_do_not_outdo() -> None:
+def test_sets_measured_on_other_images_do_not_dominate() -> None:
     sets = [measured("a", 25.0, 2560, 2000), measured("b", 26.0, 2560, 2000, images=7), example(tokenizer=False)]
-    assert "outdone by" not in [row.name for row in comparison_rows(sets)]
+    assert "dominated by" not in [row.name for row in comparison_rows(sets)]
+    for other in ({"images": 999}, {"size": 64}):
+        fewer = measured("b", 26.0, 2560, 1000).model_copy(update=other)
+        assert "dominated by" not in [row.name for row in comparison_rows([sets[0], fewer])]
 
 
 def test_exact_pictures_are_ahead_of_all() -> None:
     sets = [measured("a", 90.0, 2560, 2000), measured("exact", None, 2560, 2000)]
-    assert row("PSNR", *sets).values == ("90.00 dB at 2,560 bits", "exact at 2,560 bits")
+    assert row("PSNR", *sets).values == ("90.00 dB", "exact")
     assert row("PSNR", *sets).best == 1
-    assert row("outdone by", *sets).values == ("exact", "nobody")
+    assert row("dominated by", *sets).values == ("exact", "nobody")
 
 
 def test_what_a_set_has_not_is_a_dash_and_what_none_has_is_no_row() -> None:
@@ -106,6 +119,29 @@ def test_disturbances_are_compared_by_name() -> None:
 
 def test_codebooks_are_part_of_the_codes_where_there_are_several() -> None:
     assert row("codes", example(), example(num_codebooks=4)).values == ("16 x 16 of 1,024", "16 x 16 x 4 of 1,024")
+
+
+def test_several_codebooks_are_compared_by_their_mean_beside_the_worst_of_them() -> None:
+    several = two_codebooks()
+    assert row("usage", example(), several).values == ("95.7%", "50.0%")
+    assert row("usage", example(), several).beside == ("", "mean of 2; worst 25.0%: number 2")
+    assert row("dead codes", example(), several).whole(1) == "512 mean of 2; worst 768: number 2"
+    assert row("usage", example(usage=0.6), several).best == 0
+
+
+def test_an_error_too_small_for_four_decimals_keeps_its_digits() -> None:
+    figures = example()
+    assert figures.tokenizer
+    assert figures.tokenizer.error
+    error = figures.tokenizer.error.model_copy(update={"relative": 1.234e-5})
+    tokenizer = figures.tokenizer.model_copy(update={"error": error})
+    assert row("quantization error", figures.model_copy(update={"tokenizer": tokenizer})).values == ("1.2e-05",)
+
+
+def test_rows_have_keys_of_their_own() -> None:
+    keys = [row.key for row in comparison_rows([example(), two_codebooks()])]
+    assert len(keys) == len(set(keys))
+    assert {"psnr", "dominated-by", "usage", "changed by JPEG quality 95"} <= set(keys)
 
 
 def test_mutual_information_lies_between_what_a_coder_gains_and_the_estimate() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from html.parser import HTMLParser
 from typing import Any
@@ -13,12 +14,12 @@ from figures_example import example, example_pictures
 from imtok.analysis.comparison import comparison_rows
 from imtok.analysis.figures import Figures, Finding
 from imtok.analysis.pictures import Pictures
+from imtok.analysis.verdict import verdict
 from imtok.report import comparison_page, report_page
 from imtok.report.comparison_plots import labels, letter
 from imtok.report.document import plot_cards
 from imtok.report.glossary import glossary
 from imtok.report.markup import Markup, element, joined, picture, table
-from imtok.report.overview import verdict
 from imtok.report.plots import plots
 
 HOSTILE = "<script>alert('&amp;')</script>\"><img src=x onerror=alert(1)>"
@@ -129,6 +130,25 @@ def test_what_the_folder_cannot_tell_leaves_its_tile_to_another_figure() -> None
     assert "PSNR" in Reader(report_page(example())).text
 
 
+def several_codebooks() -> Figures:
+    """Two that use different codes: counted together, all of them."""
+    use = example().codebooks[0]
+    books = [
+        use.model_copy(update={"used": used, "usage": used / 1024, "dead": 1024 - used, "gini": gini})
+        for used, gini in ((256, 0.8), (768, 0.4))
+    ]
+    return example(num_codebooks=2, codebooks=books, used=1024, usage=1.0, dead=0, gini=0.1)
+
+
+def test_several_codebooks_are_told_by_their_mean_and_the_worst() -> None:
+    text = Reader(report_page(several_codebooks())).text
+    assert "Usage 50.0% 512 of 1,024 codes, mean of 2 codebooks; least: number 1, 25.0%" in text
+    assert "Dead codes 512 and 12 nearly dead, mean of 2 codebooks; most: number 1, 768" in text
+    assert "of 10.00; 9.12 with its bias undone; least: number 1, 9.12" in text
+    text = Reader(report_page(several_codebooks().model_copy(update={"per_256_images": None}))).text
+    assert "Gini 0.60 0: all codes alike; 1: few have all; most: number 1, 0.80" in text
+
+
 def test_the_worst_finding_is_the_verdict_and_the_others_follow_it() -> None:
     figures = example(findings=[finding("odd", "hint"), finding("bad", "problem"), finding("dull", "warning")])
     assert (verdict(figures).word, verdict(figures).text) == ("Problem", "what bad is")
@@ -151,13 +171,10 @@ def test_advice_keeps_its_options_whole_and_is_copied_as_it_stands() -> None:
 
 
 def test_a_codebook_without_findings_or_with_hints_alone_is_healthy() -> None:
-    assert verdict(example(findings=[])).word == "Healthy"
-    assert verdict(example(findings=[finding("odd", "hint")])).word == "Healthy"
-    assert "what odd is" in Reader(report_page(example(findings=[finding("odd", "hint")]))).text
-
-
-def test_no_tokens_are_no_healthy_codebook() -> None:
-    assert verdict(example(tokens=0, findings=[])).word == "No tokens"
+    assert "Healthy no figure passes" in Reader(report_page(example(findings=[]))).text
+    text = Reader(report_page(example(findings=[finding("odd", "hint")]))).text
+    assert "Healthy no figure passes" in text
+    assert "what odd is" in text
 
 
 def test_a_folder_that_has_hardly_anything_still_has_a_page() -> None:
@@ -266,6 +283,24 @@ def test_a_comparison_shows_the_rows_that_the_terminal_shows() -> None:
     for row in comparison_rows([figures for figures, _ in sets]):
         assert row.name in page.text
     assert "PSNR 25.90 dB at 2,560 bits 25.90 dB at 2,560 bits –" in page.text
+
+
+def test_a_name_with_at_in_it_is_a_name() -> None:
+    sets = [(example(name=name), None) for name in ("tokens at 256", "b")]
+    better = sets[0][0].model_copy(update={"bits": sets[0][0].bits.model_copy(update={"raw_per_image": 99.0})})
+    page = comparison_page([(better, None), sets[1]])
+    assert (
+        '<th scope="row">dominated by</th><td class="figure">nobody</td><td class="figure">tokens at 256</td>' in page
+    )
+    assert "<small>at 99 bits</small>" in page
+
+
+def test_headings_go_down_one_step_at_a_time_and_every_column_has_a_head(whole: str) -> None:
+    for page in (whole, comparison_page(compared())):
+        steps = [int(step) for step in re.findall(r"<h(\d)", page)]
+        assert steps[0] == 1
+        assert all(after <= before + 1 for before, after in itertools.pairwise(steps))
+        assert re.findall("<th[^>]*></th>", page) == []
 
 
 def test_a_comparison_has_a_verdict_and_a_letter_for_each() -> None:

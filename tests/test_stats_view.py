@@ -73,7 +73,7 @@ def test_meanings_stand_beside_where_the_width_allows() -> None:
 
 def test_a_healthy_set_is_called_so_in_one_line_and_takes_a_screen_and_a_half() -> None:
     lines = text(healthy()).splitlines()
-    assert "healthy: nothing to mend" in lines
+    assert "healthy: no figure passes the threshold of a warning" in lines
     assert len(lines) <= 48
 
 
@@ -85,6 +85,58 @@ def test_advice_comes_before_the_figures_the_gravest_first() -> None:
     places = [shown.index(words) for words in ("about problem", "about warning", "about hint", "codes used")]
     assert places == sorted(places)
     assert "problem about problem (docs/x.md)" in shown
+
+
+def test_hints_alone_leave_a_set_healthy_and_are_listed() -> None:
+    shown = text(example(findings=[Finding(name="x", grade="hint", text="worth knowing", page="docs/x.md")]))
+    assert shown.index("healthy: no figure passes") < shown.index("hint worth knowing (docs/x.md)")
+
+
+def several_codebooks() -> Figures:
+    """Two that use different codes: counted together, all of them."""
+    use = example().codebooks[0]
+    books = [
+        use.model_copy(
+            update={"used": used, "usage": used / 1024, "dead": 1024 - used, "gini": gini, "perplexity": most}
+        )
+        for used, gini, most in ((256, 0.8, 100.0), (768, 0.4, 500.0))
+    ]
+    return example(num_codebooks=2, codebooks=books, used=1024, usage=1.0, dead=0, gini=0.1, perplexity=999.0)
+
+
+def test_several_codebooks_are_told_by_their_mean_and_the_worst() -> None:
+    shown = text(several_codebooks(), width=110)
+    for line in (
+        r"codes used +512 of 1,024 \(50\.0%\), mean of 2 codebooks; least: number 1, 25\.0%",
+        r"dead codes +512, and 12 nearly dead; most: number 1, 768",
+        r"perplexity +300\.0 .*; least: number 1, 100\.0",
+        r"entropy +9\.120 of 10\.000 .*; least: number 1, 9\.120",
+        r"evenness +Gini 0\.600, .*; Gini most: number 1, 0\.800",
+    ):
+        assert re.search(rf"(?m)^{line}", shown), line
+    assert "999.0" not in shown
+
+
+def test_what_counts_all_codebooks_together_or_the_first_alone_says_so() -> None:
+    shown = text(several_codebooks(), width=200)
+    for words in (
+        r"most used .*, all codebooks together",
+        "codes by how often they occur, all codebooks together",
+        "occurrences by rank, both logarithmic, all codebooks together",
+        "codes used by images seen, all codebooks together",
+        "by class, all codebooks together",
+        "least stable, first codebook: ",
+        "changed most, first codebook: ",
+        r"by code .*, first codebook",
+    ):
+        assert re.search(words, shown), words
+    assert not re.search("codebooks? together|first codebook", text(example(), width=200))
+
+
+def test_a_map_of_hardly_anything_but_noise_spans_a_bit() -> None:
+    noise = [[8.0, 8.1]]
+    positions = PositionMap(images=9, entropy_bits=noise, limit_bits=64.0, surprisal_bits=noise)
+    assert text(example(positions=positions)).count("7.10  ░▒▓█ 8.10") == 2
 
 
 def test_a_grade_has_its_colour() -> None:
@@ -264,7 +316,7 @@ def test_a_comparison_stars_the_best_and_keeps_every_set() -> None:
 def test_a_comparison_of_wide_consoles_has_bits_in_the_same_line() -> None:
     shown = text(example(name="a"), example(name="b"), width=120, compare=True)
     assert re.search(r"PSNR +25\.90 dB at 2,560 bits +25\.90 dB at 2,560 bits", shown)
-    assert "outdone by: another set" in shown
+    assert "dominated by: another set" in shown
 
 
 def test_bars_and_columns_are_exact_to_an_eighth_and_show_what_is_not_nothing() -> None:

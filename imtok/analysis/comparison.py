@@ -3,7 +3,8 @@
 A best one is named only where better means something and the sets were measured alike: figures of use on as many images
 of one size, figures of pictures by one protocol. That the images are the same ones is for the caller to see to. Fewer
 bits alone are not better, and codes that hardly vary are hardly disturbed, so bits, idempotence and sensitivity have no
-best. What bits and quality say together is a row of its own: who lies on the front of rate and distortion.
+best. What bits and quality say together is a row of its own: who lies on the Pareto front of rate and distortion.
+With several codebooks the figures of use are means over them, beside the codebook where each is worst.
 """
 
 # Axes: K codes, Q codebooks, h x w grid of an image's codes.
@@ -25,8 +26,10 @@ from imtok.analysis.figures import (
     Pass,
     Reconstruction,
     Runs,
+    Use,
     definition,
 )
+from imtok.analysis.shown import over_codebooks, significant, worst
 
 ABSENT = "-"
 
@@ -35,30 +38,37 @@ ABSENT = "-"
 class Row:
     """One figure of all sets."""
 
+    key: str  # stays the same whatever the name is
     name: str
     values: tuple[str, ...]  # one a set, "-" where it has none
+    beside: tuple[str, ...]  # what belongs to each value: its price in bits, or the codebook where it is worst; or ""
     best: int | None  # which set is best; None where that cannot be said
     definition: str
+
+    def whole(self, place: int) -> str:
+        """The value of one set with what belongs to it."""
+        return " ".join(filter(None, (self.values[place], self.beside[place])))
 
 
 @dataclass(frozen=True)
 class _Kind:
     """A figure: what it means, where it is found, how it is shown, which way is better: 1 more, -1 less, 0 neither."""
 
+    key: str
     name: str
     definition: str
     value: Callable[[Figures], Any]
     show: Callable[[Any], str] = str
     better: int = 0
     alike: Callable[[Figures], Hashable] = lambda figures: (figures.images, figures.size)
-    beside_bits: bool = False
+    beside: Callable[[Figures], str] = lambda _: ""
 
 
 def comparison_rows(sets: Sequence[Figures]) -> list[Row]:
     """The rows of a comparison, bits first; figures that no set has are left out."""
     names = dict.fromkeys(each.name for figures in sets for each in _disturbances(figures))
     rows = [_row(kind, sets) for kind in (*_BITS, *_QUALITY)]
-    rows.append(Row("outdone by", tuple(_outdone(figures, sets) for figures in sets), None, _OUTDONE))
+    rows.append(_dominated_row(sets))
     rows += [_row(kind, sets) for kind in (*_STABILITY, *map(_changed, names), *_USE, *_ORIGIN)]
     return [row for row in rows if any(value != ABSENT for value in row.values)]
 
@@ -73,12 +83,8 @@ def _row(kind: _Kind, sets: Sequence[Figures]) -> Row:
     values = [kind.value(figures) for figures in sets]
     shown = [ABSENT if value is None else kind.show(value) for value in values]
     best = _best(kind, sets, values, shown) if kind.better else None
-    if kind.beside_bits:
-        shown = [
-            text if text == ABSENT else f"{text} at {figures.bits.raw_per_image:,.0f} bits"
-            for text, figures in zip(shown, sets, strict=True)
-        ]
-    return Row(kind.name, tuple(shown), best, kind.definition)
+    beside = ["" if value is None else kind.beside(figures) for value, figures in zip(values, sets, strict=True)]
+    return Row(kind.key, kind.name, tuple(shown), tuple(beside), best, kind.definition)
 
 
 def _best(kind: _Kind, sets: Sequence[Figures], values: Sequence[float | None], shown: Sequence[str]) -> int | None:
@@ -120,17 +126,33 @@ def _protocol(figures: Figures) -> Hashable:
     return found and (found.images, found.size, found.protocol)
 
 
-_OUTDONE = (
-    "another set, measured alike, that has at least this PSNR at no more bits, raw and coded, and is ahead in one of "
-    "the three; nobody: this one lies on the front of rate and distortion (Shannon, 1959)"
+def alike_in_rate_and_distortion(figures: Figures) -> Hashable:
+    """What two sets must share for their bits and PSNR to be set against each other; None where a set has no PSNR.
+
+    The number of images is part of it: what an adaptive coder pays for learning is shared by all of them.
+    """
+    protocol = _protocol(figures)
+    return protocol and (protocol, figures.images, figures.size)
+
+
+def _dominated_row(sets: Sequence[Figures]) -> Row:
+    values = tuple(_dominating(figures, sets) for figures in sets)
+    return Row("dominated-by", "dominated by", values, ("",) * len(sets), None, _DOMINATED)
+
+
+_DOMINATED = (
+    "another set, of as many images of one size and measured by one protocol, that has at least this PSNR at no more "
+    "bits, raw and coded, and is ahead in one of the three; nobody: this one lies on the Pareto front of rate and "
+    "distortion (Shannon, 1959)"
 )
 
 
-def _outdone(figures: Figures, sets: Sequence[Figures]) -> str:
-    others = [other for other in sets if other is not figures and _protocol(other) == _protocol(figures)]
-    if _protocol(figures) is None or not others:
+def _dominating(figures: Figures, sets: Sequence[Figures]) -> str:
+    alike = alike_in_rate_and_distortion(figures)
+    others = [other for other in sets if other is not figures and alike_in_rate_and_distortion(other) == alike]
+    if alike is None or not others:
         return ABSENT
-    return ", ".join(other.name for other in others if _outdoes(_place(other), _place(figures))) or "nobody"
+    return ", ".join(other.name for other in others if _dominates(_place(other), _place(figures))) or "nobody"
 
 
 def _place(figures: Figures) -> tuple[float, float, float]:
@@ -138,7 +160,7 @@ def _place(figures: Figures) -> tuple[float, float, float]:
     return (-(_psnr(figures) or 0.0), figures.bits.raw_per_image, figures.bits.coded_per_image)
 
 
-def _outdoes(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one != other and all(mine <= theirs for mine, theirs in zip(one, other, strict=True))
 
 
@@ -152,7 +174,7 @@ def _changed(name: str) -> _Kind:
     def value(figures: Figures) -> float | None:
         return next((each.changed for each in _disturbances(figures) if each.name == name), None)
 
-    return _Kind(name, definition(Disturbance, "changed"), value, "{:.1%} changed".format)
+    return _Kind(f"changed by {name}", name, definition(Disturbance, "changed"), value, "{:.1%} changed".format)
 
 
 def _same_after_a_pass(figures: Figures) -> float | None:
@@ -179,16 +201,38 @@ def _findings(figures: Figures) -> str:
     return ", ".join(finding.name for finding in figures.findings) or "none"
 
 
+def _price(figures: Figures) -> str:
+    return f"at {figures.bits.raw_per_image:,.0f} bits"
+
+
+def _of_set(name: str, field: str, show: str) -> _Kind:
+    return _Kind(field, name, definition(Figures, field), _at(field), show.format)
+
+
 def _of_use(name: str, field: str, show: str, better: int = 0) -> _Kind:
-    return _Kind(name, definition(Figures, field), _at(field), show.format, better)
+    """A figure of `Use`, with the codebook where it is worst."""
+
+    def value(figures: Figures) -> float | None:
+        return over_codebooks(figures, field)
+
+    def beside(figures: Figures) -> str:
+        found = worst(figures, field)
+        return (
+            ""
+            if found is None
+            else f"mean of {len(figures.codebooks)}; worst {show.format(found.value)}: {found.place}"
+        )
+
+    text = f"{definition(Use, field)}; mean over codebooks where there are several"
+    return _Kind(field, name, text, value, show.format, better, beside=beside)
 
 
 def _of_bits(name: str, field: str, show: str, text: str = "") -> _Kind:
-    return _Kind(name, definition(Bits, field) + text, _at(f"bits.{field}"), show.format)
+    return _Kind(field, name, definition(Bits, field) + text, _at(f"bits.{field}"), show.format)
 
 
 def _of_pictures(name: str, field: str, value: Callable[[Figures], Any], show: Callable[[Any], str]) -> _Kind:
-    return _Kind(name, definition(Reconstruction, field), value, show, 1, _protocol, beside_bits=True)
+    return _Kind(field, name, definition(Reconstruction, field), value, show, 1, _protocol, _price)
 
 
 _BITS = (
@@ -202,13 +246,15 @@ _QUALITY = (
 )
 _STABILITY = (
     _Kind(
+        "error",
         "quantization error",
         f"{definition(ErrorByCode, 'relative')}, each set in its own latents",
         _at("tokenizer.error.relative"),
-        "{:.4f}".format,
-        beside_bits=True,
+        significant,
+        beside=_price,
     ),
     _Kind(
+        "same-after-a-pass",
         "same after a pass",
         f"{definition(Pass, 'same_as_first')}, after one pass of decode, round to uint8, encode",
         _same_after_a_pass,
@@ -218,6 +264,7 @@ _STABILITY = (
 _USE = (
     _of_use("usage", "usage", "{:.1%}", better=1),
     _Kind(
+        "usage-per-256-images",
         "usage per 256 images",
         definition(Runs, "usage"),
         _at("per_256_images.usage"),
@@ -225,24 +272,25 @@ _USE = (
         better=1,
         alike=_at("size"),
     ),
-    _of_use("dead codes", "dead", "{:,}"),
+    _of_use("dead codes", "dead", "{:,.0f}"),
     _of_use("perplexity", "perplexity", "{:,.1f}"),
     _of_use("perplexity / K", "normalized_perplexity", "{:.3f}", better=1),
     _of_use("entropy", "entropy_corrected_bits", "{:.3f} bits"),
     _of_use("Gini", "gini", "{:.3f}", better=-1),
     _of_use("Zipf slope", "zipf_slope", "{:.2f}"),
     _Kind(
+        "mutual-information",
         "mutual information",
         f"bits, of horizontal neighbours: from the entropy less {definition(Neighbours, 'coded_bits')}; to the "
         "estimate, which is too high where pairs are few a code",
         lambda figures: figures.horizontal and mutual_information(figures, figures.horizontal),
     ),
-    _Kind("duplicates", f"{definition(Duplicates, 'duplicates')}, of those compared", _duplicates),
-    _Kind("findings", definition(Figures, "findings"), _findings),
+    _Kind("duplicates", "duplicates", f"{definition(Duplicates, 'duplicates')}, of those compared", _duplicates),
+    _Kind("findings", "findings", definition(Figures, "findings"), _findings),
 )
 _ORIGIN = (
-    _of_use("images", "images", "{:,}"),
-    _of_use("size", "size", "{} pixels"),
-    _Kind("codes", "h x w grid of an image's codes, x Q codebooks where there are several, of K", _codes),
-    _of_use("quantizer", "quantizer", "{}"),
+    _of_set("images", "images", "{:,}"),
+    _of_set("size", "size", "{} pixels"),
+    _Kind("codes", "codes", "h x w grid of an image's codes, x Q codebooks where there are several, of K", _codes),
+    _of_set("quantizer", "quantizer", "{}"),
 )

@@ -8,13 +8,21 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from imtok.analysis.figures import ClassUse, Dimension, Duplicates, Figures, PositionMap, Span, Use
+from imtok.analysis.shown import (
+    contexts_share,
+    map_range,
+    several,
+    span_name,
+    tells_places_apart,
+    together,
+    token_bits,
+)
 from imtok.cli.stats_charts import Bar, bar, bars, columns, heat_map, plain, resampled, scale, sparkline
 
 _HEIGHT = 5
@@ -24,7 +32,6 @@ _MOST_ROWS = 10
 _MOST_DIMENSIONS = 24
 _LEVELS = 16
 _BETWEEN_MAPS = 4
-_NEAR = 0.98
 _NUMBERS_OF_A_CODEBOOK = 26
 _OWN_FROM = 72
 
@@ -40,20 +47,21 @@ class Block:
 
 def token_blocks(figures: Figures, width: int, whole: int, *, colours: bool) -> Iterator[Block]:
     """Those that the figures have something for, at most `width` across, wide ones at most `whole`."""
-    yield Block("codes by how often they occur", _histogram(figures.frequency, width))
+    merged = together(figures)
+    yield Block(f"codes by how often they occur{merged}", _histogram(figures.frequency, width))
     if len(figures.rank_frequency) > 1:
-        yield Block("occurrences by rank, both logarithmic", _ranks(figures.rank_frequency, width))
+        yield Block(f"occurrences by rank, both logarithmic{merged}", _ranks(figures.rank_frequency, width))
     if len(figures.growth) > 1:
-        yield Block("codes used by images seen", _growth(figures.growth, width))
+        yield Block(f"codes used by images seen{merged}", _growth(figures.growth, width))
     if figures.positions:
         yield _maps(figures.positions, width, whole, colours=colours)
     yield Block("bits a token", _bits(figures, width))
-    if len(figures.codebooks) > 1:
+    if several(figures):
         yield Block("by codebook", _codebooks(figures.codebooks, width))
     if figures.dimensions:
         yield Block("by dimension: how its levels are used, and their bits", _dimensions(figures.dimensions), wide=True)
     if figures.classes:
-        yield Block("by class", _classes(figures.classes, own=whole >= _OWN_FROM), wide=True)
+        yield Block(f"by class{merged}", _classes(figures.classes, own=whole >= _OWN_FROM), wide=True)
     if figures.duplicates.duplicates:
         yield Block("images with the same codes", _duplicates(figures.duplicates), wide=True)
 
@@ -66,16 +74,10 @@ def more(shown: int, there: int, what: str) -> list[Text]:
 def _histogram(spans: Sequence[Span], width: int) -> Table:
     longest = max((span.codes for span in spans), default=0) or 1
     rows = [
-        Bar(_span_name(span), span.codes / longest, "red" if span.high == 0 else "green", f"{span.codes:,}")
+        Bar(span_name(span), span.codes / longest, "red" if span.high == 0 else "green", f"{span.codes:,}")
         for span in spans
     ]
     return bars(rows, width)
-
-
-def _span_name(span: Span) -> str:
-    if span.low == span.high:
-        return {0: "never", 1: "once"}.get(span.low, f"{span.low:,}")
-    return f"{span.low:,} to {span.high:,}"
 
 
 def _ranks(points: Sequence[tuple[int, int]], width: int) -> Group:
@@ -108,7 +110,7 @@ def _maps(positions: PositionMap, width: int, whole: int, *, colours: bool) -> B
     """Surprisal and, unless the images are too few to tell places apart by it, entropy; each over its own scale."""
     maps = {"entropy": positions.entropy_bits, "surprisal": positions.surprisal_bits}
     note = f"{positions.images:,} images show {positions.limit_bits:.2f} at most"
-    if np.median(positions.entropy_bits) >= _NEAR * positions.limit_bits:
+    if not tells_places_apart(positions):
         del maps["entropy"]
         note = f"entropy left out: {positions.images:,} images are few"
     wide = len(maps) * (len(positions.entropy_bits[0]) + _BETWEEN_MAPS) - _BETWEEN_MAPS > width
@@ -119,8 +121,7 @@ def _maps(positions: PositionMap, width: int, whole: int, *, colours: bool) -> B
 
 
 def _map(name: str, bits: list[list[float]], width: int, *, colours: bool) -> Group:
-    values = [value for row in bits for value in row]
-    low, high = min(values), max(values)
+    low, high = map_range(bits)
     lines = heat_map(bits, low, high, width, colours=colours)
     ends = scale(f"{low:.2f}", f"{high:.2f}", len(lines[0]), colours=colours)
     return Group(Text(name, "dim"), *lines, ends)
@@ -128,26 +129,22 @@ def _map(name: str, bits: list[list[float]], width: int, *, colours: bool) -> Gr
 
 def _bits(figures: Figures, width: int) -> Group:
     """What a token takes; what it takes given a neighbour lies between an estimate, too low, and a coder's need."""
-    sides = {"given left": figures.horizontal, "given above": figures.vertical}
-    longest = max(figures.max_bits, figures.bits.coded_per_token) or 1.0
+    found = token_bits(figures)
+    longest = max(max(each.low, each.high or 0.0) for each in found) or 1.0
+    styles = {"log2 K": "dim", "coded": "cyan"}
     rows = [
-        _bits_bar("log2 K", "dim", longest, figures.max_bits),
-        _bits_bar("entropy", "green", longest, figures.own_entropy_bits),
-        *(
-            _bits_bar(name, "green", longest, side.conditional_entropy_corrected_bits, side.coded_bits)
-            for name, side in sides.items()
-            if side
-        ),
-        _bits_bar("coded", "cyan", longest, figures.bits.coded_per_token),
+        Bar(
+            each.name,
+            each.low / longest,
+            styles.get(each.name, "green"),
+            f"{each.low:.2f}" if each.high is None else f"{each.low:.2f} to {each.high:.2f}",
+            (each.high or 0.0) / longest,
+        )
+        for each in found
     ]
-    share = min((side.contexts_share for side in sides.values() if side), default=1.0)
+    share = contexts_share(figures)
     notes = [Text(f"neighbours of {share:.1%} of the codes", "dim")] if share < 1 else []
     return Group(bars(rows, width), *notes)
-
-
-def _bits_bar(name: str, style: str, longest: float, low: float, high: float | None = None) -> Bar:
-    value = f"{low:.2f}" if high is None else f"{low:.2f} to {high:.2f}"
-    return Bar(name, low / longest, style, value, min((high or 0.0) / longest, 1.0))
 
 
 def _codebooks(codebooks: Sequence[Use], width: int) -> Group:
@@ -183,11 +180,11 @@ def _dimension(each: Dimension, several: bool) -> Text:
 def _classes(classes: Sequence[ClassUse], *, own: bool) -> Group:
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True, min_width=max(len(plain(each.name, 20)) for each in classes[:_MOST_ROWS]))
-    for name in ("images", "codes used", "perplexity", "bits apart"):
+    for name in ("images", "codes used", "perplexity", "KL divergence"):
         table.add_column(justify="right", no_wrap=True, min_width=len(name))
     table.add_column(no_wrap=True, overflow="ellipsis")
     last = ["codes most its own"] if own else []
-    table.add_row("", "images", "codes used", "perplexity", "bits apart", *last, style="dim")
+    table.add_row("", "images", "codes used", "perplexity", "KL divergence", *last, style="dim")
     for each in classes[:_MOST_ROWS]:
         most = ", ".join(f"{code} ({times:.1f}x)" for code, times in each.own[:_MOST_OWN])
         table.add_row(

@@ -14,6 +14,7 @@ from imtok.analysis.figures import (
     Bits,
     CodeShare,
     ErrorByCode,
+    Figures,
     Geometry,
     Histogram,
     Idempotence,
@@ -21,6 +22,7 @@ from imtok.analysis.figures import (
     Sensitivity,
     TokenizerFigures,
 )
+from imtok.analysis.shown import several
 from imtok.cli.stats_blocks import Block, more
 from imtok.cli.stats_charts import Bar, bars, resampled, sparkline
 
@@ -29,18 +31,23 @@ _TOP = 2
 _FEWEST_BINS = 8
 
 
-def tokenizer_blocks(figures: TokenizerFigures, bits: Bits, width: int) -> Iterator[Block]:
-    """Those that the figures have something for, each at most `width` across."""
+def tokenizer_blocks(of_set: Figures, figures: TokenizerFigures, width: int) -> Iterator[Block]:
+    """Those that the figures have something for, each at most `width` across.
+
+    With several codebooks, what is told of single codes is of the first one, and says so.
+    """
+    bits, first = of_set.bits, ", first codebook" if several(of_set) else ""
     if figures.reconstruction:
         yield Block("what comes back of the images", _reconstruction(figures.reconstruction, bits))
     if figures.idempotence.passes:
-        yield Block(
-            f"same codes after a pass, {figures.idempotence.images:,} images", _idempotence(figures.idempotence, width)
-        )
+        title = f"same codes after a pass, {figures.idempotence.images:,} images"
+        yield Block(title, _idempotence(figures.idempotence, width, first))
     if figures.sensitivity.disturbances:
-        yield Block(f"codes changed, {_looked_at(figures.sensitivity)}", _sensitivity(figures.sensitivity, width))
+        yield Block(
+            f"codes changed, {_looked_at(figures.sensitivity)}", _sensitivity(figures.sensitivity, width, first)
+        )
     if figures.error:
-        yield Block("quantization error", _error(figures.error))
+        yield Block("quantization error", _error(figures.error, first))
     for geometry in figures.geometry[:_MOST_TABLES]:
         number = f" of codebook {geometry.codebook + 1}" if len(figures.geometry) > 1 else ""
         yield Block(f"geometry{number}", _geometry(geometry, width))
@@ -70,18 +77,18 @@ def _reconstruction(found: Reconstruction, bits: Bits) -> Group:
     return Group(facts, Text(f"protocol: {found.protocol}", "dim"))
 
 
-def _idempotence(found: Idempotence, width: int) -> Group:
+def _idempotence(found: Idempotence, width: int, first: str) -> Group:
     rows = [
         Bar(f"pass {number}", each.same_as_first, "green", f"{each.same_as_first:.1%}{_decibels(each.psnr)}")
         for number, each in enumerate(found.passes, 1)
     ]
-    return Group(bars(rows, width), *_codes("least stable", found.least_stable))
+    return Group(bars(rows, width), *_codes(f"least stable{first}", found.least_stable))
 
 
-def _sensitivity(found: Sensitivity, width: int) -> Group:
+def _sensitivity(found: Sensitivity, width: int, first: str) -> Group:
     rows = [Bar(each.name, each.changed, "yellow", f"{each.changed:.1%}") for each in found.disturbances]
     worst = max(found.disturbances, key=lambda each: each.changed)
-    return Group(bars(rows, width), *_codes("changed most", worst.most_changed))
+    return Group(bars(rows, width), *_codes(f"changed most{first}", worst.most_changed))
 
 
 def _looked_at(found: Sensitivity) -> str:
@@ -97,12 +104,12 @@ def _decibels(psnr: float | None) -> str:
     return "" if psnr is None else f"  {psnr:.1f} dB"
 
 
-def _error(found: ErrorByCode) -> Table:
+def _error(found: ErrorByCode, first: str) -> Table:
     return _facts(
         {
             "mean": f"{found.mean:.4g} a channel, squared",
             "relative": f"{found.relative:.1%} of the latents' power",
-            "by code": f"{min(found.errors):.2g} to {max(found.errors):.2g}",
+            "by code": f"{min(found.errors):.2g} to {max(found.errors):.2g}{first}",
         }
     )
 
@@ -112,8 +119,8 @@ def _geometry(found: Geometry, width: int) -> Table:
         "codes": f"{found.codes:,}, {'fixed' if found.fixed else 'learned'}",
         "effective rank": f"{found.effective_rank:.1f} of {found.dim} ({found.effective_rank_used:.1f} used)",
         "near duplicates": f"{found.near_duplicates:,}",
-        "mean length": f"{found.mean_norm:.3g}",
-        "lengths": _shape(found.norms, width - 17),
+        "mean norm": f"{found.mean_norm:.3g}",
+        "norms": _shape(found.norms, width - 17),
         "median distance": f"{found.median_distance:.3g} to the nearest",
         "distances": _shape(found.distances, width - 17),
     }

@@ -16,6 +16,8 @@ from rich.text import Text
 
 from imtok.analysis.comparison import Row, comparison_rows, mutual_information
 from imtok.analysis.figures import Figures
+from imtok.analysis.shown import headline, several, together, worst
+from imtok.analysis.verdict import by_grade, verdict
 from imtok.cli.stats_blocks import Block, token_blocks
 from imtok.cli.stats_charts import has_colours, plain
 from imtok.cli.stats_tokenizer_blocks import tokenizer_blocks
@@ -38,14 +40,14 @@ def print_figures(console: Console, figures: Figures) -> None:
     _print_advice(console, figures)
     console.print()
     console.print(_facts(_main_rows(figures), meanings=console.width >= _MEANINGS_FROM))
-    console.print(_facts([("most used", _most_used(figures), "")]))
+    console.print(_facts([("most used", _most_used(figures) + together(figures), "")]))
     width = (console.width - _GAP) // 2 if console.width >= _TWO_FROM else console.width
     if figures.images:
         _print_blocks(console, token_blocks(figures, width, console.width, colours=has_colours(console)), width)
     if figures.tokenizer:
         console.print()
         console.print(Text.assemble(("the tokenizer in ", "bold"), plain(figures.tokenizer.name, console.width - 17)))
-        _print_blocks(console, tokenizer_blocks(figures.tokenizer, figures.bits, width), width)
+        _print_blocks(console, tokenizer_blocks(figures, figures.tokenizer, width), width)
 
 
 def print_comparison(console: Console, sets: Sequence[Figures]) -> None:
@@ -67,12 +69,12 @@ def print_comparison(console: Console, sets: Sequence[Figures]) -> None:
     if any(row.best is not None for row in rows):
         console.print(Text("* the best, where better means something and all were measured alike", "dim"))
     for row in rows:
-        if row.name == "outdone by":
-            console.print(Text(f"outdone by: {row.definition}", "dim"))
+        if row.key == "dominated-by":
+            console.print(Text(f"{row.name}: {row.definition}", "dim"))
 
 
 def _compared(row: Row, place: int) -> Text:
-    text = plain(row.values[place])
+    text = plain(row.whole(place))
     if row.best == place:
         text.append(" *")
         text.stylize("bold green")
@@ -94,10 +96,10 @@ def _print_advice(console: Console, figures: Figures) -> None:
     if not figures.images:
         skipped = f"; {figures.skipped:,} inputs were skipped" if figures.skipped else ""
         console.print(Text(f"no images: there are no tokens to tell anything from{skipped}", "bold yellow"))
-    elif not figures.findings:
-        console.print(Text("healthy: nothing to mend", "bold green"))
+    elif (judged := verdict(figures)).grade == "healthy":
+        console.print(Text(f"{judged.word.lower()}: {judged.text}", "bold green"))
     table = Table.grid(padding=(0, 1))
-    for finding in sorted(figures.findings, key=lambda finding: list(_GRADES).index(finding.grade)):
+    for finding in by_grade(figures.findings):
         text = Text.assemble(plain(finding.text), (f" ({finding.page})", "dim"))
         table.add_row(Text(finding.grade, _GRADES[finding.grade]), text)
     if figures.findings:
@@ -118,8 +120,12 @@ def _facts(rows: Iterable[tuple[str, str, str]], *, meanings: bool = False) -> T
 def _main_rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
     yield "images", f"{figures.images:,}" + (f", {figures.skipped:,} inputs skipped" if figures.skipped else ""), ""
     yield "tokens", f"{figures.tokens:,}", ""
-    used = f"{figures.used:,} of {figures.codebook_size:,} ({figures.usage:.1%})"
-    yield "codes used", used, f"more images would use {figures.expected_used:,.0f} or more"
+    head = headline(figures)
+    used = f"{head.used:,.0f} of {figures.codebook_size:,} ({head.usage:.1%})"
+    if several(figures):
+        used += f", mean of {len(figures.codebooks)} codebooks"
+    expected = f"more images would use {head.expected_used:,.0f} or more"
+    yield "codes used", used + _worst(figures, "usage", "least", "{:.1%}"), expected
     if figures.per_256_images:
         runs = figures.per_256_images
         yield (
@@ -129,18 +135,20 @@ def _main_rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
         )
     yield (
         "dead codes",
-        f"{figures.dead:,}, and {figures.nearly_dead:,} nearly dead",
+        f"{head.dead:,.0f}, and {head.nearly_dead:,.0f} nearly dead{_worst(figures, 'dead', 'most', '{:,}')}",
         "never used; under a hundredth of an even share",
     )
     yield (
         "perplexity",
-        f"{figures.perplexity:,.1f} ({figures.normalized_perplexity:.1%} of K)",
+        f"{head.perplexity:,.1f} ({head.normalized_perplexity:.1%} of K)"
+        + _worst(figures, "perplexity", "least", "{:,.1f}"),
         "so many equally frequent codes would say as much",
     )
-    corrected = f"{figures.entropy_corrected_bits:.3f} corrected"
+    corrected = f"{head.entropy_corrected_bits:.3f} corrected"
+    least = _worst(figures, "entropy_bits", "least", "{:.3f}")
     yield (
         "entropy",
-        f"{figures.entropy_bits:.3f} of {figures.max_bits:.3f} bits a token, {corrected}",
+        f"{head.entropy_bits:.3f} of {figures.max_bits:.3f} bits a token, {corrected}{least}",
         "corrected for the bias of few tokens a code",
     )
     yield (
@@ -149,11 +157,11 @@ def _main_rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
         f"{figures.bits.raw_per_pixel:.4f} and {figures.bits.coded_per_pixel:.4f} a pixel, by an adaptive coder",
     )
     if shared := _neighbours(figures):
-        yield "neighbours", f"mutual information {shared}", "bits: as a coder gains them, as estimated"
-    if figures.zipf_slope is not None:
+        yield "neighbours", f"mutual information {shared}", "bits, from what a coder gains to the estimate"
+    if head.zipf_slope is not None:
         yield (
             "evenness",
-            f"Gini {figures.gini:.3f}, Zipf slope {figures.zipf_slope:.2f}",
+            f"Gini {head.gini:.3f}, Zipf slope {head.zipf_slope:.2f}{_worst(figures, 'gini', 'Gini most', '{:.3f}')}",
             "both 0 where all codes are used alike",
         )
     if figures.images:
@@ -163,6 +171,12 @@ def _main_rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
             f"{figures.duplicates.duplicates:,} of {figures.duplicates.images:,} {compared}",
             "all codes are those of an earlier image",
         )
+
+
+def _worst(figures: Figures, name: str, which: str, show: str) -> str:
+    """Which codebook has the least or the most of a figure, where there are several."""
+    found = worst(figures, name)
+    return "" if found is None else f"; {which}: {found.place}, {show.format(found.value)}"
 
 
 def _neighbours(figures: Figures) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from imtok.analysis.comparison import ABSENT, Row, comparison_rows
 from imtok.analysis.figures import Figures
 from imtok.analysis.pictures import Pictures
+from imtok.analysis.verdict import verdict
 from imtok.report.comparison_plots import colour, comparison_plots, letter
 from imtok.report.document import document, plot_cards, section
 from imtok.report.markup import Markup, element, joined, table
-from imtok.report.overview import counted, verdict
+from imtok.report.overview import counted
 from imtok.report.sheets import compared_reconstructions
 from imtok.report.style import COLOURS
 
@@ -38,7 +39,7 @@ def _header(all_figures: Sequence[Figures]) -> Markup:
     lines = []
     for place, figures in enumerate(all_figures):
         judged = verdict(figures)
-        name = element("h3", _letter(place), " ", figures.name)
+        name = element("h2", _letter(place), " ", figures.name)
         text = element("p", element("strong", judged.word), ": ", judged.text)
         lines.append(element("li", name, text, class_=f"finding {judged.grade}"))
     return joined(
@@ -55,17 +56,23 @@ def _letter(place: int) -> Markup:
 
 def _table(all_figures: Sequence[Figures], rows: Sequence[Row]) -> Markup:
     heads = [joined(_letter(place), " ", figures.name) for place, figures in enumerate(all_figures)]
-    cells = [[row.name, *(_cell(value, place == row.best) for place, value in enumerate(row.values))] for row in rows]
-    made = table(["", *heads], cells, label="Figures side by side")
-    return element("div", element("div", made, class_="card wide long"), class_="cards side-by-side")
+    cells = [[row.name, *(_cell(row, place) for place in range(len(all_figures)))] for row in rows]
+    made = table(["figure", *heads], cells, label="Figures side by side")
+    return element(
+        "div",
+        element("div", made, class_="card wide long"),
+        class_="cards side-by-side",
+        style=f"--columns: {len(heads) + 1}",
+    )
 
 
-def _cell(value: str, best: bool) -> Markup:
-    """A value, bold where it is the best, with what it costs on a line of its own."""
+def _cell(row: Row, place: int) -> Markup:
+    """A value, bold where it is the best, with what belongs to it on a line of its own."""
+    value, beside = row.values[place], row.beside[place]
     if value == ABSENT:
         return joined("–")
-    figure, _, bits = value.partition(" at ")
-    return joined(element("strong", figure) if best else figure, element("small", f"at {bits}") if bits else None)
+    figure = element("strong", value) if place == row.best else value
+    return joined(figure, element("small", beside) if beside else None)
 
 
 def _definitions(rows: Sequence[Row]) -> Markup:

@@ -5,38 +5,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
-from imtok.analysis.figures import Figures, Finding, Grade
+from imtok.analysis.figures import Figures
+from imtok.analysis.shown import headline, several, worst
+from imtok.analysis.verdict import by_grade, verdict
 from imtok.report.markup import Markup, element, joined
 from imtok.report.style import number, percent
-
-_WORST_FIRST: tuple[Grade, ...] = ("problem", "warning", "hint")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """A tokenizer in a word and a sentence."""
-
-    grade: str  # of the worst finding, or healthy
-    word: str
-    text: str
-    finding: Finding | None = None  # which one it is
-
-
-def verdict(figures: Figures) -> Verdict:
-    """The worst finding, or that there is none; hints alone leave a codebook healthy."""
-    if not figures.tokens:
-        return Verdict("hint", "No tokens", "nothing was counted, so there is nothing to judge")
-    worst = next(iter(by_grade(figures.findings)), None)
-    if worst is None or worst.grade == "hint":
-        return Verdict("healthy", "Healthy", "no figure passes the threshold of a warning")
-    return Verdict(worst.grade, worst.grade.capitalize(), worst.text, worst)
-
-
-def by_grade(findings: list[Finding]) -> list[Finding]:
-    """The findings, the worst first."""
-    return sorted(findings, key=lambda finding: _WORST_FIRST.index(finding.grade))
 
 
 def facts(figures: Figures) -> list[str]:
@@ -99,24 +73,36 @@ def _advice(text: str) -> Markup:
 
 def tiles(figures: Figures) -> Markup:
     """The main figures, eight of them."""
-    bits, size = figures.bits, number(figures.codebook_size)
+    bits, size, head = figures.bits, number(figures.codebook_size), headline(figures)
+    expected = f"of {number(figures.max_bits, 2)}; {number(head.entropy_corrected_bits, 2)} with its bias undone"
     made = [
-        _tile("Usage", percent(figures.usage), "", f"{number(figures.used)} of {size} codes", figures.usage),
+        _tile(
+            "Usage",
+            percent(head.usage),
+            "",
+            f"{number(head.used)} of {size} codes{_several(figures)}{_worst(figures, 'usage', 'least')}",
+            head.usage,
+        ),
         _tile(
             "Perplexity",
-            number(figures.perplexity, 0 if figures.perplexity >= 100 else 1),
+            number(head.perplexity, 0 if head.perplexity >= 100 else 1),
             "",
-            f"{percent(figures.normalized_perplexity)} of {size}",
-            figures.normalized_perplexity,
+            f"{percent(head.normalized_perplexity)} of {size}{_worst(figures, 'normalized_perplexity', 'least')}",
+            head.normalized_perplexity,
         ),
         _tile(
             "Entropy",
-            number(figures.entropy_bits, 2),
+            number(head.entropy_bits, 2),
             "bits",
-            f"of {number(figures.max_bits, 2)}; {number(figures.entropy_corrected_bits, 2)} with its bias undone",
-            figures.entropy_bits / figures.max_bits if figures.max_bits else 0.0,
+            expected + _worst(figures, "entropy_bits", "least"),
+            head.entropy_bits / figures.max_bits if figures.max_bits else 0.0,
         ),
-        _tile("Dead codes", number(figures.dead), "", f"and {number(figures.nearly_dead)} nearly dead"),
+        _tile(
+            "Dead codes",
+            number(head.dead),
+            "",
+            f"and {number(head.nearly_dead)} nearly dead{_several(figures)}{_worst(figures, 'dead', 'most')}",
+        ),
         _tile("Bits an image", number(bits.raw_per_image), "raw", f"{number(bits.raw_per_pixel, 3)} a pixel"),
         _tile(
             "Coded",
@@ -130,10 +116,24 @@ def tiles(figures: Figures) -> Markup:
     return element("div", *made, class_="tiles")
 
 
+def _several(figures: Figures) -> str:
+    return f", mean of {len(figures.codebooks)} codebooks" if several(figures) else ""
+
+
+def _worst(figures: Figures, name: str, which: str) -> str:
+    """Which codebook has the least or the most of a figure, where there are several."""
+    found = worst(figures, name)
+    if found is None:
+        return ""
+    share, count = name in ("usage", "normalized_perplexity"), name == "dead"
+    return f"; {which}: {found.place}, {percent(found.value) if share else number(found.value, 0 if count else 2)}"
+
+
 def _runs(figures: Figures) -> Markup:
     runs = figures.per_256_images
     if runs is None or not runs.runs:
-        return _tile("Gini", number(figures.gini, 2), "", "0: all codes alike; 1: few have all")
+        beside = f"0: all codes alike; 1: few have all{_worst(figures, 'gini', 'most')}"
+        return _tile("Gini", number(headline(figures).gini, 2), "", beside)
     beside = f"{percent(runs.least)} to {percent(runs.most)} in {counted(runs.runs, 'run')}"
     return _tile(f"Usage by {runs.images} images", percent(runs.usage), "", beside, runs.usage)
 

@@ -1,0 +1,144 @@
+"""What terminal and page show alike: figures over codebooks, rows of bits, ranges of maps, names and small numbers."""
+
+# Axes: K codes, Q codebooks, h x w grid of an image's codes.
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from imtok.analysis.figures import Figures, PositionMap, Span
+
+TOGETHER = "all codebooks together"
+_NEAR = 0.98  # of the most that so many images can show
+_SMALLEST_SCALE = 1.0  # bits; over a smaller one noise would look like a pattern
+_GREATER_IS_WORSE = {"dead", "nearly_dead", "gini"}
+
+
+@dataclass(frozen=True)
+class Worst:
+    """The codebook where a figure is worst."""
+
+    codebook: int  # from 1
+    value: float
+
+    @property
+    def place(self) -> str:
+        """Which one it is, in words."""
+        return f"number {self.codebook}"
+
+
+@dataclass(frozen=True)
+class Headline:
+    """The figures of `Use` that stand first, each the mean over codebooks."""
+
+    used: float
+    usage: float
+    dead: float
+    nearly_dead: float
+    expected_used: float
+    entropy_bits: float
+    entropy_corrected_bits: float
+    perplexity: float
+    normalized_perplexity: float
+    gini: float
+    zipf_slope: float | None
+
+
+def headline(figures: Figures) -> Headline:
+    """Means over codebooks, for each has K codes of its own: counted together, one hides what others leave unused."""
+    return Headline(**{name: over_codebooks(figures, name) for name in Headline.__dataclass_fields__})  # type: ignore[arg-type]
+
+
+def over_codebooks(figures: Figures, name: str) -> float | None:
+    """A figure of `Use`: the mean of the codebooks that have it, the set's own where there is only one codebook."""
+    if not several(figures):
+        found: float | None = getattr(figures, name)
+        return found
+    values = [value for each in figures.codebooks if (value := getattr(each, name)) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def worst(figures: Figures, name: str) -> Worst | None:
+    """The codebook where a figure of `Use` is worst, the first of equals; None where there is only one codebook."""
+    if not several(figures):
+        return None
+    sign = -1 if name in _GREATER_IS_WORSE else 1
+    values = [
+        (place, value) for place, each in enumerate(figures.codebooks, 1) if (value := getattr(each, name)) is not None
+    ]
+    return Worst(*min(values, key=lambda each: sign * each[1])) if values else None
+
+
+def several(figures: Figures) -> bool:
+    """Whether there are several codebooks with figures of their own."""
+    return len(figures.codebooks) > 1
+
+
+def together(figures: Figures) -> str:
+    """What to add to the name of a figure that counts code k of all codebooks as one; nothing where Q is 1."""
+    return f", {TOGETHER}" if several(figures) else ""
+
+
+@dataclass(frozen=True)
+class TokenBits:
+    """One row of "bits a token"; a range from `low` to `high` where an estimate and a coder differ."""
+
+    name: str
+    low: float
+    high: float | None = None
+
+
+def token_bits(figures: Figures) -> list[TokenBits]:
+    """From log2 K down to what is left when a neighbour is known; last, what an adaptive coder needs ("coded")."""
+    sides = {"given left": figures.horizontal, "given above": figures.vertical}
+    return [
+        TokenBits("log2 K", figures.max_bits),
+        TokenBits("entropy", figures.own_entropy_bits),
+        *(
+            TokenBits(name, side.conditional_entropy_corrected_bits, side.coded_bits)
+            for name, side in sides.items()
+            if side is not None
+        ),
+        TokenBits("coded", figures.bits.coded_per_token),
+    ]
+
+
+def contexts_share(figures: Figures) -> float:
+    """The share of the codes whose neighbours were counted, the lesser of both directions; 1 where all were."""
+    return min((side.contexts_share for side in (figures.horizontal, figures.vertical) if side), default=1.0)
+
+
+def tells_places_apart(positions: PositionMap) -> bool:
+    """Whether there are images enough for entropies by place to differ by more than their number allows."""
+    return bool(np.median(positions.entropy_bits) < _NEAR * positions.limit_bits)
+
+
+def map_range(bits: list[list[float]]) -> tuple[float, float]:
+    """Ends of a map's scale: those of its values, but at least one bit apart."""
+    values = np.array(bits)
+    most = float(values.max())
+    return min(float(values.min()), most - _SMALLEST_SCALE), most
+
+
+def span_name(span: Span) -> str:
+    """How often codes of a span occur: never, once, 2 to 9, 10k to 100k."""
+    if span.low == span.high:
+        return {0: "never", 1: "once"}.get(span.low, f"{span.low:,}")
+    if span.low < 10_000:
+        return f"{span.low:,} to {span.high:,}"
+    return f"{brief(span.low)} to {brief(span.high + 1)}"
+
+
+def brief(value: float) -> str:
+    """As short as an axis needs it: 1, 500, 1k, 2.5M, 1B; 0.01."""
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:g}{name}".replace("-", "−")
+    return f"{value:g}".replace("-", "−")
+
+
+def significant(value: float, digits: int = 4) -> str:
+    """With so many decimals, or, where they would show hardly anything, two significant digits: 0.0123, 1.2e-05."""
+    return f"{value:.2g}" if 0 < abs(value) < 10 ** (1 - digits) else f"{value:,.{digits}f}"

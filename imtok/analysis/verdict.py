@@ -1,0 +1,35 @@
+"""Whether a codebook is healthy: the worst of its findings in a word and a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from imtok.analysis.figures import Figures, Finding, Grade
+
+WORST_FIRST: tuple[Grade, ...] = ("problem", "warning", "hint")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A codebook in a word and a sentence."""
+
+    grade: str  # of the worst finding, or healthy
+    word: str
+    text: str
+    finding: Finding | None = None  # which one it is
+
+
+def verdict(figures: Figures) -> Verdict:
+    """The worst finding, or that there is none; hints alone leave a codebook healthy."""
+    if not figures.tokens:
+        return Verdict("hint", "No tokens", "nothing was counted, so there is nothing to judge")
+    worst = next(iter(by_grade(figures.findings)), None)
+    if worst is None or worst.grade == "hint":
+        return Verdict("healthy", "Healthy", "no figure passes the threshold of a warning")
+    return Verdict(worst.grade, worst.grade.capitalize(), worst.text, worst)
+
+
+def by_grade(findings: Sequence[Finding]) -> list[Finding]:
+    """The findings, the worst first."""
+    return sorted(findings, key=lambda finding: WORST_FIRST.index(finding.grade))
