@@ -15,7 +15,8 @@ from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from imtok.analysis.figures import Histogram
-from imtok.report.style import BLUE, INK, LINE, SOFT, WIDE, brief, panel, shortened
+from imtok.analysis.shown import brief
+from imtok.report.style import BLUE, INK, LINE, SOFT, WIDE, panel, shortened
 
 _ROW = 30  # pixels
 

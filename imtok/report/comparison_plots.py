@@ -7,6 +7,7 @@ Folders go by letter, A for the first, each with a colour; beyond the colours th
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -14,10 +15,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from imtok.analysis.comparison import alike_in_rate_and_distortion
 from imtok.analysis.figures import Figures
+from imtok.analysis.shown import TOGETHER, brief, headline, several
 from imtok.report.charts import Bar, bar_rows, count_axis, share_axis
 from imtok.report.plots import Plot
-from imtok.report.style import PALE, SERIES, brief, number, panel, percent, plot_style, shortened
+from imtok.report.style import PALE, SERIES, number, panel, percent, plot_style, shortened
 from imtok.report.words import Words
 
 _LETTER = 11  # pixels
@@ -46,14 +49,14 @@ def use(all_figures: Sequence[Figures]) -> Figure | None:
     bars = [
         Bar(
             label,
-            each.usage,
-            f"{percent(each.usage)}  ·  {number(each.perplexity)}",
+            head.usage,
+            f"{percent(head.usage)}  ·  {number(head.perplexity)}",
             PALE,
-            each.normalized_perplexity,
+            head.normalized_perplexity,
         )
-        for label, each in zip(labels(all_figures), all_figures, strict=True)
+        for label, head in zip(labels(all_figures), map(headline, all_figures), strict=True)
     ]
-    return bar_rows(bars, limit=1.0)
+    return bar_rows(bars, limit=1.0, note="means over codebooks" if any(map(several, all_figures)) else "")
 
 
 def bits(all_figures: Sequence[Figures]) -> Figure | None:
@@ -80,7 +83,7 @@ def rank_frequency(all_figures: Sequence[Figures]) -> Figure | None:
     count_axis(axes, "y")
     axes.yaxis.set_major_formatter(lambda value, _: f"{brief(100 * value)}%")
     _lines(axes, lines)
-    axes.set_title("share of the tokens")
+    axes.set_title("share of the tokens" + _together(all_figures))
     axes.set_xlabel("rank of the code", loc="right")
     return figure
 
@@ -94,18 +97,14 @@ def growth(all_figures: Sequence[Figures]) -> Figure | None:
     count_axis(axes, "x")
     share_axis(axes, 0.0)
     _lines(axes, lines)
-    axes.set_title("share of the codebook used")
+    axes.set_title("share of the codebook used" + _together(all_figures))
     axes.set_xlabel("images seen", loc="right")
     return figure
 
 
 def quality(all_figures: Sequence[Figures]) -> Figure | None:
-    """PSNR over bits an image, coded and raw."""
-    points = []
-    for place, each in enumerate(all_figures):
-        shown = each.tokenizer.reconstruction if each.tokenizer is not None else None
-        if shown is not None and shown.psnr is not None and each.bits.coded_per_image > 0:
-            points.append((place, each.bits.coded_per_image, each.bits.raw_per_image, shown.psnr))
+    """PSNR over bits an image, coded and raw, of the sets that were measured alike, the most there are."""
+    points = max(_measured_alike(all_figures), key=len, default=[])
     if len(points) < 2:
         return None
     figure, axes = panel(300)
@@ -125,6 +124,17 @@ def quality(all_figures: Sequence[Figures]) -> Figure | None:
     return figure
 
 
+def _measured_alike(all_figures: Sequence[Figures]) -> list[list[tuple[int, float, float, float]]]:
+    """Places of sets with their bits, coded and raw, and their PSNR, each list of sets that can be compared."""
+    groups = defaultdict(list)
+    for place, each in enumerate(all_figures):
+        shown = each.tokenizer.reconstruction if each.tokenizer is not None else None
+        if shown is not None and shown.psnr is not None and each.bits.coded_per_image > 0:
+            point = (place, each.bits.coded_per_image, each.bits.raw_per_image, shown.psnr)
+            groups[alike_in_rate_and_distortion(each)].append(point)
+    return list(groups.values())
+
+
 def stability(all_figures: Sequence[Figures]) -> Figure | None:
     """Share of the tokens that stay when decoded and encoded again."""
     bars = [
@@ -133,6 +143,10 @@ def stability(all_figures: Sequence[Figures]) -> Figure | None:
         if each.tokenizer is not None and (passes := each.tokenizer.idempotence.passes)
     ]
     return bar_rows(bars, limit=1.0) if len(bars) > 1 else None
+
+
+def _together(all_figures: Sequence[Figures]) -> str:
+    return f", {TOGETHER}" if any(map(several, all_figures)) else ""
 
 
 def labels(all_figures: Sequence[Figures]) -> list[str]:
@@ -179,8 +193,12 @@ def _letters(axes: Axes, points: dict[int, tuple[float, float]], offset: tuple[f
 
 
 _PLOTS: dict[str, tuple[str, str, Callable[[Sequence[Figures]], Figure | None]]] = {
-    "use": ("Use", "Bar and first figure: codes that occur. Stroke and second: perplexity.", use),
-    "bits": ("Bits an image", "Bar and first figure: entropy-coded. Stroke and second: raw.", bits),
+    "use": ("Use", "Bar and first figure: share of the codes that occur. Stroke and second figure: perplexity.", use),
+    "bits": (
+        "Bits an image",
+        "Bar and first figure: coded, by an adaptive coder. Stroke and second figure: raw, h w Q log2 K.",
+        bits,
+    ),
     "stability": (
         "Decoded and encoded again",
         "Share of the tokens that are the same after decoding, rounding to bytes and encoding.",
@@ -189,7 +207,7 @@ _PLOTS: dict[str, tuple[str, str, Callable[[Sequence[Figures]], Figure | None]]]
     "quality": (
         "Quality at its bits",
         "PSNR at the bits of an image: the dot where it is coded, the line's end where it is raw. Up and to the left "
-        "is better.",
+        "is better. Sets of other images or measured by another protocol are left out.",
         quality,
     ),
     "rank-frequency": (

@@ -14,11 +14,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from imtok.analysis.figures import Figures
+from imtok.analysis.shown import contexts_share, map_range, several, tells_places_apart, token_bits
 from imtok.report.charts import Bar, bar_rows, draw_bars
 from imtok.report.style import BLUE, HEAT, NARROW, PALE, SOFT, TEAL, number, panel, percent
 
 MOST_CLASSES = 16
-_NEAR = 0.98  # of the most that so many images can show
 
 
 def entropy_map(figures: Figures) -> Figure | None:
@@ -26,8 +26,7 @@ def entropy_map(figures: Figures) -> Figure | None:
     found = figures.positions
     if found is None or math.prod(figures.grid) < 2:
         return None
-    few = np.median(found.entropy_bits) >= _NEAR * found.limit_bits
-    return None if few else _heat_map(found.entropy_bits)
+    return _heat_map(found.entropy_bits) if tells_places_apart(found) else None
 
 
 def surprisal_map(figures: Figures) -> Figure | None:
@@ -41,9 +40,7 @@ def _heat_map(values: list[list[float]]) -> Figure:
     bits = np.array(values)  # (h, w)
     height, width = bits.shape
     figure, axes = panel(300)
-    most = float(bits.max())
-    # A scale of at least one bit: less would show noise as if it were a pattern.
-    least = min(float(bits.min()), most - 1)
+    least, most = map_range(values)
     long = max(height, width) / min(height, width) > 3
     image = axes.imshow(
         bits, cmap=HEAT, vmin=least, vmax=most, interpolation="none", aspect="auto" if long else "equal"
@@ -63,24 +60,21 @@ def neighbours(figures: Figures) -> Figure | None:
     """Bits a token: log2 K, entropy, what is left when a neighbour is known, and what an adaptive coder needs."""
     if not figures.tokens:
         return None
+    found = token_bits(figures)
+    colours, coder = {"log2 K": SOFT, "coded": TEAL}, {"coded": f", {figures.bits.coder}"}
     bars = [
-        _bits("log2 K", SOFT, figures.max_bits),
-        _bits("entropy", BLUE, figures.own_entropy_bits),
-        *(
-            _bits(name, BLUE, pair.conditional_entropy_corrected_bits, pair.coded_bits)
-            for name, pair in (("given left", figures.horizontal), ("given above", figures.vertical))
-            if pair is not None
-        ),
-        _bits(f"coded, {figures.bits.coder}", TEAL, figures.bits.coded_per_token),
+        Bar(
+            each.name + coder.get(each.name, ""),
+            each.low,
+            number(each.low, 2) if each.high is None else f"{number(each.low, 2)} to {number(each.high, 2)}",
+            colours.get(each.name, BLUE),
+            upto=each.high or 0.0,
+        )
+        for each in found
     ]
-    limit = max(figures.max_bits, figures.bits.coded_per_token)
-    share = min((pair.contexts_share for pair in (figures.horizontal, figures.vertical) if pair), default=1.0)
+    limit = max(max(bar.value, bar.upto) for bar in bars)
+    share = contexts_share(figures)
     return bar_rows(bars, limit=limit, note=f"neighbours of {percent(share)} of the codes" if share < 1 else "")
-
-
-def _bits(name: str, colour: str, low: float, high: float | None = None) -> Bar:
-    text = number(low, 2) if high is None else f"{number(low, 2)} to {number(high, 2)}"
-    return Bar(name, low, text, colour, upto=high or 0.0)
 
 
 def classes(figures: Figures) -> Figure | None:
@@ -94,6 +88,6 @@ def classes(figures: Figures) -> Figure | None:
     apart = [Bar("", each.divergence_bits, number(each.divergence_bits, 2)) for each in shown]
     draw_bars(left, use, max(each.used for each in shown), letters=14)
     draw_bars(right, apart, max(bar.value for bar in apart))
-    left.set_title("perplexity")
-    right.set_title("bits apart")
+    left.set_title("perplexity, codebooks together" if several(figures) else "perplexity")
+    right.set_title("KL divergence, bits")
     return figure

@@ -6,6 +6,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin
 
 from imtok.analysis.figures import Figures, definition
+from imtok.analysis.shown import significant
 from imtok.quantizer_config import Record
 from imtok.report.markup import Markup, element, joined
 from imtok.report.style import number
@@ -56,7 +57,7 @@ def _written(value: bool | int | float | str) -> str:
     if isinstance(value, int):
         return number(value)
     if isinstance(value, float):
-        return number(value, 0 if abs(value) >= 1000 else 2 if abs(value) >= 10 else 4)
+        return significant(value).replace("-", "−") if abs(value) < 10 else number(value, 2 if abs(value) < 1000 else 0)
     return value if len(value) <= 24 else ""
 
 

@@ -25,13 +25,13 @@ COLOURS = {
     "page": ("#f4f6f8", "#0e1216"),
     "blue": ("#1f69b3", "#64aef5"),
     "pale": ("#b5d2ee", "#2c5077"),
-    "orange": ("#d9701a", "#f39a4c"),
-    "teal": ("#16846b", "#45c7a4"),
+    "orange": ("#b4560a", "#f39a4c"),
+    "teal": ("#11735d", "#45c7a4"),
     "plum": ("#96418b", "#d78fce"),
-    "gold": ("#a98200", "#dfc04a"),
+    "gold": ("#7d6000", "#dfc04a"),
     "red": ("#b3261e", "#f28b82"),
 }
-INK, SOFT, LINE, CARD, _, BLUE, PALE, ORANGE, TEAL, PLUM, GOLD, RED = (light for light, _ in COLOURS.values())
+INK, SOFT, LINE, _, _, BLUE, PALE, ORANGE, TEAL, PLUM, GOLD, _ = (light for light, _ in COLOURS.values())
 SERIES = (BLUE, ORANGE, TEAL, PLUM, GOLD, SOFT)
 # One ramp for both modes: even in lightness, and no end of it is the ground of a page.
 HEAT = LinearSegmentedColormap.from_list("heat", ["#1d2b53", "#25538f", "#2f83a8", "#58b0a0", "#a8d48a", "#f4ee9b"])
@@ -112,14 +112,6 @@ def percent(share: float) -> str:
     if 0.999 < share < 1:
         return ">99.9%"
     return f"{share:.1%}".replace("-", "−")
-
-
-def brief(value: float) -> str:
-    """As short as an axis needs it: 1, 500, 1k, 2.5M, 1B; 0.01."""
-    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= unit:
-            return f"{value / unit:g}{name}".replace("-", "−")
-    return f"{value:g}".replace("-", "−")
 
 
 def sound(text: str) -> str:

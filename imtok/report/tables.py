@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from imtok.analysis.figures import CodeShare, Figures
 from imtok.analysis.pictures import Pictures
+from imtok.analysis.shown import several, together
 from imtok.report.document import card
 from imtok.report.markup import Markup, element, joined, picture, table
 from imtok.report.style import number, percent
@@ -15,9 +16,9 @@ def tables(figures: Figures, pictures: Pictures | None) -> Markup | None:
     """All tables that have rows: small ones two in a row, so that none is left alone."""
     swatches = _swatches(figures, pictures)
     small = {
-        "Codes used most": _top(figures, swatches),
+        f"Codes used most{together(figures)}": _top(figures, swatches),
         "Codebooks": _codebooks(figures),
-        "Codes that change most": _changing(figures, swatches),
+        "Codes that change most" + (", first codebook" if several(figures) else ""): _changing(figures, swatches),
     }
     shown = [(name, made) for name, made in small.items() if made is not None]
     widths = ["half"] * (len(shown) - len(shown) % 2) + ["wide"] * (len(shown) % 2)
@@ -103,8 +104,8 @@ def _classes(figures: Figures) -> Markup | None:
         ]
         for each in figures.classes
     ]
-    heads = ["class", "images", "used", "perplexity", "divergence, bits", "codes most its own (share over all)"]
-    return card("Classes", table(heads, rows, label="Classes"), long=True)
+    heads = ["class", "images", "used", "perplexity", "KL divergence, bits", "codes most its own (share over all)"]
+    return card(f"Classes{together(figures)}", table(heads, rows, label="Classes"), long=True)
 
 
 def _duplicates(figures: Figures) -> Markup | None:

@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from imtok.analysis.figures import Figures, Geometry
+from imtok.analysis.shown import brief, several
 from imtok.report.charts import Bar, bar_rows, count_axis, dots, histogram, share_axis, small_panels
-from imtok.report.style import BLUE, INK, NARROW, ORANGE, TEAL, WIDE, brief, panel, percent
+from imtok.report.style import BLUE, INK, NARROW, ORANGE, TEAL, WIDE, panel, percent
 
 MOST_TABLES = 8
 _USE = ((0.0, 0.1), (0.1, 1.0), (1.0, 10.0), (10.0, np.inf))  # in even shares
@@ -25,7 +26,7 @@ _DIAMETERS, _STRENGTHS = (2.6, 3.8, 5.4, 8.5), (0.35, 0.5, 0.7, 0.9)
 
 
 def norms(figures: Figures) -> Figure | None:
-    """Lengths of the learned codes."""
+    """Norms of the learned codes."""
     tables = _learned(figures)
 
     def draw(axes: Axes, place: int) -> None:
@@ -33,7 +34,7 @@ def norms(figures: Figures) -> Figure | None:
         _middle(axes, tables[place].mean_norm, "mean")
         _title(axes, tables, place, "codes")
 
-    return _tables(tables, draw, "length")
+    return _tables(tables, draw, "norm")
 
 
 def distances(figures: Figures) -> Figure | None:
@@ -79,8 +80,9 @@ def error(figures: Figures) -> Figure | None:
     dots(axes, points, 4.5, BLUE, 0.55)
     axes.axhline(data.mean, color=INK, linewidth=1.2, dashes=(4, 3))
     axes.set_title("error")
-    axes.set_title(f"dashed: mean {data.mean:.3g}, {percent(data.relative)} of the latents", loc="right", color=INK)
-    axes.set_xlabel("tokens measured on", loc="right")
+    told = f"dashed: mean {data.mean:.2g}, {percent(data.relative)} of the latents' power"
+    axes.set_title(told, loc="right", color=INK)
+    axes.set_xlabel("tokens measured on" + (", first codebook" if several(figures) else ""), loc="right")
     return figure
 
 

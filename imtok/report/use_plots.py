@@ -11,7 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from imtok.analysis.figures import Dimension, Figures, Span
+from imtok.analysis.figures import Dimension, Figures
+from imtok.analysis.shown import TOGETHER, several, span_name, together
 from imtok.report.charts import Bar, bar_columns, bar_rows, count_axis, level, small_panels
 from imtok.report.style import (
     BLUE,
@@ -21,7 +22,6 @@ from imtok.report.style import (
     PALE,
     SOFT,
     WIDE,
-    brief,
     number,
     panel,
     percent,
@@ -37,22 +37,14 @@ def frequency(figures: Figures) -> Figure | None:
         return None
     bars = [
         Bar(
-            _span_name(span),
+            span_name(span),
             span.codes,
             f"{number(span.codes)}  ·  {percent(span.codes / figures.codebook_size)}",
             ORANGE if span.high == 0 else BLUE,
         )
         for span in figures.frequency
     ]
-    return bar_rows(bars, limit=max(bar.value for bar in bars))
-
-
-def _span_name(span: Span) -> str:
-    if span.low == span.high:
-        return {0: "never", 1: "once"}.get(span.low, number(span.low))
-    if span.low < 10_000:
-        return f"{number(span.low)}–{number(span.high)}"
-    return f"{brief(span.low)} to {brief(span.high + 1)}"
+    return bar_rows(bars, limit=max(bar.value for bar in bars), note=TOGETHER if several(figures) else "")
 
 
 def rank_frequency(figures: Figures) -> Figure | None:
@@ -82,7 +74,7 @@ def rank_frequency(figures: Figures) -> Figure | None:
             color=ORANGE,
         )
     axes.plot(ranks, times, color=BLUE)
-    axes.set_title("occurrences")
+    axes.set_title(f"occurrences{together(figures)}")
     axes.set_xlabel("rank of the code", loc="right")
     return figure
 
@@ -113,7 +105,7 @@ def growth(figures: Figures) -> Figure | None:
         va="top" if full else "bottom",
         color=INK,
     )
-    axes.set_title("codes used")
+    axes.set_title(f"codes used{together(figures)}")
     axes.set_xlabel("images seen", loc="right")
     return figure
 
@@ -140,33 +132,32 @@ def dimensions(figures: Figures) -> Figure | None:
     shown = figures.dimensions[:MOST_DIMENSIONS]
     if not shown:
         return None
-    several = figures.num_codebooks > 1
+    named = figures.num_codebooks > 1
     if all(len(each.shares) == 2 for each in shown):
         bars = [
-            Bar(_dimension_name(each, several), each.shares[1], f"{percent(each.shares[1])} plus", BLUE, 0.5)
+            Bar(_dimension_name(each, named), each.shares[1], f"{percent(each.shares[1])} plus", BLUE, 0.5)
             for each in shown
         ]
         return bar_columns(bars, limit=1.0) if len(bars) > _MOST_ROWS else bar_rows(bars, limit=1.0)
 
     def draw(axes: Axes, place: int) -> None:
-        _levels(axes, shown[place], several)
+        _levels(axes, shown[place], named)
 
     across = 3 if len(shown) <= 9 else 6
     return small_panels(len(shown), draw, across=across, width=NARROW if across == 3 else WIDE, height=116)
 
 
-def _levels(axes: Axes, each: Dimension, several: bool) -> None:
+def _levels(axes: Axes, each: Dimension, named: bool) -> None:
     places = np.arange(len(each.shares))
     axes.bar(places, each.shares, width=0.78, color=BLUE)
     axes.axhline(1 / len(each.shares), color=SOFT, linewidth=1.2, dashes=(4, 3))
     axes.set_ylim(0, max([*each.shares, 2 / len(each.shares)]))
-    axes.set_title(
-        f"{_dimension_name(each, several)}\n{each.entropy_bits:.2f} of {each.max_bits:.2f} bits", fontsize=10
-    )
+    axes.set_title(f"{_dimension_name(each, named)}\n{each.entropy_bits:.2f} of {each.max_bits:.2f} bits", fontsize=10)
     axes.grid(visible=False)
     axes.yaxis.set_visible(False)
     axes.set_xticks([0, len(places) - 1], ["0", str(len(places) - 1)], fontsize=10)
 
 
-def _dimension_name(each: Dimension, several: bool) -> str:
-    return f"{each.codebook + 1}.{each.dimension + 1}" if several else f"dimension {each.dimension + 1}"
+def _dimension_name(each: Dimension, named: bool) -> str:
+    """Its number, after that of its codebook where these are `named`."""
+    return f"{each.codebook + 1}.{each.dimension + 1}" if named else f"dimension {each.dimension + 1}"
