@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import re
+import shlex
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from figures_example import example
 
 import imtok.analysis.advice as advice
 import imtok.analysis.use_advice as use_advice
 from imtok.analysis.advice import findings, usage_findings
 from imtok.analysis.figures import Disturbance, Duplicates, Figures, Finding, Pass
+from imtok.analysis.remedies import against_unused
 from imtok.analysis.usage import CodebookUsage
+from imtok.config import load_train_config, merge, parse_settings
 from imtok.quantizer_config import (
     BSQConfig,
     FSQConfig,
@@ -93,7 +98,9 @@ def test_a_healthy_codebook_has_no_findings() -> None:
 
 def test_an_empty_or_tiny_set_is_not_judged() -> None:
     assert usage_findings(usage([0] * 64), VQ) == []
-    assert usage_findings(usage([99] + [0] * 63), VQ) == []  # one picture of one colour
+    (few,) = usage_findings(usage([99] + [0] * 63), VQ)  # one picture of one colour
+    assert (few.name, few.grade) == ("too-few-tokens", "hint")
+    assert few.text == "99 tokens are too few to judge a codebook; 100 are needed"
     empty = usage([0] * 64)
     assert findings(figures_of(empty, images=0, skipped=0, dimensions=[]), empty, VQ) == []
 
@@ -138,8 +145,9 @@ def test_the_numbers_the_threshold_and_the_remedy_are_told() -> None:
     (found,) = usage_findings(usage([67] * 603 + [1] * 8 + [2] + [0] * 412), plain)
     assert found.text == (
         "412 of 1024 codes are never used at 39 tokens per code (10% or more is waste), and more images would add "
-        "about 14; start a new run with --set quantizer.kmeans_start=true, --set quantizer.revival_threshold=0.05 or "
-        "--set quantizer.estimator=rotation"
+        "about 14; start a new run with --set quantizer.kmeans_start=true --set quantizer.revival_threshold=0.05; or "
+        "with fewer codes (quantizer.num_codes); or with FSQ of 1000 codes: "
+        '--set "quantizer={kind: fsq, levels: [8,5,5,5]}"'
     )
     assert (found.grade, found.page) == ("warning", "docs/collapse.md#dead-codes")
     (found,) = usage_findings(usage([900] + [0] * 1023), plain)
@@ -161,8 +169,8 @@ def test_of_several_codebooks_the_collapsed_one_is_found_though_others_hide_it()
         assert found[0].text.startswith("codebook 2 of 3: collapsed to 1 of 100 codes in use")
     config = ResidualConfig(depth=3, part=PART)
     (found,) = findings(figures_of(used, tokenizer=None, dimensions=[]), used, config)
-    assert "--set quantizer.part.estimator=rotation" in found.text
-    assert found.text.endswith(", or with fewer stages (quantizer.depth)")
+    assert '--set "quantizer.part={kind: fsq, levels: [8,6,5]}"' in found.text
+    assert found.text.endswith("; or with fewer stages (quantizer.depth)")
     assert names(usage_findings(several(ONE, ONE), None)) == ["collapsed-codebook"]
     (found,) = usage_findings(several([50] * 80 + [0] * 20, EVEN, [50] * 60 + [0] * 40), config)
     assert found.text.startswith("2 of 3 codebooks, worst in codebook 3: 40 of 100 codes are never used")
@@ -205,12 +213,13 @@ def test_places_that_share_a_codebook_may_each_use_a_part_of_it() -> None:
         (LFQConfig(), ["quantizer.entropy_weight", "quantizer.dim"], ["kmeans", "num_codes"]),
         (BSQConfig(), ["quantizer.entropy_weight"], ["num_codes"]),
         (GumbelConfig(), ["quantizer.kl_weight", "quantizer.num_codes"], ["kmeans"]),
-        (VQConfig(), ["estimator=rotation", "num_codes", "kind=fsq in place of all"], ["kmeans", "revival"]),
-        (VQConfig(kmeans_start=False), ["kmeans_start=true"], ["revival"]),
-        (VQConfig(codebook_update="projection"), ["entropy_weight=0.05", "rotation"], ["kmeans", "revival"]),
+        (VQConfig(), ["fewer than about 449", "num_codes", "fsq"], ["kmeans", "revival_threshold", "rotation"]),
+        (VQConfig(kmeans_start=False), ["kmeans_start=true"], ["revival_threshold"]),
+        (VQConfig(revival_threshold=0), ["revival_threshold=0.05"], ["kmeans", "revival begins"]),
+        (VQConfig(codebook_update="projection"), ["entropy_weight=0.05", "fsq"], ["kmeans", "revival"]),
         (VQConfig(codebook_update="frozen"), ["codebook_update=projection"], ["kmeans", "entropy"]),
         (VQConfig(estimator="index_propagation"), ["entropy_weight"], ["rotation", "kmeans", "revival"]),
-        (VQConfig(online_clustering=True), ["rotation", "entropy_weight"], ["kmeans", "revival"]),
+        (VQConfig(online_clustering=True), ["entropy_weight", "num_codes"], ["kmeans", "revival"]),
         (VQConfig(codebook_update="gradient", dim=64, entropy_weight=1), ["metric=cosine", "dim=8"], ["entropy"]),
         (ResidualConfig(part=VQConfig()), ["quantizer.part.num_codes"], ["quantizer.num_codes"]),
         (None, ["k-means", "revival"], ["--set"]),
@@ -223,6 +232,28 @@ def test_remedies_are_settings_that_the_quantizer_has_and_that_are_not_yet_made(
     (found,) = usage_findings(several(*counts), config)
     assert all(words in found.text for words in told)
     assert not any(words in found.text for words in not_told)
+
+
+@pytest.mark.parametrize("codes", [64, 256, 1000, 1024, 4096, 16384, 65536])
+@pytest.mark.parametrize("nested", [False, True])
+def test_advised_settings_are_taken_as_a_shell_reads_them_over_the_runs_own_configuration(
+    codes: int, nested: bool
+) -> None:
+    part = VQConfig(num_codes=codes, kmeans_start=False, revival_threshold=0)
+    quantizer = ResidualConfig(depth=2, part=part) if nested else part
+    run = yaml.safe_load(load_train_config({"quantizer": quantizer.model_dump(mode="json")}).to_yaml())
+
+    def taken(advice: str) -> Any:
+        words = shlex.split(advice)
+        settings = [value for word, value in pairwise(words) if word == "--set"]
+        return load_train_config(merge(run, parse_settings(settings))).tokenizer.quantizer.leaf
+
+    both, _, fsq = against_unused(quantizer).removeprefix("start a new run with ").split("; or with ")
+    assert set(shlex.split(both)[::2]) == {"--set"}
+    assert taken(both) == VQConfig(num_codes=codes)
+    assert isinstance(taken(fsq), FSQConfig)
+    assert f"FSQ of {taken(fsq).num_codes} codes" in fsq
+    assert codes < 256 or 0.9 < taken(fsq).num_codes / codes < 1.1
 
 
 def changed_tokenizer(field: str, **changes: Any) -> dict[str, Any]:

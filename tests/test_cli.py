@@ -53,6 +53,13 @@ def train_arguments(pictures: Path, run: Path) -> list[object]:
     return ["train", pictures, "-o", run, *(word for setting in TINY for word in ("--set", setting))]
 
 
+def vq_arguments(pictures: Path, run: Path) -> list[object]:
+    """The same with VQ of 64 codes."""
+    levels = next(setting for setting in TINY if setting.startswith("quantizer."))
+    vq = "quantizer={kind: vq, num_codes: 64}"
+    return [vq if word == levels else word for word in train_arguments(pictures, run)]
+
+
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight pictures in two class folders."""
@@ -274,6 +281,22 @@ def test_a_dry_run_prints_valid_yaml_and_what_follows_from_it_and_makes_nothing(
         "on cpu: weights",
     ):
         assert any(words in line for line in told), (words, told)
+
+
+def test_a_dry_run_names_the_step_from_which_codes_are_revived(pictures: Path, tmp_path: Path) -> None:
+    plan = imtok(*vq_arguments(pictures, tmp_path / "run"), "--dry-run")
+    assert "# revival        cannot act before step 299: codes that are not used stay so until then" in plan.stdout
+    assert "# revival" not in imtok(*train_arguments(pictures, tmp_path / "run"), "--dry-run").stdout
+
+
+def test_the_advised_fsq_can_be_pasted_after_the_configuration_of_a_vq_run(pictures: Path, tmp_path: Path) -> None:
+    vq = imtok(*vq_arguments(pictures, tmp_path / "old"), "--dry-run")
+    assert "kind: vq" in vq.stdout
+    (tmp_path / "config.yaml").write_text(vq.stdout)
+    pasted = ["--config", tmp_path / "config.yaml", "--set", "quantizer={kind: fsq, levels: [8,6,5]}"]
+    plan = imtok("train", pictures, "-o", tmp_path / "new", *pasted, "--dry-run")
+    assert plan.exit_code == 0, plan.output
+    assert load_train_config(yaml.safe_load(plan.stdout)).tokenizer.quantizer.num_codes == 240
 
 
 def test_a_dry_run_refuses_what_training_would(pictures: Path, run: Path, tmp_path: Path) -> None:

@@ -17,10 +17,12 @@ import imtok
 import imtok.training.loop as loop
 from imtok.analysis import CodebookUsage
 from imtok.analysis.figures import Finding
+from imtok.analysis.remedies import updates_before_revival
 from imtok.config import TrainConfig, load_train_config, merge, parse_settings
 from imtok.data.collection import ImageCollection
 from imtok.data.stream import TrainingStream
 from imtok.errors import ConfigError, Interrupted, SourceError, TrainingError
+from imtok.quantizer_config import VQConfig
 from imtok.quantizers import VectorQuantizer
 from imtok.training import TrainProgress, TrainReport, choose, train
 from imtok.training.schedule import average_decay, learning_rate
@@ -415,7 +417,7 @@ def test_a_collapse_is_told_once_a_fifth_is_done_and_at_the_end_with_all_that_is
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [Finding(name=grade, grade=grade, text=grade, page="p") for grade in ("problem", "warning", "hint")]
-    monkeypatch.setattr(loop, "usage_findings", lambda *_: found)
+    monkeypatch.setattr(loop, "findings_of_use", lambda *_, **__: found)
     told: list[tuple[int, str]] = []
 
     def note(progress: TrainProgress) -> None:
@@ -423,6 +425,61 @@ def test_a_collapse_is_told_once_a_fifth_is_done_and_at_the_end_with_all_that_is
 
     train([pictures], tmp_path / "run", tiny("validate_every=16"), progress=note)  # after 16, 32, 48 and so on of 96
     assert told == [(32, "problem (see p)"), (96, "problem (see p)"), (96, "warning (see p)")]
+
+
+def test_a_codebook_is_not_judged_before_revival_has_had_its_time(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def problem(*_: Any, instead: str) -> list[Finding]:
+        return [Finding(name="x", grade="problem", text=f"few; {instead or 'fewer codes'}", page="p")]
+
+    monkeypatch.setattr(loop, "findings_of_use", problem)
+
+    def told(run: str, *settings: str) -> list[tuple[int, str]]:
+        notes: list[tuple[int, str]] = []
+
+        def note(progress: TrainProgress) -> None:
+            notes.extend((progress.seen, finding.text) for finding in progress.findings)
+
+        train([pictures], tmp_path / run, tiny(*VQ, "validate_every=16", *settings), progress=note)
+        return notes
+
+    assert told("judged", "quantizer.decay=0.8") == [(48, "few; fewer codes"), (96, "few; fewer codes")]
+    short = "few; revival cannot act before step 69 and this run had 12 steps; train longer, in a new run with --images"
+    assert told("short") == [(96, f"{short} 832 or more")]
+    late = "few; revival acts from step 11 on and this run had 12 steps; train longer, in a new run with --images"
+    assert told("late", "quantizer.decay=0.938") == [(96, f"{late} 136 or more")]
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps"),
+    [
+        (["quantizer.kind=fsq"], 0),
+        (["quantizer.kind=vq", "quantizer.revival_threshold=0"], 0),
+        (["quantizer.kind=vq", "quantizer.codebook_update=projection"], 0),
+        (["quantizer.kind=vq", "start_from=another"], 0),
+        (["quantizer.kind=vq", "quantizer.num_codes=64"], 299),
+        (["quantizer.kind=vq", "quantizer.num_codes=64", "accumulate=4"], 92),
+        (["quantizer={kind: residual, depth: 3, shared: true, part: {kind: vq, num_codes: 64}}"], 100),
+        (["quantizer={kind: residual, depth: 3, part: {kind: vq, num_codes: 64}}"], 299),
+    ],
+)
+def test_the_first_step_of_revival_follows_from_the_configuration(settings: list[str], steps: int) -> None:
+    assert loop.steps_before_revival(load_train_config(merge(parse_settings(TINY), parse_settings(settings)))) == steps
+
+
+@pytest.mark.parametrize(("kmeans_start", "latents"), [(True, 64), (False, 64), (True, 4), (False, 4)])
+def test_a_code_that_is_no_longer_used_is_revived_at_the_step_that_is_told(kmeans_start: bool, latents: int) -> None:
+    config = VQConfig(dim=2, num_codes=8, decay=0.9, kmeans_start=kmeans_start)
+    quantizer = VectorQuantizer(2, 8, decay=0.9, revival_threshold=0.05).train()
+    quantizer.cluster_size.fill_(max(1.0, latents / 8) if kmeans_start else 1.0)
+    rows, codes = torch.randn(latents, 2), torch.arange(latents) % 7  # code 7 is never used
+    steps = updates_before_revival(config, latents / 8)
+    for _ in range(steps - 1):
+        quantizer._learn(rows, codes)
+    still = float(quantizer.cluster_size[7])
+    quantizer._learn(rows, codes)
+    assert quantizer.cluster_size[7] > still
 
 
 def test_each_codebook_is_logged_where_there_are_several(pictures: Path, tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 Each quantizer wastes codes for a reason of its own. Codes of VQ die because only those that are chosen learn; FSQ, LFQ
 and BSQ have no codes to learn, and waste those that the encoder does not reach. Remedies are named in the order in
-which to try them; docs/collapse.md says what is known of each.
+which to try them; docs/collapse.md says what is known of each. Settings stand as a command takes them, those that
+belong together side by side.
 """
 
-# Axes: Q codebooks.
+# Axes: K codes, Q codebooks.
 
 from __future__ import annotations
+
+import math
 
 from imtok.quantizer_config import (
     BSQConfig,
@@ -23,12 +26,14 @@ from imtok.quantizer_config import (
 _FEW_CHANNELS = 16  # ViT-VQGAN and LlamaGen take 8 to 32; nearest codes among hundreds of channels leave most unused
 _LOWER_RATE = "a lower optimizer.learning_rate"
 _SEVERAL = 3  # remedies named at once: the others are for when these have been tried
+_LEVELS = ((8, 6, 5), (8, 5, 5, 5), (7, 5, 5, 5, 5), (8, 8, 8, 6, 5), (8, 8, 8, 5, 5, 5))  # FSQ's, table 1 of its paper
+_MARGIN = 1.5  # of the steps before the first revival: revived codes need some to find their latents
 
 
 def against_unused(config: QuantizerConfig | None) -> str:
     """For codes that never or hardly occur, and for codes that nearly coincide."""
     if config is None:
-        return _new_run(["k-means start", "revival of unused codes", "fewer codes"])
+        return _new_run(["k-means start and revival of unused codes", "fewer codes"])
     leaf, key = config.leaf, config.leaf_key
     if isinstance(leaf, FSQConfig):
         return _new_run([_LOWER_RATE, fewer_codes(config)])
@@ -42,9 +47,9 @@ def against_unused(config: QuantizerConfig | None) -> str:
 def against_unused_stage(config: QuantizerConfig | None) -> str:
     """The same for one of several codebooks, which may be one too many."""
     if isinstance(config, ResidualConfig):
-        return f"{against_unused(config)}, or with fewer stages (quantizer.depth)"
+        return f"{against_unused(config)}; or with fewer stages (quantizer.depth)"
     if isinstance(config, ProductConfig):
-        return f"{against_unused(config)}, or with fewer heads (quantizer.heads)"
+        return f"{against_unused(config)}; or with fewer heads (quantizer.heads)"
     return against_unused(config)
 
 
@@ -83,20 +88,58 @@ def fewer_channels(config: QuantizerConfig | None, channels: int) -> str:
     return f"--set {config.leaf_key}.{name}={channels}"
 
 
+def revives(leaf: QuantizerConfig) -> bool:
+    """Codes that are not used are moved to where latents are, in training."""
+    return isinstance(leaf, VQConfig) and leaf.moves_single_codes and leaf.revival_threshold > 0
+
+
+def updates_before_revival(leaf: VQConfig, latents_per_code: float = 1.0) -> int:
+    """How often the codebook learns before a code that was used as others are, and then no more, is moved.
+
+    Its moving count falls as decay^n from s, its share at the start, and the mean of all counts goes from s to r, the
+    latents of an update for each code. It is moved when decay^n s < threshold (r + (s - r) decay^n).
+    """
+    if leaf.decay == 0:
+        return 1
+    start, fair, threshold = 1.0, latents_per_code, leaf.revival_threshold
+    if leaf.kmeans_start:
+        start = max(start, fair)
+    return math.ceil(math.log(threshold * fair / (start - threshold * (start - fair))) / math.log(leaf.decay))
+
+
+def enough_for_revival(updates: int) -> int:
+    """So many updates, or steps, show what revival does, where the first code is moved after `updates`."""
+    return math.ceil(_MARGIN * updates)
+
+
 def _for_vq(leaf: VQConfig, key: str, fewer: str) -> list[str]:
     wide = leaf.metric == "euclidean" and leaf.dim > _FEW_CHANNELS
-    revives = leaf.moves_single_codes and not leaf.online_clustering
+    moves = [
+        f"--set {key}.kmeans_start=true" if not leaf.kmeans_start else "",
+        f"--set {key}.revival_threshold=0.05" if leaf.revival_threshold < 0.05 and not leaf.online_clustering else "",
+    ]
     remedies = {
-        f"--set {key}.kmeans_start=true": leaf.moves_single_codes and not leaf.kmeans_start,
-        f"--set {key}.revival_threshold=0.05": revives and leaf.revival_threshold < 0.05,
+        " ".join(filter(None, moves)): leaf.moves_single_codes and any(moves),
         f"--set {key}.codebook_update=projection": leaf.codebook_update == "frozen",
+        _more_steps(leaf): revives(leaf),
         **dict.fromkeys(_entropy_loss(leaf, key), True),
         f"--set {key}.metric=cosine --set {key}.dim=8": wide and leaf.codebook_update == "gradient",
-        f"--set {key}.estimator=rotation": leaf.estimator == "straight_through",
         fewer: True,
-        "--set quantizer.kind=fsq in place of all quantizer settings": True,
+        _fsq(leaf.num_codes, key): True,
     }
     return [remedy for remedy, helps in remedies.items() if helps]
+
+
+def _more_steps(leaf: VQConfig) -> str:
+    enough = enough_for_revival(updates_before_revival(leaf)) if revives(leaf) else 0
+    return f"more steps if it had fewer than about {enough} (revival begins late)"
+
+
+def _fsq(num_codes: int, key: str) -> str:
+    """FSQ with about as many codes; its levels replace every setting of the quantizer."""
+    levels = min(_LEVELS, key=lambda each: abs(math.log(math.prod(each) / num_codes)))
+    written = ",".join(map(str, levels))
+    return f'FSQ of {math.prod(levels)} codes: --set "{key}={{kind: fsq, levels: [{written}]}}"'
 
 
 def _entropy_loss(leaf: VQConfig, key: str) -> list[str]:
@@ -106,5 +149,4 @@ def _entropy_loss(leaf: VQConfig, key: str) -> list[str]:
 
 def _new_run(remedies: list[str]) -> str:
     """An instruction; it asks for a new run because no setting mends a codebook afterwards."""
-    *others, last = remedies[:_SEVERAL]
-    return f"start a new run with {', '.join(others)} or {last}" if others else f"start a new run with {last}"
+    return f"start a new run with {'; or with '.join(remedies[:_SEVERAL])}"

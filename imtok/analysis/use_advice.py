@@ -19,7 +19,7 @@ from imtok.analysis.figures import Finding, Grade
 from imtok.analysis.usage import CodebookUsage
 from imtok.quantizer_config import QuantizerConfig
 
-FEW_TOKENS = 100  # fewer are not judged: a single picture may well be of one colour
+FEW_TOKENS = 100  # fewer are too few to judge: a single picture may well be of one colour
 # By kind of quantizer, the share of the codes that could be in use at or below which a codebook has collapsed. In the
 # study VQ without k-means start and revival gets there from 2^10 codes on. FSQ, LFQ and BSQ use few codes early in a
 # run and more by themselves; where almost none are in use, their encoder gives the same output for every image.
@@ -44,14 +44,17 @@ class Verdict:
     badness: float  # to find the worst codebook
 
 
-def findings_of_use(usage: CodebookUsage, config: QuantizerConfig | None) -> list[Finding]:
-    """One finding of each name: about the worst codebook, and in how many codebooks it occurs."""
+def findings_of_use(usage: CodebookUsage, config: QuantizerConfig | None, *, instead: str = "") -> list[Finding]:
+    """One finding of each name: about the worst codebook, and in how many codebooks it occurs.
+
+    `instead` is told in place of every remedy, where the caller knows better what the reason is.
+    """
     tables = _tables(usage, config)
     found = []
     for worst, alike in worst_of_each(_judge(table, config) for table in tables):
         if worst.name == "collapsed-codebook" and alike < len(tables):
             worst = replace(worst, name="collapsed-stage", remedy=remedies.against_unused_stage(config))
-        found.append(as_finding(worst))
+        found.append(as_finding(replace(worst, remedy=instead) if instead else worst))
     return found
 
 
@@ -88,6 +91,9 @@ def _where(worst: int, alike: int, tables: int) -> str:
 
 def _judge(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[Verdict]:
     if table.tokens < FEW_TOKENS:
+        if table.tokens:
+            facts = f"{table.tokens} tokens are too few to judge a codebook"
+            yield Verdict("too-few-tokens", "hint", facts, f"{FEW_TOKENS} are needed", 1 / table.tokens)
         return
     collapse = _collapse(table, config)
     if collapse is not None:

@@ -176,6 +176,8 @@ def _refuse_launcher() -> None:
 
 def _print_plan(plan: TrainPlan) -> None:
     """The configuration as YAML, and what follows from it as its comments."""
+    from imtok.training.loop import steps_before_revival
+
     config, memory = plan.config, plan.memory
     tokenizer, batch = config.tokenizer, config.batch_size
     part = batch // config.accumulate
@@ -190,6 +192,8 @@ def _print_plan(plan: TrainPlan) -> None:
         if plan.validation_images
         else "nothing is held out",
     }
+    if first := steps_before_revival(config):
+        rows["revival"] = f"cannot act before step {first}: codes that are not used stay so until then"
     if plan.discriminator_felt is not None:
         rows["discriminator"] = (
             f"learns after {plan.discriminator_learns} images, is felt after {plan.discriminator_felt}, with its whole "

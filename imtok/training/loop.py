@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imtok.analysis.advice import usage_findings
 from imtok.analysis.figures import Finding
+from imtok.analysis.remedies import enough_for_revival, revives, updates_before_revival
 from imtok.analysis.usage import CodebookUsage
+from imtok.analysis.use_advice import findings_of_use
 from imtok.config import TrainConfig
 from imtok.cores import usable_cores
 from imtok.data.collection import ImageCollection
@@ -29,6 +30,7 @@ from imtok.devices import fast_precision, repeatable, resolve_device
 from imtok.errors import DiskError, ImageError, Interrupted, LatentsError, SourceError, TrainingError
 from imtok.evaluation import Quality, measure
 from imtok.losses import find_vgg_weights
+from imtok.quantizer_config import VQConfig
 from imtok.tokenizer import Tokenizer, check_quantizer
 from imtok.training.adversarial import build_discriminator
 from imtok.training.best import Best, is_better, written_figures
@@ -101,6 +103,17 @@ def resolve(config: TrainConfig, saved: TrainConfig | None = None) -> TrainConfi
         if getattr(config, name) == "auto":
             resolved[name] = getattr(saved, name) if saved else on_gpu
     return config.model_copy(update=resolved)
+
+
+def steps_before_revival(config: TrainConfig) -> int:
+    """The step at which the first code can be revived; 0 where nothing is, or a tokenizer's counts are gone on from."""
+    quantizer = config.tokenizer.quantizer
+    leaf = quantizer.leaf
+    if not isinstance(leaf, VQConfig) or not revives(leaf) or config.start_from:
+        return 0
+    latents = config.batch_size // config.accumulate * (config.data.crop // config.tokenizer.network.downsample) ** 2
+    updates_a_step = config.accumulate * quantizer.tables.count(quantizer.tables[0])
+    return math.ceil(updates_before_revival(leaf, latents / leaf.num_codes) / updates_a_step)
 
 
 def _check_networks(config: TrainConfig, *, resumed: bool) -> None:
@@ -316,17 +329,26 @@ class _Job:
         return quality
 
     def _advice(self, usage: CodebookUsage) -> tuple[Finding, ...]:
-        """What is wrong with the use of the codebook: a collapse once a fifth of the run is done, since few codes are
-        used at first, and at the end all that is wasted too."""
-        early = self.state.seen < _ADVICE_FROM * self.config.images
+        """What is wrong with the use of the codebook: a collapse once a fifth of the run is done and revival has had
+        its time, since few codes are used at first, and at the end all that is wasted too."""
+        young = self.state.steps < enough_for_revival(steps_before_revival(self.config))
+        early = young or self.state.seen < _ADVICE_FROM * self.config.images
         last = self.state.seen >= self.config.images
-        if early or (self.advised and not last):
+        if not last and (early or self.advised):
             return ()
+        instead = self._longer_run() if young else ""
+        found = findings_of_use(usage, self.config.tokenizer.quantizer, instead=instead)
         grades = ("problem", "warning") if last else ("problem",)
-        found = usage_findings(usage, self.config.tokenizer.quantizer)
-        told = tuple(each for each in found if each.grade in grades)
+        told = tuple(each for grade in grades for each in found if each.grade == grade)
         self.advised = self.advised or bool(told)
         return told
+
+    def _longer_run(self) -> str:
+        """What to do where the run was over before revival could show what it does."""
+        first, steps = steps_before_revival(self.config), self.state.steps
+        least = enough_for_revival(first) * self.config.batch_size
+        acts = f"revival cannot act before step {first}" if steps < first else f"revival acts from step {first} on"
+        return f"{acts} and this run had {steps} steps; train longer, in a new run with --images {least} or more"
 
     def _save(self, *, must: bool = False) -> None:
         """Write a checkpoint, and what waits. A disk that refuses is told, and training goes on, unless it `must` be
