@@ -23,7 +23,9 @@ _SIZE = "Large sets"
 
 
 def stats(
-    tokens: Annotated[list[Path], typer.Argument(metavar="TOKENS", help="Folder written by `imtok encode`.")],
+    tokens: Annotated[
+        list[Path], typer.Argument(metavar="TOKENS", help="Folder written by `imtok encode`; several are compared.")
+    ],
     compare: Annotated[
         bool, typer.Option("--compare", help="What follows TOKENS are further token folders, side by side with it.")
     ] = False,
@@ -60,11 +62,13 @@ def stats(
         ),
     ] = None,
     sample: Annotated[
-        int, typer.Option(min=1, help="How many images to run through the tokenizer.", rich_help_panel=_LOOKING)
-    ] = 64,
+        int | None,
+        typer.Option(min=1, help="Images to run through the tokenizer. (default: 64)", rich_help_panel=_LOOKING),
+    ] = None,
     device: Annotated[
-        str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU where there is one.", rich_help_panel=_LOOKING)
-    ] = "auto",
+        str | None,
+        typer.Option(help="cpu, cuda or cuda:N. (default: a GPU where there is one)", rich_help_panel=_LOOKING),
+    ] = None,
     tokens_only: Annotated[
         bool, typer.Option("--tokens-only", help="Leave the tokenizer out.", rich_help_panel=_LOOKING)
     ] = False,
@@ -143,8 +147,8 @@ def _opened(asked: Asked) -> list[Job]:
                 parts=asked.parts,
                 tokenizer=asked.tokenizer_of(folder),
                 images=asked.look.images,
-                sample=asked.look.sample,
-                device=asked.look.device,
+                sample=asked.look.sample or Options.sample,
+                device=asked.look.device or Options.device,
             ),
         )
         for folder in asked.sets

@@ -19,8 +19,8 @@ class Look:
     deep: bool
     tokenizer: Path | None
     images: tuple[str, ...]
-    sample: int
-    device: str
+    sample: int | None
+    device: str | None
     tokens_only: bool
 
     @property
@@ -106,6 +106,10 @@ def check(asked: Asked) -> None:
         raise typer.BadParameter(
             "it leaves out what --deep, --tokenizer and --images are for", param_hint="--tokens-only"
         )
+    if not (asked.look.asked or asked.results.to_write):
+        for name, value in (("--sample", asked.look.sample), ("--device", asked.look.device)):
+            if value is not None:
+                raise typer.BadParameter("only where the tokenizer is looked at, as with --deep", param_hint=name)
     _check_targets(asked.results)
 
 
@@ -121,6 +125,8 @@ def _check_part(asked: Asked) -> None:
         "--tokenizer": look.tokenizer is not None,
         "--images": bool(look.images),
         "--tokens-only": look.tokens_only,
+        "--sample": look.sample is not None,
+        "--device": look.device is not None,
     }
     surplus = ", ".join(name for name, is_given in given.items() if is_given)
     if surplus:
@@ -128,7 +134,9 @@ def _check_part(asked: Asked) -> None:
 
 
 def _check_sets(asked: Asked) -> None:
-    if asked.merge and (asked.compare or len(asked.tokens) < 2):
+    if asked.merge and asked.compare:
+        raise typer.BadParameter("parts are added up of one token folder at a time", param_hint="--merge, --compare")
+    if asked.merge and len(asked.tokens) < 2:
         raise typer.BadParameter(
             "expected one token folder and then its parts: TOKENS --merge PART...", param_hint="--merge"
         )
@@ -136,6 +144,11 @@ def _check_sets(asked: Asked) -> None:
         raise typer.BadParameter("expected further token folders: TOKENS --compare OTHER...", param_hint="--compare")
     if asked.look.tokenizer is not None and len(asked.sets) > 1:
         raise typer.BadParameter("each of several token folders has its own", param_hint="--tokenizer")
+    for path in asked.sets:
+        if path.is_file():
+            raise TokensError(
+                f"{path}: a file, not a token folder; parts of --shard are added up by TOKENS --merge PART..."
+            )
     for folder in asked.sets if asked.look.images and len(asked.tokens) > 1 else ():
         if not (folder / "imtok.json").is_file():
             raise TokensError(f"{folder}: not a token folder; if it holds images, give --images once for each SOURCE")
