@@ -84,7 +84,7 @@ def test_a_page_is_one_html_document_that_fits_phones_and_dark_rooms(whole: str)
 
 def test_sections_follow_one_another_from_the_figures_to_their_definitions(whole: str) -> None:
     assert headings(whole) == [
-        "Figures", "Use", "Place and neighbours", "The codebook", "Firmness", "Pictures", "Tables", "Definitions",
+        "Figures", "Use", "Place and neighbours", "The codebook", "Robustness", "Pictures", "Tables", "Definitions",
     ]  # fmt: skip
     page = Reader(whole)
     assert [link["href"] for link in page.all("a")] == [f"#{section['id']}" for section in page.all("section")]
@@ -118,7 +118,7 @@ def test_the_same_figures_give_the_same_page(whole: str) -> None:
 def test_the_main_figures_are_tiles() -> None:
     text = Reader(report_page(example(tokenizer=False))).text
     for words in ("Usage 95.7% 980 of 1,024 codes", "Perplexity 556 54.3% of 1,024", "Dead codes 44 and 12 nearly dead",
-                  "Entropy 9.12 bits of 10.00; 9.12 with its bias undone", "Bits an image 2,560 raw 0.156 a pixel",
+                  "Entropy 9.12 bits of 10.00; 9.12 bias-corrected", "Bits an image 2,560 raw 0.156 a pixel",
                   "Coded 1,894 bits 0.116 a pixel, by the left neighbour"):  # fmt: skip
         assert words in text
 
@@ -144,9 +144,9 @@ def test_several_codebooks_are_told_by_their_mean_and_the_worst() -> None:
     text = Reader(report_page(several_codebooks())).text
     assert "Usage 50.0% 512 of 1,024 codes, mean of 2 codebooks; least: number 1, 25.0%" in text
     assert "Dead codes 512 and 12 nearly dead, mean of 2 codebooks; most: number 1, 768" in text
-    assert "of 10.00; 9.12 with its bias undone; least: number 1, 9.12" in text
+    assert "of 10.00; 9.12 bias-corrected; least: number 1, 9.12" in text
     text = Reader(report_page(several_codebooks().model_copy(update={"per_256_images": None}))).text
-    assert "Gini 0.60 0: all codes alike; 1: few have all; most: number 1, 0.80" in text
+    assert "Gini 0.60 0: even use; 1: one code has all; most: number 1, 0.80" in text
 
 
 def test_the_worst_finding_is_the_verdict_and_the_others_follow_it() -> None:
@@ -221,6 +221,11 @@ def test_every_figure_is_defined_and_single_ones_have_their_values(whole: str) -
     assert "Every figure by its name in imtok stats --json" in Reader(whole).text
 
 
+def test_small_figures_keep_their_digits_in_the_glossary() -> None:
+    figures = example(gini=1.234e-5)
+    assert "gini 1.2e−05" in Reader(glossary(figures)).text
+
+
 def test_tables_tell_top_codes_classes_and_duplicates(whole: str) -> None:
     text = Reader(whole).text
     assert "17 4,100 1.6% 16.4 ×" in text
@@ -239,6 +244,16 @@ def test_swatches_are_pixels_and_a_patch_of_nowhere_is_hatched(whole: str) -> No
     assert whole.count('class="pixelated"') >= 127
     assert whole.count('<div class="none"></div>') == 1
     assert 'title="code 0, ' in whole
+
+
+def test_swatches_of_several_codebooks_are_said_to_be_of_the_first(whole: str) -> None:
+    page = report_page(several_codebooks(), example_pictures())
+    for words in ("What codes look like, first codebook", "Quantization error, first codebook"):
+        assert f"<h3>{words}</h3>" in page
+        assert words not in whole
+    assert page.count("in a residual quantizer, its first stage alone.") == 2
+    assert "<h3>Codes that change most, first codebook</h3>" in page
+    assert "<h3>Codes used most, all codebooks together</h3>" in page
 
 
 def test_pictures_without_originals_stand_alone() -> None:
@@ -321,8 +336,8 @@ def test_reconstructions_of_other_images_stand_apart() -> None:
     assert pictures is not None
     other = Pictures(**{**vars(pictures), "keys": tuple(f"else/{place}" for place in range(6))})
     page = comparison_page([(first, pictures), (others[0][0], other)])
-    assert "What comes back of A" in page
-    assert "What comes back of B" in page
+    assert "Reconstructions of A" in page
+    assert "Reconstructions of B" in page
 
 
 def test_a_comparison_loads_nothing_and_its_ids_are_unique() -> None:

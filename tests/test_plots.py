@@ -17,10 +17,11 @@ from PIL import Image
 
 from imtok.analysis.figures import ClassUse, Dimension, Figures, Neighbours, PositionMap, Use
 from imtok.analysis.pictures import Pictures
-from imtok.report.comparison_plots import colour
+from imtok.report.charts import Bar, draw_bars
+from imtok.report.comparison_plots import colour, comparison_plots
 from imtok.report.plots import OF_FIGURES, Plot, plots, write_plots
 from imtok.report.rendering import png, svg
-from imtok.report.style import COLOURS, NARROW, SERIES, number, percent, plot_style, shortened
+from imtok.report.style import COLOURS, NARROW, SERIES, number, panel, percent, plot_style, shortened
 from imtok.report.use_plots import growth, rank_frequency
 from imtok.report.words import WORDS
 
@@ -175,6 +176,104 @@ def test_many_signs_take_a_wide_plot(count: int, wide: bool) -> None:
              for at in range(count)]  # fmt: skip
     plot = Plot("levels", WORDS["levels"], figure_of(example(dimensions=signs), "levels"))
     assert plot.wide == wide
+
+
+def test_the_bar_of_a_sign_is_the_share_of_its_plus() -> None:
+    signs = [Dimension(codebook=0, dimension=0, shares=[0.25, 0.75], entropy_bits=0.81, max_bits=1.0)]
+    assert widths(figure_of(example(dimensions=signs), "levels")) == [1.0, 0.0, 0.75]
+
+
+def test_a_range_goes_on_in_a_paler_colour() -> None:
+    _, axes = panel()
+    draw_bars(axes, [Bar("a", 2.0, "2 to 3", upto=3.0), Bar("b", 1.0, "1")], 4.0)
+    tracks, ranges, bars = (axes.patches[at : at + 2] for at in (0, 2, 4))
+    assert [[bar.get_width() for bar in row] for row in (tracks, ranges, bars)] == [[4, 4], [3, 0], [2, 1]]
+    assert ranges[0].get_alpha() < bars[0].get_alpha() == 1
+
+
+def test_several_sets_are_bars_by_letter_and_name() -> None:
+    sets = [changed("a", used=0.5), changed("b", used=0.75)]
+    written = of_several(sets, "use")
+    assert written[:4] == ["A  a", "B  b", "50.0%  ·  556", "75.0%  ·  556"]
+    assert widths(figure_of_several(sets, "use"))[-2:] == [0.5, 0.75]
+    books = codebooks(2)  # of usage 1 and 0.5
+    assert "75.0%  ·  556" in of_several([changed("a"), example(num_codebooks=2, codebooks=books)], "use")
+    assert "means over codebooks" in of_several([changed("a"), example(num_codebooks=2, codebooks=books)], "use")
+
+
+def test_bits_of_several_sets_are_coded_as_bars_and_raw_as_strokes() -> None:
+    sets = [changed("a", raw=2560.0, coded=1900.0), changed("b", raw=5120.0, coded=3000.0)]
+    assert of_several(sets, "bits")[2:4] == ["1,900  ·  2,560", "3,000  ·  5,120"]
+    axes = figure_of_several(sets, "bits").axes[0]
+    assert [bar.get_width() for bar in axes.patches[-2:]] == [1900, 3000]
+    assert [stroke.get_xdata()[0] for stroke in axes.lines] == [2560, 5120]
+    assert axes.get_xlim() == (0, 5120)
+
+
+def test_quality_is_a_dot_at_the_coded_bits_on_a_line_to_the_raw_ones() -> None:
+    axes = figure_of_several([changed("a", coded=1900.0), changed("b", coded=900.0, psnr=22.0)], "quality").axes[0]
+    assert [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines] == [
+        ([1900, 2560], [25.9, 25.9]), ([1900], [25.9]), ([900, 2560], [22, 22]), ([900], [22]),
+    ]  # fmt: skip
+    assert [letter.xy for letter in axes.texts] == [(1900, 25.9), (900, 22.0)]
+
+
+def test_quality_shows_sets_measured_alike_alone() -> None:
+    sets = [changed("a"), changed("b", psnr=22.0), changed("c", psnr=30.0, images=500)]
+    axes = figure_of_several(sets, "quality").axes[0]
+    assert [letter.get_text() for letter in axes.texts] == ["A", "B"]
+    assert "quality" not in {plot.name for plot in comparison_plots(sets[1:])}
+
+
+def test_stability_of_several_sets_is_that_of_the_first_pass() -> None:
+    sets = [example(name="a"), example(name="b")]
+    assert of_several(sets, "stability")[2:] == ["81.0%", "81.0%"]
+    assert widths(figure_of_several(sets, "stability"))[-2:] == [0.81, 0.81]
+
+
+def test_lines_of_several_sets_are_shares_with_letters_at_their_ends() -> None:
+    sets = [example(name=name, rank_frequency=[(1, 2560), (9, 256)], growth=[(1, 256), (8, 512)]) for name in "ab"]
+    for name, ends in {"rank-frequency": (9, 0.001), "growth": (8, 0.5)}.items():
+        axes = figure_of_several(sets, name).axes[0]
+        assert [letter.xy for letter in axes.texts] == [ends, ends]
+        assert "all codebooks together" not in " ".join(of_several(sets, name))
+    sets[0].codebooks.append(sets[0].codebooks[0])
+    assert "share of the tokens, all codebooks together" in of_several(sets, "rank-frequency")
+    assert "share of the codebook used, all codebooks together" in of_several(sets, "growth")
+
+
+def changed(
+    name: str,
+    *,
+    used: float = 0.9,
+    raw: float = 2560.0,
+    coded: float = 1900.0,
+    psnr: float = 25.9,
+    images: int = 1000,
+) -> Figures:
+    """A token set with what a comparison draws of it."""
+    whole = example(name=name, usage=used)
+    assert whole.tokenizer
+    assert whole.tokenizer.reconstruction
+    shown = whole.tokenizer.reconstruction.model_copy(update={"psnr": psnr})
+    bits = whole.bits.model_copy(update={"raw_per_image": raw, "coded_per_image": coded})
+    tokenizer = whole.tokenizer.model_copy(update={"reconstruction": shown})
+    return whole.model_copy(update={"bits": bits, "tokenizer": tokenizer, "images": images})
+
+
+def figure_of_several(sets: list[Figures], name: str) -> Figure:
+    return next(plot.figure for plot in comparison_plots(sets) if plot.name == name)
+
+
+def of_several(sets: list[Figures], name: str) -> list[str]:
+    """What is written in one plot of a comparison."""
+    text = svg(figure_of_several(sets, name), name, name)
+    return [element.text or "" for element in ElementTree.fromstring(text).iter("text")]
+
+
+def widths(figure: Figure) -> list[float]:
+    """How long the bars are: those of all tracks, then of the ranges, then of the values."""
+    return [patch.get_width() for patch in figure.axes[0].patches]
 
 
 def test_the_classes_that_differ_most_come_first_and_not_all_of_a_hundred() -> None:

@@ -211,7 +211,7 @@ def test_a_map_without_colours_is_made_of_shades(options: dict[str, Any]) -> Non
 def test_entropy_by_place_is_left_out_where_the_images_are_too_few_to_tell_it() -> None:
     full = PositionMap(images=8, entropy_bits=[[3.0, 2.99]], limit_bits=3.0, surprisal_bits=[[8.0, 12.5]])
     shown = text(example(positions=full))
-    assert "entropy left out: 8 images are few" in shown
+    assert "entropy left out: 8 images are too few" in shown
     assert "8.00  ░▒▓█ 12.50" in shown
     assert "2.99" not in shown
 

@@ -112,7 +112,7 @@ def _maps(positions: PositionMap, width: int, whole: int, *, colours: bool) -> B
     note = f"{positions.images:,} images show {positions.limit_bits:.2f} at most"
     if not tells_places_apart(positions):
         del maps["entropy"]
-        note = f"entropy left out: {positions.images:,} images are few"
+        note = f"entropy left out: {positions.images:,} images are too few"
     wide = len(maps) * (len(positions.entropy_bits[0]) + _BETWEEN_MAPS) - _BETWEEN_MAPS > width
     room = ((whole if wide else width) + _BETWEEN_MAPS) // len(maps) - _BETWEEN_MAPS
     table = Table.grid(padding=(0, _BETWEEN_MAPS, 0, 0))

@@ -38,7 +38,7 @@ def tokenizer_blocks(of_set: Figures, figures: TokenizerFigures, width: int) -> 
     """
     bits, first = of_set.bits, ", first codebook" if several(of_set) else ""
     if figures.reconstruction:
-        yield Block("what comes back of the images", _reconstruction(figures.reconstruction, bits))
+        yield Block("reconstruction", _reconstruction(figures.reconstruction, bits))
     if figures.idempotence.passes:
         title = f"same codes after a pass, {figures.idempotence.images:,} images"
         yield Block(title, _idempotence(figures.idempotence, width, first))

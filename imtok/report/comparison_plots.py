@@ -205,9 +205,9 @@ _PLOTS: dict[str, tuple[str, str, Callable[[Sequence[Figures]], Figure | None]]]
         stability,
     ),
     "quality": (
-        "Quality at its bits",
-        "PSNR at the bits of an image: the dot where it is coded, the line's end where it is raw. Up and to the left "
-        "is better. Sets of other images or measured by another protocol are left out.",
+        "Rate and distortion",
+        "PSNR over bits an image: the dot for coded bits, the end of its line for raw ones. Up and to the left is "
+        "better. Sets of other images or measured by another protocol are left out.",
         quality,
     ),
     "rank-frequency": (

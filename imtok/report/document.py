@@ -75,13 +75,16 @@ def _plot_card(plot: Plot, width: str) -> Markup:
 
 
 def card(title: str, content: Markup, text: str = "", width: str = "wide", *, long: bool = False) -> Markup:
-    """Content under a title and above a sentence; `width` is wide, half or third, `long` may break in print."""
+    """Content under a title and above a sentence; it may break in print where it is `long`.
+
+    `width` is wide, half, third or lone.
+    """
     classes = " ".join(["card", width, *(["long"] if long else [])])
     return element("article", element("h3", title), content, element("p", text) if text else None, class_=classes)
 
 
 def cards(parts: Sequence[Markup]) -> Markup | None:
-    """Cards in as many columns as there is room for."""
+    """Cards in a grid, each as wide as it says; None where there are none."""
     return element("div", *parts, class_="cards") if parts else None
 
 

@@ -74,7 +74,7 @@ def _advice(text: str) -> Markup:
 def tiles(figures: Figures) -> Markup:
     """The main figures, eight of them."""
     bits, size, head = figures.bits, number(figures.codebook_size), headline(figures)
-    expected = f"of {number(figures.max_bits, 2)}; {number(head.entropy_corrected_bits, 2)} with its bias undone"
+    expected = f"of {number(figures.max_bits, 2)}; {number(head.entropy_corrected_bits, 2)} bias-corrected"
     made = [
         _tile(
             "Usage",
@@ -132,7 +132,7 @@ def _worst(figures: Figures, name: str, which: str) -> str:
 def _runs(figures: Figures) -> Markup:
     runs = figures.per_256_images
     if runs is None or not runs.runs:
-        beside = f"0: all codes alike; 1: few have all{_worst(figures, 'gini', 'most')}"
+        beside = f"0: even use; 1: one code has all{_worst(figures, 'gini', 'most')}"
         return _tile("Gini", number(headline(figures).gini, 2), "", beside)
     beside = f"{percent(runs.least)} to {percent(runs.most)} in {counted(runs.runs, 'run')}"
     return _tile(f"Usage by {runs.images} images", percent(runs.usage), "", beside, runs.usage)
@@ -141,7 +141,7 @@ def _runs(figures: Figures) -> Markup:
 def _quality(figures: Figures) -> Markup:
     shown = figures.tokenizer.reconstruction if figures.tokenizer is not None else None
     if shown is None:
-        return _tile("Duplicates", number(figures.duplicates.duplicates), "", "images with the codes of another")
+        return _tile("Duplicates", number(figures.duplicates.duplicates), "", "images with the codes of an earlier one")
     beside = f"SSIM {number(shown.ssim, 3)}, {counted(shown.images, 'image')} of {shown.size} px"
     if shown.psnr is None:
         return _tile("PSNR", "exact", "", beside)

@@ -15,9 +15,9 @@ from imtok.report.words import Section
 
 _SECTIONS: tuple[tuple[Section, str, str], ...] = (
     ("use", "Use", "Which codes occur, and how evenly."),
-    ("context", "Place and neighbours", "Where codes stand, beside which others, and in which classes."),
-    ("codes", "The codebook", "How the codes lie, and how well they fit the latents."),
-    ("firmness", "Firmness", "Whether the codes of a picture stay when it changes a little, or not at all."),
+    ("context", "Place and neighbours", "How codes depend on place, neighbours and class."),
+    ("codes", "The codebook", "The geometry of the codes, and how well they fit the latents."),
+    ("robustness", "Robustness", "Whether a picture keeps its codes when it changes a little, or is encoded again."),
 )
 
 
@@ -33,7 +33,7 @@ def report_page(figures: Figures, pictures: Pictures | None = None) -> str:
         shown = plot_cards([plot for plot in drawn if plot.section == name])
         if shown is not None:
             sections.append(section(name, heading, text, shown))
-    looks = _looks(pictures)
+    looks = _looks(figures, pictures)
     if looks is not None:
         sections.append(section("pictures", "Pictures", "", looks))
     listed = tables(figures, pictures)
@@ -44,7 +44,8 @@ def report_page(figures: Figures, pictures: Pictures | None = None) -> str:
     return document(f"{figures.name} · imtok stats", header(figures), sections, footer)
 
 
-def _looks(pictures: Pictures | None) -> Markup | None:
+def _looks(figures: Figures, pictures: Pictures | None) -> Markup | None:
     if pictures is None:
         return None
-    return cards([made for made in (reconstructions(pictures), swatches(pictures)) if made is not None])
+    made = reconstructions(pictures), swatches(pictures, figures.num_codebooks)
+    return cards([each for each in made if each is not None])

@@ -11,7 +11,7 @@ from imtok.analysis.pictures import Pictures, Pixels
 from imtok.report.style import SOFT, WIDE, shortened
 
 _ACROSS_CODES, _MOST_CODES = 16, 128
-_ACROSS_IMAGES, _MOST_IMAGES = 4, 12
+_ACROSS_IMAGES = 4
 _GAP, _WORDS = 8, 18  # pixels
 
 
@@ -34,7 +34,7 @@ def swatches(pictures: Pictures) -> Figure | None:
 
 def reconstructions(pictures: Pictures) -> Figure | None:
     """Originals above reconstructions, where there are originals; else what the tokens decode to."""
-    shown = min(len(pictures.decoded), _MOST_IMAGES)
+    shown = len(pictures.decoded)
     if not shown:
         return None
     across = min(_ACROSS_IMAGES, max(shown, 2))

@@ -14,7 +14,7 @@ from imtok.files import write_atomically
 from imtok.report import context_plots, picture_plots, tokenizer_plots, use_plots
 from imtok.report.rendering import png
 from imtok.report.style import NARROW, plot_style
-from imtok.report.words import WORDS, Section, Words
+from imtok.report.words import WORDS, Section, Words, of_first_codebook
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +67,7 @@ OF_PICTURES: dict[str, Callable[[Pictures], Figure | None]] = {
     "swatches": picture_plots.swatches,
     "reconstructions": picture_plots.reconstructions,
 }
+_OF_SINGLE_CODES = ("error", "swatches")
 
 
 def plots(figures: Figures, pictures: Pictures | None = None) -> list[Plot]:
@@ -75,7 +76,8 @@ def plots(figures: Figures, pictures: Pictures | None = None) -> list[Plot]:
         made = {name: draw(figures) for name, draw in OF_FIGURES.items()}
         if pictures is not None:
             made |= {name: draw(pictures) for name, draw in OF_PICTURES.items()}
-    return [Plot(name, WORDS[name], figure) for name, figure in made.items() if figure is not None]
+    words = WORDS | {name: of_first_codebook(WORDS[name], figures.num_codebooks) for name in _OF_SINGLE_CODES}
+    return [Plot(name, words[name], figure) for name, figure in made.items() if figure is not None]
 
 
 def write_plots(folder: Path, made: Sequence[Plot]) -> list[Path]:

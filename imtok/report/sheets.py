@@ -12,21 +12,18 @@ from imtok.analysis.pictures import Pictures, Pixels
 from imtok.report.document import card
 from imtok.report.markup import Markup, element, joined, picture
 from imtok.report.style import number, shortened
-from imtok.report.words import WORDS
-
-_MOST_CODES, _MOST_IMAGES = 256, 24
+from imtok.report.words import WORDS, Words, of_first_codebook
 
 
-def swatches(pictures: Pictures) -> Markup | None:
+def swatches(pictures: Pictures, num_codebooks: int = 1) -> Markup | None:
     """Each code's decoded swatch above its mean patch, the most used first."""
-    shown = min(len(pictures.codes), _MOST_CODES)
-    if not shown:
+    if not len(pictures.codes):
         return None
-    cells = [_code(pictures, place) for place in range(shown)]
-    title = WORDS["swatches"].title
-    sheet = element("div", *cells, class_="sheet codes", role="region", aria_label=title, tabindex=0)
-    unseen = any(count == 0 for count in pictures.patch_counts[:shown])
-    return _sheet_card("swatches", sheet, more=" Hatched: nowhere in the pictures looked at." if unseen else "")
+    cells = [_code(pictures, place) for place in range(len(pictures.codes))]
+    words = of_first_codebook(WORDS["swatches"], num_codebooks)
+    sheet = element("div", *cells, class_="sheet codes", role="region", aria_label=words.title, tabindex=0)
+    unseen = any(count == 0 for count in pictures.patch_counts)
+    return _sheet_card(words, sheet, more=" Hatched: nowhere in the pictures looked at." if unseen else "")
 
 
 def _code(pictures: Pictures, place: int) -> Markup:
@@ -44,7 +41,7 @@ def reconstructions(pictures: Pictures, of: str = "") -> Markup | None:
     if not len(pictures.decoded):
         return None
     rows = [] if pictures.originals is None else [("original", pictures.originals)]
-    return _sheet_card("reconstructions", _stacks(pictures.keys, [*rows, ("", pictures.decoded)]), of)
+    return _sheet_card(WORDS["reconstructions"], _stacks(pictures.keys, [*rows, ("", pictures.decoded)]), of)
 
 
 def compared_reconstructions(all_pictures: Sequence[tuple[str, Pictures]]) -> list[Markup]:
@@ -55,12 +52,11 @@ def compared_reconstructions(all_pictures: Sequence[tuple[str, Pictures]]) -> li
     first = next((pictures for _, pictures in shown if pictures.originals is not None), shown[0][1])
     rows = [] if first.originals is None else [("original", first.originals)]
     stacks = _stacks(first.keys, [*rows, *((letter, pictures.decoded) for letter, pictures in shown)])
-    return [_sheet_card("reconstructions", stacks)]
+    return [_sheet_card(WORDS["reconstructions"], stacks)]
 
 
-def _sheet_card(name: str, pictures: Markup, of: str = "", more: str = "") -> Markup:
+def _sheet_card(words: Words, pictures: Markup, of: str = "", more: str = "") -> Markup:
     """The words come first here: a sheet may be long."""
-    words = WORDS[name]
     return card(words.title + of, joined(element("p", words.text + more), pictures), long=True)
 
 
@@ -77,7 +73,7 @@ def _stacks(keys: tuple[str, ...], rows: list[tuple[str, Pixels]]) -> Markup:
     """An image in each column: its versions below one another, each with its name where there are several kinds."""
     several = len(rows) > 2
     stacks = []
-    for place, key in enumerate(keys[:_MOST_IMAGES]):
+    for place, key in enumerate(keys):
         parts: list[Markup] = []
         for name, images in rows:
             parts.append(picture(images[place], f"{name or 'decoded'}: {key}"))

@@ -1,4 +1,4 @@
-"""Plots of what the tokenizer itself shows: how its codes lie, how well they fit, how firmly they stand.
+"""Plots of what the tokenizer itself shows: how its codes lie, how well they fit, how robust they are.
 
 Each function takes the figures and returns a drawing, or None where there is nothing to show.
 """
