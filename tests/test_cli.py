@@ -23,6 +23,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from imtok.analysis import CodebookUsage
+from imtok.analysis.figures import Finding
 from imtok.cli import app
 from imtok.cli.console import reports_errors
 from imtok.cli.train import _configuration, _Display, _print_report
@@ -385,6 +386,7 @@ def test_the_live_display_is_aligned_and_tells_what_there_is() -> None:
     assert lines[1:] == [
         "loss          0.4123 of l1 0.0812, perceptual 0.3123",
         "codes in use  3 of 4 (75.0%), perplexity 3, entropy 1.49 of 2 bits",
+        "dead codes    1, Gini 0.40",
         "use by rank   |█▇▇ |",
         "discriminator tells 64% right, logits +0.41 (images), -0.39 (reconstructions)",
         "its weight    0.0523 (ratio of gradients 1.23)",
@@ -394,11 +396,29 @@ def test_the_live_display_is_aligned_and_tells_what_there_is() -> None:
         "best so far   PSNR 24.00 dB, SSIM 0.500 (after 400)",
     ]
     display.update(line_of_log())
-    assert [line.split("  ")[0] for line in shown(display, 600)][1:5] == [
+    assert [line.split("  ")[0] for line in shown(display, 600)][1:6] == [
         "loss",
         "codes in use",
+        "dead codes",
         "use by rank",
         "speed",
+    ]
+
+
+def test_the_live_display_ends_at_the_end_where_the_last_batch_goes_beyond_it() -> None:
+    display = _Display(load_train_config({}))
+    display.update(line_of_log())
+    assert shown(display, 1016)[0].endswith(" 100% 1000 of 1000 0:00 left")
+
+
+def test_the_figures_of_codes_stay_on_one_line_of_100_columns_each() -> None:
+    display = _Display(load_train_config({}))
+    usage = CodebookUsage(np.arange(65_536) % 7000, 0)
+    display.update(dataclasses.replace(line_of_log(), usage=usage))
+    assert [line.split("  ")[0] for line in shown(display, 600, width=100)][2:5] == [
+        "codes in use",
+        "dead codes",
+        "use by rank",
     ]
 
 
@@ -437,6 +457,9 @@ def test_the_end_of_a_training_names_speed_and_the_best_where_that_is_not_the_la
     captured = capsys.readouterr()
     assert "best" not in captured.out
     assert "skipped" not in captured.err
+    found = [Finding(name="n", grade=grade, text="dead [1, 2]", page="p#n") for grade in ("problem", "warning")]
+    _print_report(dataclasses.replace(report, findings=tuple(found)))
+    assert capsys.readouterr().out.splitlines()[-2:] == ["problem dead [1, 2] (p#n)", "warning dead [1, 2] (p#n)"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -408,9 +408,8 @@ def test_a_line_of_the_log_has_the_figures_that_stats_has(pictures: Path, tmp_pa
     assert len(logged) == len(usages) > 0
     for row, usage in zip(logged, usages, strict=True):
         use = usage.as_use().model_dump()
-        assert {name: row[f"codebook/{name}"] for name in use if f"codebook/{name}" in row} == {
-            name: use[name] for name in ("usage", "perplexity", "entropy_bits", "dead", "gini")
-        }
+        assert {name: row.get(f"codebook/{name}") for name in use} == use
+    assert any("codebook/zipf_slope" in row for row in logged)
 
 
 def test_a_collapse_is_told_once_a_fifth_is_done_and_at_the_end_with_all_that_is_wasted(
@@ -436,12 +435,13 @@ def test_a_codebook_is_not_judged_before_revival_has_had_its_time(
     monkeypatch.setattr(loop, "findings_of_use", problem)
 
     def told(run: str, *settings: str) -> list[tuple[int, str]]:
-        notes: list[tuple[int, str]] = []
+        notes: list[tuple[int, str]] = []  # the last of which the report repeats
 
         def note(progress: TrainProgress) -> None:
             notes.extend((progress.seen, finding.text) for finding in progress.findings)
 
-        train([pictures], tmp_path / run, tiny(*VQ, "validate_every=16", *settings), progress=note)
+        report = train([pictures], tmp_path / run, tiny(*VQ, "validate_every=16", *settings), progress=note)
+        assert [finding.text for finding in report.findings] == [notes[-1][1]]
         return notes
 
     assert told("judged", "quantizer.decay=0.8") == [(48, "few; fewer codes"), (96, "few; fewer codes")]
@@ -480,6 +480,16 @@ def test_a_code_that_is_no_longer_used_is_revived_at_the_step_that_is_told(kmean
     still = float(quantizer.cluster_size[7])
     quantizer._learn(rows, codes)
     assert quantizer.cluster_size[7] > still
+
+
+def test_no_more_is_told_done_than_there_is_where_the_last_batch_goes_beyond_the_end(
+    pictures: Path, tmp_path: Path
+) -> None:
+    told: list[int] = []
+    train([pictures], tmp_path / "run", tiny("images=90"), progress=lambda progress: told.append(progress.seen))
+    assert max(told) == told[-1] == 90
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["images"] == 96
 
 
 def test_each_codebook_is_logged_where_there_are_several(pictures: Path, tmp_path: Path) -> None:

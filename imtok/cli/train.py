@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imtok.cli.console import err, escaped, launcher_number, print_line, say, stop_on_signals, tell
+from imtok.cli.console import err, escaped, launcher_number, out, print_line, say, stop_on_signals, tell
 from imtok.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_LINES = 30.0
 _NAMES = 13  # width of the names of figures
 _CURVE, _COLUMNS = "use by rank", 32
+_GRADES = {"problem": "bold red", "warning": "bold yellow"}  # as `imtok stats` has them
 
 
 _GROUPS = {
@@ -249,6 +250,9 @@ def _print_report(report: TrainReport) -> None:
     if report.best_tokenizer is not None and report.best.get("images", report.images) < report.images:
         after = f"after {report.best['images']} images"
         tell(f"the best was {after} ({_quality(report.best)}): {report.best_tokenizer}")
+    for finding in report.findings:
+        text = f"{escaped(finding.text)} [dim]({escaped(finding.page)})[/]"
+        print_line(out(), f"[{_GRADES[finding.grade]}]{finding.grade}[/] {text}")
 
 
 def _quality(figures: Mapping[str, Any]) -> str:
@@ -289,13 +293,14 @@ class _Display:
             self.figures = {
                 **_losses(progress.metrics),
                 "codes in use": _in_use(progress.usage),
+                "dead codes": f"{progress.usage.dead}, Gini {progress.usage.gini:.2f}",
                 _CURVE: _use_by_rank(progress.usage),
                 **_discriminator_figures(progress.metrics),
                 "speed": f"{progress.images_per_second:.0f} images/s, {progress.data_wait:.1%} waiting for data",
                 **_trouble(progress.metrics),
             }
         if progress.validation is not None:
-            self._take_in(progress.validation, progress.best, progress.seen)
+            self._take_in(progress.validation, progress.best, progress)
             self._line(progress)
         for note in progress.notes:
             print_line(self.console, f"[yellow]note:[/] {escaped(note)}")
@@ -310,12 +315,13 @@ class _Display:
         from rich.progress_bar import ProgressBar
         from rich.table import Table
 
+        seen = min(progress.seen, progress.images)
         head = Table.grid(padding=(0, 1))
         head.add_row(
             f"{'training':{_NAMES}}",
-            ProgressBar(total=progress.images, completed=progress.seen, width=20),
-            f"{progress.seen / progress.images:4.0%}",
-            f"{progress.seen} of {progress.images}",
+            ProgressBar(total=progress.images, completed=seen, width=20),
+            f"{seen / progress.images:4.0%}",
+            f"{seen} of {progress.images}",
             self._time_left(progress),
         )
         body = Table.grid(padding=(0, 1))
@@ -324,11 +330,11 @@ class _Display:
             body.add_row(f"[dim]{name}[/]", value)
         return Group(head, body)
 
-    def _take_in(self, quality: Quality, best: Mapping[str, Any], seen: int) -> None:
+    def _take_in(self, quality: Quality, best: Mapping[str, Any], progress: TrainProgress) -> None:
         line = _quality({"val/psnr": quality.psnr, "val/ssim": quality.ssim, "val/lpips": quality.lpips})
         used = f"{quality.usage.used} of {quality.usage.codebook_size} codes"
-        self.quality["validation"] = f"{line}, {used} (after {seen})"
-        self.quality["best so far"] = f"{_quality(best)} (after {best['images']})"
+        self.quality["validation"] = f"{line}, {used} (after {progress.seen})"
+        self.quality["best so far"] = f"{_quality(best)} (after {min(best['images'], progress.images)})"
 
     def _line(self, progress: TrainProgress) -> None:
         """Where there is no terminal: all the figures on one line."""
@@ -341,7 +347,7 @@ class _Display:
     def _time_left(self, progress: TrainProgress) -> str:
         if self.images_per_second <= 0:
             return ""
-        seconds = round((progress.images - progress.seen) / self.images_per_second)
+        seconds = round(max(0, progress.images - progress.seen) / self.images_per_second)
         hours, minutes = seconds // 3600, seconds // 60 % 60
         return f"{hours} h {minutes:02} min left" if hours else f"{minutes}:{seconds % 60:02} left"
 

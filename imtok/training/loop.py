@@ -174,6 +174,7 @@ class _Job:
         self.refused: set[str] = set()  # what a full disk refused and was told
         self.best = Best(folder.best)
         self.advised = False
+        self.findings: tuple[Finding, ...] = ()  # of the last validation
         self.line_interval = max(config.batch_size, config.images // _LINES)
 
     def run(self) -> TrainReport:
@@ -198,6 +199,7 @@ class _Job:
             images_per_second=self.clock.all_images / max(self.clock.all_seconds, 1e-9),
             data_wait=self.clock.all_waited / max(self.clock.all_seconds, 1e-9),
             skipped_steps=int(state.skipped),
+            findings=self.findings,
         )
 
     def _train(self, batches: Iterator[Tensor], previews: Tensor | None) -> Quality | None:
@@ -229,7 +231,7 @@ class _Job:
                 batch = next(batches)
             state.step(batch)
             self.clock.images += len(batch)
-            self.tell(TrainProgress(min(state.seen, config.images), config.images))
+            self._tell()
         return validation
 
     def warn_of_few_held_out(self) -> None:
@@ -291,7 +293,7 @@ class _Job:
         with self._surviving("the log"):
             self.folder.timing.add({"images": self.state.seen, **timing})
         self.board.add(metrics | timing, self.state.seen)
-        self.tell(TrainProgress(self.state.seen, self.config.images, metrics, usage, rate, wait))
+        self._tell(metrics=metrics, usage=usage, images_per_second=rate, data_wait=wait)
         for key, reason in self._new_unreadable():
             self._notice(f"{key}: passed over in training ({reason})")
 
@@ -324,8 +326,8 @@ class _Job:
                 self.best.take({"images": self.state.seen, **figures}, self.state.average)
             with self._surviving("the best tokenizer"):
                 self.best.write()
-        advice, best = self._advice(quality.usage), dict(self.best.figures)
-        self.tell(TrainProgress(self.state.seen, self.config.images, validation=quality, best=best, findings=advice))
+        self.findings, best = self._advice(quality.usage), dict(self.best.figures)
+        self._tell(validation=quality, best=best, findings=self.findings)
         return quality
 
     def _advice(self, usage: CodebookUsage) -> tuple[Finding, ...]:
@@ -425,12 +427,18 @@ class _Job:
         return new
 
     def _notice(self, text: str) -> None:
-        self.tell(TrainProgress(self.state.seen, self.config.images, notice=text))
+        self._tell(notice=text)
+
+    def _tell(self, **news: Any) -> None:
+        """The last batch may go beyond the end of the run, which is told as its end."""
+        images = self.config.images
+        self.tell(TrainProgress(min(self.state.seen, images), images, **news))
 
 
 def _usage_figures(usage: CodebookUsage) -> dict[str, float]:
-    names = ("usage", "perplexity", "entropy_bits", "dead", "gini")
-    figures = {f"codebook/{name}": getattr(usage, name) for name in names}
+    """Those of `imtok stats`, as far as counts alone have them."""
+    use = usage.as_use().model_dump(exclude_none=True)
+    figures = {f"codebook/{name}": value for name, value in use.items()}
     if usage.by_codebook is not None:
         for number, each in enumerate(usage.codebooks, 1):
             figures |= {f"codebook/{number}/usage": each.usage, f"codebook/{number}/perplexity": each.perplexity}

@@ -50,6 +50,7 @@ class TrainReport:
     images_per_second: float = 0.0  # of this call, validations and checkpoints left out
     data_wait: float = 0.0  # share of that time spent waiting for images
     skipped_steps: int = 0  # whose losses or gradients were not finite, in the whole run
+    findings: tuple[Finding, ...] = ()  # of the last validation: what is wrong with the use of the codebook
 
 
 Listener = Callable[[TrainProgress], None]
