@@ -124,8 +124,8 @@ def test_codebooks_are_part_of_the_codes_where_there_are_several() -> None:
 def test_several_codebooks_are_compared_by_their_mean_beside_the_worst_of_them() -> None:
     several = two_codebooks()
     assert row("usage", example(), several).values == ("95.7%", "50.0%")
-    assert row("usage", example(), several).beside == ("", "mean of 2; worst 25.0%: number 2")
-    assert row("dead codes", example(), several).whole(1) == "512 mean of 2; worst 768: number 2"
+    assert row("usage", example(), several).beside == ("", "(mean of 2 codebooks; worst: number 2, 25.0%)")
+    assert row("dead codes", example(), several).whole(1) == "512 (mean of 2 codebooks; worst: number 2, 768)"
     assert row("usage", example(usage=0.6), several).best == 0
 
 

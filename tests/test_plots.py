@@ -106,7 +106,7 @@ def test_what_counts_all_codebooks_together_or_the_first_alone_says_so() -> None
         "frequency": "all codebooks together",
         "rank-frequency": "occurrences, all codebooks together",
         "growth": "codes used, all codebooks together",
-        "classes": "perplexity, codebooks together",
+        "classes": "all codebooks together",
         "error": "tokens measured on, first codebook",
     }.items():
         assert words in texts(figures, name), name

@@ -217,11 +217,9 @@ def _of_use(name: str, field: str, show: str, better: int = 0) -> _Kind:
 
     def beside(figures: Figures) -> str:
         found = worst(figures, field)
-        return (
-            ""
-            if found is None
-            else f"mean of {len(figures.codebooks)}; worst {show.format(found.value)}: {found.place}"
-        )
+        if found is None:
+            return ""
+        return f"(mean of {len(figures.codebooks)} codebooks; worst: {found.place}, {show.format(found.value)})"
 
     text = f"{definition(Use, field)}; mean over codebooks where there are several"
     return _Kind(field, name, text, value, show.format, better, beside=beside)

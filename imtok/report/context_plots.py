@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from imtok.analysis.figures import Figures
-from imtok.analysis.shown import contexts_share, map_range, several, tells_places_apart, token_bits
+from imtok.analysis.shown import TOGETHER, contexts_share, map_range, several, tells_places_apart, token_bits
 from imtok.report.charts import Bar, bar_rows, draw_bars
 from imtok.report.style import BLUE, HEAT, NARROW, PALE, SOFT, TEAL, number, panel, percent
 
@@ -82,12 +82,15 @@ def classes(figures: Figures) -> Figure | None:
     if len(figures.classes) < 2:
         return None
     shown = sorted(figures.classes, key=lambda each: -each.divergence_bits)[:MOST_CLASSES]
-    figure = Figure(figsize=(NARROW / 72, (44 + 26 * len(shown)) / 72), layout="constrained")
+    note = TOGETHER if several(figures) else ""
+    figure = Figure(figsize=(NARROW / 72, (44 + 26 * len(shown) + (20 if note else 0)) / 72), layout="constrained")
+    if note:
+        figure.suptitle(note, color=SOFT, fontsize=12)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1))
     use = [Bar(each.name, each.perplexity, number(each.perplexity), PALE, each.used) for each in shown]
     apart = [Bar("", each.divergence_bits, number(each.divergence_bits, 2)) for each in shown]
     draw_bars(left, use, max(each.used for each in shown), letters=14)
     draw_bars(right, apart, max(bar.value for bar in apart))
-    left.set_title("perplexity, codebooks together" if several(figures) else "perplexity")
+    left.set_title("perplexity")
     right.set_title("KL divergence, bits")
     return figure
