@@ -131,7 +131,7 @@ def _of_geometry(geometry: Geometry, config: QuantizerConfig | None) -> Iterable
             f"(reported below {_LOW_RANK * geometry.dim:g})"
         )
         remedy = (
-            f"start a new run with {remedies.fewer_channels(config, enough)}, which carries as much and makes the "
+            f"start a new run with {remedies.fewer_channels(config, enough)}; it carries as much and makes the "
             "search faster"
         )
         yield Verdict("low-rank-codebook", "hint", facts, remedy, -geometry.effective_rank_used / geometry.dim)
