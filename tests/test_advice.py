@@ -324,7 +324,7 @@ def test_what_figures_beyond_counts_tell(changes: dict[str, Any], expected: list
 def test_findings_beyond_counts_name_their_settings_and_their_codebook() -> None:
     narrow = changed_example(**changed_tokenizer("geometry", effective_rank_used=3.0))
     (found,) = findings_of_example(narrow, VQConfig(dim=32))
-    assert "start a new run with --set quantizer.dim=8, which" in found.text
+    assert "start a new run with --set quantizer.dim=8; it" in found.text
     two = {"num_codebooks": 2, "codebooks": example().codebooks * 2}
     (found,) = findings_of_example(changed_example(**dimension(0.1), **two), None)
     assert "1 of 4 dimensions nearly constant: dimension 1 of codebook 1 carries 0.10 of its 3.00 bits" in found.text
