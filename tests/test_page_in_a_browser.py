@@ -49,6 +49,8 @@ addEventListener("load", () => {
       unseen: [...inner.images].filter(image => !image.complete || !image.naturalWidth).length,
       asked: frame.contentWindow.performance.getEntriesByType("resource").map(entry => entry.name)
         .filter(name => !name.startsWith("data:")),
+      columns: [...inner.querySelectorAll(".side-by-side thead th")]
+        .map(head => Math.round(head.getBoundingClientRect().width)),
       plots: inner.querySelectorAll("svg[role=img]").length,
     };
   }
@@ -142,6 +144,13 @@ def test_nothing_is_asked_for_and_every_picture_is_seen(measured: dict[str, Any]
         assert each["unseen"] == 0
     assert measured["frames"]["whole 360"]["pictures"] > 64
     assert measured["frames"]["whole 360"]["plots"] == 14
+
+
+def test_the_columns_of_a_comparison_are_equally_wide(measured: dict[str, Any]) -> None:
+    for width in WIDTHS:
+        columns = measured["frames"][f"comparison {width}"]["columns"]
+        assert len(columns) == 5
+        assert max(columns) - min(columns) <= 1
 
 
 def test_a_screenshot_in_the_dark_is_dark(tmp_path: Path) -> None:
