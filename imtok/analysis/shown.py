@@ -13,6 +13,7 @@ from imtok.analysis.figures import Figures, PositionMap, Span
 TOGETHER = "all codebooks together"
 _NEAR = 0.98  # of the most that so many images can show
 _SMALLEST_SCALE = 1.0  # bits; over a smaller one noise would look like a pattern
+_NEXT_TO_NONE = 0.02  # of the codes
 _GREATER_IS_WORSE = {"dead", "nearly_dead", "gini"}
 
 
@@ -69,6 +70,14 @@ def worst(figures: Figures, name: str) -> Worst | None:
         (place, value) for place, each in enumerate(figures.codebooks, 1) if (value := getattr(each, name)) is not None
     ]
     return Worst(*min(values, key=lambda each: sign * each[1])) if values else None
+
+
+def unseen(figures: Figures) -> str:
+    """How many codes that never occur more images would show, at least; empty where that is next to none."""
+    more = (over_codebooks(figures, "expected_used") or 0.0) - (over_codebooks(figures, "used") or 0.0)
+    return (
+        f"more images would show {more:,.0f} of them or more" if more >= _NEXT_TO_NONE * figures.codebook_size else ""
+    )
 
 
 def several(figures: Figures) -> bool:

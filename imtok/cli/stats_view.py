@@ -16,7 +16,7 @@ from rich.text import Text
 
 from imtok.analysis.comparison import Row, comparison_rows, mutual_information
 from imtok.analysis.figures import Figures
-from imtok.analysis.shown import headline, several, together, worst
+from imtok.analysis.shown import headline, several, together, unseen, worst
 from imtok.analysis.verdict import by_grade, verdict
 from imtok.cli.stats_blocks import Block, token_blocks
 from imtok.cli.stats_charts import has_colours, plain
@@ -133,9 +133,10 @@ def _main_rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
             f"{runs.usage:.1%} ({runs.least:.1%} to {runs.most:.1%})",
             "usage, mean over runs of 256",
         )
+    dead = f"{head.dead:,.0f}, and {head.nearly_dead:,.0f} nearly dead{_worst(figures, 'dead', 'most', '{:,}')}"
     yield (
         "dead codes",
-        f"{head.dead:,.0f}, and {head.nearly_dead:,.0f} nearly dead{_worst(figures, 'dead', 'most', '{:,}')}",
+        "; ".join(filter(None, (dead, unseen(figures)))),
         "never used; under a hundredth of an even share",
     )
     yield (

@@ -7,7 +7,7 @@ from __future__ import annotations
 import re
 
 from imtok.analysis.figures import Figures
-from imtok.analysis.shown import headline, several, worst
+from imtok.analysis.shown import headline, several, unseen, worst
 from imtok.analysis.verdict import by_grade, verdict
 from imtok.report.markup import Markup, element, joined
 from imtok.report.style import number, percent
@@ -101,7 +101,8 @@ def tiles(figures: Figures) -> Markup:
             "Dead codes",
             number(head.dead),
             "",
-            f"and {number(head.nearly_dead)} nearly dead{_several(figures)}{_worst(figures, 'dead', 'most')}",
+            unseen(figures)
+            or f"and {number(head.nearly_dead)} nearly dead{_several(figures)}{_worst(figures, 'dead', 'most')}",
         ),
         _tile("Bits an image", number(bits.raw_per_image), "raw", f"{number(bits.raw_per_pixel, 3)} a pixel"),
         _tile(
