@@ -14,6 +14,7 @@ from figures_example import example, example_pictures
 from imtok.analysis.comparison import comparison_rows
 from imtok.analysis.figures import Figures, Finding
 from imtok.analysis.pictures import Pictures
+from imtok.analysis.references import REFERENCES
 from imtok.analysis.verdict import verdict
 from imtok.report import comparison_page, report_page
 from imtok.report.comparison_plots import labels, letter
@@ -355,3 +356,8 @@ def test_names_lose_what_all_of_them_share() -> None:
 
 def test_letters_go_on_after_the_alphabet() -> None:
     assert [letter(place) for place in (0, 25, 26, 27, 52)] == ["A", "Z", "AA", "AB", "BA"]
+
+
+def test_the_sources_of_the_definitions_stand_at_the_end() -> None:
+    text = Reader(report_page(example())).text
+    assert all(text.index("sources") < text.index(reference) for reference in REFERENCES)

@@ -338,4 +338,5 @@ def test_every_plot_has_its_picture_in_the_docs() -> None:
         pytest.skip("the checkout's docs are not here")
     shown = re.findall(r"\(images/stats/([\w-]+)\.(png|jpg)\)", page.read_text())
     assert all((page.parent / "images" / "stats" / f"{name}.{kind}").is_file() for name, kind in shown)
-    assert set(WORDS) <= {name for name, _ in shown}
+    compared = {"use", "bits", "stability", "quality", "rank-frequency", "growth"}
+    assert {*WORDS, *(f"compared-{name}" for name in compared)} <= {name for name, _ in shown}

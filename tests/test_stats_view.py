@@ -331,5 +331,7 @@ def test_bars_and_columns_are_exact_to_an_eighth_and_show_what_is_not_nothing() 
 
 def test_codes_that_more_images_would_show_are_not_left_to_look_dead() -> None:
     figures = example(expected_used=1010.4)
-    assert re.search(r"dead codes +44, and 12 nearly dead; more images would show 30 of them or more", text(figures))
-    assert "would show" not in text(example(expected_used=985.0))
+    assert re.search(
+        r"dead codes +44, and 12 nearly dead; more images would show 30 of them or more", text(figures, width=110)
+    )
+    assert "would show" not in text(example(expected_used=985.0), width=110)

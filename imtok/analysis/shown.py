@@ -73,11 +73,12 @@ def worst(figures: Figures, name: str) -> Worst | None:
 
 
 def unseen(figures: Figures) -> str:
-    """How many codes that never occur more images would show, at least; empty where that is next to none."""
-    more = (over_codebooks(figures, "expected_used") or 0.0) - (over_codebooks(figures, "used") or 0.0)
-    return (
-        f"more images would show {more:,.0f} of them or more" if more >= _NEXT_TO_NONE * figures.codebook_size else ""
-    )
+    """How many codes that never occur more images would show, at least; empty where that is next to none, and for
+    several codebooks, of which each has its own."""
+    more = figures.expected_used - figures.used
+    if several(figures) or more < _NEXT_TO_NONE * figures.codebook_size:
+        return ""
+    return f"more images would show {more:,.0f} of them or more"
 
 
 def several(figures: Figures) -> bool:

@@ -6,6 +6,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin
 
 from imtok.analysis.figures import Figures, definition
+from imtok.analysis.references import REFERENCES
 from imtok.analysis.shown import significant
 from imtok.quantizer_config import Record
 from imtok.report.markup import Markup, element, joined
@@ -18,8 +19,14 @@ _PLAIN = (bool, int, float, str)
 
 
 def glossary(figures: Figures | None = None) -> Markup:
-    """Every figure under its name in `imtok stats --json`; with values where `figures` are given."""
-    return element("div", *_record("", Figures, figures, set()), class_="glossary")
+    """Every figure under its name in `imtok stats --json`, with values where `figures` are given, and the sources."""
+    sources = element("ul", *(element("li", reference) for reference in REFERENCES))
+    return element(
+        "div",
+        *_record("", Figures, figures, set()),
+        element("div", element("h3", "sources"), sources),
+        class_="glossary",
+    )
 
 
 def _record(path: str, kind: type[Record], value: Record | None, told: set[type[Record]]) -> list[Markup]:
