@@ -249,6 +249,18 @@ def neighbours_of(tally: Tally) -> float:
     return found.conditional_entropy_corrected_bits
 
 
+@pytest.mark.parametrize("empty", [1, 200])  # all 64 units of the pilot among them
+def test_units_without_images_are_no_hindrance_to_a_sample(empty: int, tmp_path: Path) -> None:
+    codes = np.random.default_rng(15).integers(0, 3000, (60, 4, 4))
+    nothing = np.zeros((0, 4, 4), np.int64)
+    tokens = open_tokens(token_folder(tmp_path, [*[nothing] * empty, codes, *[nothing] * empty], 3000))
+    sampling = Sampling.of(tokens, pairs=500)
+    assert sampling.paired is not None
+    tally = count_tokens(tokens, workers=1, sampling=sampling)
+    first = codes[:: sampling.pair_stride, :, :-1]
+    assert int(tally.pairs[0][0].entries()[1].sum()) == int(sampling.paired[0][first].sum()) > 0
+
+
 def test_images_and_grids_are_left_out_evenly_beyond_the_limits(tmp_path: Path) -> None:
     units = [np.random.default_rng(unit).integers(0, 9, (30, 2, 2)) for unit in range(5)]
     tokens = open_tokens(token_folder(tmp_path, units, 9))

@@ -81,6 +81,8 @@ def _pilot(tokens: TokenDataset) -> Counts:
     places = np.unique(np.linspace(0, len(tokens.units) - 1, _PILOT_UNITS).round().astype(int))
     for place in places.tolist():
         _, shard = tokens.unit(place)
+        if not len(shard):  # a tar without images
+            continue
         rows = shard.codes.reshape(len(shard), -1)
         step = max(1, math.ceil(rows.size * len(places) / _PILOT))
         each = rows[::step].reshape(-1, tokens.num_codebooks)
@@ -99,6 +101,9 @@ def _first_codes(pilot: Counts, share: float) -> tuple[Mask, float]:
     paired, greatest = np.zeros(pilot.shape, bool), 0.0
     for number, counts in enumerate(pilot):
         occurring = np.flatnonzero(counts)
+        if not len(occurring):  # all units of the pilot are empty
+            paired[number], greatest = chosen(hashes, share), max(greatest, share)
+            continue
         occurring = occurring[np.argsort(hashes[occurring])]
         masses = np.cumsum(counts[occurring]) / counts.sum()
         last = min(len(occurring), max(_LEAST_CODES, int(np.searchsorted(masses, share)) + 1)) - 1
