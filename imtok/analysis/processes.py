@@ -94,13 +94,14 @@ def _started(
     processes: list[subprocess.Popen[bytes]] = []
     connections: list[Connection] = []
     try:
-        for share in shares:
+        for _ in shares:
             ours, theirs = Pipe()
             with theirs:
                 connections.append(ours)
                 processes.append(_process(theirs.fileno()))
+        for connection, share in zip(connections, shares, strict=True):  # what is long waits until it is read
             try:
-                ours.send((count, tokens, share, sampling))
+                connection.send((count, tokens, share, sampling))
             except (BrokenPipeError, ConnectionResetError) as error:
                 raise _ended(str(tokens.folder)) from error
         yield _Others(str(tokens.folder), dict(zip(connections, map(len, shares), strict=True)))
