@@ -13,12 +13,12 @@ import math
 from collections.abc import Iterable
 
 import imtok.analysis.remedies as remedies
-from imtok.analysis.figures import Figures, Finding, Geometry, Grade
+from imtok.analysis.figures import Figures, Finding, Geometry
 from imtok.analysis.usage import CodebookUsage
-from imtok.analysis.use_advice import FEW_TOKENS, Verdict, as_finding, findings_of_use, worst_of_each
+from imtok.analysis.use_advice import FEW_TOKENS, Verdict, as_finding, findings_of_use, made_finding, worst_of_each
+from imtok.analysis.verdict import by_grade
 from imtok.quantizer_config import QuantizerConfig
 
-_GRADES: tuple[Grade, ...] = ("problem", "warning", "hint")
 _IDLE = 0.1  # of a dimension's bits: a binary one with that little has one value 99 times of 100
 _SKIPPED = 0.01  # of the inputs: a broken file here and there is usual, more points to a fault of the source
 _DUPLICATES = 0.05  # of the images: enough to move validation figures, more than sets of photographs have by chance
@@ -35,7 +35,7 @@ def usage_findings(usage: CodebookUsage, config: QuantizerConfig | None) -> list
 
     `config` is the quantizer's, so that only settings it has are named; without it advice is general.
     """
-    return _worst_first(findings_of_use(usage, config))
+    return by_grade(findings_of_use(usage, config))
 
 
 def findings(figures: Figures, usage: CodebookUsage, config: QuantizerConfig | None) -> list[Finding]:
@@ -49,15 +49,7 @@ def findings(figures: Figures, usage: CodebookUsage, config: QuantizerConfig | N
         found += [*_idle_dimensions(figures, config), *_duplicates(figures), *_of_tokenizer(figures, config)]
     if not of_use:
         found += _compressible(figures, config)
-    return _worst_first(found)
-
-
-def _worst_first(found: Iterable[Finding]) -> list[Finding]:
-    return sorted(found, key=lambda finding: _GRADES.index(finding.grade))
-
-
-def _finding(name: str, grade: Grade, text: str) -> Finding:
-    return Finding(name=name, grade=grade, text=text, page=f"docs/collapse.md#{name}")
+    return by_grade(found)
 
 
 def _skipped(figures: Figures) -> Iterable[Finding]:
@@ -67,7 +59,7 @@ def _skipped(figures: Figures) -> Iterable[Finding]:
             f"{figures.skipped} of {inputs} inputs could not be read (reported from {_SKIPPED:.0%}); `imtok info` on "
             "the token folder lists the reasons"
         )
-        yield _finding("skipped-inputs", "warning", text)
+        yield made_finding("skipped-inputs", "warning", text)
 
 
 def _idle_dimensions(figures: Figures, config: QuantizerConfig | None) -> Iterable[Finding]:
@@ -80,7 +72,7 @@ def _idle_dimensions(figures: Figures, config: QuantizerConfig | None) -> Iterab
             f"{codebook} carries {worst.entropy_bits:.2f} of its {worst.max_bits:.2f} bits (reported at {_IDLE:.0%} or "
             f"less); {remedies.against_idle_dimension(config)}"
         )
-        yield _finding("idle-dimension", "warning", text)
+        yield made_finding("idle-dimension", "warning", text)
 
 
 def _duplicates(figures: Figures) -> Iterable[Finding]:
@@ -92,7 +84,7 @@ def _duplicates(figures: Figures) -> Iterable[Finding]:
             f"{_DUPLICATES:.0%}): they are copies, or the tokenizer cannot tell them apart; compare a few, and keep "
             "copies of training images out of validation"
         )
-        yield _finding("duplicate-images", "warning", text)
+        yield made_finding("duplicate-images", "warning", text)
 
 
 def _compressible(figures: Figures, config: QuantizerConfig | None) -> Iterable[Finding]:
@@ -103,7 +95,7 @@ def _compressible(figures: Figures, config: QuantizerConfig | None) -> Iterable[
             f"each (reported below {_COMPRESSIBLE:.0%}); a coarser grid or {remedies.fewer_codes(config)} would carry "
             "nearly as much"
         )
-        yield _finding("compressible-tokens", "hint", text)
+        yield made_finding("compressible-tokens", "hint", text)
 
 
 def _of_tokenizer(figures: Figures, config: QuantizerConfig | None) -> Iterable[Finding]:
@@ -145,7 +137,7 @@ def _instability(figures: Figures) -> Iterable[Finding]:
             f"(reported below {_UNSTABLE:.0%}); keep the tokens instead of encoding decoded images again, and train "
             "longer"
         )
-        yield _finding("unstable-tokens", "hint", text)
+        yield made_finding("unstable-tokens", "hint", text)
 
 
 def _unsteadiness(figures: Figures) -> Iterable[Finding]:
@@ -162,4 +154,4 @@ def _unsteadiness(figures: Figures) -> Iterable[Finding]:
             f"{worst.name}: {worst.changed:.1%} of the tokens change (reported above {limit:.0%}), so they depend on "
             "exact pixels more than on what the image shows; train longer, or with fewer codes"
         )
-        yield _finding("sensitive-tokens", "hint", text)
+        yield made_finding("sensitive-tokens", "hint", text)

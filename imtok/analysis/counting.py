@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from imtok.analysis.processes import count_in_processes
 from imtok.analysis.sampling import Sampling
 from imtok.analysis.tally import CodeOutOfRange, Tally
-from imtok.errors import Interrupted, TokensError
+from imtok.errors import TokensError
 from imtok.tokens import TokenDataset
 
 _MANY = 2**27  # codes: so many take a second, and a process half of one to start
@@ -26,20 +26,17 @@ def count_tokens(
     workers: int,
     sampling: Sampling | None,
     progress: Callable[[int, int], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
 ) -> Tally:
     """Count the units at these `places` of `tokens.units`, all by default, by so many processes at most.
 
-    Without `sampling` the codes are counted and nothing else. `progress` takes (units done, units in all). Raises
-    TokensError on a damaged shard or codes the codebook does not have, and Interrupted once `should_stop` says so.
+    Without `sampling` the codes are counted and nothing else. `progress` takes (units done, units in all), and may
+    raise to end it. Raises TokensError on a damaged shard or codes the codebook does not have.
     """
     units = sorted(range(len(tokens.units)) if places is None else places)
 
     def update(done: int) -> None:
         if progress:
             progress(done, len(units))
-        if should_stop and should_stop():
-            raise Interrupted(f"{tokens.folder}: stopped on request; the same command begins anew")
 
     workers = min(workers, len(units), _TABLE_BYTES // (tokens.num_codebooks * tokens.codebook_size * _BYTES_A_CODE))
     each = tokens.grid[0] * tokens.grid[1] * tokens.num_codebooks * len(tokens)

@@ -204,5 +204,4 @@ def _counted(tokens: TokenDataset, places: Sequence[int] | None, workers: int | 
         workers=workers or usable_cores(),
         sampling=Sampling.of(tokens),
         progress=watch.stage("counting"),
-        should_stop=watch.should_stop,
     )

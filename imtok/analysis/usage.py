@@ -167,7 +167,6 @@ def codebook_usage(tokens: TokenDataset, progress: Callable[[int, int], None] | 
 
     `progress` takes (shards done, shards in all). Raises TokensError on codes the codebook does not have.
     """
-
     tally = count_tokens(tokens, workers=usable_cores(), sampling=None, progress=progress)
     return CodebookUsage.of_codebooks(tally.counts, tally.images)
 

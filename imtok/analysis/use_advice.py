@@ -69,9 +69,13 @@ def worst_of_each(judged: Iterable[Iterable[Verdict]]) -> Iterator[tuple[Verdict
 
 
 def as_finding(verdict: Verdict) -> Finding:
-    """What is told of it, with its heading in docs/collapse.md."""
-    text = f"{verdict.facts}; {verdict.remedy}"
-    return Finding(name=verdict.name, grade=verdict.grade, text=text, page=f"docs/collapse.md#{verdict.name}")
+    """What is told of it."""
+    return made_finding(verdict.name, verdict.grade, f"{verdict.facts}; {verdict.remedy}")
+
+
+def made_finding(name: str, grade: Grade, text: str) -> Finding:
+    """A finding with its heading in docs/collapse.md."""
+    return Finding(name=name, grade=grade, text=text, page=f"docs/collapse.md#{name}")
 
 
 def _tables(usage: CodebookUsage, config: QuantizerConfig | None) -> list[CodebookUsage]:

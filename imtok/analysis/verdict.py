@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from imtok.analysis.figures import Figures, Finding, Grade
@@ -30,6 +30,6 @@ def verdict(figures: Figures) -> Verdict:
     return Verdict(worst.grade, worst.grade.capitalize(), worst.text, worst)
 
 
-def by_grade(findings: Sequence[Finding]) -> list[Finding]:
+def by_grade(findings: Iterable[Finding]) -> list[Finding]:
     """The findings, the worst first."""
     return sorted(findings, key=lambda finding: WORST_FIRST.index(finding.grade))

@@ -18,11 +18,11 @@ from imtok.analysis.comparison import Row, comparison_rows, mutual_information
 from imtok.analysis.figures import Figures
 from imtok.analysis.shown import headline, several, together, unseen, worst
 from imtok.analysis.verdict import by_grade, verdict
+from imtok.cli.console import GRADE_STYLES
 from imtok.cli.stats_blocks import Block, token_blocks
 from imtok.cli.stats_charts import has_colours, plain
 from imtok.cli.stats_tokenizer_blocks import tokenizer_blocks
 
-_GRADES = {"problem": "bold red", "warning": "bold yellow", "hint": "bold cyan"}
 _GAP = 4
 _MEANINGS_FROM = 118
 _TWO_FROM = 76
@@ -101,7 +101,7 @@ def _print_advice(console: Console, figures: Figures) -> None:
     table = Table.grid(padding=(0, 1))
     for finding in by_grade(figures.findings):
         text = Text.assemble(plain(finding.text), (f" ({finding.page})", "dim"))
-        table.add_row(Text(finding.grade, _GRADES[finding.grade]), text)
+        table.add_row(Text(finding.grade, GRADE_STYLES[finding.grade]), text)
     if figures.findings:
         console.print(table)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imtok.cli.console import err, escaped, launcher_number, out, print_line, say, stop_on_signals, tell
+from imtok.cli.console import GRADE_STYLES, err, escaped, launcher_number, out, print_line, say, stop_on_signals, tell
 from imtok.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_LINES = 30.0
 _NAMES = 13  # width of the names of figures
 _CURVE, _COLUMNS = "use by rank", 32
-_GRADES = {"problem": "bold red", "warning": "bold yellow"}  # as `imtok stats` has them
 
 
 _GROUPS = {
@@ -252,7 +251,7 @@ def _print_report(report: TrainReport) -> None:
         tell(f"the best was {after} ({_quality(report.best)}): {report.best_tokenizer}")
     for finding in report.findings:
         text = f"{escaped(finding.text)} [dim]({escaped(finding.page)})[/]"
-        print_line(out(), f"[{_GRADES[finding.grade]}]{finding.grade}[/] {text}")
+        print_line(out(), f"[{GRADE_STYLES[finding.grade]}]{finding.grade}[/] {text}")
 
 
 def _quality(figures: Mapping[str, Any]) -> str:
