@@ -36,7 +36,7 @@ from imtok.config import TokenizerConfig
 from imtok.cores import usable_cores
 from imtok.data.images import decode_image, fit_image
 from imtok.data.sources import ImageFile, find_sources
-from imtok.devices import autocast, repeatable, resolve_device
+from imtok.devices import autocast, deterministic, resolve_device
 from imtok.encoding import encode
 from imtok.errors import ImageError
 from imtok.parallel import in_order
@@ -48,7 +48,7 @@ def main() -> None:
     device = resolve_device(args.device)
     args.workers = args.workers or usable_cores()
     args.batch_size = args.batch_size or (64 if device.type == "cuda" else 16)
-    with tempfile.TemporaryDirectory() as scratch, repeatable(device):
+    with tempfile.TemporaryDirectory() as scratch, deterministic(device):
         args.tokenizer = args.tokenizer or untrained(Path(scratch) / "untrained")
         files = readable(find_sources([args.source]).files)
         parts = make_parts(args, device, files, Path(scratch))

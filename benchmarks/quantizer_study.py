@@ -36,7 +36,6 @@ import torch
 from machine import machine
 from torch import Tensor, nn
 
-from imtok.analysis.usage import CodebookUsage
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
 from imtok.devices import Precision, autocast, resolve_device
@@ -58,6 +57,7 @@ from imtok.quantizers import (
 from imtok.quantizers.base import to_rows
 from imtok.tokenizer import to_float, to_uint8
 from imtok.training.schedule import learning_rate
+from imtok.usage import CodebookUsage
 
 SIZE = 32  # pixels a side
 DIM = 32  # channels of what is compared as vectors, as in the preset rotation-vq-f4

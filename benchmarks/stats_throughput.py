@@ -33,7 +33,16 @@ from machine import machine
 
 from imtok.analysis import analyze, codebook_usage
 from imtok.cores import usable_cores
-from imtok.tokens import Numerics, Shard, ShardHeader, Texts, TokenDataset, TokensInfo, open_tokens, shard_to_bytes
+from imtok.tokens import (
+    Numerics,
+    PackedStrings,
+    Shard,
+    ShardHeader,
+    TokenDataset,
+    TokensInfo,
+    open_tokens,
+    shard_to_bytes,
+)
 from imtok.tokens.folder import INFO, MANIFEST, PLAN, manifest_entry, manifest_to_bytes, shard_path
 
 _SIDE = 16  # codes down and across
@@ -135,11 +144,11 @@ def written(folder: Path, tokens: int, codebook_size: int) -> TokenDataset:
 
 
 def _shard(unit: int, codes: Any, codebook_size: int) -> Shard:
-    none = Texts.pack([])
+    none = PackedStrings.pack([])
     return Shard(
         header=ShardHeader(unit=unit, inputs=len(codes), fingerprint="f" * 64, codebook_size=codebook_size),
         codes=codes,
-        keys=Texts.pack(f"{unit:06d}/{number:04d}.jpg" for number in range(len(codes))),
+        keys=PackedStrings.pack(f"{unit:06d}/{number:04d}.jpg" for number in range(len(codes))),
         index=np.arange(len(codes)),
         original_size=np.full((len(codes), 2), 256, np.int32),
         labels=None,
@@ -162,9 +171,9 @@ def report(seconds: dict[str, list[float]], tokens: int, settings: dict[str, Any
     print(f"{tokens:,} tokens of {settings['codebook_size']:,} codes, {usable_cores()} cores")
     print(f"{'':10} {'seconds':>8} {'spread':>14} {'ns a token':>11} {'over bincount':>14}")
     for name, each in seconds.items():
-        spread = f"{min(each):.2f} to {max(each):.2f}"
+        subsample = f"{min(each):.2f} to {max(each):.2f}"
         over = medians[name] / medians["bincount"]
-        print(f"{name:10} {medians[name]:8.2f} {spread:>14} {medians[name] / tokens * 1e9:11.2f} {over:14.2f}")
+        print(f"{name:10} {medians[name]:8.2f} {subsample:>14} {medians[name] / tokens * 1e9:11.2f} {over:14.2f}")
     print(
         json.dumps(
             {"seconds": seconds, "tokens": tokens, "settings": settings, **machine(torch.device("cpu"), "numpy")}

@@ -48,7 +48,7 @@ from vector_quantize_pytorch import VectorQuantize
 
 from imtok.config import TrainConfig, load_train_config, merge, parse_settings, preset
 from imtok.cores import usable_cores
-from imtok.devices import Precision, autocast, repeatable, resolve_device
+from imtok.devices import Precision, autocast, deterministic, resolve_device
 from imtok.networks import Decoder, Encoder
 from imtok.quantizer_config import VQConfig
 from imtok.tokenizer import to_float
@@ -71,7 +71,7 @@ LEARNING_RATE = 1e-4
 FIRST_STEPS = 10  # in which the loss must fall
 IN_USE = 0.1  # share of the codes that a batch could use, below which a codebook has collapsed
 
-Figures = dict[str, Any]
+Statistics = dict[str, Any]
 
 
 class Peer:
@@ -101,7 +101,7 @@ class Peer:
         self.optimizer.zero_grad()
         self.loss = loss.item()
 
-    def figures(self) -> Figures:
+    def figures(self) -> Statistics:
         """The loss of the last step, and how many codes it used."""
         return {"loss": round(self.loss, 5), "codes": self.codes.unique().numel()}
 
@@ -134,7 +134,7 @@ class Imtok:
     def step(self, batch: Tensor) -> None:
         self.state.step(batch)
 
-    def figures(self) -> Figures:
+    def figures(self) -> Statistics:
         """The loss since the last call, and how many codes were used."""
         window = self.state.window
         means = window.means()
@@ -161,7 +161,7 @@ class Bare:
         reconstructions.backward(self.gradient.to(reconstructions.dtype))
         self.tokenizer.zero_grad()
 
-    def figures(self) -> Figures:
+    def figures(self) -> Statistics:
         """None: nothing is learned."""
         return {}
 
@@ -259,7 +259,7 @@ def make_row(name: str, config: TrainConfig, device: torch.device, batch: Tensor
     return Imtok(config.model_copy(update=IMTOK[name]), device)
 
 
-def first_steps(row: Row, batch: Tensor, device: torch.device) -> Figures:
+def first_steps(row: Row, batch: Tensor, device: torch.device) -> Statistics:
     """Seconds of the first step; the losses of the first and the last on one batch, and the codes then in use."""
     seconds, found = [], []
     for _ in range(FIRST_STEPS):
@@ -269,7 +269,7 @@ def first_steps(row: Row, batch: Tensor, device: torch.device) -> Figures:
     return {"seconds": round(seconds[0], 3), **learned}
 
 
-def check(name: str, found: Figures, config: TrainConfig) -> None:
+def check(name: str, found: Statistics, config: TrainConfig) -> None:
     """What is to be timed is training: its loss falls, and its codebook has not collapsed."""
     if "loss" not in found:
         return
@@ -281,7 +281,7 @@ def check(name: str, found: Figures, config: TrainConfig) -> None:
 
 def timed(row: Row, batches: list[Tensor], device: torch.device) -> float:
     """Seconds of a step on each batch, under the settings a row has outside of this script."""
-    with nullcontext() if isinstance(row, Peer) else repeatable(device):
+    with nullcontext() if isinstance(row, Peer) else deterministic(device):
         synchronize(device)
         started = time.perf_counter()
         for batch in batches:

@@ -17,7 +17,8 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from imtok.errors import ConfigError
-from imtok.quantizer_config import KINDS, FSQConfig, QuantizerConfig, Record
+from imtok.quantizer_config import KINDS, FSQConfig, QuantizerConfig
+from imtok.records import Record
 
 
 class _Loader(yaml.SafeLoader):

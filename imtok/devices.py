@@ -71,7 +71,7 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return context
 
 
-def repeatable(device: torch.device) -> AbstractContextManager[None]:
+def deterministic(device: torch.device) -> AbstractContextManager[None]:
     """Within the block cuDNN repeats its results bit for bit, and fp32 is not quietly computed in TF32."""
     if device.type != "cuda":
         return nullcontext()

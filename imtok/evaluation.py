@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from imtok.analysis.usage import CodebookUsage, count_by_codebook
 from imtok.cores import usable_cores
 from imtok.data.collection import ImageCollection
 from imtok.data.images import Fit, decode_image, fit_image
-from imtok.devices import Precision, autocast, repeatable, resolve_device
+from imtok.devices import Precision, autocast, deterministic, resolve_device
 from imtok.errors import ConfigError, ImageError, SourceError
 from imtok.tokenizer import Tokenizer, load, to_float, to_uint8
+from imtok.usage import CodebookUsage, count_by_codebook
 
 _SMALLEST = 8  # pixels a side: the window is 11 wide, mirrored at the border
 
@@ -99,7 +99,7 @@ def evaluate(
         raise ConfigError(f"--size {size}: no multiple of the tokenizer's downsampling {tokenizer.downsample}")
     images = ImageCollection.open(sources)
     if limit is not None:
-        images = images.spread(limit)
+        images = images.subsample(limit)
     return measure(tokenizer, images, size=size, precision=precision, batch_size=batch_size, progress=progress)
 
 
@@ -124,7 +124,7 @@ def measure(
     codes: list[np.ndarray] = []
     done = 0
     for batch in _batches(images, size, fit, batch_size):
-        with repeatable(tokenizer.device), autocast(tokenizer.device, precision):
+        with deterministic(tokenizer.device), autocast(tokenizer.device, precision):
             batch_codes = tokenizer.encode(batch)
             restored = to_uint8(tokenizer.decode(batch_codes)).cpu()
         if perceptual is not None:

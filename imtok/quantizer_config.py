@@ -8,16 +8,12 @@ import math
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from imtok.records import Record
 
 
-class Record(BaseModel):
-    """A configuration that cannot be changed and knows its keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
-
-class _Leaf(Record):
+class _BaseQuantizerConfig(Record):
     """A quantizer of one codebook."""
 
     # Those that decide codes beside the tensors, for the fingerprint: a change here orphans the tokens on disk.
@@ -28,13 +24,13 @@ class _Leaf(Record):
         return self.model_dump(mode="json", include={"kind"} | self.code_fields)
 
     @property
-    def leaf(self) -> LeafConfig:
+    def base(self) -> BaseQuantizerConfig:
         """What quantizes in the end: of a composite its part's part, and so on."""
         return self  # type: ignore[return-value]  # every subclass is in the union
 
     @property
-    def leaf_key(self) -> str:
-        """Where `--set` finds the leaf."""
+    def base_key(self) -> str:
+        """Where `--set` finds the base quantizer."""
         return "quantizer"
 
     @property
@@ -48,10 +44,10 @@ class _Leaf(Record):
         return None
 
 
-class FSQConfig(_Leaf):
+class FSQConfig(_BaseQuantizerConfig):
     """Finite scalar quantization."""
 
-    code_fields = {"levels"}
+    code_fields: ClassVar[set[str]] = {"levels"}
 
     kind: Literal["fsq"] = "fsq"
     levels: tuple[int, ...] = Field((8, 8, 8, 6, 5), min_length=1, description="values per dimension, each >= 3")
@@ -69,7 +65,7 @@ class FSQConfig(_Leaf):
 
     @property
     def index_order(self) -> str:
-        """See `_Leaf.index_order`."""
+        """See `_BaseQuantizerConfig.index_order`."""
         return "first dimension fastest"
 
     @property
@@ -78,14 +74,14 @@ class FSQConfig(_Leaf):
         return f"FSQ {'x'.join(map(str, self.levels))}"
 
 
-class VQConfig(_Leaf):
+class VQConfig(_BaseQuantizerConfig):
     """Vector quantization; the fields are those of `imtok.quantizers.VectorQuantizer`.
 
     Where `codebook_update`, `estimator` or `online_clustering` leaves no choice in other fields, those follow from
     it unless they are given.
     """
 
-    code_fields = {"dim", "num_codes", "metric"}
+    code_fields: ClassVar[set[str]] = {"dim", "num_codes", "metric"}
 
     kind: Literal["vq"] = "vq"
     dim: int = Field(8, ge=1)
@@ -132,10 +128,10 @@ class VQConfig(_Leaf):
         )
 
 
-class _SignConfig(_Leaf):
+class _SignConfig(_BaseQuantizerConfig):
     """What LFQ and BSQ share; the fields are those of `imtok.quantizers.LFQ`."""
 
-    code_fields = {"dim"}
+    code_fields: ClassVar[set[str]] = {"dim"}
 
     kind: str
     dim: int = Field(10, ge=1, le=31, description="bits of a code")
@@ -153,7 +149,7 @@ class _SignConfig(_Leaf):
 
     @property
     def index_order(self) -> str:
-        """See `_Leaf.index_order`."""
+        """See `_BaseQuantizerConfig.index_order`."""
         return "first dimension most significant"
 
 
@@ -179,10 +175,10 @@ class BSQConfig(_SignConfig):
         return f"BSQ of {self.dim} bits ({self.num_codes} codes)"
 
 
-class GumbelConfig(_Leaf):
+class GumbelConfig(_BaseQuantizerConfig):
     """Gumbel-softmax; the fields are those of `imtok.quantizers.GumbelQuantizer`."""
 
-    code_fields = {"dim", "num_codes"}
+    code_fields: ClassVar[set[str]] = {"dim", "num_codes"}
 
     kind: Literal["gumbel"] = "gumbel"
     dim: int = Field(32, ge=1)
@@ -218,25 +214,25 @@ class _CompositeConfig(Record):
         return self.part.num_codes
 
     @property
-    def leaf(self) -> LeafConfig:
-        """See `_Leaf.leaf`."""
-        return self.part.leaf
+    def base(self) -> BaseQuantizerConfig:
+        """See `_BaseQuantizerConfig.base`."""
+        return self.part.base
 
     @property
-    def leaf_key(self) -> str:
-        """See `_Leaf.leaf_key`."""
-        return self.part.leaf_key + ".part"
+    def base_key(self) -> str:
+        """See `_BaseQuantizerConfig.base_key`."""
+        return self.part.base_key + ".part"
 
     @property
     def tables(self) -> tuple[int, ...]:
-        """See `_Leaf.tables`."""
+        """See `_BaseQuantizerConfig.tables`."""
         inner = self.part.tables
         step = 0 if self.shared else max(inner) + 1
         return tuple(use * step + table for use in range(self.times) for table in inner)
 
     @property
     def index_order(self) -> str | None:
-        """See `_Leaf.index_order`; that of the part, in each codebook."""
+        """See `_BaseQuantizerConfig.index_order`; that of the part, in each codebook."""
         return self.part.index_order
 
     @property
@@ -296,8 +292,8 @@ class ProductConfig(_CompositeConfig):
         return f"product of {self.heads} heads, {self._owners}: {self.part.summary}"
 
 
-LeafConfig = FSQConfig | VQConfig | LFQConfig | BSQConfig | GumbelConfig
-QuantizerConfig = Annotated[LeafConfig | ResidualConfig | ProductConfig, Field(discriminator="kind")]
+BaseQuantizerConfig = FSQConfig | VQConfig | LFQConfig | BSQConfig | GumbelConfig
+QuantizerConfig = Annotated[BaseQuantizerConfig | ResidualConfig | ProductConfig, Field(discriminator="kind")]
 
 # By the names that stand in the places of pydantic's errors, which may be list positions too.
 KINDS: dict[int | str, type[Record]] = {

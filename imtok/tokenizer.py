@@ -23,10 +23,10 @@ from imtok.errors import ConfigError, TokenizerError
 from imtok.files import write_atomically
 from imtok.networks import Decoder, Encoder
 from imtok.quantizer_config import (
+    BaseQuantizerConfig,
     BSQConfig,
     FSQConfig,
     GumbelConfig,
-    LeafConfig,
     LFQConfig,
     ProductConfig,
     QuantizerConfig,
@@ -268,7 +268,7 @@ def _parts(config: ResidualConfig | ProductConfig) -> tuple[Quantizer | list[Qua
     return [build_quantizer(config.part) for _ in range(config.times)], None
 
 
-def _leaf(config: LeafConfig) -> Quantizer:
+def _leaf(config: BaseQuantizerConfig) -> Quantizer:
     options = config.model_dump(exclude={"kind"})
     if isinstance(config, FSQConfig):
         return FSQ(**options)

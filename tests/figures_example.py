@@ -6,30 +6,30 @@ from typing import Any
 
 import numpy as np
 
-from imtok.analysis.figures import (
+from imtok.analysis.statistics import (
     Bits,
     ClassUse,
     CodeShare,
     Dimension,
-    Disturbance,
     Duplicates,
     ErrorByCode,
-    Figures,
     Finding,
     Geometry,
     Histogram,
     Idempotence,
     Neighbours,
     Pass,
+    Perturbation,
     PositionMap,
     Reconstruction,
     Runs,
     Sensitivity,
     Span,
-    TokenizerFigures,
+    Statistics,
+    TokenizerStatistics,
     Use,
 )
-from imtok.analysis.pictures import Pictures
+from imtok.analysis.visualisations import Visualisations
 
 _K, _SIDE = 1024, 16
 
@@ -51,7 +51,7 @@ def _use(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
-def example(*, tokenizer: bool = True, images: bool = True, **changes: Any) -> Figures:
+def example(*, tokenizer: bool = True, images: bool = True, **changes: Any) -> Statistics:
     """A whole record; `changes` replace fields by name."""
     draw = np.random.default_rng(0)
     rows, columns = np.mgrid[-1 : 1 : _SIDE * 1j, -1 : 1 : _SIDE * 1j]
@@ -153,16 +153,16 @@ def example(*, tokenizer: bool = True, images: bool = True, **changes: Any) -> F
             )
         ],
     }
-    return Figures(**(values | changes))
+    return Statistics(**(values | changes))
 
 
-def _tokenizer(images: bool) -> TokenizerFigures:
+def _tokenizer(images: bool) -> TokenizerStatistics:
     draw = np.random.default_rng(1)
     points = draw.standard_normal((300, 2)) * (2.0, 0.8)
     counts = np.sort(draw.zipf(1.6, 300).clip(max=4000))[::-1]
     worst = [CodeShare(code=int(code), share=0.9 - 0.1 * place, tokens=40) for place, code in enumerate((4, 90, 311))]
     best = [CodeShare(code=int(code), share=0.02 * place, tokens=400) for place, code in enumerate((17, 3, 250))]
-    return TokenizerFigures(
+    return TokenizerStatistics(
         name="tokens/tokenizer",
         quantizer="VQ of 1024 codes, euclidean, rotation, ema codebook",
         geometry=[
@@ -196,7 +196,7 @@ def _tokenizer(images: bool) -> TokenizerFigures:
             images=64,
             of_decoded=not images,
             disturbances=[
-                Disturbance(name=name, changed=share, psnr=psnr, most_changed=worst, least_changed=best)
+                Perturbation(name=name, changed=share, psnr=psnr, most_changed=worst, least_changed=best)
                 for name, share, psnr in (
                     ("shift right by 1 pixel", 0.62, 24.8),
                     ("shift down by 1 pixel", 0.60, 25.1),
@@ -227,13 +227,13 @@ def _histogram(values: np.ndarray) -> Histogram:
     return Histogram(edges=edges.tolist(), counts=counts.tolist())
 
 
-def example_pictures(*, images: bool = True) -> Pictures:
+def example_pictures(*, images: bool = True) -> Visualisations:
     """Smooth coloured squares in the places of pictures."""
     draw = np.random.default_rng(2)
     swatches = np.repeat(draw.integers(0, 256, (64, 1, 1, 3), np.uint8), 8, 1).repeat(8, 2)
     ramp = np.linspace(0, 255, 128).astype(np.uint8)
     shown = np.stack([np.stack([np.roll(ramp[None].repeat(128, 0), 16 * i, axis=1)] * 3, -1) for i in range(6)])
-    return Pictures(
+    return Visualisations(
         codes=np.arange(64),
         counts=np.sort(draw.integers(1, 4000, 64))[::-1],
         swatches=swatches,

@@ -26,7 +26,7 @@ from imtok.quantizer_config import (
     VQConfig,
 )
 from imtok.tokenizer import Tokenizer
-from imtok.tokens import Numerics, Shard, ShardHeader, Texts, TokensInfo, shard_to_bytes
+from imtok.tokens import Numerics, PackedStrings, Shard, ShardHeader, TokensInfo, shard_to_bytes
 from imtok.tokens.folder import (
     INFO,
     MANIFEST,
@@ -161,13 +161,13 @@ def _shard(
     return Shard(
         header=ShardHeader(unit=unit, inputs=len(codes), fingerprint="f" * 64, codebook_size=codebook_size),
         codes=codes.astype(smallest_dtype(codebook_size)),
-        keys=Texts.pack(f"{unit}/{number}" for number in range(len(codes))),
+        keys=PackedStrings.pack(f"{unit}/{number}" for number in range(len(codes))),
         index=np.arange(len(codes)),
         original_size=np.full((len(codes), 2), 64, np.int32),
         labels=labels,
         skip_index=np.empty(0, np.int64),
-        skip_keys=Texts.pack([]),
-        skip_reasons=Texts.pack([]),
+        skip_keys=PackedStrings.pack([]),
+        skip_reasons=PackedStrings.pack([]),
     )
 
 

@@ -13,12 +13,11 @@ import pytest
 import yaml
 from figures_example import example
 
-import imtok.analysis.advice as advice
-import imtok.analysis.use_advice as use_advice
-from imtok.analysis.advice import findings, usage_findings
-from imtok.analysis.figures import Disturbance, Duplicates, Figures, Finding, Pass
-from imtok.analysis.remedies import against_unused
-from imtok.analysis.usage import CodebookUsage
+import imtok.analysis.diagnostics as advice
+import imtok.analysis.usage_diagnostics as use_advice
+from imtok.analysis.diagnostics import findings, usage_findings
+from imtok.analysis.statistics import Duplicates, Finding, Pass, Perturbation, Statistics
+from imtok.analysis.suggestions import against_unused
 from imtok.config import load_train_config, merge, parse_settings
 from imtok.quantizer_config import (
     BSQConfig,
@@ -30,6 +29,7 @@ from imtok.quantizer_config import (
     ResidualConfig,
     VQConfig,
 )
+from imtok.usage import CodebookUsage
 
 VQ = VQConfig(num_codes=1024)
 FSQ = FSQConfig(levels=(8, 5, 5, 5))
@@ -44,7 +44,7 @@ def several(*counts: Any) -> CodebookUsage:
     return CodebookUsage.of_codebooks(np.array(counts, dtype=np.int64), 0)
 
 
-def figures_of(used: CodebookUsage, **changes: Any) -> Figures:
+def statistics_of(used: CodebookUsage, **changes: Any) -> Statistics:
     """The example's figures with the codes used so; coded in as many bits as they have."""
     use = used.as_use()
     bits = example().bits.model_copy(
@@ -61,7 +61,7 @@ def figures_of(used: CodebookUsage, **changes: Any) -> Figures:
     return changed_example(**values | changes)
 
 
-def changed_example(**changes: Any) -> Figures:
+def changed_example(**changes: Any) -> Statistics:
     return example().model_copy(update=changes)
 
 
@@ -69,9 +69,9 @@ def changed_example(**changes: Any) -> Figures:
 EXAMPLE = [260] * 17 + [4100] + [260] * 494 + [261] * 456 + [2] * 12 + [0] * 44
 
 
-def findings_of_example(figures: Figures, config: QuantizerConfig | None) -> list[Finding]:
+def findings_of_example(statistics: Statistics, config: QuantizerConfig | None) -> list[Finding]:
     """Where only figures beyond the use of codes are changed."""
-    return findings(figures, several(*[EXAMPLE] * figures.num_codebooks), config)
+    return findings(statistics, several(*[EXAMPLE] * statistics.num_codebooks), config)
 
 
 def names(found: list[Finding]) -> list[str]:
@@ -83,10 +83,10 @@ def drawn(shares: Any, tokens: int) -> Any:
 
 
 def test_counts_of_the_example_fit_its_figures() -> None:
-    figures, counted = example(), usage(EXAMPLE)
+    statistics, counted = example(), usage(EXAMPLE)
     for name in ("tokens", "used", "dead", "nearly_dead", "codebook_size"):
-        assert getattr(counted, name) == getattr(figures, name)
-    assert counted.top(1) == figures.top[:1]
+        assert getattr(counted, name) == getattr(statistics, name)
+    assert counted.top(1) == statistics.top[:1]
 
 
 def test_a_healthy_codebook_has_no_findings() -> None:
@@ -102,7 +102,7 @@ def test_an_empty_or_tiny_set_is_not_judged() -> None:
     assert (few.name, few.grade) == ("too-few-tokens", "hint")
     assert few.text == "99 tokens are too few to judge a codebook; 100 are needed"
     empty = usage([0] * 64)
-    assert findings(figures_of(empty, images=0, skipped=0, dimensions=[]), empty, VQ) == []
+    assert findings(statistics_of(empty, images=0, skipped=0, dimensions=[]), empty, VQ) == []
 
 
 # Healthy ones use their codes as in the study of docs/quantizers.md.
@@ -135,7 +135,7 @@ def test_how_codes_are_used_is_found_from_counts_alone_and_with_all_figures_alik
     counts, config, expected = USED[case]
     assert names(usage_findings(usage(counts), config)) == expected
     used = usage(counts, 1000)
-    of_figures = findings(figures_of(used, tokenizer=None, dimensions=[]), used, config)
+    of_figures = findings(statistics_of(used, tokenizer=None, dimensions=[]), used, config)
     assert names(of_figures) == expected
     assert [each.text for each in of_figures] == [each.text for each in usage_findings(used, config)]
 
@@ -168,7 +168,7 @@ def test_of_several_codebooks_the_collapsed_one_is_found_though_others_hide_it()
         assert names(found) == ["collapsed-stage"]
         assert found[0].text.startswith("codebook 2 of 3: collapsed to 1 of 100 codes in use")
     config = ResidualConfig(depth=3, part=PART)
-    (found,) = findings(figures_of(used, tokenizer=None, dimensions=[]), used, config)
+    (found,) = findings(statistics_of(used, tokenizer=None, dimensions=[]), used, config)
     assert '--set "quantizer.part={kind: fsq, levels: [8,6,5]}"' in found.text
     assert found.text.endswith("; or with fewer stages (quantizer.depth)")
     assert names(usage_findings(several(ONE, ONE), None)) == ["collapsed-codebook"]
@@ -178,10 +178,10 @@ def test_of_several_codebooks_the_collapsed_one_is_found_though_others_hide_it()
 
 def test_a_ruling_code_is_found_in_one_of_several_codebooks() -> None:
     used = several(EVEN, [10] * 40 + [500] + [10] * 59, EVEN)
-    figures = figures_of(used, tokenizer=None, dimensions=[])
-    assert figures.top[0][1] < 0.2 * figures.tokens  # over all codebooks it is not seen
+    statistics = statistics_of(used, tokenizer=None, dimensions=[])
+    assert statistics.top[0][1] < 0.2 * statistics.tokens  # over all codebooks it is not seen
     for config in (ProductConfig(heads=3, part=PART), ResidualConfig(depth=3, part=PART), None):
-        (found,) = findings(figures, used, config)
+        (found,) = findings(statistics, used, config)
         assert (found.name, found.grade) == ("dominant-code", "warning")
         assert found.text.startswith("codebook 2 of 3: code 40 alone makes up 33.6% of the tokens (reported above 20%)")
 
@@ -189,7 +189,7 @@ def test_a_ruling_code_is_found_in_one_of_several_codebooks() -> None:
 def test_codebooks_that_share_a_table_are_judged_by_what_they_use_of_it_together() -> None:
     shared = ResidualConfig(depth=2, part=PART, shared=True)
     same_half = several(*[[60] * 50 + [0] * 50] * 2)
-    found = findings(figures_of(same_half, tokenizer=None, dimensions=[]), same_half, shared)
+    found = findings(statistics_of(same_half, tokenizer=None, dimensions=[]), same_half, shared)
     assert names(found) == ["dead-codes"]
     assert found[0].text.startswith("50 of 100 codes are never used at 60 tokens per code")
 
@@ -198,12 +198,12 @@ def test_places_that_share_a_codebook_may_each_use_a_part_of_it() -> None:
     used = several([60] * 40 + [0] * 60, [0] * 60 + [60] * 40, [0] * 40 + [60] * 20 + [0] * 40)
     shared = ResidualConfig(depth=3, part=PART, shared=True)
     assert usage_findings(used, shared) == []
-    assert findings(figures_of(used, tokenizer=None, dimensions=[]), used, shared) == []
+    assert findings(statistics_of(used, tokenizer=None, dimensions=[]), used, shared) == []
     assert names(usage_findings(used, shared.model_copy(update={"shared": False}))) == ["dead-codes"]
     nested = ProductConfig(heads=2, part=ResidualConfig(depth=2, part=PART, shared=True))
     halves = several(*[[30] * 50 + [0] * 50, [0] * 50 + [30] * 50] * 2)
     assert usage_findings(halves, nested) == []
-    assert findings(figures_of(halves, tokenizer=None, dimensions=[]), halves, nested) == []
+    assert findings(statistics_of(halves, tokenizer=None, dimensions=[]), halves, nested) == []
 
 
 @pytest.mark.parametrize(
@@ -246,7 +246,7 @@ def test_advised_settings_are_taken_as_a_shell_reads_them_over_the_runs_own_conf
     def taken(advice: str) -> Any:
         words = shlex.split(advice)
         settings = [value for word, value in pairwise(words) if word == "--set"]
-        return load_train_config(merge(run, parse_settings(settings))).tokenizer.quantizer.leaf
+        return load_train_config(merge(run, parse_settings(settings))).tokenizer.quantizer.base
 
     both, _, fsq = against_unused(quantizer).removeprefix("start a new run with ").split("; or with ")
     assert set(shlex.split(both)[::2]) == {"--set"}
@@ -258,11 +258,11 @@ def test_advised_settings_are_taken_as_a_shell_reads_them_over_the_runs_own_conf
 
 def changed_tokenizer(field: str, **changes: Any) -> dict[str, Any]:
     """Keywords for `changed_example` that change parts of the tokenizer's figures."""
-    figures = example().tokenizer
-    assert figures is not None
-    part = getattr(figures, field)
+    statistics = example().tokenizer
+    assert statistics is not None
+    part = getattr(statistics, field)
     new = [part[0].model_copy(update=changes)] if isinstance(part, list) else part.model_copy(update=changes)
-    return {"tokenizer": figures.model_copy(update={field: new})}
+    return {"tokenizer": statistics.model_copy(update={field: new})}
 
 
 def dimension(entropy: float) -> dict[str, Any]:
@@ -281,7 +281,7 @@ def same(count: int, of: int = 1000) -> dict[str, Any]:
 def shifted(name: str, share: float) -> dict[str, Any]:
     return changed_tokenizer(
         "sensitivity",
-        disturbances=[Disturbance(name=name, changed=share, psnr=30.0, most_changed=[], least_changed=[])],
+        disturbances=[Perturbation(name=name, changed=share, psnr=30.0, most_changed=[], least_changed=[])],
     )
 
 
@@ -332,15 +332,15 @@ def test_findings_beyond_counts_name_their_settings_and_their_codebook() -> None
 
 
 def test_of_several_tables_that_lie_badly_the_worst_is_told_of_once() -> None:
-    figures = example().tokenizer
-    assert figures is not None
-    (one,) = figures.geometry
+    statistics = example().tokenizer
+    assert statistics is not None
+    (one,) = statistics.geometry
     twins, ranks = [0, 60, 90, 60], [9.0, 3.0, 3.5, 9.0]
     tables = [
         one.model_copy(update={"codebook": number, "near_duplicates": near, "effective_rank_used": rank})
         for number, (near, rank) in enumerate(zip(twins, ranks, strict=True))
     ]
-    changes = {"tokenizer": figures.model_copy(update={"geometry": tables}), "num_codebooks": 4}
+    changes = {"tokenizer": statistics.model_copy(update={"geometry": tables}), "num_codebooks": 4}
     found = findings_of_example(changed_example(**changes, codebooks=example().codebooks * 4), None)
     assert names(found) == ["near-duplicate-codes", "low-rank-codebook"]
     assert found[0].text.startswith("3 of 4 codebooks, worst in codebook 3: 90 of 1024 codes nearly coincide")
@@ -360,9 +360,9 @@ def test_of_several_tables_that_lie_badly_the_worst_is_told_of_once() -> None:
 )
 def test_a_smaller_codebook_is_advised_by_the_setting_that_makes_it(config: QuantizerConfig | None, told: str) -> None:
     one = {"num_codebooks": len(config.tables) if config else 1}
-    figures = changed_example(**bits(coded_per_token=4.0), **one)
-    codebooks = {"codebooks": figures.codebooks * figures.num_codebooks}
-    (found,) = findings_of_example(figures.model_copy(update=codebooks), config)
+    statistics = changed_example(**bits(coded_per_token=4.0), **one)
+    codebooks = {"codebooks": statistics.codebooks * statistics.num_codebooks}
+    (found,) = findings_of_example(statistics.model_copy(update=codebooks), config)
     assert found.text == (
         f"an adaptive coder stores these tokens in 4.00 of 10 bits each (reported below 60%); a coarser grid or {told} "
         "would carry nearly as much"
@@ -372,9 +372,9 @@ def test_a_smaller_codebook_is_advised_by_the_setting_that_makes_it(config: Quan
 def test_the_worst_comes_first_and_what_follows_from_a_collapse_is_left_out() -> None:
     broken = same(900) | dimension(0.0) | first_pass(0.1)
     collapsed, dead = usage([9000] + [0] * 999), usage([40] * 612 + [0] * 412)
-    found = findings(figures_of(collapsed, skipped=400, **broken), collapsed, FSQ)
+    found = findings(statistics_of(collapsed, skipped=400, **broken), collapsed, FSQ)
     assert names(found) == ["collapsed-codebook", "skipped-inputs"]
-    found = findings(figures_of(dead, **first_pass(0.1)), dead, VQ)
+    found = findings(statistics_of(dead, **first_pass(0.1)), dead, VQ)
     assert [(each.name, each.grade) for each in found] == [("dead-codes", "warning"), ("unstable-tokens", "hint")]
 
 

@@ -11,10 +11,22 @@ import imtok
 
 ROOT = Path(imtok.__file__).parent
 FLOORS = [
-    {"kernels", "errors", "version"},
-    {"quantizers", "networks", "losses", "config", "quantizer_config", "cores", "devices", "files", "parallel"},
-    {"tokenizer", "tokens", "data"},
-    {"training", "encoding", "decoding", "evaluation", "analysis", "report", "demo", "description"},
+    {
+        "kernels",
+        "distributed",
+        "usage",
+        "entropy",
+        "records",
+        "cores",
+        "devices",
+        "parallel",
+        "files",
+        "errors",
+        "version",
+    },
+    {"quantizers", "networks", "losses", "quantizer_config", "config"},
+    {"tokenizer", "tokens", "data", "evaluation"},
+    {"training", "encoding", "decoding", "analysis", "report", "demo", "description"},
     {"cli", "__main__"},
 ]
 MODULES = sorted(

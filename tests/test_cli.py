@@ -23,7 +23,7 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 from imtok.analysis import CodebookUsage
-from imtok.analysis.figures import Finding
+from imtok.analysis.statistics import Finding
 from imtok.cli import app
 from imtok.cli.console import reports_errors
 from imtok.cli.train import _configuration, _Display, _print_report

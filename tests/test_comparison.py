@@ -9,21 +9,21 @@ import pytest
 from figures_example import example
 
 from imtok.analysis.comparison import Row, comparison_dict, comparison_rows
-from imtok.analysis.figures import Figures
+from imtok.analysis.statistics import Statistics
 
 
-def measured(name: str, psnr: float | None, raw: float, coded: float, **quality: Any) -> Figures:
+def measured(name: str, psnr: float | None, raw: float, coded: float, **quality: Any) -> Statistics:
     """A set with its picture quality and bits per image."""
-    figures = example(name=name)
-    assert figures.tokenizer
-    assert figures.tokenizer.reconstruction
-    reconstruction = figures.tokenizer.reconstruction.model_copy(update={"psnr": psnr, **quality})
-    tokenizer = figures.tokenizer.model_copy(update={"reconstruction": reconstruction})
-    bits = figures.bits.model_copy(update={"raw_per_image": raw, "coded_per_image": coded})
-    return figures.model_copy(update={"tokenizer": tokenizer, "bits": bits})
+    statistics = example(name=name)
+    assert statistics.tokenizer
+    assert statistics.tokenizer.reconstruction
+    reconstruction = statistics.tokenizer.reconstruction.model_copy(update={"psnr": psnr, **quality})
+    tokenizer = statistics.tokenizer.model_copy(update={"reconstruction": reconstruction})
+    bits = statistics.bits.model_copy(update={"raw_per_image": raw, "coded_per_image": coded})
+    return statistics.model_copy(update={"tokenizer": tokenizer, "bits": bits})
 
 
-def two_codebooks() -> Figures:
+def two_codebooks() -> Statistics:
     """Counted together all codes occur, and in each codebook alone some never do."""
     use = example().codebooks[0]
     books = [
@@ -32,7 +32,7 @@ def two_codebooks() -> Figures:
     return example(num_codebooks=2, codebooks=books, usage=1.0, used=1024, dead=0)
 
 
-def row(name: str, *sets: Figures) -> Row:
+def row(name: str, *sets: Statistics) -> Row:
     return next(row for row in comparison_rows(sets) if row.name == name)
 
 
@@ -130,12 +130,12 @@ def test_several_codebooks_are_compared_by_their_mean_beside_the_worst_of_them()
 
 
 def test_an_error_too_small_for_four_decimals_keeps_its_digits() -> None:
-    figures = example()
-    assert figures.tokenizer
-    assert figures.tokenizer.error
-    error = figures.tokenizer.error.model_copy(update={"relative": 1.234e-5})
-    tokenizer = figures.tokenizer.model_copy(update={"error": error})
-    assert row("quantization error", figures.model_copy(update={"tokenizer": tokenizer})).values == ("1.2e-05",)
+    statistics = example()
+    assert statistics.tokenizer
+    assert statistics.tokenizer.error
+    error = statistics.tokenizer.error.model_copy(update={"relative": 1.234e-5})
+    tokenizer = statistics.tokenizer.model_copy(update={"error": error})
+    assert row("quantization error", statistics.model_copy(update={"tokenizer": tokenizer})).values == ("1.2e-05",)
 
 
 def test_rows_have_keys_of_their_own() -> None:
@@ -162,4 +162,4 @@ def test_the_json_holds_the_whole_records() -> None:
     sets = [example(name="a"), example(name="b", tokenizer=False)]
     told = json.loads(json.dumps(comparison_dict(sets)))
     assert (told["format"], told["version"]) == ("imtok-comparison", 1)
-    assert [Figures.model_validate(each) for each in told["tokenizers"]] == sets
+    assert [Statistics.model_validate(each) for each in told["tokenizers"]] == sets

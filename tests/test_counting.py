@@ -18,9 +18,9 @@ from making import token_folder
 
 from imtok.analysis import CodebookUsage, analyze, codebook_usage, processes
 from imtok.analysis.counting import count_tokens
-from imtok.analysis.figures import Neighbours
 from imtok.analysis.pairs import PairTable
 from imtok.analysis.sampling import Sampling, grid_hashes
+from imtok.analysis.statistics import Neighbours
 from imtok.analysis.tally import Tally
 from imtok.errors import Interrupted, TokensError
 from imtok.tokens import open_tokens
@@ -68,43 +68,43 @@ def test_figures_equal_the_reference(drawn: tuple[Units, int], workers: int) -> 
     codes = np.concatenate(units)
     with tempfile.TemporaryDirectory() as place:
         analysis = analyze(written(Path(place), units, size), workers=workers)
-    figures, codebooks = analysis.figures, range(codes.shape[-1])
+    statistics, codebooks = analysis.statistics, range(codes.shape[-1])
     assert np.array_equal(analysis.usage.counts, np.bincount(codes.reshape(-1), minlength=size))
-    assert (figures.images, figures.tokens) == (len(codes), codes.size)
-    assert figures.used == len(np.unique(codes))
+    assert (statistics.images, statistics.tokens) == (len(codes), codes.size)
+    assert statistics.used == len(np.unique(codes))
     if not codes.size:
         return
-    assert close(figures.entropy_bits, plug_in(codes))
-    assert close(figures.entropy_corrected_bits, corrected(codes, size))
-    for number, each in zip(codebooks, figures.codebooks, strict=True):
+    assert close(statistics.entropy_bits, plug_in(codes))
+    assert close(statistics.entropy_corrected_bits, corrected(codes, size))
+    for number, each in zip(codebooks, statistics.codebooks, strict=True):
         assert close(each.entropy_bits, plug_in(codes[..., number]))
-    assert figures.growth == reference_growth(codes, [seen for seen, _ in figures.growth])
-    assert figures.growth[-1] == (len(codes), figures.used)
+    assert statistics.growth == reference_growth(codes, [seen for seen, _ in statistics.growth])
+    assert statistics.growth[-1] == (len(codes), statistics.used)
     reference_runs = [
         sum(len(np.unique(unit[begin : begin + 256, ..., number])) for number in codebooks) / size / codes.shape[-1]
         for unit in units
         for begin in range(0, len(unit) - 255, 256)
     ]
-    runs = figures.per_256_images
+    runs = statistics.per_256_images
     assert (runs is None) == (not reference_runs)
     if runs is not None:
         assert runs.runs == len(reference_runs)
         assert close(runs.usage, float(np.mean(reference_runs)))
         assert close(runs.least, min(reference_runs))
         assert close(runs.most, max(reference_runs))
-    check_map(analysis.figures, codes, size)
-    check_neighbours(figures.horizontal, codes[:, :, :-1], codes[:, :, 1:], size)
-    check_neighbours(figures.vertical, codes[:, :-1], codes[:, 1:], size)
+    check_map(analysis.statistics, codes, size)
+    check_neighbours(statistics.horizontal, codes[:, :, :-1], codes[:, :, 1:], size)
+    check_neighbours(statistics.vertical, codes[:, :-1], codes[:, 1:], size)
     same = Counter(image.tobytes() for image in codes)
-    assert figures.duplicates.duplicates == len(codes) - len(same)
-    assert figures.duplicates.groups == sum(number > 1 for number in same.values())
+    assert statistics.duplicates.duplicates == len(codes) - len(same)
+    assert statistics.duplicates.groups == sum(number > 1 for number in same.values())
 
 
 def reference_growth(codes: npt.NDArray[np.int64], at: list[int]) -> list[tuple[int, int]]:
     return [(seen, len(np.unique(codes[:seen]))) for seen in at]
 
 
-def check_map(figures: Any, codes: npt.NDArray[np.int64], size: int) -> None:
+def check_map(statistics: Any, codes: npt.NDArray[np.int64], size: int) -> None:
     limit = math.log2(min(size, len(codes)))
     shares = [
         np.bincount(codes[..., q].reshape(-1), minlength=size) / codes[..., q].size for q in range(codes.shape[-1])
@@ -114,8 +114,8 @@ def check_map(figures: Any, codes: npt.NDArray[np.int64], size: int) -> None:
             place = codes[:, row, column]
             entropy = np.mean([min(limit, corrected(each, size)) for each in place.T])
             surprisal = np.mean([-np.log2(shares[q][place[:, q]]) for q in range(codes.shape[-1])])
-            assert close(figures.positions.entropy_bits[row][column], float(entropy))
-            assert close(figures.positions.surprisal_bits[row][column], float(surprisal))
+            assert close(statistics.positions.entropy_bits[row][column], float(entropy))
+            assert close(statistics.positions.surprisal_bits[row][column], float(surprisal))
 
 
 def check_neighbours(
@@ -151,8 +151,10 @@ def test_figures_do_not_depend_on_the_number_of_processes(at_once: None, tmp_pat
     units = [values.zipf(1.3, (90, 3, 5)).clip(max=400) - 1 for _ in range(5)]
     folder = token_folder(tmp_path, units, 400, labels=[values.integers(0, 3, 90) for _ in units])
     told: list[tuple[str, int, int]] = []
-    figures = [analyze(folder, workers=workers, progress=lambda *news: told.append(news)).figures for workers in (1, 3)]
-    assert figures[0] == figures[1]
+    statistics = [
+        analyze(folder, workers=workers, progress=lambda *news: told.append(news)).statistics for workers in (1, 3)
+    ]
+    assert statistics[0] == statistics[1]
     assert told[-1] == ("counting", 5, 5)
     assert np.array_equal(codebook_usage(open_tokens(folder)).counts, analyze(folder, workers=1).usage.counts)
 
@@ -277,7 +279,7 @@ def test_images_and_grids_are_left_out_evenly_beyond_the_limits(tmp_path: Path) 
 
 
 def test_the_code_length_is_that_of_coding_one_token_after_the_other() -> None:
-    from imtok.analysis.entropy import coded_bits, log_rising
+    from imtok.entropy import coded_bits, log_rising
 
     draws = np.random.default_rng(3).zipf(1.6, 500).clip(max=40) - 1
     lengths = []
@@ -294,34 +296,34 @@ def test_the_code_length_is_that_of_coding_one_token_after_the_other() -> None:
 
 def test_a_coder_that_knows_the_neighbour_is_never_promised_what_it_cannot_do(tmp_path: Path) -> None:
     independent = np.random.default_rng(4).integers(0, 5000, (100, 4, 4))
-    figures = analyze(token_folder(tmp_path / "a", [independent], 5000)).figures
-    assert figures.horizontal is not None
-    assert figures.horizontal.mutual_information_bits > 5  # which is not there
-    assert figures.horizontal.coded_bits > 12.0
-    assert figures.bits.coder == "fixed"
+    statistics = analyze(token_folder(tmp_path / "a", [independent], 5000)).statistics
+    assert statistics.horizontal is not None
+    assert statistics.horizontal.mutual_information_bits > 5  # which is not there
+    assert statistics.horizontal.coded_bits > 12.0
+    assert statistics.bits.coder == "fixed"
     repeated = np.repeat(np.random.default_rng(5).integers(0, 64, (500, 4, 1)), 8, axis=2)
-    figures = analyze(token_folder(tmp_path / "b", [repeated], 64)).figures
-    assert figures.horizontal is not None
-    assert figures.horizontal.coded_bits < 0.1
-    assert figures.bits.coder == "left neighbour"
-    assert figures.bits.coded_per_token == pytest.approx(6 / 8, abs=0.1)
+    statistics = analyze(token_folder(tmp_path / "b", [repeated], 64)).statistics
+    assert statistics.horizontal is not None
+    assert statistics.horizontal.coded_bits < 0.1
+    assert statistics.bits.coder == "left neighbour"
+    assert statistics.bits.coded_per_token == pytest.approx(6 / 8, abs=0.1)
 
 
 @pytest.mark.parametrize(("size", "images"), [(64000, 600), (2000, 8), (2**18, 40)])
 def test_a_neighbour_that_tells_nothing_costs_nothing(size: int, images: int, tmp_path: Path) -> None:
-    from imtok.analysis.entropy import coded_bits
+    from imtok.entropy import coded_bits
 
     codes = np.random.default_rng(14).zipf(1.4, (images, 16, 16)).clip(max=size) - 1
-    figures = analyze(token_folder(tmp_path, [codes], size)).figures
+    statistics = analyze(token_folder(tmp_path, [codes], size)).statistics
     marginal = np.bincount(codes[:, :, 1:].reshape(-1), minlength=size)
-    assert figures.horizontal is not None
-    assert figures.horizontal.coded_bits == pytest.approx(coded_bits(marginal) / marginal.sum(), abs=0.01)
+    assert statistics.horizontal is not None
+    assert statistics.horizontal.coded_bits == pytest.approx(coded_bits(marginal) / marginal.sum(), abs=0.01)
 
 
 def test_several_codebooks_cost_what_each_costs(tmp_path: Path) -> None:
     values = np.random.default_rng(6)
     codes = np.stack([values.integers(0, 16, (200, 4, 4)), np.zeros((200, 4, 4), np.int64)], axis=-1)
-    bits = analyze(token_folder(tmp_path, [codes], 16)).figures.bits
+    bits = analyze(token_folder(tmp_path, [codes], 16)).statistics.bits
     assert bits.raw_per_image == 4 * 32
     assert bits.coded_per_token == pytest.approx(2, abs=0.05)
 
@@ -335,7 +337,7 @@ def test_classes_are_told_apart_by_their_own_codes(tmp_path: Path) -> None:
     codes = values.integers(0, 8, (120, 4, 4)) + 8 * labels[:, None, None]
     codes[:, 0, 0] = 31
     folder = token_folder(tmp_path, [codes], 32, labels=[labels], class_names=("cat", "dog"))
-    cat, dog = analyze(folder).figures.classes
+    cat, dog = analyze(folder).statistics.classes
     assert (cat.name, dog.name, cat.images, cat.used) == ("cat", "dog", 60, 9)
     assert cat.divergence_bits == pytest.approx(15 / 16, abs=0.02)  # all but one code in sixteen are its own
     assert {code for code, _ in cat.own} < set(range(8))
@@ -346,7 +348,7 @@ def test_duplicates_are_named(tmp_path: Path) -> None:
     codes = np.random.default_rng(8).integers(0, 99, (10, 3, 3))
     codes[7] = codes[2]
     codes[9] = codes[2]
-    found = analyze(token_folder(tmp_path, [codes[:5], codes[5:]], 99)).figures.duplicates
+    found = analyze(token_folder(tmp_path, [codes[:5], codes[5:]], 99)).statistics.duplicates
     assert (found.duplicates, found.groups, found.largest) == (2, 1, [["0/2", "1/2", "1/4"]])
 
 
@@ -363,13 +365,13 @@ def test_what_classes_share_is_not_taken_for_a_difference(tmp_path: Path) -> Non
     found = []
     for number in range(20):  # both use all codes evenly; the plug-in figure is 0.03
         folder = token_folder(tmp_path / f"{number}", [values.integers(0, 128, (200, 4, 4))], 128, labels=[labels])
-        found.append(analyze(folder).figures.classes[0].divergence_bits)
+        found.append(analyze(folder).statistics.classes[0].divergence_bits)
     assert np.mean(found) < 0.005
     apart = []
     for number in range(20):
         codes = values.integers(0, 128, (200, 4, 4)) // (1 + labels)[:, None, None]  # the second uses half of them
         folder = token_folder(tmp_path / f"apart-{number}", [codes], 128, labels=[labels])
-        apart.append(analyze(folder).figures.classes[1].divergence_bits)
+        apart.append(analyze(folder).statistics.classes[1].divergence_bits)
     assert np.mean(apart) == pytest.approx(np.log2(4 / 3), abs=0.005)  # its codes have 2/128, in both 3/256
 
 

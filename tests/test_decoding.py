@@ -19,7 +19,7 @@ from imtok.decoding.names import image_name, tar_folders
 from imtok.encoding import encode
 from imtok.errors import ConfigError, DiskError, Interrupted, TokenizerError, TokensError
 from imtok.tokenizer import to_uint8
-from imtok.tokens import Texts, open_tokens, read_shard, shard_to_bytes
+from imtok.tokens import PackedStrings, open_tokens, read_shard, shard_to_bytes
 from imtok.tokens.folder import MANIFEST, shard_path
 
 KEYS = ["a/x.jpg", "a/x.png", "a.b.c.png", "ü 名前.png", "x.png", "z.png"]
@@ -215,7 +215,7 @@ def test_keys_that_would_leave_the_output_are_refused(key: str) -> None:
 def test_a_hostile_token_folder_writes_nothing_outside(tokenizer: Path, tmp_path: Path, key: str) -> None:
     encode([fill(tmp_path / "in", ["x.png"])], tmp_path / "t", tokenizer)
     path = tmp_path / "t" / shard_path(0)
-    path.write_bytes(shard_to_bytes(replace(read_shard(path), keys=Texts.pack([key]))))
+    path.write_bytes(shard_to_bytes(replace(read_shard(path), keys=PackedStrings.pack([key]))))
     (tmp_path / "t" / MANIFEST).unlink()
     with pytest.raises(TokensError, match="outside the output folder"):
         decode(tmp_path / "t", tmp_path / "deep/er/back")

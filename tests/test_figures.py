@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from imtok.analysis import figures
-from imtok.analysis.figures import definition
+from imtok.analysis import statistics
 from imtok.analysis.references import REFERENCES
-from imtok.quantizer_config import Record
+from imtok.analysis.statistics import definition
+from imtok.records import Record
 
 RECORDS = [
     kind
-    for kind in vars(figures).values()
+    for kind in vars(statistics).values()
     if isinstance(kind, type) and issubclass(kind, Record) and kind is not Record
 ]
 

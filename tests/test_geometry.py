@@ -10,8 +10,8 @@ import torch
 from making import QUANTIZERS, tiny
 
 from imtok.analysis import geometry
-from imtok.analysis.figures import Geometry
 from imtok.analysis.geometry import code_tables, codebook_geometry, effective_rank, evenly_spaced
+from imtok.analysis.statistics import Geometry
 from imtok.quantizer_config import FSQConfig, ProductConfig, ResidualConfig, VQConfig
 
 

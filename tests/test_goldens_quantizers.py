@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from goldens import Golden, Step, as_grid, as_rows, load, run
 from torch import Tensor
 
-from imtok.analysis.usage import CodebookUsage, count_codes
 from imtok.kernels import assignment_entropies, assignment_logits, finite_scalar_bound, nearest_codes, rotate_to
 from imtok.quantizers import FSQ, VectorQuantizer
+from imtok.usage import CodebookUsage, count_codes
 
 
 def vq_with(codebook: Tensor, **options: Any) -> VectorQuantizer:

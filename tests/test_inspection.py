@@ -10,12 +10,12 @@ import torch
 from making import QUANTIZERS, encoded, fill, picture, tiny
 
 from imtok.analysis import count_by_codebook
-from imtok.analysis.coder import Coder
-from imtok.analysis.figures import TokenizerFigures
-from imtok.analysis.inspection import inspect_tokenizer
-from imtok.analysis.looks import mean_patches
-from imtok.analysis.pictures import Pictures
-from imtok.analysis.probes import error_by_code, idempotence, sensitivity
+from imtok.analysis.batched_runner import BatchedRunner
+from imtok.analysis.code_visualisation import mean_patches
+from imtok.analysis.robustness import error_by_code, idempotence, sensitivity
+from imtok.analysis.statistics import TokenizerStatistics
+from imtok.analysis.tokenizer_diagnostics import inspect_tokenizer
+from imtok.analysis.visualisations import Visualisations
 from imtok.config import NetworkConfig, TokenizerConfig
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
@@ -47,7 +47,9 @@ def counts_of(tokens: TokenDataset) -> np.ndarray:
     return count_by_codebook((shard.codes for shard in tokens.shards()), tokens.codebook_size, tokens.num_codebooks)
 
 
-def inspected(tokenizer: Tokenizer, tokens: TokenDataset, **options: object) -> tuple[TokenizerFigures, Pictures]:
+def inspected(
+    tokenizer: Tokenizer, tokens: TokenDataset, **options: object
+) -> tuple[TokenizerStatistics, Visualisations]:
     return inspect_tokenizer(tokenizer, "mine", tokens, counts_of(tokens), device="cpu", **options)  # type: ignore[arg-type]
 
 
@@ -56,14 +58,14 @@ def test_a_tokenizer_of_every_kind_is_looked_at(name: str, tmp_path: Path) -> No
     tokenizer, tokens = made(tmp_path, QUANTIZERS[name], KEYS[:3])
     images = ImageCollection.open([tmp_path / "images"])
     for given in (None, images):
-        figures, pictures = inspected(tokenizer, tokens, images=given, sample=2)
-        assert (figures.name, figures.quantizer) == ("mine", QUANTIZERS[name].summary)
-        assert [each.codebook for each in figures.geometry] == sorted(
+        statistics, pictures = inspected(tokenizer, tokens, images=given, sample=2)
+        assert (statistics.name, statistics.quantizer) == ("mine", QUANTIZERS[name].summary)
+        assert [each.codebook for each in statistics.geometry] == sorted(
             QUANTIZERS[name].tables.index(table) for table in set(QUANTIZERS[name].tables)
         )
-        assert sum(sum(each.point_counts) for each in figures.geometry) == 3 * 16 * tokens.num_codebooks
-        assert (figures.error is None) == (given is None or name == "gumbel")
-        assert (figures.reconstruction is None) == (given is None)
+        assert sum(sum(each.point_counts) for each in statistics.geometry) == 3 * 16 * tokens.num_codebooks
+        assert (statistics.error is None) == (given is None or name == "gumbel")
+        assert (statistics.reconstruction is None) == (given is None)
         assert len(pictures.codes) == np.count_nonzero(counts_of(tokens)[0])
         assert pictures.swatches.shape == pictures.patches.shape == (len(pictures.codes), 8, 8, 3)
         assert pictures.patch_counts.sum() == 2 * 16
@@ -74,39 +76,39 @@ def test_without_images_pictures_are_decoded_from_the_tokens(
     fsq: tuple[Tokenizer, TokenDataset, ImageCollection],
 ) -> None:
     tokenizer, tokens, _ = fsq
-    figures, pictures = inspected(tokenizer, tokens, sample=4)
-    coder = Coder(tokenizer, device="cpu")
+    statistics, pictures = inspected(tokenizer, tokens, sample=4)
+    runner = BatchedRunner(tokenizer, device="cpu")
     pairs = [tokens[place] for place in (0, 2, 4, 6)]
     codes = torch.stack([each for _, each in pairs])
-    assert figures.idempotence == idempotence(coder, codes)
-    assert figures.sensitivity == sensitivity(coder, coder.decode(codes), of_decoded=True)
+    assert statistics.idempotence == idempotence(runner, codes)
+    assert statistics.sensitivity == sensitivity(runner, runner.decode(codes), of_decoded=True)
     assert pictures.keys == tuple(key for key, _ in pairs)
     assert pictures.originals is None
-    np.testing.assert_array_equal(pictures.decoded, coder.decode(codes).permute(0, 2, 3, 1).numpy())
+    np.testing.assert_array_equal(pictures.decoded, runner.decode(codes).permute(0, 2, 3, 1).numpy())
     counts = counts_of(tokens)[0]
     assert pictures.counts.tolist() == sorted(counts[counts > 0], reverse=True)
     np.testing.assert_array_equal(pictures.counts, counts[pictures.codes])
-    np.testing.assert_array_equal(pictures.patches, mean_patches(coder.decode(codes), codes, pictures.codes)[0])
+    np.testing.assert_array_equal(pictures.patches, mean_patches(runner.decode(codes), codes, pictures.codes)[0])
 
 
 def test_images_decide_about_sensitivity_error_and_reconstruction(
     fsq: tuple[Tokenizer, TokenDataset, ImageCollection],
 ) -> None:
     tokenizer, tokens, images = fsq
-    figures, pictures = inspected(tokenizer, tokens, images=images, sample=4)
-    coder = Coder(tokenizer, device="cpu")
-    few = images.spread(4)
+    statistics, pictures = inspected(tokenizer, tokens, images=images, sample=4)
+    runner = BatchedRunner(tokenizer, device="cpu")
+    few = images.subsample(4)
     pixels = torch.stack([fit_image(decode_image(few.read(place)), 32).pixels for place in range(4)])
-    assert figures.sensitivity == sensitivity(coder, pixels)
-    assert figures.error == error_by_code(coder, pixels)
+    assert statistics.sensitivity == sensitivity(runner, pixels)
+    assert statistics.error == error_by_code(runner, pixels)
     quality = measure(tokenizer, few, size=32)
-    assert figures.reconstruction is not None
-    assert (figures.reconstruction.psnr, figures.reconstruction.ssim) == (quality.psnr, quality.ssim)
-    assert (figures.reconstruction.images, figures.reconstruction.protocol) == (4, quality.protocol)
+    assert statistics.reconstruction is not None
+    assert (statistics.reconstruction.psnr, statistics.reconstruction.ssim) == (quality.psnr, quality.ssim)
+    assert (statistics.reconstruction.images, statistics.reconstruction.protocol) == (4, quality.protocol)
     assert pictures.originals is not None
     assert pictures.keys == tuple(few.keys)
     np.testing.assert_array_equal(pictures.originals, pixels.permute(0, 2, 3, 1).numpy())
-    restored = coder.decode(coder.encode(pixels))
+    restored = runner.decode(runner.encode(pixels))
     np.testing.assert_array_equal(pictures.decoded, restored.permute(0, 2, 3, 1).numpy())
 
 
@@ -118,15 +120,15 @@ def test_images_are_padded_where_those_of_the_tokens_were(tmp_path: Path) -> Non
     tokenizer, images = load(tmp_path / "tokenizer"), ImageCollection.open([tmp_path / "images"])
     encode([tmp_path / "images"], tmp_path / "tokens", tmp_path / "tokenizer", fit="pad", device="cpu")
     tokens = open_tokens(tmp_path / "tokens")
-    figures, pictures = inspected(tokenizer, tokens, images=images)
+    statistics, pictures = inspected(tokenizer, tokens, images=images)
     padded = torch.stack([fit_image(picture(seed, 128, 32), 32, "pad").pixels for seed in range(3)])
     assert pictures.originals is not None
     np.testing.assert_array_equal(pictures.originals, padded.permute(0, 2, 3, 1).numpy())
     restored = to_uint8(tokenizer.decode(tokenizer.encode(padded)))
-    assert figures.reconstruction is not None
-    assert figures.reconstruction.psnr == pytest.approx(float(psnr(restored, padded).mean()), abs=0.01)
-    assert figures.reconstruction.ssim == pytest.approx(float(ssim(restored, padded).mean()), abs=1e-3)
-    assert "longer side 32, edges repeated" in figures.reconstruction.protocol
+    assert statistics.reconstruction is not None
+    assert statistics.reconstruction.psnr == pytest.approx(float(psnr(restored, padded).mean()), abs=0.01)
+    assert statistics.reconstruction.ssim == pytest.approx(float(ssim(restored, padded).mean()), abs=1e-3)
+    assert "longer side 32, edges repeated" in statistics.reconstruction.protocol
 
 
 def test_a_batch_size_changes_nothing_but_last_bits(fsq: tuple[Tokenizer, TokenDataset, ImageCollection]) -> None:
@@ -156,10 +158,10 @@ def test_images_that_all_come_back_exactly_have_no_psnr(
 ) -> None:
     tokenizer, tokens, images = fsq
     monkeypatch.setattr("imtok.evaluation.psnr", lambda restored, _: torch.full((len(restored),), torch.inf))
-    figures, _ = inspected(tokenizer, tokens, images=images)
-    assert figures.reconstruction is not None
-    assert figures.reconstruction.psnr is None
-    assert figures.reconstruction.images == 9
+    statistics, _ = inspected(tokenizer, tokens, images=images)
+    assert statistics.reconstruction is not None
+    assert statistics.reconstruction.psnr is None
+    assert statistics.reconstruction.images == 9
 
 
 @pytest.mark.parametrize("name", ["fsq", "gumbel", "product"])
@@ -232,10 +234,10 @@ def test_unreadable_images_are_passed_over_and_nothing_but_them_is_refused(
     images = ImageCollection.open([tmp_path])
     assert images.keys == ["a.png", "bad.png", "gone.png", "z.png"]
     (tmp_path / "gone.png").unlink()
-    figures, pictures = inspected(tokenizer, tokens, images=images)
-    assert (figures.sensitivity.images, pictures.keys) == (2, ("a.png", "z.png"))
-    assert figures.reconstruction is not None
-    assert figures.reconstruction.images == 2
+    statistics, pictures = inspected(tokenizer, tokens, images=images)
+    assert (statistics.sensitivity.images, pictures.keys) == (2, ("a.png", "z.png"))
+    assert statistics.reconstruction is not None
+    assert statistics.reconstruction.images == 2
     assert pictures.originals is not None
     for original, seed in zip(pictures.originals, (0, 2), strict=True):
         np.testing.assert_array_equal(original, fit_image(picture(seed), 32).pixels.permute(1, 2, 0).numpy())
@@ -248,7 +250,7 @@ def test_pictures_too_small_for_ssim_have_no_quality(tmp_path: Path) -> None:
     encode([images], tmp_path / "tokens", tmp_path / "tokenizer", size=4, device="cpu")
     tokens = open_tokens(tmp_path / "tokens")
     tokenizer, opened = load(tmp_path / "tokenizer"), ImageCollection.open([images])
-    figures, _ = inspected(tokenizer, tokens, images=opened)
-    assert figures.reconstruction is None
-    assert figures.error is not None
+    statistics, _ = inspected(tokenizer, tokens, images=opened)
+    assert statistics.reconstruction is None
+    assert statistics.error is not None
     assert_steps_end_at_their_total(tokenizer, tokens, opened)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from making import QUANTIZERS, tiny
 
-from imtok.analysis.coder import Coder
-from imtok.analysis.looks import mean_patches, most_used, swatches
+from imtok.analysis.batched_runner import BatchedRunner
+from imtok.analysis.code_visualisation import mean_patches, most_used, swatches
 from imtok.quantizer_config import FSQConfig, ProductConfig, ResidualConfig
 from imtok.tokenizer import Tokenizer, to_uint8
 
@@ -30,7 +30,7 @@ def middle(tokenizer: Tokenizer, grid: torch.Tensor) -> np.ndarray:
 def test_a_swatch_is_the_middle_of_a_grid_full_of_the_code(name: str) -> None:
     tokenizer = tiny(quantizer=QUANTIZERS[name]).eval()
     codes = np.array([3, 0, 11])
-    found = swatches(Coder(tokenizer, device="cpu", batch_size=1), codes, use(tokenizer), side=3)
+    found = swatches(BatchedRunner(tokenizer, device="cpu", batch_size=1), codes, use(tokenizer), side=3)
     assert found.shape == (3, 8, 8, 3)
     for swatch, code in zip(found, codes, strict=True):
         np.testing.assert_array_equal(swatch, middle(tokenizer, torch.full((1, 3, 3), int(code))))
@@ -39,7 +39,7 @@ def test_a_swatch_is_the_middle_of_a_grid_full_of_the_code(name: str) -> None:
 @pytest.mark.parametrize("name", ["residual", "residual-shared", "residual-fsq"])
 def test_of_a_residual_quantizer_the_first_stage_is_shown_alone(name: str) -> None:
     tokenizer = tiny(quantizer=QUANTIZERS[name]).eval()
-    (found,) = swatches(Coder(tokenizer, device="cpu"), np.array([4]), use(tokenizer), side=3)
+    (found,) = swatches(BatchedRunner(tokenizer, device="cpu"), np.array([4]), use(tokenizer), side=3)
     np.testing.assert_array_equal(found, middle(tokenizer, torch.full((1, 3, 3, 1), 4)))
 
 
@@ -48,26 +48,31 @@ def test_of_a_residual_quantizer_the_first_stage_is_shown_alone(name: str) -> No
 )
 def test_other_heads_have_the_code_they_use_most(name: str, others: list[int]) -> None:
     tokenizer = tiny(quantizer=QUANTIZERS[name]).eval()
-    (found,) = swatches(Coder(tokenizer, device="cpu"), np.array([4]), use(tokenizer), side=3)
+    (found,) = swatches(BatchedRunner(tokenizer, device="cpu"), np.array([4]), use(tokenizer), side=3)
     np.testing.assert_array_equal(found, middle(tokenizer, torch.tensor([4, *others]).repeat(1, 3, 3, 1)))
 
 
 def test_a_first_stage_of_several_heads_is_shown_whole() -> None:
     part = ProductConfig(part=FSQConfig(levels=(5, 3)), heads=2)
     tokenizer = tiny(quantizer=ResidualConfig(part=part, depth=2)).eval()
-    (found,) = swatches(Coder(tokenizer, device="cpu"), np.array([4]), use(tokenizer), side=3)
+    (found,) = swatches(BatchedRunner(tokenizer, device="cpu"), np.array([4]), use(tokenizer), side=3)
     np.testing.assert_array_equal(found, middle(tokenizer, torch.tensor([4, 6]).repeat(1, 3, 3, 1)))
 
 
 def test_a_residual_of_one_stage_has_one_codebook() -> None:
     tokenizer = tiny(quantizer=ResidualConfig(part=FSQConfig(levels=(5, 3)), depth=1)).eval()
-    (found,) = swatches(Coder(tokenizer, device="cpu"), np.array([4]), use(tokenizer), side=3)
+    (found,) = swatches(BatchedRunner(tokenizer, device="cpu"), np.array([4]), use(tokenizer), side=3)
     np.testing.assert_array_equal(found, middle(tokenizer, torch.full((1, 3, 3), 4)))
 
 
 def test_no_codes_have_no_swatches() -> None:
     tokenizer = tiny()
-    assert swatches(Coder(tokenizer, device="cpu"), np.array([], np.int64), use(tokenizer)).shape == (0, 8, 8, 3)
+    assert swatches(BatchedRunner(tokenizer, device="cpu"), np.array([], np.int64), use(tokenizer)).shape == (
+        0,
+        8,
+        8,
+        3,
+    )
 
 
 def test_the_most_used_codes_come_first_and_unused_ones_never() -> None:

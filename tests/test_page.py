@@ -12,10 +12,10 @@ import pytest
 from figures_example import example, example_pictures
 
 from imtok.analysis.comparison import comparison_rows
-from imtok.analysis.figures import Figures, Finding
-from imtok.analysis.pictures import Pictures
 from imtok.analysis.references import REFERENCES
+from imtok.analysis.statistics import Finding, Statistics
 from imtok.analysis.verdict import verdict
+from imtok.analysis.visualisations import Visualisations
 from imtok.report import comparison_page, report_page
 from imtok.report.comparison_plots import labels, letter
 from imtok.report.document import plot_cards
@@ -131,7 +131,7 @@ def test_what_the_folder_cannot_tell_leaves_its_tile_to_another_figure() -> None
     assert "PSNR" in Reader(report_page(example())).text
 
 
-def several_codebooks() -> Figures:
+def several_codebooks() -> Statistics:
     """Two that use different codes: counted together, all of them."""
     use = example().codebooks[0]
     books = [
@@ -151,9 +151,9 @@ def test_several_codebooks_are_told_by_their_mean_and_the_worst() -> None:
 
 
 def test_the_worst_finding_is_the_verdict_and_the_others_follow_it() -> None:
-    figures = example(findings=[finding("odd", "hint"), finding("bad", "problem"), finding("dull", "warning")])
-    assert (verdict(figures).word, verdict(figures).text) == ("Problem", "what bad is")
-    page = report_page(figures)
+    statistics = example(findings=[finding("odd", "hint"), finding("bad", "problem"), finding("dull", "warning")])
+    assert (verdict(statistics).word, verdict(statistics).text) == ("Problem", "what bad is")
+    page = report_page(statistics)
     text = Reader(page).text
     assert headings(page)[0] == "Further advice"
     assert text.index("what bad is") < text.index("Warning: dull") < text.index("Hint: odd")
@@ -184,10 +184,10 @@ def test_a_folder_that_has_hardly_anything_still_has_a_page() -> None:
         name: [] for name in ("top", "frequency", "rank_frequency", "growth", "dimensions", "classes", "findings")
     }
     none = example().duplicates.model_copy(update={"images": 0, "duplicates": 0, "groups": 0, "largest": []})
-    figures = example(tokenizer=False, grid=(1, 1), **nothing, **lists).model_copy(
+    statistics = example(tokenizer=False, grid=(1, 1), **nothing, **lists).model_copy(
         update={"images": 0, "tokens": 0, "used": 0, "duplicates": none, "fingerprint": ""}
     )
-    page = report_page(figures)
+    page = report_page(statistics)
     assert headings(page) == ["Figures", "Definitions"]
     assert Reader(page).all("svg") == []
 
@@ -197,9 +197,9 @@ def test_texts_from_outside_are_texts() -> None:
     duplicates = example().duplicates.model_copy(update={"largest": [[HOSTILE, HOSTILE]]})
     bad = finding("x", "warning").model_copy(update={"text": HOSTILE, "page": HOSTILE})
     pictures = example_pictures()
-    shown = Pictures(**{**vars(pictures), "keys": (HOSTILE,) * 6})
-    figures = example(name=HOSTILE, quantizer=HOSTILE, classes=classes, duplicates=duplicates, findings=[bad, bad])
-    for page in (report_page(figures, shown), comparison_page([(figures, shown), (figures, shown)])):
+    shown = Visualisations(**{**vars(pictures), "keys": (HOSTILE,) * 6})
+    statistics = example(name=HOSTILE, quantizer=HOSTILE, classes=classes, duplicates=duplicates, findings=[bad, bad])
+    for page in (report_page(statistics, shown), comparison_page([(statistics, shown), (statistics, shown)])):
         assert "<script" not in page
         assert "onerror" not in {name for _, each in Reader(page).elements for name in each}
         assert HOSTILE in Reader(page).text
@@ -223,8 +223,8 @@ def test_every_figure_is_defined_and_single_ones_have_their_values(whole: str) -
 
 
 def test_small_figures_keep_their_digits_in_the_glossary() -> None:
-    figures = example(gini=1.234e-5)
-    assert "gini 1.2e−05" in Reader(glossary(figures)).text
+    statistics = example(gini=1.234e-5)
+    assert "gini 1.2e−05" in Reader(glossary(statistics)).text
 
 
 def test_tables_tell_top_codes_classes_and_duplicates(whole: str) -> None:
@@ -285,7 +285,7 @@ def test_a_picture_carries_its_own_pixels() -> None:
     assert made.endswith('alt="seven" width="3" height="2" class="pixelated">')
 
 
-def compared() -> list[tuple[Figures, Pictures | None]]:
+def compared() -> list[tuple[Statistics, Visualisations | None]]:
     return [
         (example(name="runs/a/tokens", findings=[]), example_pictures()),
         (example(name="runs/b/tokens", findings=[finding("bad", "problem")]), example_pictures()),
@@ -296,7 +296,7 @@ def compared() -> list[tuple[Figures, Pictures | None]]:
 def test_a_comparison_shows_the_rows_that_the_terminal_shows() -> None:
     sets = compared()
     page = Reader(comparison_page(sets))
-    for row in comparison_rows([figures for figures, _ in sets]):
+    for row in comparison_rows([statistics for statistics, _ in sets]):
         assert row.name in page.text
     assert "PSNR 25.90 dB at 2,560 bits 25.90 dB at 2,560 bits –" in page.text
 
@@ -335,7 +335,7 @@ def test_reconstructions_of_the_same_images_stand_below_one_another() -> None:
 def test_reconstructions_of_other_images_stand_apart() -> None:
     (first, pictures), *others = compared()
     assert pictures is not None
-    other = Pictures(**{**vars(pictures), "keys": tuple(f"else/{place}" for place in range(6))})
+    other = Visualisations(**{**vars(pictures), "keys": tuple(f"else/{place}" for place in range(6))})
     page = comparison_page([(first, pictures), (others[0][0], other)])
     assert "Reconstructions of A" in page
     assert "Reconstructions of B" in page
@@ -350,7 +350,7 @@ def test_a_comparison_loads_nothing_and_its_ids_are_unique() -> None:
 
 
 def test_names_lose_what_all_of_them_share() -> None:
-    assert labels([figures for figures, _ in compared()]) == ["A  a", "B  b", "C  c"]
+    assert labels([statistics for statistics, _ in compared()]) == ["A  a", "B  b", "C  c"]
     assert labels([example(name="x"), example(name="x")]) == ["A  x", "B  x"]
 
 

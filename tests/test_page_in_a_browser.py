@@ -19,7 +19,7 @@ from figures_example import example, example_pictures
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from imtok.analysis.pictures import Pictures
+from imtok.analysis.visualisations import Visualisations
 from imtok.report import comparison_page, report_page
 from imtok.report.style import COLOURS
 
@@ -67,7 +67,7 @@ def hardly_anything() -> str:
 
 def long_names() -> str:
     classes = [each.model_copy(update={"name": LONG}) for each in example().classes]
-    pictures = Pictures(**{**vars(example_pictures()), "keys": (LONG,) * 6})
+    pictures = Visualisations(**{**vars(example_pictures()), "keys": (LONG,) * 6})
     return report_page(example(name=LONG, classes=classes, quantizer=LONG), pictures)
 
 

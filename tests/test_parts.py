@@ -18,7 +18,7 @@ from making import token_folder
 from safetensors import safe_open
 
 import imtok.analysis.parts as parts_module
-from imtok.analysis import Figures, analyze, count_part
+from imtok.analysis import Statistics, analyze, count_part
 from imtok.analysis.sampling import Sampling
 from imtok.errors import ConfigError, ImtokError, Interrupted, TokensError
 from imtok.tokens import TokenDataset
@@ -68,7 +68,7 @@ def test_merged_parts_say_what_the_whole_says(
         folder = token_folder(Path(place) / "t", [unit[..., 0] if shape[2] == 1 else unit for unit in units], size)
         files = [Path(place) / f"part-{index}" for index in range(of)]
         assert sum(count_part(folder, index, of, file) for index, file in enumerate(files)) == sum(lengths)
-        assert analyze(folder, parts=files[::-1]).figures == analyze(folder).figures
+        assert analyze(folder, parts=files[::-1]).statistics == analyze(folder).statistics
 
 
 @pytest.mark.parametrize(("index", "of"), [(5, 3), (3, 3), (-1, 3), (0, 0), (0, -1)])
@@ -158,7 +158,7 @@ def test_a_changed_part_is_refused(
 
 
 def test_every_changed_byte_is_told_or_changes_nothing(folder: Path, parts: list[Path]) -> None:
-    data, whole = parts[1].read_bytes(), analyze(folder, parts=parts).figures
+    data, whole = parts[1].read_bytes(), analyze(folder, parts=parts).statistics
     for place in range(0, len(data), 11):
         parts[1].write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
         assert told(folder, parts) in (None, whole)
@@ -166,10 +166,10 @@ def test_every_changed_byte_is_told_or_changes_nothing(folder: Path, parts: list
     assert told(folder, parts) is None
 
 
-def told(folder: Path, parts: list[Path]) -> Figures | None:
+def told(folder: Path, parts: list[Path]) -> Statistics | None:
     """The figures, None where the parts are refused."""
     try:
-        return analyze(folder, parts=parts).figures
+        return analyze(folder, parts=parts).statistics
     except ImtokError:
         return None
 

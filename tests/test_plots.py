@@ -15,8 +15,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 
-from imtok.analysis.figures import ClassUse, Dimension, Figures, Neighbours, PositionMap, Use
-from imtok.analysis.pictures import Pictures
+from imtok.analysis.statistics import ClassUse, Dimension, Neighbours, PositionMap, Statistics, Use
+from imtok.analysis.visualisations import Visualisations
 from imtok.report.charts import Bar, draw_bars
 from imtok.report.comparison_plots import colour, comparison_plots
 from imtok.report.plots import OF_FIGURES, Plot, plots, write_plots
@@ -32,29 +32,29 @@ WORDS_IN = set(COLOURS) - {"line", "card", "page", "pale"}  # all that anything 
 OF_TOKENIZER = {"norms", "distances", "code-map", "idempotence", "sensitivity"}
 
 
-def names(figures: Figures, pictures: Pictures | None = None) -> set[str]:
-    return {plot.name for plot in plots(figures, pictures)}
+def names(statistics: Statistics, pictures: Visualisations | None = None) -> set[str]:
+    return {plot.name for plot in plots(statistics, pictures)}
 
 
-def drawn(figures: Figures, name: str) -> str:
+def drawn(statistics: Statistics, name: str) -> str:
     """The SVG of one plot."""
-    return svg(figure_of(figures, name), name, WORDS[name].title)
+    return svg(figure_of(statistics, name), name, WORDS[name].title)
 
 
-def figure_of(figures: Figures, name: str) -> Figure:
+def figure_of(statistics: Statistics, name: str) -> Figure:
     """One plot alone."""
     with plot_style():
-        figure = OF_FIGURES[name](figures)
+        figure = OF_FIGURES[name](statistics)
     assert figure is not None
     return figure
 
 
-def texts(figures: Figures, name: str) -> list[str]:
+def texts(statistics: Statistics, name: str) -> list[str]:
     """What is written in one plot."""
-    return [element.text or "" for element in ElementTree.fromstring(drawn(figures, name)).iter("text")]
+    return [element.text or "" for element in ElementTree.fromstring(drawn(statistics, name)).iter("text")]
 
 
-def emptied() -> Figures:
+def emptied() -> Statistics:
     """A folder in which no image could be read."""
     nothing = {"used": 0, "usage": 0.0, "dead": 1024, "nearly_dead": 0, "expected_used": 0.0, "zipf_slope": None}
     zeros = dict.fromkeys(
@@ -94,14 +94,14 @@ def test_nothing_counted_is_nothing_drawn() -> None:
 
 
 def test_several_codebooks_have_a_plot_of_their_use() -> None:
-    figures = example(num_codebooks=8, codebooks=codebooks(8))
-    assert [text for text in texts(figures, "codebooks") if text.startswith("codebook")] == [
+    statistics = example(num_codebooks=8, codebooks=codebooks(8))
+    assert [text for text in texts(statistics, "codebooks") if text.startswith("codebook")] == [
         f"codebook {place}" for place in range(1, 9)
     ]
 
 
 def test_what_counts_all_codebooks_together_or_the_first_alone_says_so() -> None:
-    figures = example(num_codebooks=2, codebooks=codebooks(2))
+    statistics = example(num_codebooks=2, codebooks=codebooks(2))
     for name, words in {
         "frequency": "all codebooks together",
         "rank-frequency": "occurrences, all codebooks together",
@@ -109,7 +109,7 @@ def test_what_counts_all_codebooks_together_or_the_first_alone_says_so() -> None
         "classes": "all codebooks together",
         "error": "tokens measured on, first codebook",
     }.items():
-        assert words in texts(figures, name), name
+        assert words in texts(statistics, name), name
         assert not [text for text in texts(example(), name) if "codebook" in text]
 
 
@@ -144,8 +144,8 @@ def test_what_a_neighbour_leaves_is_a_range() -> None:
 def test_neighbours_of_some_codes_only_are_said_to_be() -> None:
     pair = example().horizontal
     assert isinstance(pair, Neighbours)
-    figures = example(horizontal=pair.model_copy(update={"contexts_share": 0.125}))
-    assert "neighbours of 12.5% of the codes" in texts(figures, "neighbours")
+    statistics = example(horizontal=pair.model_copy(update={"contexts_share": 0.125}))
+    assert "neighbours of 12.5% of the codes" in texts(statistics, "neighbours")
 
 
 def test_entropy_by_place_is_left_out_where_images_are_too_few_for_most_places() -> None:
@@ -159,9 +159,9 @@ def test_one_place_is_no_map() -> None:
 
 
 def test_a_map_of_equal_places_spans_a_bit() -> None:
-    figures = example(positions=PositionMap(images=9, entropy_bits=[[2.0] * 4] * 4, limit_bits=3.0,
+    statistics = example(positions=PositionMap(images=9, entropy_bits=[[2.0] * 4] * 4, limit_bits=3.0,
                                             surprisal_bits=[[8.0] * 4] * 4))  # fmt: skip
-    assert figure_of(figures, "surprisal-map").axes[0].images[0].get_clim() == (7.0, 8.0)
+    assert figure_of(statistics, "surprisal-map").axes[0].images[0].get_clim() == (7.0, 8.0)
 
 
 def test_signs_are_bars_and_levels_are_histograms() -> None:
@@ -250,7 +250,7 @@ def changed(
     coded: float = 1900.0,
     psnr: float = 25.9,
     images: int = 1000,
-) -> Figures:
+) -> Statistics:
     """A token set with what a comparison draws of it."""
     whole = example(name=name, usage=used)
     assert whole.tokenizer
@@ -261,11 +261,11 @@ def changed(
     return whole.model_copy(update={"bits": bits, "tokenizer": tokenizer, "images": images})
 
 
-def figure_of_several(sets: list[Figures], name: str) -> Figure:
+def figure_of_several(sets: list[Statistics], name: str) -> Figure:
     return next(plot.figure for plot in comparison_plots(sets) if plot.name == name)
 
 
-def of_several(sets: list[Figures], name: str) -> list[str]:
+def of_several(sets: list[Statistics], name: str) -> list[str]:
     """What is written in one plot of a comparison."""
     text = svg(figure_of_several(sets, name), name, name)
     return [element.text or "" for element in ElementTree.fromstring(text).iter("text")]
@@ -296,9 +296,9 @@ def test_the_tables_of_several_codebooks_share_a_wide_plot() -> None:
     tokenizer = example().tokenizer
     assert tokenizer is not None
     tables = [tokenizer.geometry[0].model_copy(update={"codebook": place}) for place in range(5)]
-    figures = example().model_copy(update={"tokenizer": tokenizer.model_copy(update={"geometry": tables})})
-    assert [plot.wide for plot in plots(figures) if plot.section == "codes"] == [True, True, True, False]
-    assert "codebook 5" in texts(figures, "norms")
+    statistics = example().model_copy(update={"tokenizer": tokenizer.model_copy(update={"geometry": tables})})
+    assert [plot.wide for plot in plots(statistics) if plot.section == "codes"] == [True, True, True, False]
+    assert "codebook 5" in texts(statistics, "norms")
 
 
 def test_every_code_is_a_dot_of_the_map() -> None:
@@ -354,8 +354,8 @@ def test_two_thousand_points_are_a_small_drawing() -> None:
     table = tokenizer.geometry[0].model_copy(
         update={"points": points, "point_codes": list(range(2048)), "point_counts": [1] * 2048}
     )
-    figures = example().model_copy(update={"tokenizer": tokenizer.model_copy(update={"geometry": [table]})})
-    assert len(drawn(figures, "code-map")) < 60 * 2048
+    statistics = example().model_copy(update={"tokenizer": tokenizer.model_copy(update={"geometry": [table]})})
+    assert len(drawn(statistics, "code-map")) < 60 * 2048
 
 
 def test_names_are_written_as_they_are_whatever_is_in_them() -> None:

@@ -45,7 +45,7 @@ def test_its_card_names_the_tokens_it_makes() -> None:
 
 def test_it_gives_photographs_back_at_25_dB(shared: Path) -> None:  # noqa: N802  (the unit)
     held_out = ImageCollection.open([shared / "data" / "photos"]).split(0.08)[1]
-    quality = measure(imtok.load(), held_out.spread(12), size=256)
+    quality = measure(imtok.load(), held_out.subsample(12), size=256)
     assert quality.psnr >= 25.0
     assert quality.bits_per_image <= 16 * 32 * 32
 

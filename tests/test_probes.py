@@ -8,10 +8,9 @@ import torch.nn.functional as F
 from making import QUANTIZERS, picture, tiny
 from torch import Tensor, nn
 
-from imtok.analysis import probes
-from imtok.analysis.coder import Coder
-from imtok.analysis.figures import ErrorByCode
-from imtok.analysis.probes import (
+from imtok.analysis import robustness
+from imtok.analysis.batched_runner import BatchedRunner
+from imtok.analysis.robustness import (
     error_by_code,
     idempotence,
     mean_psnr,
@@ -20,6 +19,7 @@ from imtok.analysis.probes import (
     shift_right,
     through_jpeg,
 )
+from imtok.analysis.statistics import ErrorByCode
 from imtok.data.images import to_tensor
 from imtok.evaluation import psnr
 from imtok.kernels import finite_scalar_bound
@@ -59,16 +59,16 @@ def pictures(count: int) -> Tensor:
     return torch.stack([to_tensor(picture(seed, 32, 32)) for seed in range(count)])
 
 
-def coder_of(name: str) -> Coder:
-    return Coder(tiny(quantizer=QUANTIZERS[name]), device="cpu", batch_size=2)
+def coder_of(name: str) -> BatchedRunner:
+    return BatchedRunner(tiny(quantizer=QUANTIZERS[name]), device="cpu", batch_size=2)
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
 def test_idempotence_is_that_of_going_around_by_hand(name: str) -> None:
-    coder = coder_of(name)
-    tokenizer = coder.tokenizer
-    start = coder.encode(pictures(4))
-    found = idempotence(coder, start, passes=2)
+    runner = coder_of(name)
+    tokenizer = runner.tokenizer
+    start = runner.encode(pictures(4))
+    found = idempotence(runner, start, passes=2)
     first = to_uint8(tokenizer.decode(start))
     once = tokenizer.encode(first)
     second = to_uint8(tokenizer.decode(once))
@@ -86,7 +86,7 @@ def test_idempotence_is_that_of_going_around_by_hand(name: str) -> None:
 
 def test_a_tokenizer_whose_pictures_have_their_own_codes_is_idempotent() -> None:
     codes = torch.randint(0, 125, (3, 4, 4), generator=torch.Generator().manual_seed(0))
-    found = idempotence(Coder(mosaic(), device="cpu"), codes)
+    found = idempotence(BatchedRunner(mosaic(), device="cpu"), codes)
     assert [(each.same_as_first, each.same_as_last, each.psnr) for each in found.passes] == [(1, 1, None)] * 3
     assert found.least_stable == []
 
@@ -98,7 +98,7 @@ def test_the_least_stable_codes_are_those_changed_most_often_of_the_ones_seen_of
     codes[0, 3, 3] = code(4, 4, 4)  # changes too, but is seen once
     dark, bright = (levels / 2 - 1 for levels in (torch.tensor([0.0] * 3), torch.tensor([4.0] * 3)))
     tokenizer.decoder = _Moved(tokenizer.decoder, {tuple(dark.tolist()): 0.5, tuple(bright.tolist()): -0.5})
-    found = idempotence(Coder(tokenizer, device="cpu"), codes, passes=1)
+    found = idempotence(BatchedRunner(tokenizer, device="cpu"), codes, passes=1)
     assert found.passes[0].same_as_first == pytest.approx(1 - 9 / 16)
     assert [(each.code, each.share, each.tokens) for each in found.least_stable] == [(code(0, 0, 0), 1.0, 8)]
 
@@ -136,7 +136,7 @@ def test_a_constant_picture_is_not_changed_by_a_shift() -> None:
 def test_a_shift_changes_the_codes_behind_an_edge_and_no_others() -> None:
     images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     images[..., 16:] = 255
-    right, down, *_ = sensitivity(Coder(_sharp(), device="cpu"), images).disturbances
+    right, down, *_ = sensitivity(BatchedRunner(_sharp(), device="cpu"), images).disturbances
     assert right.changed == 4 / 16  # one column of codes
     assert [(each.code, each.share, each.tokens) for each in right.most_changed] == [(code(4, 4, 4), 0.5, 8)]
     assert [(each.code, each.share) for each in right.least_changed] == [(0, 0.0), (code(4, 4, 4), 0.5)]
@@ -159,24 +159,24 @@ class _Plain(nn.Module):
 
 @pytest.mark.parametrize("name", ["fsq", "residual", "product", "gumbel"])
 def test_every_code_of_every_codebook_counts_towards_the_change(name: str) -> None:
-    coder = coder_of(name)
+    runner = coder_of(name)
     images = pictures(3)
-    found = sensitivity(coder, images)
-    codes = coder.encode(images)
+    found = sensitivity(runner, images)
+    codes = runner.encode(images)
     disturbed = (shift_right(images), shift_down(images), through_jpeg(images, 95), through_jpeg(images, 75))
     for each, other in zip(found.disturbances, disturbed, strict=True):
-        assert each.changed == pytest.approx(float((coder.encode(other) != codes).double().mean()))
+        assert each.changed == pytest.approx(float((runner.encode(other) != codes).double().mean()))
         assert each.psnr == pytest.approx(float(psnr(other, images).mean()))
     assert found.disturbances[2].psnr > found.disturbances[3].psnr  # type: ignore[operator]
 
 
 def test_equal_shares_stand_in_the_order_of_the_codes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "LISTED", 3)
+    monkeypatch.setattr(robustness, "LISTED", 3)
     images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     for column, grey in enumerate((255, 0, 128, 64)):
         images[..., 8 * column : 8 * column + 8] = grey
-    monkeypatch.setattr(probes, "SEEN", 4)
-    right = sensitivity(Coder(_sharp(), device="cpu"), images).disturbances[0]
+    monkeypatch.setattr(robustness, "SEEN", 4)
+    right = sensitivity(BatchedRunner(_sharp(), device="cpu"), images).disturbances[0]
     assert [each.code for each in right.least_changed] == [code(2, 2, 2), code(4, 4, 4), 0]
     assert [(each.code, each.share) for each in right.most_changed] == [(0, 1.0), (code(1, 1, 1), 1.0)]
 
@@ -195,27 +195,27 @@ def test_mean_psnr_is_of_the_pictures_that_differ() -> None:
     assert mean_psnr(black, black) is None
 
 
-def error_of(coder: Coder, images: Tensor) -> ErrorByCode:
-    found = error_by_code(coder, images)
+def error_of(runner: BatchedRunner, images: Tensor) -> ErrorByCode:
+    found = error_by_code(runner, images)
     assert found is not None
     return found
 
 
 @pytest.mark.parametrize("name", ["vq", "cosine", "simvq", "frozen", "ibq", "lfq", "bsq", "product", "product-shared"])
 def test_the_mean_error_is_the_commitment_loss(name: str) -> None:
-    coder = coder_of(name)
+    runner = coder_of(name)
     images = pictures(2)
-    ((_, quantized),) = coder.latents(images)
-    assert error_of(coder, images).mean == pytest.approx(float(quantized.losses["commitment"]), rel=1e-4)
+    ((_, quantized),) = runner.latents(images)
+    assert error_of(runner, images).mean == pytest.approx(float(quantized.losses["commitment"]), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", MEASURABLE)
 def test_errors_by_code_add_up_to_the_mean(name: str) -> None:
-    coder = coder_of(name)
+    runner = coder_of(name)
     images = pictures(3)
-    found = error_of(coder, images)
-    codes = coder.encode(images)
-    first = codes if coder.tokenizer.num_codebooks == 1 else codes[..., 0]
+    found = error_of(runner, images)
+    codes = runner.encode(images)
+    first = codes if runner.tokenizer.num_codebooks == 1 else codes[..., 0]
     values, counts = first.unique(return_counts=True)
     assert (found.codes, found.tokens) == (values.tolist(), counts.tolist())
     total = sum(error * tokens for error, tokens in zip(found.errors, found.tokens, strict=True))
@@ -223,14 +223,14 @@ def test_errors_by_code_add_up_to_the_mean(name: str) -> None:
 
 
 def test_the_error_of_fsq_is_that_of_rounding_what_was_bounded() -> None:
-    coder = coder_of("fsq")
+    runner = coder_of("fsq")
     images = pictures(2)
-    ((latents, quantized),) = coder.latents(images)
+    ((latents, quantized),) = runner.latents(images)
     bounded = torch.stack(
         [finite_scalar_bound(latents[:, i], level) / (level // 2) for i, level in enumerate((7, 5, 5))], dim=1
     )
     differences = (bounded - quantized.latents).square()
-    found = error_of(coder, images)
+    found = error_of(runner, images)
     assert found.mean == pytest.approx(float(differences.mean()), rel=1e-5)
     assert found.relative == pytest.approx(float(differences.sum() / bounded.square().sum()), rel=1e-5)
     there = quantized.codes == found.codes[0]
@@ -239,11 +239,11 @@ def test_the_error_of_fsq_is_that_of_rounding_what_was_bounded() -> None:
 
 @pytest.mark.parametrize("name", ["residual", "residual-shared", "residual-fsq"])
 def test_the_error_of_a_residual_quantizer_is_what_all_stages_leave(name: str) -> None:
-    coder = coder_of(name)
+    runner = coder_of(name)
     images = pictures(2)
-    ((latents, quantized),) = coder.latents(images)
-    left = (latents - coder.tokenizer.quantizer.lookup(quantized.codes)).square().mean()
-    assert error_of(coder, images).mean == pytest.approx(float(left), rel=1e-5)
+    ((latents, quantized),) = runner.latents(images)
+    left = (latents - runner.tokenizer.quantizer.lookup(quantized.codes)).square().mean()
+    assert error_of(runner, images).mean == pytest.approx(float(left), rel=1e-5)
 
 
 def test_codes_of_gumbel_have_no_distance_to_its_latents() -> None:
@@ -251,10 +251,10 @@ def test_codes_of_gumbel_have_no_distance_to_its_latents() -> None:
 
 
 def test_of_many_codes_the_most_frequent_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    coder = coder_of("fsq")
-    whole = error_of(coder, pictures(3))
-    monkeypatch.setattr(probes, "MOST_ERRORS", 2)
-    found = error_of(coder, pictures(3))
+    runner = coder_of("fsq")
+    whole = error_of(runner, pictures(3))
+    monkeypatch.setattr(robustness, "MOST_ERRORS", 2)
+    found = error_of(runner, pictures(3))
     assert found.mean == whole.mean
     assert sorted(found.tokens) == sorted(whole.tokens)[-2:]
     assert found.codes == sorted(found.codes)

@@ -17,9 +17,9 @@ from test_kept_runs import FullDisk, figures, stop_at
 from test_training import run_until, tiny
 
 import imtok
-import imtok.training.board as board_module
 import imtok.training.loop as loop
 import imtok.training.run as run_module
+import imtok.training.tensorboard as board_module
 from imtok.errors import ConfigError, DiskError, Interrupted, TokenizerError, TrainingError, disk_errors
 from imtok.training import TrainProgress, TrainReport, train
 from imtok.training.best import written_figures

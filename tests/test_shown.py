@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 from figures_example import example
 
-from imtok.analysis.figures import Figures, PositionMap, Span
-from imtok.analysis.shown import (
+from imtok.analysis.formatting import (
     brief,
     headline,
     map_range,
@@ -18,9 +17,10 @@ from imtok.analysis.shown import (
     token_bits,
     worst,
 )
+from imtok.analysis.statistics import PositionMap, Span, Statistics
 
 
-def two_codebooks() -> Figures:
+def two_codebooks() -> Statistics:
     use = example().codebooks[0]
     first = use.model_copy(update={"usage": 0.75, "dead": 256, "gini": 0.2, "zipf_slope": -1.5})
     second = use.model_copy(update={"usage": 0.25, "dead": 768, "gini": 0.6, "zipf_slope": -0.5})
@@ -44,9 +44,9 @@ def test_the_worst_codebook_is_the_least_or_the_most_as_the_figure_wants_it() ->
 
 
 def test_a_codebook_without_a_slope_is_left_out_of_its_mean() -> None:
-    figures = two_codebooks()
-    figures.codebooks[0] = figures.codebooks[0].model_copy(update={"zipf_slope": None})
-    assert over_codebooks(figures, "zipf_slope") == -0.5
+    statistics = two_codebooks()
+    statistics.codebooks[0] = statistics.codebooks[0].model_copy(update={"zipf_slope": None})
+    assert over_codebooks(statistics, "zipf_slope") == -0.5
 
 
 def test_a_map_spans_its_values_but_at_least_one_bit() -> None:

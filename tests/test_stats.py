@@ -23,8 +23,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from imtok.analysis import analyze
-from imtok.analysis.figures import json_schema
 from imtok.analysis.job import UNITS, Stage
+from imtok.analysis.statistics import json_schema
 from imtok.cli import app
 from imtok.config import TokenizerConfig
 from imtok.quantizer_config import FSQConfig, QuantizerConfig, ResidualConfig, VQConfig
@@ -73,26 +73,26 @@ def test_json_keeps_to_the_schema_and_says_all_there_is(
     options: tuple[str, ...], tokens: dict[str, Path], pictures: Path
 ) -> None:
     more = [*options, pictures] if "--images" in options else options
-    figures = printed("stats", tokens["fsq"], "--json", *more)
-    jsonschema.validate(figures, json_schema(), cls=jsonschema.Draft202012Validator)
-    assert next(iter(figures)) == "format"
-    assert (figures["images"], figures["tokens"], figures["codebook_size"]) == (8, 8 * 16, 125)
-    assert figures["usage"] == figures["used"] / 125
-    assert figures["dead"] == 125 - figures["used"]
-    assert {each["name"] for each in figures["classes"]} == {"cat", "dog"}
-    assert [each["max_bits"] for each in figures["dimensions"]] == [pytest.approx(np.log2(5))] * 3
-    assert (figures["tokenizer"] is None) == (not options)
+    statistics = printed("stats", tokens["fsq"], "--json", *more)
+    jsonschema.validate(statistics, json_schema(), cls=jsonschema.Draft202012Validator)
+    assert next(iter(statistics)) == "format"
+    assert (statistics["images"], statistics["tokens"], statistics["codebook_size"]) == (8, 8 * 16, 125)
+    assert statistics["usage"] == statistics["used"] / 125
+    assert statistics["dead"] == 125 - statistics["used"]
+    assert {each["name"] for each in statistics["classes"]} == {"cat", "dog"}
+    assert [each["max_bits"] for each in statistics["dimensions"]] == [pytest.approx(np.log2(5))] * 3
+    assert (statistics["tokenizer"] is None) == (not options)
     if "--images" in options:
-        assert figures["tokenizer"]["reconstruction"]["images"] == 8
+        assert statistics["tokenizer"]["reconstruction"]["images"] == 8
     if options == ("--deep",):
-        assert figures["tokenizer"]["sensitivity"]["of_decoded"]
+        assert statistics["tokenizer"]["sensitivity"]["of_decoded"]
 
 
 def test_the_schema_refuses_what_the_records_do_not_know(tokens: dict[str, Path]) -> None:
-    figures = printed("stats", tokens["fsq"], "--json")
+    statistics = printed("stats", tokens["fsq"], "--json")
     for change in ({"usage": "all"}, {"surplus": 1}, {"dead": 0.5}):
         with pytest.raises(jsonschema.ValidationError):
-            jsonschema.validate(figures | change, json_schema(), cls=jsonschema.Draft202012Validator)
+            jsonschema.validate(statistics | change, json_schema(), cls=jsonschema.Draft202012Validator)
 
 
 def test_a_report_and_plots_are_written_with_the_tokenizer_looked_at(
@@ -148,7 +148,7 @@ def test_parts_of_a_set_add_up_to_the_whole(tmp_path: Path) -> None:
         assert result.exit_code == 0, result.output
         assert f"part {index} of 3" in result.stderr
     assert printed("stats", folder, "--merge", *parts, "--json") == json.loads(
-        analyze(folder).figures.model_dump_json()
+        analyze(folder).statistics.model_dump_json()
     )
     missing = imtok("stats", folder, "--merge", *parts[:2])
     assert missing.exit_code == 1
@@ -228,7 +228,7 @@ def test_what_a_part_has_no_use_for_is_refused_by_name(
     "place",
     [
         "imtok.tokenizer.load",
-        "imtok.analysis.coder.Coder.encode",
+        "imtok.analysis.batched_runner.BatchedRunner.encode",
         "imtok.analysis.summary.neighbours",
         "imtok.report.writing.report_page",
         "imtok.report.plots.png",
@@ -261,8 +261,8 @@ def test_a_signal_ends_it_wherever_it_is(
 
 def test_a_name_that_is_no_text_is_spelled_out(tmp_path: Path) -> None:
     folder = token_folder(tmp_path / os.fsdecode(b"t\xff"), [np.zeros((3, 2, 2), np.int64)], 9)
-    figures = printed("stats", folder, "--json", "--report", tmp_path / "r.html", "--plots", tmp_path / "plots")
-    assert figures["name"] == f"{tmp_path}/t\\xff"
+    statistics = printed("stats", folder, "--json", "--report", tmp_path / "r.html", "--plots", tmp_path / "plots")
+    assert statistics["name"] == f"{tmp_path}/t\\xff"
     assert "t\\xff" in (tmp_path / "r.html").read_text()
     assert imtok("stats", folder).exit_code == 0
 
@@ -291,19 +291,19 @@ def test_a_tokenizer_beside_the_tokens_that_cannot_be_theirs_is_passed_over(
     config = TokenizerConfig(quantizer=quantizer).model_dump(mode="json")
     (folder / "tokenizer").mkdir()
     (folder / "tokenizer" / "config.json").write_text(json.dumps(config))
-    figures = analyze(folder).figures
-    assert figures.quantizer == name
-    assert len(figures.dimensions) == (3 if name else 0)
+    statistics = analyze(folder).statistics
+    assert statistics.quantizer == name
+    assert len(statistics.dimensions) == (3 if name else 0)
 
 
 def test_images_alone_are_looked_at_with_the_tokenizer_in_the_folder(tokens: dict[str, Path], pictures: Path) -> None:
-    figures = analyze(tokens["fsq"], images=[pictures], sample=3, device="cpu").figures
-    named = analyze(tokens["fsq"], tokenizer=tokens["fsq"], images=[pictures], sample=3, device="cpu").figures
-    assert figures.tokenizer is not None
-    assert figures.tokenizer.reconstruction is not None
-    assert figures.tokenizer.reconstruction.images == 3
-    assert figures == named
-    assert analyze(tokens["fsq"]).figures.tokenizer is None
+    statistics = analyze(tokens["fsq"], images=[pictures], sample=3, device="cpu").statistics
+    named = analyze(tokens["fsq"], tokenizer=tokens["fsq"], images=[pictures], sample=3, device="cpu").statistics
+    assert statistics.tokenizer is not None
+    assert statistics.tokenizer.reconstruction is not None
+    assert statistics.tokenizer.reconstruction.images == 3
+    assert statistics == named
+    assert analyze(tokens["fsq"]).statistics.tokenizer is None
 
 
 def test_each_stage_of_the_work_has_a_bar_in_units_of_its_own(
@@ -326,9 +326,14 @@ def test_each_stage_of_the_work_has_a_bar_in_units_of_its_own(
 
 def test_an_empty_token_set_is_said_to_be_empty(tmp_path: Path) -> None:
     folder = token_folder(tmp_path / "tokens", [np.zeros((0, 2, 2), np.int64)], 9)
-    figures = printed("stats", folder, "--json", "--report", tmp_path / "r.html")
-    assert (figures["images"], figures["used"], figures["positions"], figures["horizontal"]) == (0, 0, None, None)
-    jsonschema.validate(figures, json_schema(), cls=jsonschema.Draft202012Validator)
+    statistics = printed("stats", folder, "--json", "--report", tmp_path / "r.html")
+    assert (statistics["images"], statistics["used"], statistics["positions"], statistics["horizontal"]) == (
+        0,
+        0,
+        None,
+        None,
+    )
+    jsonschema.validate(statistics, json_schema(), cls=jsonschema.Draft202012Validator)
     assert imtok("stats", folder).exit_code == 0
 
 

@@ -11,14 +11,14 @@ from figures_example import example
 from rich.cells import cell_len
 from rich.console import Console
 
-from imtok.analysis.figures import Dimension, Duplicates, Figures, Finding, PositionMap, Use
+from imtok.analysis.statistics import Dimension, Duplicates, Finding, PositionMap, Statistics, Use
 from imtok.cli.stats_charts import bar, columns, heat_map, plain, sparkline
 from imtok.cli.stats_view import print_comparison, print_figures
 
 WIDTHS = [24, 40, 60, 80, 120, 200]
 
 
-def text(*sets: Figures, width: int = 80, compare: bool = False, **options: Any) -> str:
+def text(*sets: Statistics, width: int = 80, compare: bool = False, **options: Any) -> str:
     console = Console(file=io.StringIO(), width=width, highlight=False, **options)
     if compare:
         print_comparison(console, sets)
@@ -28,22 +28,22 @@ def text(*sets: Figures, width: int = 80, compare: bool = False, **options: Any)
     return console.file.getvalue()
 
 
-def healthy() -> Figures:
+def healthy() -> Statistics:
     none = Duplicates(images=1000, duplicates=0, groups=0, largest=[])
     return example(tokenizer=False, dimensions=[], classes=[], findings=[], duplicates=none)
 
 
-def with_grid(high: int, wide: int) -> Figures:
+def with_grid(high: int, wide: int) -> Statistics:
     bits = [[float(row + column) for column in range(wide)] for row in range(high)]
     positions = PositionMap(images=1000, entropy_bits=bits, limit_bits=64.0, surprisal_bits=bits)
     return example(tokenizer=False, grid=(high, wide), positions=positions)
 
 
-def empty() -> Figures:
-    figures = healthy()
+def empty() -> Statistics:
+    statistics = healthy()
     nothing = {"tokens": 0, "used": 0, "usage": 0.0, "dead": 1024, "zipf_slope": None, "top": [], "growth": []}
     absent = {"positions": None, "horizontal": None, "vertical": None, "per_256_images": None, "rank_frequency": []}
-    return figures.model_copy(update={"images": 0, **nothing, **absent})
+    return statistics.model_copy(update={"images": 0, **nothing, **absent})
 
 
 def test_main_figures_stand_by_their_names() -> None:
@@ -92,7 +92,7 @@ def test_hints_alone_leave_a_set_healthy_and_are_listed() -> None:
     assert shown.index("healthy: no figure passes") < shown.index("hint worth knowing (docs/x.md)")
 
 
-def several_codebooks() -> Figures:
+def several_codebooks() -> Statistics:
     """Two that use different codes: counted together, all of them."""
     use = example().codebooks[0]
     books = [
@@ -184,11 +184,11 @@ def test_bits_a_token_are_bars_in_proportion() -> None:
 
 
 def test_neighbours_that_were_sampled_are_told() -> None:
-    figures = healthy()
-    assert figures.horizontal
-    sampled = figures.horizontal.model_copy(update={"contexts_share": 0.125})
-    assert "neighbours of 12.5% of the codes" in text(figures.model_copy(update={"horizontal": sampled}))
-    assert "of the codes" not in text(figures)
+    statistics = healthy()
+    assert statistics.horizontal
+    sampled = statistics.horizontal.model_copy(update={"contexts_share": 0.125})
+    assert "neighbours of 12.5% of the codes" in text(statistics.model_copy(update={"horizontal": sampled}))
+    assert "of the codes" not in text(statistics)
 
 
 def test_a_map_in_colours_has_two_rows_a_line() -> None:
@@ -241,17 +241,17 @@ def test_a_map_of_one_value_is_drawn() -> None:
 
 def test_names_and_keys_are_no_markup_and_move_no_cursor() -> None:
     keys = ["[red]x[/red].jpg", "\x1b[2J.jpg", ":cat:.jpg"]
-    figures = example(
+    statistics = example(
         name="[bold]tokens[/]",
         duplicates=Duplicates(images=9, duplicates=2, groups=3, largest=[keys]),
         classes=[example().classes[0].model_copy(update={"name": "[red]bird"})],
     )
-    shown = text(figures)
+    shown = text(statistics)
     for words in ("codebook use in [bold]tokens[/]", "[red]x[/red].jpg = \\x1b[2J.jpg = :cat:.jpg", "[red]bird"):
         assert words in shown
     assert "\x1b" not in shown
     assert "and 2 more such groups" in shown
-    assert "[bold]tokens[/]" in text(figures, figures, compare=True)
+    assert "[bold]tokens[/]" in text(statistics, statistics, compare=True)
 
 
 def test_a_long_name_keeps_its_end() -> None:
@@ -306,8 +306,8 @@ def test_without_images_the_tokenizer_shows_what_decoded_ones_tell() -> None:
 def test_a_comparison_stars_the_best_and_keeps_every_set() -> None:
     sets = [example(name=f"set-{number}", usage=0.5 + number / 20) for number in range(7)]
     shown = text(*sets, compare=True)
-    for figures in sets:
-        assert figures.name in shown
+    for statistics in sets:
+        assert statistics.name in shown
     assert shown.count("80.0% *") == 1
     assert "* the best" in shown
     assert re.search(r"PSNR +25\.90 dB at 2,560", shown)
@@ -330,8 +330,8 @@ def test_bars_and_columns_are_exact_to_an_eighth_and_show_what_is_not_nothing() 
 
 
 def test_codes_that_more_images_would_show_are_not_left_to_look_dead() -> None:
-    figures = example(expected_used=1010.4)
+    statistics = example(expected_used=1010.4)
     assert re.search(
-        r"dead codes +44, and 12 nearly dead; more images would show 30 of them or more", text(figures, width=110)
+        r"dead codes +44, and 12 nearly dead; more images would show 30 of them or more", text(statistics, width=110)
     )
     assert "would show" not in text(example(expected_used=985.0), width=110)

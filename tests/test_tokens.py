@@ -21,9 +21,9 @@ from imtok.analysis import codebook_usage
 from imtok.errors import TokensError
 from imtok.tokens import (
     Numerics,
+    PackedStrings,
     Shard,
     ShardHeader,
-    Texts,
     TokensInfo,
     open_tokens,
     read_info,
@@ -59,13 +59,13 @@ def shard(
     return Shard(
         header=ShardHeader(unit=unit, inputs=inputs, fingerprint=fingerprint, codebook_size=codebook_size),
         codes=codes.astype(smallest_dtype(codebook_size)),
-        keys=Texts.pack(f"{unit}/ü{position}.jpg" for position in index),
+        keys=PackedStrings.pack(f"{unit}/ü{position}.jpg" for position in index),
         index=index,
         original_size=np.tile(np.array([[480, 640]], np.int32), (len(index), 1)),
         labels=index * 10,
         skip_index=np.array(skips, np.int64),
-        skip_keys=Texts.pack(f"{unit}/ü{position}.jpg" for position in skips),
-        skip_reasons=Texts.pack("truncated" for _ in skips),
+        skip_keys=PackedStrings.pack(f"{unit}/ü{position}.jpg" for position in skips),
+        skip_reasons=PackedStrings.pack("truncated" for _ in skips),
     )
 
 
@@ -255,11 +255,11 @@ def test_a_foreign_safetensors_file_is_refused(tmp_path: Path) -> None:
         replace(shard(), original_size=np.zeros((3, 2), np.int32)),
         replace(shard(), original_size=np.ones((3, 3), np.int32)),
         replace(shard(), labels=np.arange(4)),
-        replace(shard(), keys=Texts.pack(["a", "b"])),
-        replace(shard(), keys=Texts(np.zeros(3, np.uint8), np.array([0, 2, 1, 3]))),
-        replace(shard(), keys=Texts(np.full(3, 0xFF, np.uint8), np.array([0, 1, 2, 3]))),
-        replace(shard(), keys=Texts(np.frombuffer("üü".encode(), np.uint8), np.array([0, 1, 2, 4]))),
-        replace(shard(), skip_reasons=Texts.pack([])),
+        replace(shard(), keys=PackedStrings.pack(["a", "b"])),
+        replace(shard(), keys=PackedStrings(np.zeros(3, np.uint8), np.array([0, 2, 1, 3]))),
+        replace(shard(), keys=PackedStrings(np.full(3, 0xFF, np.uint8), np.array([0, 1, 2, 3]))),
+        replace(shard(), keys=PackedStrings(np.frombuffer("üü".encode(), np.uint8), np.array([0, 1, 2, 4]))),
+        replace(shard(), skip_reasons=PackedStrings.pack([])),
         replace(shard(), index=np.arange(3, dtype=np.int32)),
     ],
 )
@@ -580,7 +580,7 @@ def test_a_tokenizer_that_is_missing_or_another_is_found(folder: Path) -> None:
         (replace(shard(1), index=np.array([2, 0, 3])), "index is not in ascending order"),
         (replace(shard(1), index=np.array([0, 2, 9])), "position 9 is outside the unit's 4 inputs"),
         (
-            replace(shard(1), keys=Texts.pack(["1/ü0.jpg", "x", "1/ü3.jpg"])),
+            replace(shard(1), keys=PackedStrings.pack(["1/ü0.jpg", "x", "1/ü3.jpg"])),
             "position 2 holds x, the plan says 1/ü2.jpg",
         ),
         (replace(shard(1), codes=shard(1).codes + np.uint16(990)), "is outside [0, 1000)"),

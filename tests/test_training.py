@@ -16,8 +16,8 @@ from PIL import Image
 import imtok
 import imtok.training.loop as loop
 from imtok.analysis import CodebookUsage
-from imtok.analysis.figures import Finding
-from imtok.analysis.remedies import updates_before_revival
+from imtok.analysis.statistics import Finding
+from imtok.analysis.suggestions import updates_before_revival
 from imtok.config import TrainConfig, load_train_config, merge, parse_settings
 from imtok.data.collection import ImageCollection
 from imtok.data.stream import TrainingStream
@@ -319,7 +319,7 @@ def test_every_epoch_shows_each_image_once_in_an_order_of_its_own(pictures: Path
 @pytest.mark.parametrize("count", [1, 7, 20, 29, 30, 50])
 def test_a_spread_has_as_many_images_as_asked_for(count: int, pictures: Path) -> None:
     images = ImageCollection.open([pictures])
-    assert len(set(images.spread(count).keys)) == min(count, 30)
+    assert len(set(images.subsample(count).keys)) == min(count, 30)
 
 
 def test_the_split_is_decided_by_key_so_that_a_grown_set_keeps_it(pictures: Path) -> None:

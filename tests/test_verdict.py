@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from figures_example import example
 
-from imtok.analysis.figures import Finding, Grade
-from imtok.analysis.verdict import by_grade, verdict
+from imtok.analysis.statistics import Finding, Severity
+from imtok.analysis.verdict import by_severity, verdict
 
 
-def finding(grade: Grade) -> Finding:
+def finding(grade: Severity) -> Finding:
     return Finding(name=grade, grade=grade, text=f"about {grade}", page="docs/x.md")
 
 
@@ -17,7 +17,7 @@ def test_the_worst_finding_is_the_verdict() -> None:
     findings = [finding("hint"), finding("problem"), finding("warning")]
     found = verdict(example(findings=findings))
     assert (found.grade, found.word, found.text, found.finding) == ("problem", "Problem", "about problem", findings[1])
-    assert [each.grade for each in by_grade(findings)] == ["problem", "warning", "hint"]
+    assert [each.grade for each in by_severity(findings)] == ["problem", "warning", "hint"]
 
 
 @pytest.mark.parametrize("findings", [[], [finding("hint")]])

@@ -1,15 +1,16 @@
 """What the tokens say about the codebook: `analyze(folder)`, and `codebook_usage(tokens)` for an open data set."""
 
-from imtok.analysis.figures import Figures
+from imtok.analysis.counting import codebook_usage
 from imtok.analysis.job import Analysis, analyze, count_part
-from imtok.analysis.pictures import Pictures
-from imtok.analysis.usage import CodebookUsage, codebook_usage, count_by_codebook, count_codes
+from imtok.analysis.statistics import Statistics
+from imtok.analysis.visualisations import Visualisations
+from imtok.usage import CodebookUsage, count_by_codebook, count_codes
 
 __all__ = [
     "Analysis",
     "CodebookUsage",
-    "Figures",
-    "Pictures",
+    "Statistics",
+    "Visualisations",
     "analyze",
     "codebook_usage",
     "count_by_codebook",

@@ -10,11 +10,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from imtok.analysis.entropy import Counts, entropy_bits, log_spaced, miller_bits
-from imtok.analysis.figures import ClassUse, Dimension, Duplicates, PositionMap, Runs
 from imtok.analysis.pairs import run_starts
+from imtok.analysis.statistics import ClassUse, Dimension, Duplicates, PositionMap, Runs
 from imtok.analysis.tally import NEVER, Tally
-from imtok.quantizer_config import BSQConfig, FSQConfig, LeafConfig, LFQConfig
+from imtok.entropy import Counts, entropy_bits, log_spaced, miller_bits
+from imtok.quantizer_config import BaseQuantizerConfig, BSQConfig, FSQConfig, LFQConfig
 from imtok.tokens.shard import NO_LABEL, Codes
 
 _POINTS = 200  # of the curve of growth
@@ -66,15 +66,15 @@ def position_map(tally: Tally) -> PositionMap | None:
     )
 
 
-def dimensions(counts: Counts, leaf: LeafConfig | None) -> list[Dimension]:
+def dimensions(counts: Counts, base: BaseQuantizerConfig | None) -> list[Dimension]:
     """Shares of the levels of each dimension, from the counts (Q, K) alone; none for quantizers that have no levels."""
-    if isinstance(leaf, FSQConfig):
-        shape = leaf.levels[::-1]  # the first dimension is the fastest, and in numpy the last axis is
-    elif isinstance(leaf, LFQConfig | BSQConfig):
-        shape = (2,) * leaf.dim  # the first dimension is the most significant bit
+    if isinstance(base, FSQConfig):
+        shape = base.levels[::-1]  # the first dimension is the fastest, and in numpy the last axis is
+    elif isinstance(base, LFQConfig | BSQConfig):
+        shape = (2,) * base.dim  # the first dimension is the most significant bit
     else:
         return []
-    fastest_first = isinstance(leaf, FSQConfig)
+    fastest_first = isinstance(base, FSQConfig)
     found = []
     for number, row in enumerate(counts):
         cube = row.reshape(shape)

@@ -16,20 +16,20 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from imtok.analysis.figures import (
+from imtok.analysis.formatting import over_codebooks, significant, worst
+from imtok.analysis.statistics import (
     Bits,
-    Disturbance,
     Duplicates,
     ErrorByCode,
-    Figures,
     Neighbours,
     Pass,
+    Perturbation,
     Reconstruction,
     Runs,
-    Use,
+    Statistics,
     definition,
 )
-from imtok.analysis.shown import over_codebooks, significant, worst
+from imtok.usage import Use
 
 ABSENT = "-"
 
@@ -57,37 +57,37 @@ class _Kind:
     key: str
     name: str
     definition: str
-    value: Callable[[Figures], Any]
+    value: Callable[[Statistics], Any]
     show: Callable[[Any], str] = str
     better: int = 0
-    alike: Callable[[Figures], Hashable] = lambda figures: (figures.images, figures.size)
-    beside: Callable[[Figures], str] = lambda _: ""
+    alike: Callable[[Statistics], Hashable] = lambda statistics: (statistics.images, statistics.size)
+    beside: Callable[[Statistics], str] = lambda _: ""
 
 
-def comparison_rows(sets: Sequence[Figures]) -> list[Row]:
+def comparison_rows(sets: Sequence[Statistics]) -> list[Row]:
     """The rows of a comparison, bits first; figures that no set has are left out."""
-    names = dict.fromkeys(each.name for figures in sets for each in _disturbances(figures))
+    names = dict.fromkeys(each.name for statistics in sets for each in _perturbations(statistics))
     rows = [_row(kind, sets) for kind in (*_BITS, *_QUALITY)]
     rows.append(_dominated_row(sets))
     rows += [_row(kind, sets) for kind in (*_STABILITY, *map(_changed, names), *_USE, *_ORIGIN)]
     return [row for row in rows if any(value != ABSENT for value in row.values)]
 
 
-def comparison_dict(sets: Sequence[Figures]) -> dict[str, Any]:
+def comparison_dict(sets: Sequence[Statistics]) -> dict[str, Any]:
     """The whole records of all sets, for JSON."""
-    tokenizers = [figures.model_dump(mode="json") for figures in sets]
+    tokenizers = [statistics.model_dump(mode="json") for statistics in sets]
     return {"format": "imtok-comparison", "version": 1, "tokenizers": tokenizers}
 
 
-def _row(kind: _Kind, sets: Sequence[Figures]) -> Row:
-    values = [kind.value(figures) for figures in sets]
+def _row(kind: _Kind, sets: Sequence[Statistics]) -> Row:
+    values = [kind.value(statistics) for statistics in sets]
     shown = [ABSENT if value is None else kind.show(value) for value in values]
     best = _best(kind, sets, values, shown) if kind.better else None
-    beside = ["" if value is None else kind.beside(figures) for value, figures in zip(values, sets, strict=True)]
+    beside = ["" if value is None else kind.beside(statistics) for value, statistics in zip(values, sets, strict=True)]
     return Row(kind.key, kind.name, tuple(shown), tuple(beside), best, kind.definition)
 
 
-def _best(kind: _Kind, sets: Sequence[Figures], values: Sequence[float | None], shown: Sequence[str]) -> int | None:
+def _best(kind: _Kind, sets: Sequence[Statistics], values: Sequence[float | None], shown: Sequence[str]) -> int | None:
     """The set with the best value, unless another is shown with the same one or was measured otherwise."""
     found = [(kind.better * value, place) for place, value in enumerate(values) if value is not None]
     if len(found) < 2 or len({kind.alike(sets[place]) for _, place in found}) > 1:
@@ -96,11 +96,11 @@ def _best(kind: _Kind, sets: Sequence[Figures], values: Sequence[float | None], 
     return place if shown.count(shown[place]) == 1 else None
 
 
-def _at(path: str) -> Callable[[Figures], Any]:
+def _at(path: str) -> Callable[[Statistics], Any]:
     """What stands at a dotted path of names; None where the way there ends early."""
 
-    def value(figures: Figures) -> Any:
-        found: Any = figures
+    def value(statistics: Statistics) -> Any:
+        found: Any = statistics
         for name in path.split("."):
             found = None if found is None else getattr(found, name)
         return found
@@ -111,9 +111,9 @@ def _at(path: str) -> Callable[[Figures], Any]:
 _reconstruction = _at("tokenizer.reconstruction")
 
 
-def _psnr(figures: Figures) -> float | None:
+def _psnr(statistics: Statistics) -> float | None:
     """In dB, infinite where all images are exact."""
-    found = _reconstruction(figures)
+    found = _reconstruction(statistics)
     return found and (math.inf if found.psnr is None else found.psnr)
 
 
@@ -121,22 +121,22 @@ def _decibels(value: float) -> str:
     return f"{value:.2f} dB" if math.isfinite(value) else "exact"
 
 
-def _protocol(figures: Figures) -> Hashable:
-    found = _reconstruction(figures)
+def _protocol(statistics: Statistics) -> Hashable:
+    found = _reconstruction(statistics)
     return found and (found.images, found.size, found.protocol)
 
 
-def alike_in_rate_and_distortion(figures: Figures) -> Hashable:
+def alike_in_rate_and_distortion(statistics: Statistics) -> Hashable:
     """What two sets must share for their bits and PSNR to be set against each other; None where a set has no PSNR.
 
     The number of images is part of it: what an adaptive coder pays for learning is shared by all of them.
     """
-    protocol = _protocol(figures)
-    return protocol and (protocol, figures.images, figures.size)
+    protocol = _protocol(statistics)
+    return protocol and (protocol, statistics.images, statistics.size)
 
 
-def _dominated_row(sets: Sequence[Figures]) -> Row:
-    values = tuple(_dominating(figures, sets) for figures in sets)
+def _dominated_row(sets: Sequence[Statistics]) -> Row:
+    values = tuple(_dominating(statistics, sets) for statistics in sets)
     return Row("dominated-by", "dominated by", values, ("",) * len(sets), None, _DOMINATED)
 
 
@@ -147,79 +147,79 @@ _DOMINATED = (
 )
 
 
-def _dominating(figures: Figures, sets: Sequence[Figures]) -> str:
-    alike = alike_in_rate_and_distortion(figures)
-    others = [other for other in sets if other is not figures and alike_in_rate_and_distortion(other) == alike]
+def _dominating(statistics: Statistics, sets: Sequence[Statistics]) -> str:
+    alike = alike_in_rate_and_distortion(statistics)
+    others = [other for other in sets if other is not statistics and alike_in_rate_and_distortion(other) == alike]
     if alike is None or not others:
         return ABSENT
-    return ", ".join(other.name for other in others if _dominates(_place(other), _place(figures))) or "nobody"
+    return ", ".join(other.name for other in others if _dominates(_place(other), _place(statistics))) or "nobody"
 
 
-def _place(figures: Figures) -> tuple[float, float, float]:
+def _place(statistics: Statistics) -> tuple[float, float, float]:
     """Where a set lies between rate and distortion; less is better in each."""
-    return (-(_psnr(figures) or 0.0), figures.bits.raw_per_image, figures.bits.coded_per_image)
+    return (-(_psnr(statistics) or 0.0), statistics.bits.raw_per_image, statistics.bits.coded_per_image)
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one != other and all(mine <= theirs for mine, theirs in zip(one, other, strict=True))
 
 
-def _disturbances(figures: Figures) -> list[Disturbance]:
-    return figures.tokenizer.sensitivity.disturbances if figures.tokenizer else []
+def _perturbations(statistics: Statistics) -> list[Perturbation]:
+    return statistics.tokenizer.sensitivity.disturbances if statistics.tokenizer else []
 
 
 def _changed(name: str) -> _Kind:
     """How many codes one disturbance changes."""
 
-    def value(figures: Figures) -> float | None:
-        return next((each.changed for each in _disturbances(figures) if each.name == name), None)
+    def value(statistics: Statistics) -> float | None:
+        return next((each.changed for each in _perturbations(statistics) if each.name == name), None)
 
-    return _Kind(f"changed by {name}", name, definition(Disturbance, "changed"), value, "{:.1%} changed".format)
+    return _Kind(f"changed by {name}", name, definition(Perturbation, "changed"), value, "{:.1%} changed".format)
 
 
-def _same_after_a_pass(figures: Figures) -> float | None:
-    passes = figures.tokenizer.idempotence.passes if figures.tokenizer else []
+def _same_after_a_pass(statistics: Statistics) -> float | None:
+    passes = statistics.tokenizer.idempotence.passes if statistics.tokenizer else []
     return passes[0].same_as_first if passes else None
 
 
-def _duplicates(figures: Figures) -> str:
-    return f"{figures.duplicates.duplicates:,} of {figures.duplicates.images:,}"
+def _duplicates(statistics: Statistics) -> str:
+    return f"{statistics.duplicates.duplicates:,} of {statistics.duplicates.images:,}"
 
 
-def mutual_information(figures: Figures, side: Neighbours) -> str:
+def mutual_information(statistics: Statistics, side: Neighbours) -> str:
     """From what a coder gains by the neighbour, learning paid for, to the estimate, too high where pairs are few."""
-    gained = max(0.0, figures.own_entropy_bits - side.coded_bits)
+    gained = max(0.0, statistics.own_entropy_bits - side.coded_bits)
     return f"{gained:.2f} to {max(gained, side.mutual_information_corrected_bits):.2f}"
 
 
-def _codes(figures: Figures) -> str:
-    books = (figures.num_codebooks,) if figures.num_codebooks > 1 else ()
-    return " x ".join(map(str, (*figures.grid, *books))) + f" of {figures.codebook_size:,}"
+def _codes(statistics: Statistics) -> str:
+    books = (statistics.num_codebooks,) if statistics.num_codebooks > 1 else ()
+    return " x ".join(map(str, (*statistics.grid, *books))) + f" of {statistics.codebook_size:,}"
 
 
-def _findings(figures: Figures) -> str:
-    return ", ".join(finding.name for finding in figures.findings) or "none"
+def _findings(statistics: Statistics) -> str:
+    return ", ".join(finding.name for finding in statistics.findings) or "none"
 
 
-def _price(figures: Figures) -> str:
-    return f"at {figures.bits.raw_per_image:,.0f} bits"
+def _price(statistics: Statistics) -> str:
+    return f"at {statistics.bits.raw_per_image:,.0f} bits"
 
 
 def _of_set(name: str, field: str, show: str) -> _Kind:
-    return _Kind(field, name, definition(Figures, field), _at(field), show.format)
+    return _Kind(field, name, definition(Statistics, field), _at(field), show.format)
 
 
 def _of_use(name: str, field: str, show: str, better: int = 0) -> _Kind:
     """A figure of `Use`, with the codebook where it is worst."""
 
-    def value(figures: Figures) -> float | None:
-        return over_codebooks(figures, field)
+    def value(statistics: Statistics) -> float | None:
+        return over_codebooks(statistics, field)
 
-    def beside(figures: Figures) -> str:
-        found = worst(figures, field)
+    def beside(statistics: Statistics) -> str:
+        found = worst(statistics, field)
         if found is None:
             return ""
-        return f"(mean of {len(figures.codebooks)} codebooks; worst: {found.place}, {show.format(found.value)})"
+        return f"(mean of {len(statistics.codebooks)} codebooks; worst: {found.place}, {show.format(found.value)})"
 
     text = f"{definition(Use, field)}; mean over codebooks where there are several"
     return _Kind(field, name, text, value, show.format, better, beside=beside)
@@ -229,7 +229,7 @@ def _of_bits(name: str, field: str, show: str, text: str = "") -> _Kind:
     return _Kind(field, name, definition(Bits, field) + text, _at(f"bits.{field}"), show.format)
 
 
-def _of_pictures(name: str, field: str, value: Callable[[Figures], Any], show: Callable[[Any], str]) -> _Kind:
+def _of_pictures(name: str, field: str, value: Callable[[Statistics], Any], show: Callable[[Any], str]) -> _Kind:
     return _Kind(field, name, definition(Reconstruction, field), value, show, 1, _protocol, _price)
 
 
@@ -281,10 +281,10 @@ _USE = (
         "mutual information",
         f"bits, of horizontal neighbours: from the entropy less {definition(Neighbours, 'coded_bits')}; to the "
         "estimate, which is too high where pairs are few a code",
-        lambda figures: figures.horizontal and mutual_information(figures, figures.horizontal),
+        lambda statistics: statistics.horizontal and mutual_information(statistics, statistics.horizontal),
     ),
     _Kind("duplicates", "duplicates", f"{definition(Duplicates, 'duplicates')}, of those compared", _duplicates),
-    _Kind("findings", "findings", definition(Figures, "findings"), _findings),
+    _Kind("findings", "findings", definition(Statistics, "findings"), _findings),
 )
 _ORIGIN = (
     _of_set("images", "images", "{:,}"),

@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from imtok.analysis.processes import count_in_processes
 from imtok.analysis.sampling import Sampling
 from imtok.analysis.tally import CodeOutOfRange, Tally
+from imtok.cores import usable_cores
 from imtok.errors import TokensError
 from imtok.tokens import TokenDataset
+from imtok.usage import CodebookUsage
 
 _MANY = 2**27  # codes: so many take a second, and a process half of one to start
 _BYTES_A_CODE, _TABLE_BYTES = 20, 2**31  # of each process's tables, and for all of them together
@@ -60,3 +62,12 @@ def count_units(
             raise TokensError(f"{tokens.shard_path(place)}: {error}; `imtok verify` tells more") from error
         update(done)
     return tally
+
+
+def codebook_usage(tokens: TokenDataset, progress: Callable[[int, int], None] | None = None) -> CodebookUsage:
+    """Codebook use of an open data set; every code of every codebook counts, skipped images do not.
+
+    `progress` takes (shards done, shards in all). Raises TokensError on codes the codebook does not have.
+    """
+    tally = count_tokens(tokens, workers=usable_cores(), sampling=None, progress=progress)
+    return CodebookUsage.of_codebooks(tally.counts, tally.images)

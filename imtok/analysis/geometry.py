@@ -19,8 +19,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from imtok.analysis.entropy import Counts
-from imtok.analysis.figures import Geometry, Histogram
+from imtok.analysis.statistics import Geometry, Histogram
+from imtok.entropy import Counts
 from imtok.quantizers import Quantizer
 from imtok.quantizers.composite import CompositeQuantizer
 
@@ -40,27 +40,27 @@ class CodeTable:
     """A table of codes, and which of the Q codebooks it stands behind: a shared one serves several."""
 
     codebooks: tuple[int, ...]
-    leaf: Quantizer
+    base: Quantizer
 
     @property
     def fixed(self) -> bool:
         """The codes lie where the method puts them: FSQ, LFQ and BSQ have no tensors that decide."""
-        return not self.leaf.code_tensors()
+        return not self.base.code_tensors()
 
     @torch.no_grad()
     def vectors(self) -> Tensor:
         """Every code as `lookup` gives it: (K, D) float, on the CPU."""
-        device = next(self.leaf.buffers()).device
-        chunks = torch.split(torch.arange(self.leaf.num_codes, device=device), _CHUNK)
-        return torch.cat([self.leaf.lookup(codes.view(1, 1, -1))[0, :, 0].T.cpu() for codes in chunks])
+        device = next(self.base.buffers()).device
+        chunks = torch.split(torch.arange(self.base.num_codes, device=device), _CHUNK)
+        return torch.cat([self.base.lookup(codes.view(1, 1, -1))[0, :, 0].T.cpu() for codes in chunks])
 
 
 def code_tables(quantizer: Quantizer) -> list[CodeTable]:
     """The different tables of a quantizer, in the order of the codebooks they first stand behind."""
     tables: dict[int, CodeTable] = {}
-    for codebook, leaf in enumerate(_leaves(quantizer)):
-        before = tables[id(leaf)].codebooks if id(leaf) in tables else ()
-        tables[id(leaf)] = CodeTable((*before, codebook), leaf)
+    for codebook, base in enumerate(_leaves(quantizer)):
+        before = tables[id(base)].codebooks if id(base) in tables else ()
+        tables[id(base)] = CodeTable((*before, codebook), base)
     return list(tables.values())
 
 

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Literal
 
 from imtok.analysis.counting import count_tokens
-from imtok.analysis.entropy import Counts
-from imtok.analysis.figures import Figures, TokenizerFigures
 from imtok.analysis.parts import merge_parts, places_of, write_part
-from imtok.analysis.pictures import Pictures
 from imtok.analysis.sampling import Sampling
-from imtok.analysis.summary import figures_of, name_of
+from imtok.analysis.statistics import Statistics, TokenizerStatistics
+from imtok.analysis.summary import name_of, statistics_of
 from imtok.analysis.tally import Tally
-from imtok.analysis.usage import CodebookUsage
+from imtok.analysis.visualisations import Visualisations
 from imtok.cores import usable_cores
+from imtok.entropy import Counts
 from imtok.errors import Interrupted
 from imtok.files import check_file_target
 from imtok.tokens import TokenDataset, open_tokens
+from imtok.usage import CodebookUsage
 
 Stage = Literal["counting", "adding up parts", "looking at the tokenizer"]
 UNITS: dict[Stage, str] = {  # what is counted in each
@@ -32,16 +32,16 @@ UNITS: dict[Stage, str] = {  # what is counted in each
 Progress = Callable[[Stage, int, int], None]
 
 # (Q, K) counts, and what takes (done, in all) -> what the tokenizer shows.
-_Look = Callable[[Counts, Callable[[int, int], None]], tuple[TokenizerFigures, Pictures]]
+_Look = Callable[[Counts, Callable[[int, int], None]], tuple[TokenizerStatistics, Visualisations]]
 
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
     """What was found of a token set."""
 
-    figures: Figures
+    statistics: Statistics
     usage: CodebookUsage  # with the count of every code
-    pictures: Pictures | None  # where the tokenizer was looked at
+    pictures: Visualisations | None  # where the tokenizer was looked at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,10 @@ class _Watch:
 
 
 def _opened(path: str | Path, tokens: TokenDataset, options: Options) -> _Look:
-    from imtok.analysis.inspection import check_tokenizer, inspect_tokenizer  # torch loads here: counting does without
+    from imtok.analysis.tokenizer_diagnostics import (  # torch loads here: counting does without
+        check_tokenizer,
+        inspect_tokenizer,
+    )
     from imtok.data.collection import ImageCollection
     from imtok.devices import resolve_device
     from imtok.tokenizer import load
@@ -150,7 +153,7 @@ def _opened(path: str | Path, tokens: TokenDataset, options: Options) -> _Look:
     tokenizer, name = load(path), name_of(path)
     check_tokenizer(tokenizer, name, tokens, options.sample)
 
-    def look(counts: Counts, progress: Callable[[int, int], None]) -> tuple[TokenizerFigures, Pictures]:
+    def look(counts: Counts, progress: Callable[[int, int], None]) -> tuple[TokenizerStatistics, Visualisations]:
         return inspect_tokenizer(
             tokenizer,
             name,
@@ -192,9 +195,9 @@ class Job:
             shown, pictures = self.look(tally.counts, watch.stage("looking at the tokenizer"))
         watch.check()
         usage = CodebookUsage.of_codebooks(tally.counts, tally.images)
-        figures = figures_of(tokens, tally, usage, shown, watch.check)
+        statistics = statistics_of(tokens, tally, usage, shown, watch.check)
         watch.check()
-        return Analysis(figures, usage, pictures)
+        return Analysis(statistics, usage, pictures)
 
 
 def _counted(tokens: TokenDataset, places: Sequence[int] | None, workers: int | None, watch: _Watch) -> Tally:

@@ -19,7 +19,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imtok.analysis.entropy import (
+from imtok.analysis.pairs import Keys, PairTable, run_starts
+from imtok.analysis.sampling import Sampling
+from imtok.analysis.statistics import Neighbours
+from imtok.entropy import (
     Counts,
     Floats,
     coded_bits,
@@ -28,9 +31,6 @@ from imtok.analysis.entropy import (
     log_rising,
     miller_bits,
 )
-from imtok.analysis.figures import Neighbours
-from imtok.analysis.pairs import Keys, PairTable, run_starts
-from imtok.analysis.sampling import Sampling
 
 _LN2 = math.log(2)
 _STRENGTHS = 4.0 ** np.arange(12)  # values of c that are tried
@@ -73,17 +73,17 @@ def neighbours(tables: Sequence[PairTable], counts: Counts, images: int, samplin
     Where not all pairs were counted, n(y) is taken of all codes. None where there is not one pair.
     """
     found = [_figures(table, row, sampling.all_pairs) for table, row in zip(tables, counts, strict=True)]
-    each = [figures for figures in found if figures is not None]
+    each = [statistics for statistics in found if statistics is not None]
     if not each:
         return None
 
     def mean(name: str) -> float:
-        return float(sum(getattr(figures, name) for figures in each) / len(each))
+        return float(sum(getattr(statistics, name) for statistics in each) / len(each))
 
     return Neighbours(
         images=-(-images // sampling.pair_stride),
-        pairs=sum(figures.pairs for figures in each),
-        distinct=sum(figures.distinct for figures in each),
+        pairs=sum(statistics.pairs for statistics in each),
+        distinct=sum(statistics.distinct for statistics in each),
         contexts_share=1.0 if sampling.paired is None else mean("contexts"),
         mutual_information_bits=mean("entropy") - mean("left"),
         mutual_information_corrected_bits=mean("corrected") - mean("left_corrected"),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imtok.analysis.entropy import Counts
+from imtok.entropy import Counts
 
 Keys = npt.NDArray[np.unsignedinteger[Any]]
 

@@ -24,7 +24,7 @@ from imtok.analysis.sampling import Sampling
 from imtok.analysis.tally import Tally
 from imtok.errors import ConfigError, TokensError, disk_errors
 from imtok.files import write_atomically
-from imtok.quantizer_config import Record
+from imtok.records import Record
 from imtok.tokens import TokenDataset
 
 _FORMAT: Final = "imtok-stats-part"

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imtok.analysis.entropy import Counts
+from imtok.entropy import Counts
 from imtok.tokens import TokenDataset
 
 PAIRS = 2**23  # counted in each direction, of all codebooks together, about

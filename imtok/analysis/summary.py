@@ -12,33 +12,33 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from imtok.analysis import breakdowns
-from imtok.analysis.advice import findings
-from imtok.analysis.entropy import Counts, coded_bits
-from imtok.analysis.figures import Bits, Figures, Neighbours, TokenizerFigures
+from imtok.analysis.diagnostics import findings
 from imtok.analysis.neighbours import neighbours
+from imtok.analysis.statistics import Bits, Neighbours, Statistics, TokenizerStatistics
 from imtok.analysis.tally import Tally
-from imtok.analysis.usage import CodebookUsage
 from imtok.config import load_tokenizer_config
+from imtok.entropy import Counts, coded_bits
 from imtok.errors import ConfigError
 from imtok.quantizer_config import QuantizerConfig
 from imtok.tokens import TokenDataset
 from imtok.tokens.folder import TOKENIZER
+from imtok.usage import CodebookUsage
 
 _TOP = 8
 
 
-def figures_of(
+def statistics_of(
     tokens: TokenDataset,
     tally: Tally,
     usage: CodebookUsage,
-    tokenizer: TokenizerFigures | None,
+    tokenizer: TokenizerStatistics | None,
     check: Callable[[], None],
-) -> Figures:
+) -> Statistics:
     """All figures and what is found in them; `check` is called now and then, and may raise to end it."""
     config = quantizer_config(tokens)
     right, below = _of_neighbours(tally)
     check()
-    figures = Figures(
+    statistics = Statistics(
         **usage.as_use().model_dump(),
         name=name_of(tokens.folder),
         fingerprint=tokens.fingerprint,
@@ -60,13 +60,13 @@ def figures_of(
         positions=breakdowns.position_map(tally),
         horizontal=right,
         vertical=below,
-        dimensions=breakdowns.dimensions(tally.counts, config.leaf if config else None),
+        dimensions=breakdowns.dimensions(tally.counts, config.base if config else None),
         classes=breakdowns.class_use(tally, tokens.class_names),
         duplicates=breakdowns.duplicates(tally, tokens.key),
         tokenizer=tokenizer,
         findings=[],
     )
-    return figures.model_copy(update={"findings": findings(figures, usage, config)})
+    return statistics.model_copy(update={"findings": findings(statistics, usage, config)})
 
 
 def _of_neighbours(tally: Tally) -> tuple[Neighbours | None, Neighbours | None]:

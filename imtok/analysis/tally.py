@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imtok.analysis.entropy import Counts
 from imtok.analysis.pairs import PairTable
 from imtok.analysis.sampling import Sampling, chosen, grid_hashes
+from imtok.entropy import Counts
 from imtok.tokens.shard import NO_LABEL, Codes
 
 RUN = 256  # images of a run

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from imtok.analysis.figures import Figures, Finding, Grade
+from imtok.analysis.statistics import Finding, Severity, Statistics
 
-WORST_FIRST: tuple[Grade, ...] = ("problem", "warning", "hint")
+WORST_FIRST: tuple[Severity, ...] = ("problem", "warning", "hint")
 
 
 @dataclass(frozen=True)
@@ -20,16 +20,16 @@ class Verdict:
     finding: Finding | None = None  # which one it is
 
 
-def verdict(figures: Figures) -> Verdict:
+def verdict(statistics: Statistics) -> Verdict:
     """The worst finding, or that there is none; hints alone leave a codebook healthy."""
-    if not figures.tokens:
+    if not statistics.tokens:
         return Verdict("hint", "No tokens", "nothing was counted, so there is nothing to judge")
-    worst = next(iter(by_grade(figures.findings)), None)
+    worst = next(iter(by_severity(statistics.findings)), None)
     if worst is None or worst.grade == "hint":
         return Verdict("healthy", "Healthy", "no figure passes the threshold of a warning")
     return Verdict(worst.grade, worst.grade.capitalize(), worst.text, worst)
 
 
-def by_grade(findings: Iterable[Finding]) -> list[Finding]:
+def by_severity(findings: Iterable[Finding]) -> list[Finding]:
     """The findings, the worst first."""
     return sorted(findings, key=lambda finding: WORST_FIRST.index(finding.grade))

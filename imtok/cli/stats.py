@@ -161,7 +161,7 @@ def _write(analyses: Sequence[Analysis], results: Results) -> list[str]:
         return []
     from imtok.report.writing import write_all_plots, write_report  # matplotlib loads here
 
-    sets, lines = [(each.figures, each.pictures) for each in analyses], []
+    sets, lines = [(each.statistics, each.pictures) for each in analyses], []
     if results.report is not None:
         write_report(results.report, sets)
         lines.append(f"report in {results.report}")
@@ -172,20 +172,20 @@ def _write(analyses: Sequence[Analysis], results: Results) -> list[str]:
 
 
 def _show(analyses: Sequence[Analysis], as_json: bool) -> None:
-    figures = [each.figures for each in analyses]
-    if as_json and len(figures) == 1:
-        typer.echo(figures[0].model_dump_json())
+    statistics = [each.statistics for each in analyses]
+    if as_json and len(statistics) == 1:
+        typer.echo(statistics[0].model_dump_json())
     elif as_json:
         from imtok.analysis.comparison import comparison_dict
 
-        typer.echo(json.dumps(comparison_dict(figures)))
+        typer.echo(json.dumps(comparison_dict(statistics)))
     else:
         from imtok.cli.stats_view import print_comparison, print_figures
 
-        if len(figures) == 1:
-            print_figures(out(), figures[0])
+        if len(statistics) == 1:
+            print_figures(out(), statistics[0])
         else:
-            print_comparison(out(), figures)
+            print_comparison(out(), statistics)
 
 
 @contextmanager

@@ -13,8 +13,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from imtok.analysis.figures import ClassUse, Dimension, Duplicates, Figures, PositionMap, Span, Use
-from imtok.analysis.shown import (
+from imtok.analysis.formatting import (
     contexts_share,
     map_range,
     several,
@@ -23,7 +22,9 @@ from imtok.analysis.shown import (
     together,
     token_bits,
 )
+from imtok.analysis.statistics import ClassUse, Dimension, Duplicates, PositionMap, Statistics
 from imtok.cli.stats_charts import Bar, bar, bars, columns, heat_map, plain, resampled, scale, sparkline
+from imtok.usage import Span, Use
 
 _HEIGHT = 5
 _NARROWEST = 10
@@ -45,25 +46,27 @@ class Block:
     wide: bool = False
 
 
-def token_blocks(figures: Figures, width: int, whole: int, *, colours: bool) -> Iterator[Block]:
+def token_blocks(statistics: Statistics, width: int, whole: int, *, colours: bool) -> Iterator[Block]:
     """Those that the figures have something for, at most `width` across, wide ones at most `whole`."""
-    merged = together(figures)
-    yield Block(f"codes by how often they occur{merged}", _histogram(figures.frequency, width))
-    if len(figures.rank_frequency) > 1:
-        yield Block(f"occurrences by rank, both logarithmic{merged}", _ranks(figures.rank_frequency, width))
-    if len(figures.growth) > 1:
-        yield Block(f"codes used by images seen{merged}", _growth(figures.growth, width))
-    if figures.positions:
-        yield _maps(figures.positions, width, whole, colours=colours)
-    yield Block("bits a token", _bits(figures, width))
-    if several(figures):
-        yield Block("by codebook", _codebooks(figures.codebooks, width))
-    if figures.dimensions:
-        yield Block("by dimension: how its levels are used, and their bits", _dimensions(figures.dimensions), wide=True)
-    if figures.classes:
-        yield Block(f"by class{merged}", _classes(figures.classes, own=whole >= _OWN_FROM), wide=True)
-    if figures.duplicates.duplicates:
-        yield Block("images with the same codes", _duplicates(figures.duplicates), wide=True)
+    merged = together(statistics)
+    yield Block(f"codes by how often they occur{merged}", _histogram(statistics.frequency, width))
+    if len(statistics.rank_frequency) > 1:
+        yield Block(f"occurrences by rank, both logarithmic{merged}", _ranks(statistics.rank_frequency, width))
+    if len(statistics.growth) > 1:
+        yield Block(f"codes used by images seen{merged}", _growth(statistics.growth, width))
+    if statistics.positions:
+        yield _maps(statistics.positions, width, whole, colours=colours)
+    yield Block("bits a token", _bits(statistics, width))
+    if several(statistics):
+        yield Block("by codebook", _codebooks(statistics.codebooks, width))
+    if statistics.dimensions:
+        yield Block(
+            "by dimension: how its levels are used, and their bits", _dimensions(statistics.dimensions), wide=True
+        )
+    if statistics.classes:
+        yield Block(f"by class{merged}", _classes(statistics.classes, own=whole >= _OWN_FROM), wide=True)
+    if statistics.duplicates.duplicates:
+        yield Block("images with the same codes", _duplicates(statistics.duplicates), wide=True)
 
 
 def more(shown: int, there: int, what: str) -> list[Text]:
@@ -127,9 +130,9 @@ def _map(name: str, bits: list[list[float]], width: int, *, colours: bool) -> Gr
     return Group(Text(name, "dim"), *lines, ends)
 
 
-def _bits(figures: Figures, width: int) -> Group:
+def _bits(statistics: Statistics, width: int) -> Group:
     """What a token takes; what it takes given a neighbour lies between an estimate, too low, and a coder's need."""
-    found = token_bits(figures)
+    found = token_bits(statistics)
     longest = max(max(each.low, each.high or 0.0) for each in found) or 1.0
     styles = {"log2 K": "dim", "coded": "cyan"}
     rows = [
@@ -142,7 +145,7 @@ def _bits(figures: Figures, width: int) -> Group:
         )
         for each in found
     ]
-    share = contexts_share(figures)
+    share = contexts_share(statistics)
     notes = [Text(f"neighbours of {share:.1%} of the codes", "dim")] if share < 1 else []
     return Group(bars(rows, width), *notes)
 

@@ -10,19 +10,19 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from imtok.analysis.figures import (
+from imtok.analysis.formatting import several
+from imtok.analysis.statistics import (
     Bits,
     CodeShare,
     ErrorByCode,
-    Figures,
     Geometry,
     Histogram,
     Idempotence,
     Reconstruction,
     Sensitivity,
-    TokenizerFigures,
+    Statistics,
+    TokenizerStatistics,
 )
-from imtok.analysis.shown import several
 from imtok.cli.stats_blocks import Block, more
 from imtok.cli.stats_charts import Bar, bars, resampled, sparkline
 
@@ -31,28 +31,28 @@ _TOP = 2
 _FEWEST_BINS = 8
 
 
-def tokenizer_blocks(of_set: Figures, figures: TokenizerFigures, width: int) -> Iterator[Block]:
+def tokenizer_blocks(of_set: Statistics, statistics: TokenizerStatistics, width: int) -> Iterator[Block]:
     """Those that the figures have something for, each at most `width` across.
 
     With several codebooks, what is told of single codes is of the first one, and says so.
     """
     bits, first = of_set.bits, ", first codebook" if several(of_set) else ""
-    if figures.reconstruction:
-        yield Block("reconstruction", _reconstruction(figures.reconstruction, bits))
-    if figures.idempotence.passes:
-        title = f"same codes after a pass, {figures.idempotence.images:,} images"
-        yield Block(title, _idempotence(figures.idempotence, width, first))
-    if figures.sensitivity.disturbances:
+    if statistics.reconstruction:
+        yield Block("reconstruction", _reconstruction(statistics.reconstruction, bits))
+    if statistics.idempotence.passes:
+        title = f"same codes after a pass, {statistics.idempotence.images:,} images"
+        yield Block(title, _idempotence(statistics.idempotence, width, first))
+    if statistics.sensitivity.disturbances:
         yield Block(
-            f"codes changed, {_looked_at(figures.sensitivity)}", _sensitivity(figures.sensitivity, width, first)
+            f"codes changed, {_looked_at(statistics.sensitivity)}", _sensitivity(statistics.sensitivity, width, first)
         )
-    if figures.error:
-        yield Block("quantization error", _error(figures.error, first))
-    for geometry in figures.geometry[:_MOST_TABLES]:
-        number = f" of codebook {geometry.codebook + 1}" if len(figures.geometry) > 1 else ""
+    if statistics.error:
+        yield Block("quantization error", _error(statistics.error, first))
+    for geometry in statistics.geometry[:_MOST_TABLES]:
+        number = f" of codebook {geometry.codebook + 1}" if len(statistics.geometry) > 1 else ""
         yield Block(f"geometry{number}", _geometry(geometry, width))
-    if len(figures.geometry) > _MOST_TABLES:
-        yield Block("", more(_MOST_TABLES, len(figures.geometry), "codebooks")[0])
+    if len(statistics.geometry) > _MOST_TABLES:
+        yield Block("", more(_MOST_TABLES, len(statistics.geometry), "codebooks")[0])
 
 
 def _facts(rows: dict[str, str | Text]) -> Table:

@@ -15,10 +15,10 @@ from rich.table import Table
 from rich.text import Text
 
 from imtok.analysis.comparison import Row, comparison_rows, mutual_information
-from imtok.analysis.figures import Figures
-from imtok.analysis.shown import headline, several, together, unseen, worst
-from imtok.analysis.verdict import by_grade, verdict
-from imtok.cli.console import GRADE_STYLES
+from imtok.analysis.formatting import headline, several, together, unseen, worst
+from imtok.analysis.statistics import Statistics
+from imtok.analysis.verdict import by_severity, verdict
+from imtok.cli.console import SEVERITY_STYLES
 from imtok.cli.stats_blocks import Block, token_blocks
 from imtok.cli.stats_charts import has_colours, plain
 from imtok.cli.stats_tokenizer_blocks import tokenizer_blocks
@@ -33,24 +33,26 @@ _NARROWEST_NAMES = 22
 _WIDEST_SET = 40
 
 
-def print_figures(console: Console, figures: Figures) -> None:
+def print_figures(console: Console, statistics: Statistics) -> None:
     """The whole report, within the console's width; parts with nothing to say are left out."""
-    _print_headline(console, figures)
+    _print_headline(console, statistics)
     console.print()
-    _print_advice(console, figures)
+    _print_advice(console, statistics)
     console.print()
-    console.print(_facts(_main_rows(figures), meanings=console.width >= _MEANINGS_FROM))
-    console.print(_facts([("most used", _most_used(figures) + together(figures), "")]))
+    console.print(_facts(_main_rows(statistics), meanings=console.width >= _MEANINGS_FROM))
+    console.print(_facts([("most used", _most_used(statistics) + together(statistics), "")]))
     width = (console.width - _GAP) // 2 if console.width >= _TWO_FROM else console.width
-    if figures.images:
-        _print_blocks(console, token_blocks(figures, width, console.width, colours=has_colours(console)), width)
-    if figures.tokenizer:
+    if statistics.images:
+        _print_blocks(console, token_blocks(statistics, width, console.width, colours=has_colours(console)), width)
+    if statistics.tokenizer:
         console.print()
-        console.print(Text.assemble(("the tokenizer in ", "bold"), plain(figures.tokenizer.name, console.width - 17)))
-        _print_blocks(console, tokenizer_blocks(figures, figures.tokenizer, width), width)
+        console.print(
+            Text.assemble(("the tokenizer in ", "bold"), plain(statistics.tokenizer.name, console.width - 17))
+        )
+        _print_blocks(console, tokenizer_blocks(statistics, statistics.tokenizer, width), width)
 
 
-def print_comparison(console: Console, sets: Sequence[Figures]) -> None:
+def print_comparison(console: Console, sets: Sequence[Statistics]) -> None:
     """Token sets as columns, as many beside each other as fit; a star at the best where there is one."""
     rows = comparison_rows(sets)
     names = min(max(len(row.name) for row in rows), max(_NARROWEST_NAMES, console.width // 4))
@@ -81,28 +83,27 @@ def _compared(row: Row, place: int) -> Text:
     return text
 
 
-def _print_headline(console: Console, figures: Figures) -> None:
-    high, wide = figures.grid
-    console.print(Text.assemble(("codebook use in ", "bold"), plain(figures.name, max(20, console.width - 16))))
-    made_by = f", by {figures.quantizer}" if figures.quantizer else ""
-    books = f" x {figures.num_codebooks}" if figures.num_codebooks > 1 else ""
-    text = (
-        f"{figures.size} x {figures.size} pixels as {high} x {wide}{books} codes of {figures.codebook_size:,}{made_by}"
-    )
+def _print_headline(console: Console, statistics: Statistics) -> None:
+    high, wide = statistics.grid
+    console.print(Text.assemble(("codebook use in ", "bold"), plain(statistics.name, max(20, console.width - 16))))
+    made_by = f", by {statistics.quantizer}" if statistics.quantizer else ""
+    books = f" x {statistics.num_codebooks}" if statistics.num_codebooks > 1 else ""
+    side, codes = statistics.size, f"{statistics.codebook_size:,}"
+    text = f"{side} x {side} pixels as {high} x {wide}{books} codes of {codes}{made_by}"
     console.print(Text(plain(text).plain, "dim"))
 
 
-def _print_advice(console: Console, figures: Figures) -> None:
-    if not figures.images:
-        skipped = f"; {figures.skipped:,} inputs were skipped" if figures.skipped else ""
+def _print_advice(console: Console, statistics: Statistics) -> None:
+    if not statistics.images:
+        skipped = f"; {statistics.skipped:,} inputs were skipped" if statistics.skipped else ""
         console.print(Text(f"no images: there are no tokens to tell anything from{skipped}", "bold yellow"))
-    elif (judged := verdict(figures)).grade == "healthy":
+    elif (judged := verdict(statistics)).grade == "healthy":
         console.print(Text(f"{judged.word.lower()}: {judged.text}", "bold green"))
     table = Table.grid(padding=(0, 1))
-    for finding in by_grade(figures.findings):
+    for finding in by_severity(statistics.findings):
         text = Text.assemble(plain(finding.text), (f" ({finding.page})", "dim"))
-        table.add_row(Text(finding.grade, GRADE_STYLES[finding.grade]), text)
-    if figures.findings:
+        table.add_row(Text(finding.grade, SEVERITY_STYLES[finding.grade]), text)
+    if statistics.findings:
         console.print(table)
 
 
@@ -117,76 +118,82 @@ def _facts(rows: Iterable[tuple[str, str, str]], *, meanings: bool = False) -> T
     return table
 
 
-def _main_rows(figures: Figures) -> Iterator[tuple[str, str, str]]:
-    yield "images", f"{figures.images:,}" + (f", {figures.skipped:,} inputs skipped" if figures.skipped else ""), ""
-    yield "tokens", f"{figures.tokens:,}", ""
-    head = headline(figures)
-    used = f"{head.used:,.0f} of {figures.codebook_size:,} ({head.usage:.1%})"
-    if several(figures):
-        used += f", mean of {len(figures.codebooks)} codebooks"
+def _main_rows(statistics: Statistics) -> Iterator[tuple[str, str, str]]:
+    yield (
+        "images",
+        f"{statistics.images:,}" + (f", {statistics.skipped:,} inputs skipped" if statistics.skipped else ""),
+        "",
+    )
+    yield "tokens", f"{statistics.tokens:,}", ""
+    head = headline(statistics)
+    used = f"{head.used:,.0f} of {statistics.codebook_size:,} ({head.usage:.1%})"
+    if several(statistics):
+        used += f", mean of {len(statistics.codebooks)} codebooks"
     expected = f"more images would use {head.expected_used:,.0f} or more"
-    yield "codes used", used + _worst(figures, "usage", "least", "{:.1%}"), expected
-    if figures.per_256_images:
-        runs = figures.per_256_images
+    yield "codes used", used + _worst(statistics, "usage", "least", "{:.1%}"), expected
+    if statistics.per_256_images:
+        runs = statistics.per_256_images
         yield (
             "per 256 images",
             f"{runs.usage:.1%} ({runs.least:.1%} to {runs.most:.1%})",
             "usage, mean over runs of 256",
         )
-    dead = f"{head.dead:,.0f}, and {head.nearly_dead:,.0f} nearly dead{_worst(figures, 'dead', 'most', '{:,}')}"
+    dead = f"{head.dead:,.0f}, and {head.nearly_dead:,.0f} nearly dead{_worst(statistics, 'dead', 'most', '{:,}')}"
     yield (
         "dead codes",
-        "; ".join(filter(None, (dead, unseen(figures)))),
+        "; ".join(filter(None, (dead, unseen(statistics)))),
         "never used; under a hundredth of an even share",
     )
     yield (
         "perplexity",
         f"{head.perplexity:,.1f} ({head.normalized_perplexity:.1%} of K)"
-        + _worst(figures, "perplexity", "least", "{:,.1f}"),
+        + _worst(statistics, "perplexity", "least", "{:,.1f}"),
         "so many equally frequent codes would say as much",
     )
     corrected = f"{head.entropy_corrected_bits:.3f} corrected"
-    least = _worst(figures, "entropy_bits", "least", "{:.3f}")
+    least = _worst(statistics, "entropy_bits", "least", "{:.3f}")
     yield (
         "entropy",
-        f"{head.entropy_bits:.3f} of {figures.max_bits:.3f} bits a token, {corrected}{least}",
+        f"{head.entropy_bits:.3f} of {statistics.max_bits:.3f} bits a token, {corrected}{least}",
         "corrected for the bias of few tokens a code",
     )
+    bits = statistics.bits
     yield (
         "bits an image",
-        f"{figures.bits.raw_per_image:,.0f} raw, {figures.bits.coded_per_image:,.0f} coded ({figures.bits.coder})",
-        f"{figures.bits.raw_per_pixel:.4f} and {figures.bits.coded_per_pixel:.4f} a pixel, by an adaptive coder",
+        f"{bits.raw_per_image:,.0f} raw, {bits.coded_per_image:,.0f} coded ({bits.coder})",
+        f"{bits.raw_per_pixel:.4f} and {bits.coded_per_pixel:.4f} a pixel, by an adaptive coder",
     )
-    if shared := _neighbours(figures):
+    if shared := _neighbours(statistics):
         yield "neighbours", f"mutual information {shared}", "bits, from what a coder gains to the estimate"
     if head.zipf_slope is not None:
+        worst = _worst(statistics, "gini", "Gini most", "{:.3f}")
         yield (
             "evenness",
-            f"Gini {head.gini:.3f}, Zipf slope {head.zipf_slope:.2f}{_worst(figures, 'gini', 'Gini most', '{:.3f}')}",
+            f"Gini {head.gini:.3f}, Zipf slope {head.zipf_slope:.2f}{worst}",
             "both 0 where all codes are used alike",
         )
-    if figures.images:
-        compared = "images" if figures.duplicates.images == figures.images else "images compared"
+    if statistics.images:
+        compared = "images" if statistics.duplicates.images == statistics.images else "images compared"
         yield (
             "duplicates",
-            f"{figures.duplicates.duplicates:,} of {figures.duplicates.images:,} {compared}",
+            f"{statistics.duplicates.duplicates:,} of {statistics.duplicates.images:,} {compared}",
             "all codes are those of an earlier image",
         )
 
 
-def _worst(figures: Figures, name: str, which: str, show: str) -> str:
+def _worst(statistics: Statistics, name: str, which: str, show: str) -> str:
     """Which codebook has the least or the most of a figure, where there are several."""
-    found = worst(figures, name)
+    found = worst(statistics, name)
     return "" if found is None else f"; {which}: {found.place}, {show.format(found.value)}"
 
 
-def _neighbours(figures: Figures) -> str:
-    sides = {"across": figures.horizontal, "down": figures.vertical}
-    return ", ".join(f"{mutual_information(figures, side)} {name}" for name, side in sides.items() if side)
+def _neighbours(statistics: Statistics) -> str:
+    sides = {"across": statistics.horizontal, "down": statistics.vertical}
+    return ", ".join(f"{mutual_information(statistics, side)} {name}" for name, side in sides.items() if side)
 
 
-def _most_used(figures: Figures) -> str:
-    return ", ".join(f"{code} ({count / figures.tokens:.2%})" for code, count in figures.top[:_TOP]) or "none"
+def _most_used(statistics: Statistics) -> str:
+    return ", ".join(f"{code} ({count / statistics.tokens:.2%})" for code, count in statistics.top[:_TOP]) or "none"
 
 
 def _print_blocks(console: Console, blocks: Iterable[Block], width: int) -> None:

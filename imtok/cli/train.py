@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imtok.cli.console import GRADE_STYLES, err, escaped, launcher_number, out, print_line, say, stop_on_signals, tell
+from imtok.cli.console import (
+    SEVERITY_STYLES,
+    err,
+    escaped,
+    launcher_number,
+    out,
+    print_line,
+    say,
+    stop_on_signals,
+    tell,
+)
 from imtok.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -251,7 +261,7 @@ def _print_report(report: TrainReport) -> None:
         tell(f"the best was {after} ({_quality(report.best)}): {report.best_tokenizer}")
     for finding in report.findings:
         text = f"{escaped(finding.text)} [dim]({escaped(finding.page)})[/]"
-        print_line(out(), f"[{GRADE_STYLES[finding.grade]}]{finding.grade}[/] {text}")
+        print_line(out(), f"[{SEVERITY_STYLES[finding.grade]}]{finding.grade}[/] {text}")
 
 
 def _quality(figures: Mapping[str, Any]) -> str:

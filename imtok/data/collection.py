@@ -75,7 +75,7 @@ class ImageCollection:
         training = ImageCollection([image for image, out in pairs if not out])
         return training, ImageCollection([image for image, out in pairs if out])
 
-    def spread(self, count: int) -> ImageCollection:
+    def subsample(self, count: int) -> ImageCollection:
         """At most `count` of the images, evenly spaced over the list."""
         if count >= len(self):
             return self

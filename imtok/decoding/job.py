@@ -11,7 +11,7 @@ from pathlib import Path
 from imtok.cores import usable_cores
 from imtok.decoding.batches import FORMATS, BatchDecoder, Format, code_batches
 from imtok.decoding.sinks import open_sink
-from imtok.devices import BATCH_SIZE, Precision, repeatable, resolve_device
+from imtok.devices import BATCH_SIZE, Precision, deterministic, resolve_device
 from imtok.errors import ConfigError, Interrupted, TokenizerError, TokensError
 from imtok.parallel import in_order
 from imtok.tokenizer import Tokenizer, load
@@ -84,7 +84,7 @@ def decode(
     batches = code_batches(dataset, batch_size, f".{format}", total)
     results = in_order(decoder, batches, workers=workers, ahead=2 * workers, should_stop=should_stop)
     try:
-        with open_sink(Path(output)) as sink, repeatable(target), closing(results):
+        with open_sink(Path(output)) as sink, deterministic(target), closing(results):
             for files in results:
                 for name, data in files:
                     sink.write(name, data)

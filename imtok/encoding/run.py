@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from imtok.devices import repeatable, resolve_device
+from imtok.devices import deterministic, resolve_device
 from imtok.encoding.batches import Batch, BatchEncoder, Encoded
 from imtok.encoding.inputs import OnDuplicate
 from imtok.encoding.report import EncodeProgress, FailedUnit
@@ -65,7 +65,7 @@ def encode_units(job: Job, units: Sequence[int], tokenizer: Tokenizer, options: 
     results = in_order(
         encoder, run.batches(), workers=options.workers, ahead=2 * options.workers, should_stop=options.should_stop
     )
-    with repeatable(device), closing(results):
+    with deterministic(device), closing(results):
         for encoded in results:
             run.take(encoded)
     return run.done

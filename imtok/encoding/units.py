@@ -15,8 +15,8 @@ from imtok.encoding.inputs import Plan
 from imtok.encoding.report import Skips
 from imtok.files import publish_once
 from imtok.tokens.folder import ManifestEntry, TokensInfo, manifest_entry, shard_path
+from imtok.tokens.packed_strings import PackedStrings
 from imtok.tokens.shard import NO_LABEL, Shard, ShardHeader, read_shard, shard_to_bytes, smallest_dtype
-from imtok.tokens.texts import Texts
 
 _EXAMPLES = 5
 
@@ -38,13 +38,13 @@ def build_shard(batches: list[Encoded], info: TokensInfo) -> Shard:
             renamed=unit.renamed,
         ),
         codes=np.concatenate([nothing, *(batch.codes for batch in batches if batch.codes is not None)]),
-        keys=Texts.pack(unit.keys[position] for position in index),
+        keys=PackedStrings.pack(unit.keys[position] for position in index),
         index=np.array(index, np.int64),
         original_size=np.array([size for batch in batches for size in batch.sizes], np.int32).reshape(-1, 2),
         labels=np.array(labels, np.int64) if any(label != NO_LABEL for label in labels) else None,
         skip_index=np.array([position for position, _ in skips], np.int64),
-        skip_keys=Texts.pack(unit.keys[position] for position, _ in skips),
-        skip_reasons=Texts.pack(reason for _, reason in skips),
+        skip_keys=PackedStrings.pack(unit.keys[position] for position, _ in skips),
+        skip_reasons=PackedStrings.pack(reason for _, reason in skips),
     )
 
 

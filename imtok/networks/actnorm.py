@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from imtok.quantizers.distributed import sum_over_ranks
+from imtok.distributed import sum_over_ranks
 
 _EPS = 1e-6
 

@@ -4,7 +4,7 @@ from imtok.quantizers.base import Quantized, Quantizer
 from imtok.quantizers.binary import BSQ, LFQ
 from imtok.quantizers.finite_scalar import FSQ
 from imtok.quantizers.gumbel import GumbelQuantizer
-from imtok.quantizers.moments import forget_moved_codes
+from imtok.quantizers.optimizer_state import forget_moved_codes
 from imtok.quantizers.product import ProductQuantizer
 from imtok.quantizers.residual import ResidualQuantizer
 from imtok.quantizers.sequence import SequenceQuantizer

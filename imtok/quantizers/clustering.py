@@ -12,8 +12,7 @@ import math
 import torch
 from torch import Tensor
 
-from imtok.kernels import codebook_statistics, nearest_codes, unit_rows
-from imtok.quantizers.distributed import (
+from imtok.distributed import (
     draw_rows,
     from_first_rank,
     joint_size,
@@ -22,6 +21,7 @@ from imtok.quantizers.distributed import (
     spread,
     sum_over_ranks,
 )
+from imtok.kernels import codebook_statistics, nearest_codes, unit_rows
 
 _KMEANS_ITERATIONS = 10
 

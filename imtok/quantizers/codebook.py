@@ -8,16 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imtok.kernels import codebook_statistics, unit_rows
-from imtok.quantizers.base import Quantizer
-from imtok.quantizers.clustering import anchor_pull, anchors, kmeans
-from imtok.quantizers.distributed import (
+from imtok.distributed import (
     draw_rows,
     from_first_rank,
     is_distributed,
     joint_size,
     sum_over_ranks,
 )
+from imtok.kernels import codebook_statistics, unit_rows
+from imtok.quantizers.base import Quantizer
+from imtok.quantizers.clustering import anchor_pull, anchors, kmeans
 from imtok.quantizers.vector_options import CodebookUpdate, VectorMetric
 
 # A revived code's count, in thresholds: it has ln 2 / (1 - decay) steps, 69 at decay 0.99, to find latents.

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from imtok.distributed import refuse_unfinite
 from imtok.quantizers.base import Quantized, Quantizer
 from imtok.quantizers.composite import CompositeQuantizer, join_codes, mean_losses, split_codes
-from imtok.quantizers.distributed import refuse_unfinite
 
 
 class ProductQuantizer(CompositeQuantizer):

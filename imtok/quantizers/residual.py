@@ -17,9 +17,9 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from imtok.distributed import refuse_unfinite
 from imtok.quantizers.base import Quantized, Quantizer
 from imtok.quantizers.composite import CompositeQuantizer, join_codes, mean_losses, split_codes
-from imtok.quantizers.distributed import refuse_unfinite
 
 
 class ResidualQuantizer(CompositeQuantizer):

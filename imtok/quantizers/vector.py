@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imtok.distributed import refusing_together
 from imtok.kernels import (
     assignment_entropies,
     assignment_logits,
@@ -25,7 +26,6 @@ from imtok.kernels import (
 )
 from imtok.quantizers.base import mean_square, to_grid, to_rows
 from imtok.quantizers.codebook import CodebookQuantizer
-from imtok.quantizers.distributed import refusing_together
 from imtok.quantizers.vector_options import CodebookUpdate, Estimator, VectorMetric, VectorOptions
 
 

@@ -14,8 +14,8 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from imtok.analysis.figures import Histogram
-from imtok.analysis.shown import brief
+from imtok.analysis.formatting import brief
+from imtok.analysis.statistics import Histogram
 from imtok.report.style import BLUE, INK, LINE, SOFT, WIDE, panel, shortened
 
 _ROW = 30  # pixels

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from imtok.analysis.comparison import ABSENT, Row, comparison_rows
-from imtok.analysis.figures import Figures
-from imtok.analysis.pictures import Pictures
+from imtok.analysis.statistics import Statistics
 from imtok.analysis.verdict import verdict
+from imtok.analysis.visualisations import Visualisations
 from imtok.report.comparison_plots import colour, comparison_plots, letter
 from imtok.report.document import document, plot_cards, section
 from imtok.report.markup import Markup, element, joined, table
@@ -16,13 +16,13 @@ from imtok.report.sheets import compared_reconstructions
 from imtok.report.style import COLOURS
 
 
-def comparison_page(everything: Sequence[tuple[Figures, Pictures | None]]) -> str:
+def comparison_page(everything: Sequence[tuple[Statistics, Visualisations | None]]) -> str:
     """Several token folders, at least one, in one HTML file that needs nothing beside itself."""
-    figures = [each for each, _ in everything]
-    rows = comparison_rows(figures)
+    statistics = [each for each, _ in everything]
+    rows = comparison_rows(statistics)
     best = "The best of a row is bold where better means something and all were measured alike."
-    sections = [section("figures", "Figures", best, _table(figures, rows))]
-    drawn = plot_cards(comparison_plots(figures))
+    sections = [section("figures", "Figures", best, _table(statistics, rows))]
+    drawn = plot_cards(comparison_plots(statistics))
     if drawn is not None:
         sections.append(section("plots", "Plots", "", drawn))
     looks = compared_reconstructions(
@@ -31,15 +31,15 @@ def comparison_page(everything: Sequence[tuple[Figures, Pictures | None]]) -> st
     if looks:
         sections.append(section("pictures", "Pictures", "", element("div", *looks, class_="cards")))
     sections.append(section("glossary", "Definitions", "Entropies are in bits.", _definitions(rows)))
-    names = ", ".join(each.name for each in figures)
-    return document(f"{names} · imtok stats", _header(figures), sections)
+    names = ", ".join(each.name for each in statistics)
+    return document(f"{names} · imtok stats", _header(statistics), sections)
 
 
-def _header(all_figures: Sequence[Figures]) -> Markup:
+def _header(all_figures: Sequence[Statistics]) -> Markup:
     lines = []
-    for place, figures in enumerate(all_figures):
-        judged = verdict(figures)
-        name = element("h2", _letter(place), " ", figures.name)
+    for place, statistics in enumerate(all_figures):
+        judged = verdict(statistics)
+        name = element("h2", _letter(place), " ", statistics.name)
         text = element("p", element("strong", judged.word), ": ", judged.text)
         lines.append(element("li", name, text, class_=f"finding {judged.grade}"))
     return joined(
@@ -54,8 +54,8 @@ def _letter(place: int) -> Markup:
     return element("span", letter(place), class_="letter", style=f"background: var(--{role})")
 
 
-def _table(all_figures: Sequence[Figures], rows: Sequence[Row]) -> Markup:
-    heads = [joined(_letter(place), " ", figures.name) for place, figures in enumerate(all_figures)]
+def _table(all_figures: Sequence[Statistics], rows: Sequence[Row]) -> Markup:
+    heads = [joined(_letter(place), " ", statistics.name) for place, statistics in enumerate(all_figures)]
     cells = [[row.name, *(_cell(row, place) for place in range(len(all_figures)))] for row in rows]
     made = table(["figure", *heads], cells, label="Figures side by side")
     return element(

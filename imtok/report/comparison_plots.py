@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from imtok.analysis.comparison import alike_in_rate_and_distortion
-from imtok.analysis.figures import Figures
-from imtok.analysis.shown import TOGETHER, brief, headline, several
+from imtok.analysis.formatting import TOGETHER, brief, headline, several
+from imtok.analysis.statistics import Statistics
 from imtok.report.charts import Bar, bar_rows, count_axis, share_axis
 from imtok.report.plots import Plot
 from imtok.report.style import PALE, SERIES, number, panel, percent, plot_style, shortened
@@ -26,7 +26,7 @@ from imtok.report.words import Words
 _LETTER = 11  # pixels
 
 
-def comparison_plots(all_figures: Sequence[Figures]) -> list[Plot]:
+def comparison_plots(all_figures: Sequence[Statistics]) -> list[Plot]:
     """The plots that at least two of the folders have something for."""
     with plot_style():
         made = {name: draw(all_figures) for name, (_, _, draw) in _PLOTS.items()}
@@ -44,7 +44,7 @@ def colour(place: int) -> str:
     return SERIES[place % len(SERIES)]
 
 
-def use(all_figures: Sequence[Figures]) -> Figure | None:
+def use(all_figures: Sequence[Statistics]) -> Figure | None:
     """Usage as bars, normalised perplexity as strokes."""
     bars = [
         Bar(
@@ -59,7 +59,7 @@ def use(all_figures: Sequence[Figures]) -> Figure | None:
     return bar_rows(bars, limit=1.0, note="means over codebooks" if any(map(several, all_figures)) else "")
 
 
-def bits(all_figures: Sequence[Figures]) -> Figure | None:
+def bits(all_figures: Sequence[Statistics]) -> Figure | None:
     """Bits an image: coded as bars, raw as strokes."""
     bars = [
         Bar(
@@ -73,7 +73,7 @@ def bits(all_figures: Sequence[Figures]) -> Figure | None:
     return bar_rows(bars, limit=max(each.bits.raw_per_image for each in all_figures))
 
 
-def rank_frequency(all_figures: Sequence[Figures]) -> Figure | None:
+def rank_frequency(all_figures: Sequence[Statistics]) -> Figure | None:
     """Share of the tokens over rank, both logarithmic."""
     lines = [[(rank, times / each.tokens) for rank, times in each.rank_frequency if times] for each in all_figures]
     if sum(len(line) > 1 for line in lines) < 2:
@@ -88,7 +88,7 @@ def rank_frequency(all_figures: Sequence[Figures]) -> Figure | None:
     return figure
 
 
-def growth(all_figures: Sequence[Figures]) -> Figure | None:
+def growth(all_figures: Sequence[Statistics]) -> Figure | None:
     """Share of the codebook used over images seen."""
     lines = [[(images, used / each.codebook_size) for images, used in each.growth if images] for each in all_figures]
     if sum(len(line) > 1 for line in lines) < 2:
@@ -102,7 +102,7 @@ def growth(all_figures: Sequence[Figures]) -> Figure | None:
     return figure
 
 
-def quality(all_figures: Sequence[Figures]) -> Figure | None:
+def quality(all_figures: Sequence[Statistics]) -> Figure | None:
     """PSNR over bits an image, coded and raw, of the sets that were measured alike, the most there are."""
     points = max(_measured_alike(all_figures), key=len, default=[])
     if len(points) < 2:
@@ -124,7 +124,7 @@ def quality(all_figures: Sequence[Figures]) -> Figure | None:
     return figure
 
 
-def _measured_alike(all_figures: Sequence[Figures]) -> list[list[tuple[int, float, float, float]]]:
+def _measured_alike(all_figures: Sequence[Statistics]) -> list[list[tuple[int, float, float, float]]]:
     """Places of sets with their bits, coded and raw, and their PSNR, each list of sets that can be compared."""
     groups = defaultdict(list)
     for place, each in enumerate(all_figures):
@@ -135,7 +135,7 @@ def _measured_alike(all_figures: Sequence[Figures]) -> list[list[tuple[int, floa
     return list(groups.values())
 
 
-def stability(all_figures: Sequence[Figures]) -> Figure | None:
+def stability(all_figures: Sequence[Statistics]) -> Figure | None:
     """Share of the tokens that stay when decoded and encoded again."""
     bars = [
         Bar(label, passes[0].same_as_first, percent(passes[0].same_as_first), colour(place))
@@ -145,13 +145,13 @@ def stability(all_figures: Sequence[Figures]) -> Figure | None:
     return bar_rows(bars, limit=1.0) if len(bars) > 1 else None
 
 
-def _together(all_figures: Sequence[Figures]) -> str:
+def _together(all_figures: Sequence[Statistics]) -> str:
     return f", {TOGETHER}" if any(map(several, all_figures)) else ""
 
 
-def labels(all_figures: Sequence[Figures]) -> list[str]:
+def labels(all_figures: Sequence[Statistics]) -> list[str]:
     """Letter and name of each, without the folders that all their paths begin or end with."""
-    paths = [figures.name.strip("/").split("/") for figures in all_figures]
+    paths = [statistics.name.strip("/").split("/") for statistics in all_figures]
     while min(map(len, paths)) > 1 and len({path[0] for path in paths}) == 1:
         paths = [path[1:] for path in paths]
     while min(map(len, paths)) > 1 and len({path[-1] for path in paths}) == 1:
@@ -192,7 +192,7 @@ def _letters(axes: Axes, points: dict[int, tuple[float, float]], offset: tuple[f
         )
 
 
-_PLOTS: dict[str, tuple[str, str, Callable[[Sequence[Figures]], Figure | None]]] = {
+_PLOTS: dict[str, tuple[str, str, Callable[[Sequence[Statistics]], Figure | None]]] = {
     "use": ("Use", "Bar and first figure: share of the codes that occur. Stroke and second figure: perplexity.", use),
     "bits": (
         "Bits an image",

@@ -13,27 +13,27 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from imtok.analysis.figures import Figures
-from imtok.analysis.shown import TOGETHER, contexts_share, map_range, several, tells_places_apart, token_bits
+from imtok.analysis.formatting import TOGETHER, contexts_share, map_range, several, tells_places_apart, token_bits
+from imtok.analysis.statistics import Statistics
 from imtok.report.charts import Bar, bar_rows, draw_bars
 from imtok.report.style import BLUE, HEAT, NARROW, PALE, SOFT, TEAL, number, panel, percent
 
 MOST_CLASSES = 16
 
 
-def entropy_map(figures: Figures) -> Figure | None:
+def entropy_map(statistics: Statistics) -> Figure | None:
     """Entropy by place of the grid; None where the images are too few to tell most places apart by it."""
-    found = figures.positions
-    if found is None or math.prod(figures.grid) < 2:
+    found = statistics.positions
+    if found is None or math.prod(statistics.grid) < 2:
         return None
     return _heat_map(found.entropy_bits) if tells_places_apart(found) else None
 
 
-def surprisal_map(figures: Figures) -> Figure | None:
+def surprisal_map(statistics: Statistics) -> Figure | None:
     """How unusual the codes of each place are."""
-    if figures.positions is None or math.prod(figures.grid) < 2:
+    if statistics.positions is None or math.prod(statistics.grid) < 2:
         return None
-    return _heat_map(figures.positions.surprisal_bits)
+    return _heat_map(statistics.positions.surprisal_bits)
 
 
 def _heat_map(values: list[list[float]]) -> Figure:
@@ -56,12 +56,12 @@ def _heat_map(values: list[list[float]]) -> Figure:
     return figure
 
 
-def neighbours(figures: Figures) -> Figure | None:
+def neighbours(statistics: Statistics) -> Figure | None:
     """Bits a token: log2 K, entropy, what is left when a neighbour is known, and what an adaptive coder needs."""
-    if not figures.tokens:
+    if not statistics.tokens:
         return None
-    found = token_bits(figures)
-    colours, coder = {"log2 K": SOFT, "coded": TEAL}, {"coded": f", {figures.bits.coder}"}
+    found = token_bits(statistics)
+    colours, coder = {"log2 K": SOFT, "coded": TEAL}, {"coded": f", {statistics.bits.coder}"}
     bars = [
         Bar(
             each.name + coder.get(each.name, ""),
@@ -73,16 +73,16 @@ def neighbours(figures: Figures) -> Figure | None:
         for each in found
     ]
     limit = max(max(bar.value, bar.upto) for bar in bars)
-    share = contexts_share(figures)
+    share = contexts_share(statistics)
     return bar_rows(bars, limit=limit, note=f"neighbours of {percent(share)} of the codes" if share < 1 else "")
 
 
-def classes(figures: Figures) -> Figure | None:
+def classes(statistics: Statistics) -> Figure | None:
     """Perplexity and divergence of the classes that differ most from all images."""
-    if len(figures.classes) < 2:
+    if len(statistics.classes) < 2:
         return None
-    shown = sorted(figures.classes, key=lambda each: -each.divergence_bits)[:MOST_CLASSES]
-    note = TOGETHER if several(figures) else ""
+    shown = sorted(statistics.classes, key=lambda each: -each.divergence_bits)[:MOST_CLASSES]
+    note = TOGETHER if several(statistics) else ""
     figure = Figure(figsize=(NARROW / 72, (44 + 26 * len(shown) + (20 if note else 0)) / 72), layout="constrained")
     if note:
         figure.suptitle(note, color=SOFT, fontsize=12)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from types import UnionType
 from typing import Any, get_args, get_origin
 
-from imtok.analysis.figures import Figures, definition
+from imtok.analysis.formatting import significant
 from imtok.analysis.references import REFERENCES
-from imtok.analysis.shown import significant
-from imtok.quantizer_config import Record
+from imtok.analysis.statistics import Statistics, definition
+from imtok.records import Record
 from imtok.report.markup import Markup, element, joined
 from imtok.report.style import number
 
@@ -18,12 +18,12 @@ GLOSSARY = joined(
 _PLAIN = (bool, int, float, str)
 
 
-def glossary(figures: Figures | None = None) -> Markup:
+def glossary(statistics: Statistics | None = None) -> Markup:
     """Every figure under its name in `imtok stats --json`, with values where `figures` are given, and the sources."""
     sources = element("ul", *(element("li", reference) for reference in REFERENCES))
     return element(
         "div",
-        *_record("", Figures, figures, set()),
+        *_record("", Statistics, statistics, set()),
         element("div", element("h3", "sources"), sources),
         class_="glossary",
     )
@@ -32,25 +32,28 @@ def glossary(figures: Figures | None = None) -> Markup:
 def _record(path: str, kind: type[Record], value: Record | None, told: set[type[Record]]) -> list[Markup]:
     """One record's figures, then those of the records inside it; a record without values is told once for its kind."""
     told.add(kind)
-    figures, inner = [], []
+    statistics, inner = [], []
     for name, field in kind.model_fields.items():
         own = getattr(value, name, None)
         if definition(kind, name):
-            figures.append(_figure(name, own, definition(kind, name)))
+            statistics.append(_figure(name, own, definition(kind, name)))
         single = own if isinstance(own, Record) else None
         for below in _records(field.annotation):
             if below not in told or single is not None:
                 inner += _record(f"{path}{name}.", below, single, told)
-    return [*_block(path.rstrip("."), kind, figures), *inner]
+    return [*_block(path.rstrip("."), kind, statistics), *inner]
 
 
-def _block(path: str, kind: type[Record], figures: list[Markup]) -> list[Markup]:
+def _block(path: str, kind: type[Record], statistics: list[Markup]) -> list[Markup]:
     """Figures under their record's path and sentence; only the first is tied to these where columns break."""
-    if not figures:
+    if not statistics:
         return []
     heading = element("h3", element("code", path) if path else "all codes together")
     text = element("p", kind.__doc__) if path else None
-    return [element("div", heading, text, element("dl", figures[0])), *(element("dl", each) for each in figures[1:])]
+    return [
+        element("div", heading, text, element("dl", statistics[0])),
+        *(element("dl", each) for each in statistics[1:]),
+    ]
 
 
 def _figure(name: str, value: Any, text: str) -> Markup:

@@ -9,7 +9,7 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from imtok.analysis.pictures import Pixels
+from imtok.analysis.visualisations import Pixels
 from imtok.report.style import sound
 
 _VOID = {"img", "link", "meta", "col"}

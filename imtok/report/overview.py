@@ -6,35 +6,35 @@ from __future__ import annotations
 
 import re
 
-from imtok.analysis.figures import Figures
-from imtok.analysis.shown import headline, several, unseen, worst
-from imtok.analysis.verdict import by_grade, verdict
+from imtok.analysis.formatting import headline, several, unseen, worst
+from imtok.analysis.statistics import Statistics
+from imtok.analysis.verdict import by_severity, verdict
 from imtok.report.markup import Markup, element, joined
 from imtok.report.style import number, percent
 
 
-def facts(figures: Figures) -> list[str]:
+def facts(statistics: Statistics) -> list[str]:
     """What the tokens are, each fact in a few words."""
-    rows, columns = figures.grid
-    several = f" × {figures.num_codebooks} codebooks" if figures.num_codebooks > 1 else ""
+    rows, columns = statistics.grid
+    several = f" × {statistics.num_codebooks} codebooks" if statistics.num_codebooks > 1 else ""
     return [
-        *([figures.quantizer] if figures.quantizer else []),
-        f"{counted(figures.images, 'image')} of {figures.size} px",
-        *([f"{number(figures.skipped)} skipped"] if figures.skipped else []),
+        *([statistics.quantizer] if statistics.quantizer else []),
+        f"{counted(statistics.images, 'image')} of {statistics.size} px",
+        *([f"{number(statistics.skipped)} skipped"] if statistics.skipped else []),
         f"{rows} × {columns} grid{several}",
-        f"{number(figures.codebook_size)} codes",
-        f"{counted(figures.tokens, 'token')}",
+        f"{number(statistics.codebook_size)} codes",
+        f"{counted(statistics.tokens, 'token')}",
     ]
 
 
-def header(figures: Figures) -> Markup:
+def header(statistics: Statistics) -> Markup:
     """Name, facts and verdict."""
-    judged = verdict(figures)
+    judged = verdict(statistics)
     page = element("small", "More in ", element("code", judged.finding.page)) if judged.finding is not None else None
     return joined(
         element("p", "imtok stats", class_="eyebrow"),
-        element("h1", figures.name),
-        element("p", *(element("span", fact) for fact in facts(figures)), class_="facts"),
+        element("h1", statistics.name),
+        element("p", *(element("span", fact) for fact in facts(statistics)), class_="facts"),
         element(
             "p",
             element("strong", judged.word),
@@ -44,9 +44,9 @@ def header(figures: Figures) -> Markup:
     )
 
 
-def findings(figures: Figures) -> Markup | None:
+def findings(statistics: Statistics) -> Markup | None:
     """The advice beside that of the verdict, the worst first; None where there is none."""
-    rest = [each for each in by_grade(figures.findings) if each is not verdict(figures).finding]
+    rest = [each for each in by_severity(statistics.findings) if each is not verdict(statistics).finding]
     if not rest:
         return None
     return element(
@@ -71,38 +71,38 @@ def _advice(text: str) -> Markup:
     return joined(*(element("span", word, class_="command") if word == "--set" else word for word in words))
 
 
-def tiles(figures: Figures) -> Markup:
+def tiles(statistics: Statistics) -> Markup:
     """The main figures, eight of them."""
-    bits, size, head = figures.bits, number(figures.codebook_size), headline(figures)
-    expected = f"of {number(figures.max_bits, 2)}; {number(head.entropy_corrected_bits, 2)} bias-corrected"
+    bits, size, head = statistics.bits, number(statistics.codebook_size), headline(statistics)
+    expected = f"of {number(statistics.max_bits, 2)}; {number(head.entropy_corrected_bits, 2)} bias-corrected"
     made = [
         _tile(
             "Usage",
             percent(head.usage),
             "",
-            f"{number(head.used)} of {size} codes{_several(figures)}{_worst(figures, 'usage', 'least')}",
+            f"{number(head.used)} of {size} codes{_several(statistics)}{_worst(statistics, 'usage', 'least')}",
             head.usage,
         ),
         _tile(
             "Perplexity",
             number(head.perplexity, 0 if head.perplexity >= 100 else 1),
             "",
-            f"{percent(head.normalized_perplexity)} of {size}{_worst(figures, 'normalized_perplexity', 'least')}",
+            f"{percent(head.normalized_perplexity)} of {size}{_worst(statistics, 'normalized_perplexity', 'least')}",
             head.normalized_perplexity,
         ),
         _tile(
             "Entropy",
             number(head.entropy_bits, 2),
             "bits",
-            expected + _worst(figures, "entropy_bits", "least"),
-            head.entropy_bits / figures.max_bits if figures.max_bits else 0.0,
+            expected + _worst(statistics, "entropy_bits", "least"),
+            head.entropy_bits / statistics.max_bits if statistics.max_bits else 0.0,
         ),
         _tile(
             "Dead codes",
             number(head.dead),
             "",
-            unseen(figures)
-            or f"and {number(head.nearly_dead)} nearly dead{_several(figures)}{_worst(figures, 'dead', 'most')}",
+            unseen(statistics)
+            or f"and {number(head.nearly_dead)} nearly dead{_several(statistics)}{_worst(statistics, 'dead', 'most')}",
         ),
         _tile("Bits an image", number(bits.raw_per_image), "raw", f"{number(bits.raw_per_pixel, 3)} a pixel"),
         _tile(
@@ -113,36 +113,38 @@ def tiles(figures: Figures) -> Markup:
             bits.coded_per_image / bits.raw_per_image if bits.raw_per_image else 0.0,
         ),
     ]
-    made += [_runs(figures), _quality(figures)]
+    made += [_runs(statistics), _quality(statistics)]
     return element("div", *made, class_="tiles")
 
 
-def _several(figures: Figures) -> str:
-    return f", mean of {len(figures.codebooks)} codebooks" if several(figures) else ""
+def _several(statistics: Statistics) -> str:
+    return f", mean of {len(statistics.codebooks)} codebooks" if several(statistics) else ""
 
 
-def _worst(figures: Figures, name: str, which: str) -> str:
+def _worst(statistics: Statistics, name: str, which: str) -> str:
     """Which codebook has the least or the most of a figure, where there are several."""
-    found = worst(figures, name)
+    found = worst(statistics, name)
     if found is None:
         return ""
     share, count = name in ("usage", "normalized_perplexity"), name == "dead"
     return f"; {which}: {found.place}, {percent(found.value) if share else number(found.value, 0 if count else 2)}"
 
 
-def _runs(figures: Figures) -> Markup:
-    runs = figures.per_256_images
+def _runs(statistics: Statistics) -> Markup:
+    runs = statistics.per_256_images
     if runs is None or not runs.runs:
-        beside = f"0: even use; 1: one code has all{_worst(figures, 'gini', 'most')}"
-        return _tile("Gini", number(headline(figures).gini, 2), "", beside)
+        beside = f"0: even use; 1: one code has all{_worst(statistics, 'gini', 'most')}"
+        return _tile("Gini", number(headline(statistics).gini, 2), "", beside)
     beside = f"{percent(runs.least)} to {percent(runs.most)} in {counted(runs.runs, 'run')}"
     return _tile(f"Usage by {runs.images} images", percent(runs.usage), "", beside, runs.usage)
 
 
-def _quality(figures: Figures) -> Markup:
-    shown = figures.tokenizer.reconstruction if figures.tokenizer is not None else None
+def _quality(statistics: Statistics) -> Markup:
+    shown = statistics.tokenizer.reconstruction if statistics.tokenizer is not None else None
     if shown is None:
-        return _tile("Duplicates", number(figures.duplicates.duplicates), "", "images with the codes of an earlier one")
+        return _tile(
+            "Duplicates", number(statistics.duplicates.duplicates), "", "images with the codes of an earlier one"
+        )
     beside = f"SSIM {number(shown.ssim, 3)}, {counted(shown.images, 'image')} of {shown.size} px"
     if shown.psnr is None:
         return _tile("PSNR", "exact", "", beside)
@@ -158,8 +160,8 @@ def _tile(name: str, value: str, unit: str, beside: str, share: float | None = N
     return element("dl", element("dt", name), shown, element("dd", meter, beside, class_="beside"), class_="tile")
 
 
-def _coder(coder: str) -> str:
-    return {"fixed": "fixed codes", "frequencies": "frequencies"}.get(coder, f"the {coder}")
+def _coder(runner: str) -> str:
+    return {"fixed": "fixed codes", "frequencies": "frequencies"}.get(runner, f"the {runner}")
 
 
 def counted(count: int, noun: str) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from imtok.analysis.figures import Figures
-from imtok.analysis.pictures import Pictures
+from imtok.analysis.statistics import Statistics
+from imtok.analysis.visualisations import Visualisations
 from imtok.report.document import cards, document, plot_cards, section
 from imtok.report.glossary import GLOSSARY, glossary
 from imtok.report.markup import Markup
@@ -21,31 +21,31 @@ _SECTIONS: tuple[tuple[Section, str, str], ...] = (
 )
 
 
-def report_page(figures: Figures, pictures: Pictures | None = None) -> str:
+def report_page(statistics: Statistics, pictures: Visualisations | None = None) -> str:
     """The report as HTML that needs nothing beside itself; the same figures and pictures give the same text."""
     sections = []
-    advice = findings(figures)
+    advice = findings(statistics)
     if advice is not None:
         sections.append(section("advice", "Further advice", "", advice))
-    sections.append(section("figures", "Figures", "", tiles(figures)))
-    drawn = plots(figures)
+    sections.append(section("figures", "Figures", "", tiles(statistics)))
+    drawn = plots(statistics)
     for name, heading, text in _SECTIONS:
         shown = plot_cards([plot for plot in drawn if plot.section == name])
         if shown is not None:
             sections.append(section(name, heading, text, shown))
-    looks = _looks(figures, pictures)
+    looks = _looks(statistics, pictures)
     if looks is not None:
         sections.append(section("pictures", "Pictures", "", looks))
-    listed = tables(figures, pictures)
+    listed = tables(statistics, pictures)
     if listed is not None:
         sections.append(section("tables", "Tables", "", listed))
-    sections.append(section("glossary", "Definitions", GLOSSARY, glossary(figures)))
-    footer = f"Tokenizer {figures.fingerprint[:16]}." if figures.fingerprint else ""
-    return document(f"{figures.name} · imtok stats", header(figures), sections, footer)
+    sections.append(section("glossary", "Definitions", GLOSSARY, glossary(statistics)))
+    footer = f"Tokenizer {statistics.fingerprint[:16]}." if statistics.fingerprint else ""
+    return document(f"{statistics.name} · imtok stats", header(statistics), sections, footer)
 
 
-def _looks(figures: Figures, pictures: Pictures | None) -> Markup | None:
+def _looks(statistics: Statistics, pictures: Visualisations | None) -> Markup | None:
     if pictures is None:
         return None
-    made = reconstructions(pictures), swatches(pictures, figures.num_codebooks)
+    made = reconstructions(pictures), swatches(pictures, statistics.num_codebooks)
     return cards([each for each in made if each is not None])

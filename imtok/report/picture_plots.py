@@ -7,7 +7,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from imtok.analysis.pictures import Pictures, Pixels
+from imtok.analysis.visualisations import Pixels, Visualisations
 from imtok.report.style import SOFT, WIDE, shortened
 
 _ACROSS_CODES, _MOST_CODES = 16, 128
@@ -15,7 +15,7 @@ _ACROSS_IMAGES = 4
 _GAP, _WORDS = 8, 18  # pixels
 
 
-def swatches(pictures: Pictures) -> Figure | None:
+def swatches(pictures: Visualisations) -> Figure | None:
     """Decoded swatches above the mean patches of the images, in order of use."""
     shown = min(len(pictures.codes), _MOST_CODES)
     if not shown:
@@ -32,7 +32,7 @@ def swatches(pictures: Pictures) -> Figure | None:
     return figure
 
 
-def reconstructions(pictures: Pictures) -> Figure | None:
+def reconstructions(pictures: Visualisations) -> Figure | None:
     """Originals above reconstructions, where there are originals; else what the tokens decode to."""
     shown = len(pictures.decoded)
     if not shown:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from imtok.analysis.figures import Figures
-from imtok.analysis.pictures import Pictures
+from imtok.analysis.statistics import Statistics
+from imtok.analysis.visualisations import Visualisations
 from imtok.files import write_atomically
 from imtok.report import context_plots, picture_plots, tokenizer_plots, use_plots
 from imtok.report.rendering import png
@@ -46,7 +46,7 @@ class Plot:
         return bool(self.figure.get_figwidth() * 72 > NARROW)
 
 
-OF_FIGURES: dict[str, Callable[[Figures], Figure | None]] = {
+OF_FIGURES: dict[str, Callable[[Statistics], Figure | None]] = {
     "frequency": use_plots.frequency,
     "rank-frequency": use_plots.rank_frequency,
     "growth": use_plots.growth,
@@ -63,20 +63,20 @@ OF_FIGURES: dict[str, Callable[[Figures], Figure | None]] = {
     "idempotence": tokenizer_plots.idempotence,
     "sensitivity": tokenizer_plots.sensitivity,
 }
-OF_PICTURES: dict[str, Callable[[Pictures], Figure | None]] = {
+OF_PICTURES: dict[str, Callable[[Visualisations], Figure | None]] = {
     "swatches": picture_plots.swatches,
     "reconstructions": picture_plots.reconstructions,
 }
 _OF_SINGLE_CODES = ("error", "swatches")
 
 
-def plots(figures: Figures, pictures: Pictures | None = None) -> list[Plot]:
+def plots(statistics: Statistics, pictures: Visualisations | None = None) -> list[Plot]:
     """The plots that these figures and pictures have something for, in the order of the report."""
     with plot_style():
-        made = {name: draw(figures) for name, draw in OF_FIGURES.items()}
+        made = {name: draw(statistics) for name, draw in OF_FIGURES.items()}
         if pictures is not None:
             made |= {name: draw(pictures) for name, draw in OF_PICTURES.items()}
-    words = WORDS | {name: of_first_codebook(WORDS[name], figures.num_codebooks) for name in _OF_SINGLE_CODES}
+    words = WORDS | {name: of_first_codebook(WORDS[name], statistics.num_codebooks) for name in _OF_SINGLE_CODES}
     return [Plot(name, words[name], figure) for name, figure in made.items() if figure is not None]
 
 

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from imtok.analysis.pictures import Pictures, Pixels
+from imtok.analysis.visualisations import Pixels, Visualisations
 from imtok.report.document import card
 from imtok.report.markup import Markup, element, joined, picture
 from imtok.report.style import number, shortened
 from imtok.report.words import WORDS, Words, of_first_codebook
 
 
-def swatches(pictures: Pictures, num_codebooks: int = 1) -> Markup | None:
+def swatches(pictures: Visualisations, num_codebooks: int = 1) -> Markup | None:
     """Each code's decoded swatch above its mean patch, the most used first."""
     if not len(pictures.codes):
         return None
@@ -26,7 +26,7 @@ def swatches(pictures: Pictures, num_codebooks: int = 1) -> Markup | None:
     return _sheet_card(words, sheet, more=" Hatched: nowhere in the pictures looked at." if unseen else "")
 
 
-def _code(pictures: Pictures, place: int) -> Markup:
+def _code(pictures: Visualisations, place: int) -> Markup:
     code, count = str(pictures.codes[place]), number(int(pictures.counts[place]))
     if pictures.patch_counts[place]:
         patch = picture(pictures.patches[place], f"mean patch of code {code}", pixelated=True)
@@ -36,7 +36,7 @@ def _code(pictures: Pictures, place: int) -> Markup:
     return element("figure", swatch, patch, element("figcaption", code), title=f"code {code}, {count} times")
 
 
-def reconstructions(pictures: Pictures, of: str = "") -> Markup | None:
+def reconstructions(pictures: Visualisations, of: str = "") -> Markup | None:
     """Originals above reconstructions; without originals, what the tokens decode to."""
     if not len(pictures.decoded):
         return None
@@ -44,7 +44,7 @@ def reconstructions(pictures: Pictures, of: str = "") -> Markup | None:
     return _sheet_card(WORDS["reconstructions"], _stacks(pictures.keys, [*rows, ("", pictures.decoded)]), of)
 
 
-def compared_reconstructions(all_pictures: Sequence[tuple[str, Pictures]]) -> list[Markup]:
+def compared_reconstructions(all_pictures: Sequence[tuple[str, Visualisations]]) -> list[Markup]:
     """Reconstructions of several tokenizers, named by letter: below one another where they are of the same images."""
     shown = [(letter, pictures) for letter, pictures in all_pictures if len(pictures.decoded)]
     if len(shown) < 2 or not _same_images([pictures for _, pictures in shown]):
@@ -60,7 +60,7 @@ def _sheet_card(words: Words, pictures: Markup, of: str = "", more: str = "") ->
     return card(words.title + of, joined(element("p", words.text + more), pictures), long=True)
 
 
-def _same_images(all_pictures: list[Pictures]) -> bool:
+def _same_images(all_pictures: list[Visualisations]) -> bool:
     first, *others = all_pictures
     return all(each.keys == first.keys and each.decoded.shape == first.decoded.shape for each in others) and all(
         np.array_equal(each.originals, first.originals)

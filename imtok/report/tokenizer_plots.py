@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from imtok.analysis.figures import Figures, Geometry
-from imtok.analysis.shown import brief, several
+from imtok.analysis.formatting import brief, several
+from imtok.analysis.statistics import Geometry, Statistics
 from imtok.report.charts import Bar, bar_rows, count_axis, dots, histogram, share_axis, small_panels
 from imtok.report.style import BLUE, INK, NARROW, ORANGE, TEAL, WIDE, panel, percent
 
@@ -25,9 +25,9 @@ _MANY = 600  # points that a map has room for at full size
 _DIAMETERS, _STRENGTHS = (2.6, 3.8, 5.4, 8.5), (0.35, 0.5, 0.7, 0.9)
 
 
-def norms(figures: Figures) -> Figure | None:
+def norms(statistics: Statistics) -> Figure | None:
     """Norms of the learned codes."""
-    tables = _learned(figures)
+    tables = _learned(statistics)
 
     def draw(axes: Axes, place: int) -> None:
         histogram(axes, tables[place].norms)
@@ -37,9 +37,9 @@ def norms(figures: Figures) -> Figure | None:
     return _tables(tables, draw, "norm")
 
 
-def distances(figures: Figures) -> Figure | None:
+def distances(statistics: Statistics) -> Figure | None:
     """Distances of the learned codes to their nearest others."""
-    tables = _learned(figures)
+    tables = _learned(statistics)
 
     def draw(axes: Axes, place: int) -> None:
         histogram(axes, tables[place].distances)
@@ -49,11 +49,11 @@ def distances(figures: Figures) -> Figure | None:
     return _tables(tables, draw, "distance")
 
 
-def code_map(figures: Figures) -> Figure | None:
+def code_map(statistics: Statistics) -> Figure | None:
     """Codes on their two main axes, by use."""
-    found = [] if figures.tokenizer is None else figures.tokenizer.geometry
+    found = [] if statistics.tokenizer is None else statistics.tokenizer.geometry
     tables = [each for each in found if each.points][:MOST_TABLES]
-    even = figures.tokens / figures.codebook_size / max(1, len(found))
+    even = statistics.tokens / statistics.codebook_size / max(1, len(found))
     spans = [np.ptp(each.points, axis=0) for each in tables]
     flat = max((float(high / max(wide, 1e-9)) for wide, high in spans), default=1.0)
 
@@ -64,9 +64,9 @@ def code_map(figures: Figures) -> Figure | None:
     return _tables(tables, draw, "", height=round(330 * max(0.5, min(1.0, flat))))
 
 
-def error(figures: Figures) -> Figure | None:
+def error(statistics: Statistics) -> Figure | None:
     """Quantization error of each code over how often it occurred."""
-    data = None if figures.tokenizer is None else figures.tokenizer.error
+    data = None if statistics.tokenizer is None else statistics.tokenizer.error
     if data is None:
         return None
     points = np.array([pair for pair in zip(data.tokens, data.errors, strict=True) if min(pair) > 0], float)
@@ -82,13 +82,13 @@ def error(figures: Figures) -> Figure | None:
     axes.set_title("error")
     told = f"dashed: mean {data.mean:.2g}, {percent(data.relative)} of the latents' power"
     axes.set_title(told, loc="right", color=INK)
-    axes.set_xlabel("tokens measured on" + (", first codebook" if several(figures) else ""), loc="right")
+    axes.set_xlabel("tokens measured on" + (", first codebook" if several(statistics) else ""), loc="right")
     return figure
 
 
-def idempotence(figures: Figures) -> Figure | None:
+def idempotence(statistics: Statistics) -> Figure | None:
     """Share of the tokens that stay, pass after pass."""
-    passes = [] if figures.tokenizer is None else figures.tokenizer.idempotence.passes
+    passes = [] if statistics.tokenizer is None else statistics.tokenizer.idempotence.passes
     if not passes:
         return None
     figure, axes = panel()
@@ -116,15 +116,15 @@ def idempotence(figures: Figures) -> Figure | None:
     return figure
 
 
-def sensitivity(figures: Figures) -> Figure | None:
+def sensitivity(statistics: Statistics) -> Figure | None:
     """Share of the tokens that each disturbance changes."""
-    if figures.tokenizer is None or not figures.tokenizer.sensitivity.disturbances:
+    if statistics.tokenizer is None or not statistics.tokenizer.sensitivity.disturbances:
         return None
     bars = [
         Bar(each.name, each.changed, f"{percent(each.changed)}{_decibels(each.psnr)}", ORANGE)
-        for each in figures.tokenizer.sensitivity.disturbances
+        for each in statistics.tokenizer.sensitivity.disturbances
     ]
-    note = "measured on decoded pictures, no images given" if figures.tokenizer.sensitivity.of_decoded else ""
+    note = "measured on decoded pictures, no images given" if statistics.tokenizer.sensitivity.of_decoded else ""
     return bar_rows(bars, limit=1.0, note=note)
 
 
@@ -132,10 +132,10 @@ def _decibels(psnr: float | None) -> str:
     return "" if psnr is None else f"  ·  {psnr:.0f} dB"
 
 
-def _learned(figures: Figures) -> list[Geometry]:
-    if figures.tokenizer is None:
+def _learned(statistics: Statistics) -> list[Geometry]:
+    if statistics.tokenizer is None:
         return []
-    return [each for each in figures.tokenizer.geometry if not each.fixed][:MOST_TABLES]
+    return [each for each in statistics.tokenizer.geometry if not each.fixed][:MOST_TABLES]
 
 
 def _tables(tables: list[Geometry], draw: Callable[[Axes, int], None], label: str, height: int = 260) -> Figure | None:

@@ -11,8 +11,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from imtok.analysis.figures import Dimension, Figures
-from imtok.analysis.shown import TOGETHER, several, span_name, together
+from imtok.analysis.formatting import TOGETHER, several, span_name, together
+from imtok.analysis.statistics import Dimension, Statistics
 from imtok.report.charts import Bar, bar_columns, bar_rows, count_axis, level, small_panels
 from imtok.report.style import (
     BLUE,
@@ -31,42 +31,42 @@ MOST_DIMENSIONS, MOST_CODEBOOKS = 36, 32
 _MOST_ROWS = 12
 
 
-def frequency(figures: Figures) -> Figure | None:
+def frequency(statistics: Statistics) -> Figure | None:
     """Codes by how often they occur: never, once, and in powers of ten."""
-    if not figures.tokens or not figures.frequency:
+    if not statistics.tokens or not statistics.frequency:
         return None
     bars = [
         Bar(
             span_name(span),
             span.codes,
-            f"{number(span.codes)}  ·  {percent(span.codes / figures.codebook_size)}",
+            f"{number(span.codes)}  ·  {percent(span.codes / statistics.codebook_size)}",
             ORANGE if span.high == 0 else BLUE,
         )
-        for span in figures.frequency
+        for span in statistics.frequency
     ]
-    return bar_rows(bars, limit=max(bar.value for bar in bars), note=TOGETHER if several(figures) else "")
+    return bar_rows(bars, limit=max(bar.value for bar in bars), note=TOGETHER if several(statistics) else "")
 
 
-def rank_frequency(figures: Figures) -> Figure | None:
+def rank_frequency(statistics: Statistics) -> Figure | None:
     """Occurrences over rank, with the even share N / K and the line of the Zipf slope."""
-    points = [(rank, times) for rank, times in figures.rank_frequency if times > 0]
+    points = [(rank, times) for rank, times in statistics.rank_frequency if times > 0]
     if len(points) < 2:
         return None
     ranks, times = np.array(points, float).T
-    even = figures.tokens / figures.codebook_size
+    even = statistics.tokens / statistics.codebook_size
     figure, axes = panel()
     count_axis(axes, "x")
     count_axis(axes, "y")
-    axes.set_xlim(0.9, figures.codebook_size * 1.15)
+    axes.set_xlim(0.9, statistics.codebook_size * 1.15)
     axes.set_ylim(min(times.min(), even) / 2, max(times.max(), even) * 3)
     level(axes, even, f"even use: {number(even)} each" if even >= 10 else f"even use: {even:.2g} each", below=True)
-    if figures.zipf_slope is not None:
+    if statistics.zipf_slope is not None:
         middle, height = np.log(ranks).mean(), np.log(times).mean()
         ends = np.array([ranks[0], ranks[-1]])
-        fitted = np.exp(height + figures.zipf_slope * (np.log(ends) - middle))
+        fitted = np.exp(height + statistics.zipf_slope * (np.log(ends) - middle))
         axes.plot(ends, fitted, color=ORANGE, linewidth=1.4)
         axes.annotate(
-            f"slope {number(figures.zipf_slope, 2)}",
+            f"slope {number(statistics.zipf_slope, 2)}",
             (0.98, 0.94),
             xycoords="axes fraction",
             ha="right",
@@ -74,25 +74,25 @@ def rank_frequency(figures: Figures) -> Figure | None:
             color=ORANGE,
         )
     axes.plot(ranks, times, color=BLUE)
-    axes.set_title(f"occurrences{together(figures)}")
+    axes.set_title(f"occurrences{together(statistics)}")
     axes.set_xlabel("rank of the code", loc="right")
     return figure
 
 
-def growth(figures: Figures) -> Figure | None:
+def growth(statistics: Statistics) -> Figure | None:
     """Codes used after so many images, against K and the number expected of more images."""
-    points = [(images, used) for images, used in figures.growth if images > 0]
+    points = [(images, used) for images, used in statistics.growth if images > 0]
     if len(points) < 2:
         return None
     images, used = np.array(points, float).T
-    size = figures.codebook_size
+    size = statistics.codebook_size
     figure, axes = panel()
     count_axis(axes, "x")
     count_axis(axes, "y", log=False)
     axes.set(xlim=(images[0], images[-1]), ylim=(0, size * 1.12))
     level(axes, size, f"all {number(size)}")
-    if min(size - figures.expected_used, figures.expected_used - figures.used) > 0.08 * size:
-        level(axes, figures.expected_used, f"{number(figures.expected_used)} expected of more images")
+    if min(size - statistics.expected_used, statistics.expected_used - statistics.used) > 0.08 * size:
+        level(axes, statistics.expected_used, f"{number(statistics.expected_used)} expected of more images")
     axes.fill_between(images, used, color=BLUE, alpha=0.15, linewidth=0)
     axes.plot(images, used, color=BLUE)
     full = used[-1] > 0.85 * size  # then there is no room above the curve, but it is flat
@@ -105,14 +105,14 @@ def growth(figures: Figures) -> Figure | None:
         va="top" if full else "bottom",
         color=INK,
     )
-    axes.set_title(f"codes used{together(figures)}")
+    axes.set_title(f"codes used{together(statistics)}")
     axes.set_xlabel("images seen", loc="right")
     return figure
 
 
-def codebooks(figures: Figures) -> Figure | None:
+def codebooks(statistics: Statistics) -> Figure | None:
     """Usage of each codebook, with its normalised perplexity as a stroke."""
-    if figures.num_codebooks < 2 or not figures.tokens:
+    if statistics.num_codebooks < 2 or not statistics.tokens:
         return None
     bars = [
         Bar(
@@ -122,17 +122,17 @@ def codebooks(figures: Figures) -> Figure | None:
             PALE,
             each.normalized_perplexity,
         )
-        for place, each in enumerate(figures.codebooks[:MOST_CODEBOOKS], 1)
+        for place, each in enumerate(statistics.codebooks[:MOST_CODEBOOKS], 1)
     ]
     return bar_rows(bars, limit=1.0)
 
 
-def dimensions(figures: Figures) -> Figure | None:
+def dimensions(statistics: Statistics) -> Figure | None:
     """Shares of the levels, dimension by dimension; for two levels one bar each."""
-    shown = figures.dimensions[:MOST_DIMENSIONS]
+    shown = statistics.dimensions[:MOST_DIMENSIONS]
     if not shown:
         return None
-    named = figures.num_codebooks > 1
+    named = statistics.num_codebooks > 1
     if all(len(each.shares) == 2 for each in shown):
         bars = [
             Bar(_dimension_name(each, named), each.shares[1], f"{percent(each.shares[1])} plus", BLUE, 0.5)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from imtok.analysis.figures import Figures
-from imtok.analysis.pictures import Pictures
+from imtok.analysis.statistics import Statistics
+from imtok.analysis.visualisations import Visualisations
 from imtok.errors import disk_errors
 from imtok.files import write_atomically
 from imtok.report.comparison import comparison_page
@@ -14,7 +14,7 @@ from imtok.report.comparison_plots import comparison_plots
 from imtok.report.page import report_page
 from imtok.report.plots import Plot, plots, write_plots
 
-Sets = Sequence[tuple[Figures, Pictures | None]]
+Sets = Sequence[tuple[Statistics, Visualisations | None]]
 
 
 def write_report(path: Path, sets: Sets) -> None:
@@ -36,7 +36,7 @@ def write_all_plots(folder: Path, sets: Sets) -> int:
     with disk_errors(folder):
         if len(sets) == 1:
             return _write(folder, plots(*sets[0]))
-        count = _write(folder, comparison_plots([figures for figures, _ in sets]))
+        count = _write(folder, comparison_plots([statistics for statistics, _ in sets]))
         return count + sum(_write(folder / str(place), plots(*each)) for place, each in enumerate(sets, 1))
 
 

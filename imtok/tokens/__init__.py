@@ -2,16 +2,16 @@
 
 from imtok.tokens.dataset import TokenDataset, open_tokens
 from imtok.tokens.folder import Manifest, Numerics, TokensInfo, read_info, read_manifest
+from imtok.tokens.packed_strings import PackedStrings
 from imtok.tokens.shard import Shard, ShardHeader, read_shard, shard_to_bytes
-from imtok.tokens.texts import Texts
 from imtok.tokens.verify import Verification, verify_tokens
 
 __all__ = [
     "Manifest",
     "Numerics",
+    "PackedStrings",
     "Shard",
     "ShardHeader",
-    "Texts",
     "TokenDataset",
     "TokensInfo",
     "Verification",

@@ -24,8 +24,8 @@ import safetensors.numpy
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imtok.errors import TokensError
-from imtok.tokens.mapped import map_arrays
-from imtok.tokens.texts import Texts
+from imtok.tokens.memory_mapped import map_arrays
+from imtok.tokens.packed_strings import PackedStrings
 
 Codes = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -55,13 +55,13 @@ class Shard:
 
     header: ShardHeader
     codes: Codes  # (N, h, w) or (N, h, w, Q)
-    keys: Texts  # N
+    keys: PackedStrings  # N
     index: npt.NDArray[np.int64]  # (N,) ascending
     original_size: npt.NDArray[np.int32]  # (N, 2) height, width
     labels: npt.NDArray[np.int64] | None  # (N,), NO_LABEL where one is missing
     skip_index: npt.NDArray[np.int64]  # (S,) ascending
-    skip_keys: Texts  # S
-    skip_reasons: Texts  # S
+    skip_keys: PackedStrings  # S
+    skip_reasons: PackedStrings  # S
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -105,13 +105,15 @@ def read_shard(path: Path) -> Shard:
         shard = Shard(
             header=ShardHeader.model_validate_json(metadata.get("imtok", "")),
             codes=arrays["codes"],
-            keys=Texts(_array(arrays, "key_bytes", "u1"), _array(arrays, "key_offsets", "<i8")),
+            keys=PackedStrings(_array(arrays, "key_bytes", "u1"), _array(arrays, "key_offsets", "<i8")),
             index=_array(arrays, "index", "<i8"),
             original_size=_array(arrays, "original_size", "<i4"),
             labels=_array(arrays, "labels", "<i8") if "labels" in arrays else None,
             skip_index=_array(arrays, "skip_index", "<i8"),
-            skip_keys=Texts(_array(arrays, "skip_key_bytes", "u1"), _array(arrays, "skip_key_offsets", "<i8")),
-            skip_reasons=Texts(_array(arrays, "skip_reason_bytes", "u1"), _array(arrays, "skip_reason_offsets", "<i8")),
+            skip_keys=PackedStrings(_array(arrays, "skip_key_bytes", "u1"), _array(arrays, "skip_key_offsets", "<i8")),
+            skip_reasons=PackedStrings(
+                _array(arrays, "skip_reason_bytes", "u1"), _array(arrays, "skip_reason_offsets", "<i8")
+            ),
         )
         _check_shapes(shard)
     except OSError as error:

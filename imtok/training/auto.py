@@ -59,7 +59,7 @@ def _length(size: int, gpu: bool) -> int:
 
 def _shorter_sides(images: ImageCollection) -> list[int]:
     sides = []
-    looked_at = images.spread(_LOOKED_AT)
+    looked_at = images.subsample(_LOOKED_AT)
     for place in range(len(looked_at)):
         with suppress(ImageError, SourceError):
             sides.append(min(image_size(looked_at.read(place))))

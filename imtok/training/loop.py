@@ -17,16 +17,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from imtok.analysis.figures import Finding
-from imtok.analysis.remedies import enough_for_revival, revives, updates_before_revival
-from imtok.analysis.usage import CodebookUsage
-from imtok.analysis.use_advice import findings_of_use
+from imtok.analysis.statistics import Finding
+from imtok.analysis.suggestions import enough_for_revival, revives, updates_before_revival
+from imtok.analysis.usage_diagnostics import findings_of_use
 from imtok.config import TrainConfig
 from imtok.cores import usable_cores
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
 from imtok.data.stream import TrainingStream
-from imtok.devices import fast_precision, repeatable, resolve_device
+from imtok.devices import deterministic, fast_precision, resolve_device
 from imtok.errors import DiskError, ImageError, Interrupted, LatentsError, SourceError, TrainingError
 from imtok.evaluation import Quality, measure
 from imtok.losses import find_vgg_weights
@@ -34,12 +33,13 @@ from imtok.quantizer_config import VQConfig
 from imtok.tokenizer import Tokenizer, check_quantizer
 from imtok.training.adversarial import build_discriminator
 from imtok.training.best import Best, is_better, written_figures
-from imtok.training.board import Board
-from imtok.training.clock import Clock
 from imtok.training.preview import write_preview
 from imtok.training.report import Listener, TrainProgress, TrainReport
 from imtok.training.run import RunFolder
 from imtok.training.state import TrainState, beginning
+from imtok.training.tensorboard import Board
+from imtok.training.throughput import Clock
+from imtok.usage import CodebookUsage
 
 _LINES = 200  # lines of the log over a whole run
 _PREVIEWED = 8
@@ -108,12 +108,12 @@ def resolve(config: TrainConfig, saved: TrainConfig | None = None) -> TrainConfi
 def steps_before_revival(config: TrainConfig) -> int:
     """The step at which the first code can be revived; 0 where nothing is, or a tokenizer's counts are gone on from."""
     quantizer = config.tokenizer.quantizer
-    leaf = quantizer.leaf
-    if not isinstance(leaf, VQConfig) or not revives(leaf) or config.start_from:
+    base = quantizer.base
+    if not isinstance(base, VQConfig) or not revives(base) or config.start_from:
         return 0
     latents = config.batch_size // config.accumulate * (config.data.crop // config.tokenizer.network.downsample) ** 2
     updates_a_step = config.accumulate * quantizer.tables.count(quantizer.tables[0])
-    return math.ceil(updates_before_revival(leaf, latents / leaf.num_codes) / updates_a_step)
+    return math.ceil(updates_before_revival(base, latents / base.num_codes) / updates_a_step)
 
 
 def _check_networks(config: TrainConfig, *, resumed: bool) -> None:
@@ -169,7 +169,7 @@ class _Job:
             workers=config.data.workers,
             pin=self.state.device.type == "cuda",
         )
-        self.held_out = self._readable(held_out.spread(config.data.val_images))
+        self.held_out = self._readable(held_out.subsample(config.data.val_images))
         self.told: set[str] = set()  # unreadable images already named
         self.refused: set[str] = set()  # what a full disk refused and was told
         self.best = Best(folder.best)
@@ -417,7 +417,7 @@ class _Job:
         return held_out.only(places)
 
     def _preview_images(self) -> Tensor | None:
-        chosen = self.held_out.spread(_PREVIEWED)
+        chosen = self.held_out.subsample(_PREVIEWED)
         fitted = [fit_image(decode_image(data), self.config.tokenizer.size).pixels for _, data in chosen]
         return torch.stack(fitted) if fitted else None
 
@@ -464,7 +464,7 @@ def _seeded(config: TrainConfig) -> Iterator[None]:
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads)
         try:
-            with repeatable(resolve_device(config.device)):
+            with deterministic(resolve_device(config.device)):
                 yield
         finally:
             torch.set_num_threads(threads)

@@ -276,19 +276,19 @@ def _codebook_values(quantizer: Quantizer) -> int:
 def _quantizer_bytes(config: QuantizerConfig, vectors: int) -> int:
     """About what a quantizer keeps for its backward pass: some copies of its latents, and N x K tables where every
     code of a table has a share in the choice."""
-    leaf = config.leaf
+    base = config.base
     tables = 0
-    if isinstance(leaf, GumbelConfig):
+    if isinstance(base, GumbelConfig):
         tables = 4
-    elif isinstance(leaf, VQConfig):
-        tables = 2 * (leaf.entropy_weight > 0) + (leaf.estimator == "index_propagation")
-    dim = getattr(leaf, "dim", 0) or len(getattr(leaf, "levels", ()))
-    return _FLOAT * vectors * len(config.tables) * (8 * dim + tables * leaf.num_codes)
+    elif isinstance(base, VQConfig):
+        tables = 2 * (base.entropy_weight > 0) + (base.estimator == "index_propagation")
+    dim = getattr(base, "dim", 0) or len(getattr(base, "levels", ()))
+    return _FLOAT * vectors * len(config.tables) * (8 * dim + tables * base.num_codes)
 
 
 def _picture_bytes(images: ImageCollection, config: TrainConfig) -> int:
     """Bytes of the pictures that training keeps decoded, their shorter sides brought to the tokenizer's size."""
-    looked_at = images.spread(_LOOKED_AT)
+    looked_at = images.subsample(_LOOKED_AT)
     values = []
     for place in range(len(looked_at)):
         with suppress(ImageError, SourceError):

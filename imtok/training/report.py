@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from imtok.analysis.figures import Finding
-from imtok.analysis.usage import CodebookUsage
+from imtok.analysis.statistics import Finding
 from imtok.evaluation import Quality
+from imtok.usage import CodebookUsage
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from imtok.quantizers import Quantized, VectorQuantizer, forget_moved_codes
 from imtok.tokenizer import Tokenizer, load, to_float
 from imtok.training.adversarial import Adversary
 from imtok.training.checkpoint import pack, under, unpack
+from imtok.training.metric_accumulator import Window
 from imtok.training.schedule import average_decay, learning_rate
-from imtok.training.window import Window
 
 _PATIENCE = 20  # steps in a row that may be skipped
 

@@ -16,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imtok.analysis.coder import Coder
-from imtok.analysis.entropy import Counts
-from imtok.analysis.figures import Geometry, Reconstruction, TokenizerFigures
+from imtok.analysis.batched_runner import BatchedRunner
+from imtok.analysis.code_visualisation import mean_patches, most_used, swatches, to_pixels
 from imtok.analysis.geometry import code_tables, codebook_geometry, evenly_spaced
-from imtok.analysis.looks import mean_patches, most_used, swatches, to_pixels
-from imtok.analysis.pictures import Pictures
-from imtok.analysis.probes import DISTURBANCES, error_by_code, has_error, idempotence, sensitivity
+from imtok.analysis.robustness import PERTURBATIONS, error_by_code, has_error, idempotence, sensitivity
+from imtok.analysis.statistics import Geometry, Reconstruction, TokenizerStatistics
+from imtok.analysis.visualisations import Visualisations
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
+from imtok.entropy import Counts
 from imtok.errors import ConfigError, ImageError, SourceError, TokenizerError, TokensError
 from imtok.evaluation import measure
 from imtok.tokenizer import Tokenizer
@@ -54,7 +54,7 @@ def inspect_tokenizer(
     batch_size: int = 16,
     device: str = "auto",
     progress: Callable[[int, int], None] | None = None,
-) -> tuple[TokenizerFigures, Pictures]:
+) -> tuple[TokenizerStatistics, Visualisations]:
     """What the tokenizer of a token set shows, on at most `sample` images: with (Q, K) how often each code occurs.
 
     The tokenizer is put on the device and in eval mode. With `images` there are also quantization error, quality of
@@ -66,22 +66,22 @@ def inspect_tokenizer(
     """
     check_tokenizer(tokenizer, name, tokens, sample)
     token_keys, codes = _sampled(tokens, sample)
-    images = images.spread(sample) if images is not None else None
+    images = images.subsample(sample) if images is not None else None
     given = _read(images, tokens) if images is not None else None
     steps = _Steps(_steps_ahead(tokenizer, tokens, counts, given, len(codes)), progress)
-    coder = Coder(tokenizer, device=device, batch_size=batch_size, on_images=steps.add)
-    shown = given or _Sample(token_keys, coder.decode(codes))
-    grids = coder.encode(shown.pixels) if given else codes
-    figures = TokenizerFigures(
+    runner = BatchedRunner(tokenizer, device=device, batch_size=batch_size, on_images=steps.add)
+    shown = given or _Sample(token_keys, runner.decode(codes))
+    grids = runner.encode(shown.pixels) if given else codes
+    statistics = TokenizerStatistics(
         name=name,
         quantizer=tokenizer.config.quantizer.summary,
         geometry=_geometry(tokenizer, counts),
-        idempotence=idempotence(coder, codes, PASSES),
-        sensitivity=sensitivity(coder, shown.pixels, of_decoded=given is None),
-        error=error_by_code(coder, given.pixels) if given else None,
-        reconstruction=_reconstruction(coder, images, tokens, steps) if images is not None else None,
+        idempotence=idempotence(runner, codes, PASSES),
+        sensitivity=sensitivity(runner, shown.pixels, of_decoded=given is None),
+        error=error_by_code(runner, given.pixels) if given else None,
+        reconstruction=_reconstruction(runner, images, tokens, steps) if images is not None else None,
     )
-    return figures, _pictures(coder, shown, grids, counts, originals=given is not None)
+    return statistics, _pictures(runner, shown, grids, counts, originals=given is not None)
 
 
 class _Steps:
@@ -103,7 +103,7 @@ def _steps_ahead(
     steps = sampled * (1 + 2 * PASSES)  # idempotence
     shown = len(given.keys) if given else sampled
     steps += shown  # encoded, or decoded where none are given
-    steps += shown * (1 + len(DISTURBANCES))  # sensitivity
+    steps += shown * (1 + len(PERTURBATIONS))  # sensitivity
     steps += len(most_used(counts[0]))  # swatches
     if given is None:
         return steps
@@ -158,12 +158,12 @@ def _geometry(tokenizer: Tokenizer, counts: Counts) -> list[Geometry]:
 
 
 def _reconstruction(
-    coder: Coder, images: ImageCollection, tokens: TokenDataset, steps: _Steps
+    runner: BatchedRunner, images: ImageCollection, tokens: TokenDataset, steps: _Steps
 ) -> Reconstruction | None:
     if tokens.info.size < _SMALLEST:
         return None
     size, fit = tokens.info.size, tokens.info.fit
-    quality = measure(coder.tokenizer, images, size=size, fit=fit, batch_size=coder.batch_size)
+    quality = measure(runner.tokenizer, images, size=size, fit=fit, batch_size=runner.batch_size)
     steps.add(2 * quality.images)
     return Reconstruction(
         images=quality.images,
@@ -174,20 +174,22 @@ def _reconstruction(
     )
 
 
-def _pictures(coder: Coder, shown: _Sample, grids: Tensor, counts: Counts, *, originals: bool) -> Pictures:
+def _pictures(
+    runner: BatchedRunner, shown: _Sample, grids: Tensor, counts: Counts, *, originals: bool
+) -> Visualisations:
     """Of images (n, 3, S, S) with their codes (n, h, w) or (n, h, w, Q)."""
     codes = most_used(counts[0])
-    first = grids if coder.tokenizer.num_codebooks == 1 else grids[..., 0]
+    first = grids if runner.tokenizer.num_codebooks == 1 else grids[..., 0]
     patches, patch_counts = mean_patches(shown.pixels, first, codes)
     places = evenly_spaced(len(shown.keys), MOST_PAIRS).tolist()
     chosen = shown.pixels[places]
-    return Pictures(
+    return Visualisations(
         codes=codes,
         counts=counts[0][codes],
-        swatches=swatches(coder, codes, counts),
+        swatches=swatches(runner, codes, counts),
         patches=patches,
         patch_counts=patch_counts,
-        decoded=to_pixels(coder.decode(grids[places]) if originals else chosen),
+        decoded=to_pixels(runner.decode(grids[places]) if originals else chosen),
         originals=to_pixels(chosen) if originals else None,
         keys=tuple(shown.keys[place] for place in places),
     )

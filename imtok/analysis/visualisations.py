@@ -13,7 +13,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class Visualisations:
     """RGB pictures, uint8, channels last; the codes are those of the first codebook, the most used first."""
 
     codes: npt.NDArray[np.int64]  # (n,)

@@ -34,14 +34,14 @@ def against_unused(config: QuantizerConfig | None) -> str:
     """For codes that never or hardly occur, and for codes that nearly coincide."""
     if config is None:
         return _new_run(["k-means start and revival of unused codes", "fewer codes"])
-    leaf, key = config.leaf, config.leaf_key
-    if isinstance(leaf, FSQConfig):
+    base, key = config.base, config.base_key
+    if isinstance(base, FSQConfig):
         return _new_run([_LOWER_RATE, fewer_codes(config)])
-    if isinstance(leaf, LFQConfig | BSQConfig):
+    if isinstance(base, LFQConfig | BSQConfig):
         return _new_run([f"a higher {key}.entropy_weight", fewer_codes(config), _LOWER_RATE])
-    if isinstance(leaf, GumbelConfig):
+    if isinstance(base, GumbelConfig):
         return _new_run([f"a higher {key}.kl_weight", fewer_codes(config)])
-    return _new_run(_for_vq(leaf, key, fewer_codes(config)))
+    return _new_run(_for_vq(base, key, fewer_codes(config)))
 
 
 def against_unused_stage(config: QuantizerConfig | None) -> str:
@@ -57,8 +57,8 @@ def against_unevenness(config: QuantizerConfig | None) -> str:
     """For a few codes that make up most of the tokens."""
     if config is None:
         return _new_run(["an entropy loss", "fewer codes"])
-    if isinstance(config.leaf, VQConfig):
-        return _new_run([*_entropy_loss(config.leaf, config.leaf_key), fewer_codes(config)])
+    if isinstance(config.base, VQConfig):
+        return _new_run([*_entropy_loss(config.base, config.base_key), fewer_codes(config)])
     return against_unused(config)
 
 
@@ -66,8 +66,8 @@ def against_idle_dimension(config: QuantizerConfig | None) -> str:
     """For a dimension of FSQ, LFQ or BSQ that is nearly constant."""
     if config is None:
         return _new_run(["one dimension fewer"])
-    leaf, key = config.leaf, config.leaf_key
-    if isinstance(leaf, FSQConfig):
+    base, key = config.base, config.base_key
+    if isinstance(base, FSQConfig):
         return _new_run([f"one dimension fewer ({key}.levels)", _LOWER_RATE])
     return _new_run([f"a higher {key}.entropy_weight", f"one dimension fewer ({key}.dim)"])
 
@@ -77,34 +77,34 @@ def fewer_codes(config: QuantizerConfig | None) -> str:
     if config is None:
         return "fewer codes"
     names = {FSQConfig: "levels", LFQConfig: "dim", BSQConfig: "dim"}
-    return f"fewer codes ({config.leaf_key}.{names.get(type(config.leaf), 'num_codes')})"
+    return f"fewer codes ({config.base_key}.{names.get(type(config.base), 'num_codes')})"
 
 
 def fewer_channels(config: QuantizerConfig | None, channels: int) -> str:
     """Codes of `channels` channels."""
     if config is None:
         return f"codes of {channels} channels"
-    name = "code_dim" if isinstance(config.leaf, GumbelConfig) else "dim"
-    return f"--set {config.leaf_key}.{name}={channels}"
+    name = "code_dim" if isinstance(config.base, GumbelConfig) else "dim"
+    return f"--set {config.base_key}.{name}={channels}"
 
 
-def revives(leaf: QuantizerConfig) -> bool:
+def revives(base: QuantizerConfig) -> bool:
     """Codes that are not used are moved to where latents are, in training."""
-    return isinstance(leaf, VQConfig) and leaf.moves_single_codes and leaf.revival_threshold > 0
+    return isinstance(base, VQConfig) and base.moves_single_codes and base.revival_threshold > 0
 
 
-def updates_before_revival(leaf: VQConfig, latents_per_code: float = 1.0) -> int:
+def updates_before_revival(base: VQConfig, latents_per_code: float = 1.0) -> int:
     """How often the codebook learns before a code that was used as others are, and then no more, is moved.
 
     Its moving count falls as decay^n from s, its share at the start, and the mean of all counts goes from s to r, the
     latents of an update for each code. It is moved when decay^n s < threshold (r + (s - r) decay^n).
     """
-    if leaf.decay == 0:
+    if base.decay == 0:
         return 1
-    start, fair, threshold = 1.0, latents_per_code, leaf.revival_threshold
-    if leaf.kmeans_start:
+    start, fair, threshold = 1.0, latents_per_code, base.revival_threshold
+    if base.kmeans_start:
         start = max(start, fair)
-    return math.ceil(math.log(threshold * fair / (start - threshold * (start - fair))) / math.log(leaf.decay))
+    return math.ceil(math.log(threshold * fair / (start - threshold * (start - fair))) / math.log(base.decay))
 
 
 def enough_for_revival(updates: int) -> int:
@@ -112,26 +112,26 @@ def enough_for_revival(updates: int) -> int:
     return math.ceil(_MARGIN * updates)
 
 
-def _for_vq(leaf: VQConfig, key: str, fewer: str) -> list[str]:
-    wide = leaf.metric == "euclidean" and leaf.dim > _FEW_CHANNELS
+def _for_vq(base: VQConfig, key: str, fewer: str) -> list[str]:
+    wide = base.metric == "euclidean" and base.dim > _FEW_CHANNELS
     moves = [
-        f"--set {key}.kmeans_start=true" if not leaf.kmeans_start else "",
-        f"--set {key}.revival_threshold=0.05" if leaf.revival_threshold < 0.05 and not leaf.online_clustering else "",
+        f"--set {key}.kmeans_start=true" if not base.kmeans_start else "",
+        f"--set {key}.revival_threshold=0.05" if base.revival_threshold < 0.05 and not base.online_clustering else "",
     ]
-    remedies = {
-        " ".join(filter(None, moves)): leaf.moves_single_codes and any(moves),
-        f"--set {key}.codebook_update=projection": leaf.codebook_update == "frozen",
-        _more_steps(leaf): revives(leaf),
-        **dict.fromkeys(_entropy_loss(leaf, key), True),
-        f"--set {key}.metric=cosine --set {key}.dim=8": wide and leaf.codebook_update == "gradient",
+    suggestions = {
+        " ".join(filter(None, moves)): base.moves_single_codes and any(moves),
+        f"--set {key}.codebook_update=projection": base.codebook_update == "frozen",
+        _more_steps(base): revives(base),
+        **dict.fromkeys(_entropy_loss(base, key), True),
+        f"--set {key}.metric=cosine --set {key}.dim=8": wide and base.codebook_update == "gradient",
         fewer: True,
-        _fsq(leaf.num_codes, key): True,
+        _fsq(base.num_codes, key): True,
     }
-    return [remedy for remedy, helps in remedies.items() if helps]
+    return [suggestion for suggestion, helps in suggestions.items() if helps]
 
 
-def _more_steps(leaf: VQConfig) -> str:
-    enough = enough_for_revival(updates_before_revival(leaf)) if revives(leaf) else 0
+def _more_steps(base: VQConfig) -> str:
+    enough = enough_for_revival(updates_before_revival(base)) if revives(base) else 0
     return f"more steps if it had fewer than about {enough} (revival begins late)"
 
 
@@ -142,11 +142,11 @@ def _fsq(num_codes: int, key: str) -> str:
     return f'FSQ of {math.prod(levels)} codes: --set "{key}={{kind: fsq, levels: [{written}]}}"'
 
 
-def _entropy_loss(leaf: VQConfig, key: str) -> list[str]:
-    learns_by_loss = leaf.codebook_update in ("gradient", "projection")
-    return [f"--set {key}.entropy_weight=0.05"] if learns_by_loss and leaf.entropy_weight == 0 else []
+def _entropy_loss(base: VQConfig, key: str) -> list[str]:
+    learns_by_loss = base.codebook_update in ("gradient", "projection")
+    return [f"--set {key}.entropy_weight=0.05"] if learns_by_loss and base.entropy_weight == 0 else []
 
 
-def _new_run(remedies: list[str]) -> str:
+def _new_run(suggestions: list[str]) -> str:
     """An instruction; it asks for a new run because no setting mends a codebook afterwards."""
-    return f"start a new run with {'; or with '.join(remedies[:_SEVERAL])}"
+    return f"start a new run with {'; or with '.join(suggestions[:_SEVERAL])}"

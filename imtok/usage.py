@@ -5,16 +5,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
-from imtok.analysis.counting import count_tokens
-from imtok.analysis.entropy import (
+from imtok.entropy import (
     Counts,
     corrected_entropy_bits,
     entropy_bits,
@@ -23,12 +23,55 @@ from imtok.analysis.entropy import (
     log_spaced,
     zipf_slope,
 )
-from imtok.analysis.figures import Span, Use
-from imtok.cores import usable_cores
-from imtok.tokens import TokenDataset
+from imtok.records import Record
 
 _RARE = 0.01  # of the even share: a code below it is nearly dead
 _RANKS = 200  # points of the rank-frequency curve
+
+
+class Use(Record):
+    """How the codes of one codebook are used; or those of all, code k of one counted with code k of the others."""
+
+    tokens: int = Field(description="codes counted, those of every codebook")
+    used: int = Field(description="codes that occur at least once")
+    usage: float = Field(
+        description="used / codebook size, in [0, 1], over the whole set; papers count it so or by batches of images "
+        "(see Zhu et al., 2024)"
+    )
+
+    dead: int = Field(description="codes that never occur")
+    nearly_dead: int = Field(description="codes that occur, but less than a hundredth of the even share N / K")
+    expected_used: float = Field(
+        description="codes that would be used by more images: used + f1 (f1 - 1) / (2 (f2 + 1)), at most K, with f1 "
+        "codes seen once and f2 twice; a lower bound (Chao, 1984)"
+    )
+    entropy_bits: float = Field(
+        description="-sum p_k log2 p_k, bits a token, at most log2 K (Shannon, 1948); low where tokens are few a code"
+    )
+    entropy_corrected_bits: float = Field(
+        description="entropy + (used - 1) / (2 N ln 2), at most log2 K: the first term of its small-sample bias undone "
+        "(Miller, 1955)"
+    )
+    perplexity: float = Field(
+        description="2^entropy: so many equally frequent codes would have the same entropy (Jelinek et al., 1977)"
+    )
+    normalized_perplexity: float = Field(description="perplexity / K, in [0, 1]")
+    gini: float = Field(
+        description="inequality of the n_k over all K codes: 0 where all are equal, near 1 where few have all "
+        "(Gini, 1912)"
+    )
+    zipf_slope: float | None = Field(
+        description="slope of log n_k over log rank, by least squares at ranks evenly spaced in the logarithm; 0 is "
+        "even use, words of a language have about -1 (Zipf, 1949)"
+    )
+
+
+class Span(Record):
+    """A group of codes by how often they occur."""
+
+    low: int = Field(description="least occurrences")
+    high: int = Field(description="most occurrences")
+    codes: int = Field(description="so many codes")
 
 
 @dataclass(frozen=True)
@@ -160,15 +203,6 @@ class CodebookUsage:
             **self.as_use().model_dump(),
             "codebooks": [each.as_use().model_dump() for each in self.codebooks],
         }
-
-
-def codebook_usage(tokens: TokenDataset, progress: Callable[[int, int], None] | None = None) -> CodebookUsage:
-    """Codebook use of an open data set; every code of every codebook counts, skipped images do not.
-
-    `progress` takes (shards done, shards in all). Raises TokensError on codes the codebook does not have.
-    """
-    tally = count_tokens(tokens, workers=usable_cores(), sampling=None, progress=progress)
-    return CodebookUsage.of_codebooks(tally.counts, tally.images)
 
 
 def count_codes(arrays: Iterable[npt.NDArray[np.integer[Any]]], codebook_size: int) -> Counts:

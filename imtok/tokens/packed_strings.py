@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 
-class Texts:
+class PackedStrings:
     """Strings packed as `data` (M,) uint8, UTF-8, and `offsets` (N+1,) int64; reading one unpacks no other."""
 
     def __init__(self, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> None:
         self.data, self.offsets = data, offsets
 
     @classmethod
-    def pack(cls, texts: Iterable[str]) -> Texts:
+    def pack(cls, texts: Iterable[str]) -> PackedStrings:
         """The same strings, packed."""
         encoded = [text.encode() for text in texts]
         offsets = np.zeros(len(encoded) + 1, np.int64)

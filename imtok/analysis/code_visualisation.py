@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imtok.analysis.coder import Coder
-from imtok.analysis.entropy import Counts
-from imtok.analysis.pictures import Pixels
+from imtok.analysis.batched_runner import BatchedRunner
+from imtok.analysis.visualisations import Pixels
+from imtok.entropy import Counts
 from imtok.quantizers import ResidualQuantizer
 
 MOST_SHOWN = 256
@@ -24,23 +24,23 @@ def most_used(counts: Counts, most: int = MOST_SHOWN) -> Counts:
     return order[counts[order] > 0]
 
 
-def swatches(coder: Coder, codes: Counts, counts: Counts, side: int = SIDE) -> Pixels:
+def swatches(runner: BatchedRunner, codes: Counts, counts: Counts, side: int = SIDE) -> Pixels:
     """The middle f x f pixels of what a `side` x `side` grid full of one code decodes to: (n,), (Q, K) -> (n, f, f, 3).
 
     Codes are those of the first codebook. Of a residual quantizer the first stage is decoded alone; other codebooks
     beside the first, the heads of a product, have the code they use most everywhere.
     """
-    f = coder.tokenizer.downsample
+    f = runner.tokenizer.downsample
     if not len(codes):
         return np.empty((0, f, f, 3), np.uint8)
-    quantizer = coder.tokenizer.quantizer
+    quantizer = runner.tokenizer.quantizer
     decoded = quantizer.uses[0].num_codebooks if isinstance(quantizer, ResidualQuantizer) else quantizer.num_codebooks
     grids = torch.from_numpy(counts.argmax(axis=1)[:decoded]).repeat(len(codes), side, side, 1)  # (n, side, side, Q)
     grids[..., 0] = torch.from_numpy(codes)[:, None, None]
     if quantizer.num_codebooks == 1:
         grids = grids[..., 0]
     start = side // 2 * f
-    return to_pixels(coder.decode(grids)[..., start : start + f, start : start + f])
+    return to_pixels(runner.decode(grids)[..., start : start + f, start : start + f])
 
 
 def mean_patches(images: Tensor, grids: Tensor, codes: Counts) -> tuple[Pixels, Counts]:

@@ -12,12 +12,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-import imtok.analysis.remedies as remedies
-from imtok.analysis.figures import Figures, Finding, Geometry
-from imtok.analysis.usage import CodebookUsage
-from imtok.analysis.use_advice import FEW_TOKENS, Verdict, as_finding, findings_of_use, made_finding, worst_of_each
-from imtok.analysis.verdict import by_grade
+import imtok.analysis.suggestions as suggestions
+from imtok.analysis.statistics import Finding, Geometry, Statistics
+from imtok.analysis.usage_diagnostics import (
+    FEW_TOKENS,
+    Verdict,
+    as_finding,
+    findings_of_use,
+    made_finding,
+    worst_of_each,
+)
+from imtok.analysis.verdict import by_severity
 from imtok.quantizer_config import QuantizerConfig
+from imtok.usage import CodebookUsage
 
 _IDLE = 0.1  # of a dimension's bits: a binary one with that little has one value 99 times of 100
 _SKIPPED = 0.01  # of the inputs: a broken file here and there is usual, more points to a fault of the source
@@ -35,49 +42,49 @@ def usage_findings(usage: CodebookUsage, config: QuantizerConfig | None) -> list
 
     `config` is the quantizer's, so that only settings it has are named; without it advice is general.
     """
-    return by_grade(findings_of_use(usage, config))
+    return by_severity(findings_of_use(usage, config))
 
 
-def findings(figures: Figures, usage: CodebookUsage, config: QuantizerConfig | None) -> list[Finding]:
+def findings(statistics: Statistics, usage: CodebookUsage, config: QuantizerConfig | None) -> list[Finding]:
     """What all figures show, worst first; empty for a healthy codebook.
 
     `usage` has the counts behind the figures; `config` is as in `usage_findings`.
     """
     of_use = findings_of_use(usage, config)
-    found = [*of_use, *_skipped(figures)]
+    found = [*of_use, *_skipped(statistics)]
     if not any(finding.grade == "problem" for finding in of_use):  # a collapse explains all these by itself
-        found += [*_idle_dimensions(figures, config), *_duplicates(figures), *_of_tokenizer(figures, config)]
+        found += [*_idle_dimensions(statistics, config), *_duplicates(statistics), *_of_tokenizer(statistics, config)]
     if not of_use:
-        found += _compressible(figures, config)
-    return by_grade(found)
+        found += _compressible(statistics, config)
+    return by_severity(found)
 
 
-def _skipped(figures: Figures) -> Iterable[Finding]:
-    inputs = figures.images + figures.skipped
-    if figures.skipped and figures.skipped >= _SKIPPED * inputs:
+def _skipped(statistics: Statistics) -> Iterable[Finding]:
+    inputs = statistics.images + statistics.skipped
+    if statistics.skipped and statistics.skipped >= _SKIPPED * inputs:
         text = (
-            f"{figures.skipped} of {inputs} inputs could not be read (reported from {_SKIPPED:.0%}); `imtok info` on "
-            "the token folder lists the reasons"
+            f"{statistics.skipped} of {inputs} inputs could not be read (reported from {_SKIPPED:.0%}); `imtok info` "
+            "on the token folder lists the reasons"
         )
         yield made_finding("skipped-inputs", "warning", text)
 
 
-def _idle_dimensions(figures: Figures, config: QuantizerConfig | None) -> Iterable[Finding]:
-    idle = [each for each in figures.dimensions if each.entropy_bits <= _IDLE * each.max_bits]
-    if idle and figures.tokens >= FEW_TOKENS:
+def _idle_dimensions(statistics: Statistics, config: QuantizerConfig | None) -> Iterable[Finding]:
+    idle = [each for each in statistics.dimensions if each.entropy_bits <= _IDLE * each.max_bits]
+    if idle and statistics.tokens >= FEW_TOKENS:
         worst = min(idle, key=lambda each: each.entropy_bits / each.max_bits)
-        codebook = f" of codebook {worst.codebook + 1}" if figures.num_codebooks > 1 else ""
+        codebook = f" of codebook {worst.codebook + 1}" if statistics.num_codebooks > 1 else ""
         text = (
-            f"{len(idle)} of {len(figures.dimensions)} dimensions nearly constant: dimension {worst.dimension + 1}"
+            f"{len(idle)} of {len(statistics.dimensions)} dimensions nearly constant: dimension {worst.dimension + 1}"
             f"{codebook} carries {worst.entropy_bits:.2f} of its {worst.max_bits:.2f} bits (reported at {_IDLE:.0%} or "
-            f"less); {remedies.against_idle_dimension(config)}"
+            f"less); {suggestions.against_idle_dimension(config)}"
         )
         yield made_finding("idle-dimension", "warning", text)
 
 
-def _duplicates(figures: Figures) -> Iterable[Finding]:
-    found, bits = figures.duplicates, figures.bits.coded_per_image
-    told_apart = figures.images > 0 and bits >= math.log2(figures.images) + _BITS_TO_TELL_APART
+def _duplicates(statistics: Statistics) -> Iterable[Finding]:
+    found, bits = statistics.duplicates, statistics.bits.coded_per_image
+    told_apart = statistics.images > 0 and bits >= math.log2(statistics.images) + _BITS_TO_TELL_APART
     if told_apart and found.duplicates and found.duplicates >= _DUPLICATES * found.images:
         text = (
             f"{found.duplicates} of {found.images} images have exactly the codes of an earlier one (reported from "
@@ -87,23 +94,23 @@ def _duplicates(figures: Figures) -> Iterable[Finding]:
         yield made_finding("duplicate-images", "warning", text)
 
 
-def _compressible(figures: Figures, config: QuantizerConfig | None) -> Iterable[Finding]:
-    bits = figures.bits
-    if figures.tokens and bits.coded_per_token < _COMPRESSIBLE * bits.raw_per_token:
+def _compressible(statistics: Statistics, config: QuantizerConfig | None) -> Iterable[Finding]:
+    bits = statistics.bits
+    if statistics.tokens and bits.coded_per_token < _COMPRESSIBLE * bits.raw_per_token:
         text = (
             f"an adaptive coder stores these tokens in {bits.coded_per_token:.2f} of {bits.raw_per_token:.4g} bits "
-            f"each (reported below {_COMPRESSIBLE:.0%}); a coarser grid or {remedies.fewer_codes(config)} would carry "
-            "nearly as much"
+            f"each (reported below {_COMPRESSIBLE:.0%}); a coarser grid or {suggestions.fewer_codes(config)} would "
+            "carry nearly as much"
         )
         yield made_finding("compressible-tokens", "hint", text)
 
 
-def _of_tokenizer(figures: Figures, config: QuantizerConfig | None) -> Iterable[Finding]:
-    if figures.tokenizer is not None:
-        for worst, _ in worst_of_each(_of_geometry(each, config) for each in figures.tokenizer.geometry):
+def _of_tokenizer(statistics: Statistics, config: QuantizerConfig | None) -> Iterable[Finding]:
+    if statistics.tokenizer is not None:
+        for worst, _ in worst_of_each(_of_geometry(each, config) for each in statistics.tokenizer.geometry):
             yield as_finding(worst)
-        yield from _instability(figures)
-        yield from _unsteadiness(figures)
+        yield from _instability(statistics)
+        yield from _unsteadiness(statistics)
 
 
 def _of_geometry(geometry: Geometry, config: QuantizerConfig | None) -> Iterable[Verdict]:
@@ -115,22 +122,22 @@ def _of_geometry(geometry: Geometry, config: QuantizerConfig | None) -> Iterable
             f"hundredth of the codebook's spread; {_TWINS:.0%} or more is waste) and decode to the same"
         )
         badness = geometry.near_duplicates / geometry.codes
-        yield Verdict("near-duplicate-codes", "warning", facts, remedies.against_unused(config), badness)
+        yield Verdict("near-duplicate-codes", "warning", facts, suggestions.against_unused(config), badness)
     if geometry.dim >= _MANY_CHANNELS and geometry.effective_rank_used < _LOW_RANK * geometry.dim:
         enough = 2 ** math.ceil(math.log2(2 * max(1.0, geometry.effective_rank_used)))
         facts = (
             f"the codes have {geometry.dim} channels but an effective rank of only {geometry.effective_rank_used:.1f} "
             f"(reported below {_LOW_RANK * geometry.dim:g})"
         )
-        remedy = (
-            f"start a new run with {remedies.fewer_channels(config, enough)}; it carries as much and makes the "
+        suggestion = (
+            f"start a new run with {suggestions.fewer_channels(config, enough)}; it carries as much and makes the "
             "search faster"
         )
-        yield Verdict("low-rank-codebook", "hint", facts, remedy, -geometry.effective_rank_used / geometry.dim)
+        yield Verdict("low-rank-codebook", "hint", facts, suggestion, -geometry.effective_rank_used / geometry.dim)
 
 
-def _instability(figures: Figures) -> Iterable[Finding]:
-    passes = figures.tokenizer.idempotence.passes if figures.tokenizer else []
+def _instability(statistics: Statistics) -> Iterable[Finding]:
+    passes = statistics.tokenizer.idempotence.passes if statistics.tokenizer else []
     if passes and passes[0].same_as_first < _UNSTABLE:
         text = (
             f"after decoding and encoding again, only {passes[0].same_as_first:.1%} of the tokens are the same "
@@ -140,8 +147,8 @@ def _instability(figures: Figures) -> Iterable[Finding]:
         yield made_finding("unstable-tokens", "hint", text)
 
 
-def _unsteadiness(figures: Figures) -> Iterable[Finding]:
-    disturbances = figures.tokenizer.sensitivity.disturbances if figures.tokenizer else []
+def _unsteadiness(statistics: Statistics) -> Iterable[Finding]:
+    disturbances = statistics.tokenizer.sensitivity.disturbances if statistics.tokenizer else []
     past = [
         (each, limit)
         for each in disturbances

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-import imtok.analysis.remedies as remedies
-from imtok.analysis.figures import Finding, Grade
-from imtok.analysis.usage import CodebookUsage
+import imtok.analysis.suggestions as suggestions
+from imtok.analysis.statistics import Finding, Severity
 from imtok.quantizer_config import QuantizerConfig
+from imtok.usage import CodebookUsage
 
 FEW_TOKENS = 100  # fewer are too few to judge: a single picture may well be of one colour
 # By kind of quantizer, the share of the codes that could be in use at or below which a codebook has collapsed. In the
@@ -38,9 +38,9 @@ class Verdict:
     """Something found in one table of codes."""
 
     name: str
-    grade: Grade
+    grade: Severity
     facts: str
-    remedy: str
+    suggestion: str
     badness: float  # to find the worst codebook
 
 
@@ -53,8 +53,8 @@ def findings_of_use(usage: CodebookUsage, config: QuantizerConfig | None, *, ins
     found = []
     for worst, alike in worst_of_each(_judge(table, config) for table in tables):
         if worst.name == "collapsed-codebook" and alike < len(tables):
-            worst = replace(worst, name="collapsed-stage", remedy=remedies.against_unused_stage(config))
-        found.append(as_finding(replace(worst, remedy=instead) if instead else worst))
+            worst = replace(worst, name="collapsed-stage", suggestion=suggestions.against_unused_stage(config))
+        found.append(as_finding(replace(worst, suggestion=instead) if instead else worst))
     return found
 
 
@@ -70,10 +70,10 @@ def worst_of_each(judged: Iterable[Iterable[Verdict]]) -> Iterator[tuple[Verdict
 
 def as_finding(verdict: Verdict) -> Finding:
     """What is told of it."""
-    return made_finding(verdict.name, verdict.grade, f"{verdict.facts}; {verdict.remedy}")
+    return made_finding(verdict.name, verdict.grade, f"{verdict.facts}; {verdict.suggestion}")
 
 
-def made_finding(name: str, grade: Grade, text: str) -> Finding:
+def made_finding(name: str, grade: Severity, text: str) -> Finding:
     """A finding with its heading in docs/collapse.md."""
     return Finding(name=name, grade=grade, text=text, page=f"docs/collapse.md#{name}")
 
@@ -122,8 +122,8 @@ def _collapse(table: CodebookUsage, config: QuantizerConfig | None) -> Verdict |
         )
     else:
         return None
-    remedy = remedies.against_unused(config)
-    return Verdict("collapsed-codebook", "problem", facts, remedy, -table.perplexity)
+    suggestion = suggestions.against_unused(config)
+    return Verdict("collapsed-codebook", "problem", facts, suggestion, -table.perplexity)
 
 
 def _dead(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[Verdict]:
@@ -135,15 +135,15 @@ def _dead(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[Verd
             "codes from codes that have not come up yet"
         )
         images = f"about {math.ceil(table.images * _ENOUGH / per_code)}" if table.images else "more"
-        remedy = f"count {images} images, for {_ENOUGH} tokens per code"
-        yield Verdict("too-few-tokens", "hint", facts, remedy, 1 / per_code)
+        suggestion = f"count {images} images, for {_ENOUGH} tokens per code"
+        yield Verdict("too-few-tokens", "hint", facts, suggestion, 1 / per_code)
     elif per_code >= _ENOUGH and size - table.expected_used >= limit * size:
         added = table.expected_used - table.used
         facts = (
             f"{table.dead} of {size} codes are never used at {per_code:.0f} tokens per code ({limit:.0%} or more is "
             f"waste), and more images would add {f'about {added:.0f}' if added >= 0.5 else 'none'}"
         )
-        yield Verdict("dead-codes", "warning", facts, remedies.against_unused(config), table.dead)
+        yield Verdict("dead-codes", "warning", facts, suggestions.against_unused(config), table.dead)
 
 
 def _nearly_dead(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[Verdict]:
@@ -153,25 +153,25 @@ def _nearly_dead(table: CodebookUsage, config: QuantizerConfig | None) -> Iterab
             f"{table.nearly_dead} of {table.codebook_size} codes are nearly dead: each has less than a hundredth of an "
             f"even share of the tokens ({limit:.0%} or more is waste)"
         )
-        remedy = remedies.against_unused(config)
-        yield Verdict("nearly-dead-codes", "hint", facts, remedy, table.nearly_dead)
+        suggestion = suggestions.against_unused(config)
+        yield Verdict("nearly-dead-codes", "hint", facts, suggestion, table.nearly_dead)
 
 
 def _uneven(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[Verdict]:
-    remedy = f"unless the images have large plain areas, {remedies.against_unevenness(config)}"
+    suggestion = f"unless the images have large plain areas, {suggestions.against_unevenness(config)}"
     limit = max(_RULING, _RULING_EVEN / table.codebook_size)
     ((code, occurrences),) = table.top(1)
     share = occurrences / table.tokens
     if share > limit:
         facts = f"code {code} alone makes up {share:.1%} of the tokens (reported above {limit:.0%})"
-        yield Verdict("dominant-code", "warning", facts, remedy, share)
+        yield Verdict("dominant-code", "warning", facts, suggestion, share)
     elif table.perplexity < _UNEVEN * table.used:
         facts = (
             f"{table.used} codes are in use, but so unevenly that the perplexity is only {table.perplexity:.1f} "
             f"(reported below {_UNEVEN:.0%} of the codes in use)"
         )
-        yield Verdict("uneven-use", "warning", facts, remedy, table.used / table.perplexity)
+        yield Verdict("uneven-use", "warning", facts, suggestion, table.used / table.perplexity)
 
 
 def _kind(config: QuantizerConfig | None) -> str:
-    return config.leaf.kind if config is not None else "unknown"
+    return config.base.kind if config is not None else "unknown"

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from imtok.analysis.figures import Figures, PositionMap, Span
+from imtok.analysis.statistics import PositionMap, Statistics
+from imtok.usage import Span
 
 TOGETHER = "all codebooks together"
 _NEAR = 0.98  # of the most that so many images can show
@@ -47,48 +48,50 @@ class Headline:
     zipf_slope: float | None
 
 
-def headline(figures: Figures) -> Headline:
+def headline(statistics: Statistics) -> Headline:
     """Means over codebooks, for each has K codes of its own: counted together, one hides what others leave unused."""
-    return Headline(**{name: over_codebooks(figures, name) for name in Headline.__dataclass_fields__})  # type: ignore[arg-type]
+    return Headline(**{name: over_codebooks(statistics, name) for name in Headline.__dataclass_fields__})  # type: ignore[arg-type]
 
 
-def over_codebooks(figures: Figures, name: str) -> float | None:
+def over_codebooks(statistics: Statistics, name: str) -> float | None:
     """A figure of `Use`: the mean of the codebooks that have it, the set's own where there is only one codebook."""
-    if not several(figures):
-        found: float | None = getattr(figures, name)
+    if not several(statistics):
+        found: float | None = getattr(statistics, name)
         return found
-    values = [value for each in figures.codebooks if (value := getattr(each, name)) is not None]
+    values = [value for each in statistics.codebooks if (value := getattr(each, name)) is not None]
     return sum(values) / len(values) if values else None
 
 
-def worst(figures: Figures, name: str) -> Worst | None:
+def worst(statistics: Statistics, name: str) -> Worst | None:
     """The codebook where a figure of `Use` is worst, the first of equals; None where there is only one codebook."""
-    if not several(figures):
+    if not several(statistics):
         return None
     sign = -1 if name in _GREATER_IS_WORSE else 1
     values = [
-        (place, value) for place, each in enumerate(figures.codebooks, 1) if (value := getattr(each, name)) is not None
+        (place, value)
+        for place, each in enumerate(statistics.codebooks, 1)
+        if (value := getattr(each, name)) is not None
     ]
     return Worst(*min(values, key=lambda each: sign * each[1])) if values else None
 
 
-def unseen(figures: Figures) -> str:
+def unseen(statistics: Statistics) -> str:
     """How many codes that never occur more images would show, at least; empty where that is next to none, and for
     several codebooks, of which each has its own."""
-    more = figures.expected_used - figures.used
-    if several(figures) or more < _NEXT_TO_NONE * figures.codebook_size:
+    more = statistics.expected_used - statistics.used
+    if several(statistics) or more < _NEXT_TO_NONE * statistics.codebook_size:
         return ""
     return f"more images would show {more:,.0f} of them or more"
 
 
-def several(figures: Figures) -> bool:
+def several(statistics: Statistics) -> bool:
     """Whether there are several codebooks with figures of their own."""
-    return len(figures.codebooks) > 1
+    return len(statistics.codebooks) > 1
 
 
-def together(figures: Figures) -> str:
+def together(statistics: Statistics) -> str:
     """What to add to the name of a figure that counts code k of all codebooks as one; nothing where Q is 1."""
-    return f", {TOGETHER}" if several(figures) else ""
+    return f", {TOGETHER}" if several(statistics) else ""
 
 
 @dataclass(frozen=True)
@@ -100,24 +103,24 @@ class TokenBits:
     high: float | None = None
 
 
-def token_bits(figures: Figures) -> list[TokenBits]:
+def token_bits(statistics: Statistics) -> list[TokenBits]:
     """From log2 K down to what is left when a neighbour is known; last, what an adaptive coder needs ("coded")."""
-    sides = {"given left": figures.horizontal, "given above": figures.vertical}
+    sides = {"given left": statistics.horizontal, "given above": statistics.vertical}
     return [
-        TokenBits("log2 K", figures.max_bits),
-        TokenBits("entropy", figures.own_entropy_bits),
+        TokenBits("log2 K", statistics.max_bits),
+        TokenBits("entropy", statistics.own_entropy_bits),
         *(
             TokenBits(name, side.conditional_entropy_corrected_bits, side.coded_bits)
             for name, side in sides.items()
             if side is not None
         ),
-        TokenBits("coded", figures.bits.coded_per_token),
+        TokenBits("coded", statistics.bits.coded_per_token),
     ]
 
 
-def contexts_share(figures: Figures) -> float:
+def contexts_share(statistics: Statistics) -> float:
     """The share of the codes whose neighbours were counted, the lesser of both directions; 1 where all were."""
-    return min((side.contexts_share for side in (figures.horizontal, figures.vertical) if side), default=1.0)
+    return min((side.contexts_share for side in (statistics.horizontal, statistics.vertical) if side), default=1.0)
 
 
 def tells_places_apart(positions: PositionMap) -> bool:

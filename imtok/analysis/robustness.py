@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imtok.analysis.coder import Coder
-from imtok.analysis.figures import CodeShare, Disturbance, ErrorByCode, Idempotence, Pass, Sensitivity
+from imtok.analysis.batched_runner import BatchedRunner
+from imtok.analysis.statistics import CodeShare, ErrorByCode, Idempotence, Pass, Perturbation, Sensitivity
 from imtok.data.images import decode_image, to_picture, to_tensor
 from imtok.evaluation import psnr
 from imtok.kernels import finite_scalar_bound
@@ -29,16 +29,16 @@ LISTED = 10
 MOST_ERRORS = 2048
 
 
-def idempotence(coder: Coder, codes: Tensor, passes: int = 3) -> Idempotence:
+def idempotence(runner: BatchedRunner, codes: Tensor, passes: int = 3) -> Idempotence:
     """encode(decode(t)) against t, again and again, pictures rounded to uint8 between: (n, h, w) or (n, h, w, Q) int64.
 
     Each pass encodes what the codes before it decode to.
     """
-    first_picture = picture = coder.decode(codes)
+    first_picture = picture = runner.decode(codes)
     done, before, least_stable = [], codes, []
     for number in range(passes):
-        after = coder.encode(picture)
-        picture = coder.decode(after)
+        after = runner.encode(picture)
+        picture = runner.decode(after)
         done.append(
             Pass(
                 same_as_first=_share(after == codes),
@@ -47,47 +47,47 @@ def idempotence(coder: Coder, codes: Tensor, passes: int = 3) -> Idempotence:
             )
         )
         if number == 0:
-            least_stable = _by_change(codes, after, coder, most=True)
+            least_stable = _by_change(codes, after, runner, most=True)
         before = after
     return Idempotence(images=len(codes), passes=done, least_stable=least_stable)
 
 
-def sensitivity(coder: Coder, images: Tensor, *, of_decoded: bool = False) -> Sensitivity:
+def sensitivity(runner: BatchedRunner, images: Tensor, *, of_decoded: bool = False) -> Sensitivity:
     """Which codes change under a shift by one pixel, its edge repeated, and JPEG: (n, 3, S, S) uint8.
 
     JPEG is Pillow's, with its default of colours at half the resolution.
     """
-    codes = coder.encode(images)
+    codes = runner.encode(images)
     found = []
-    for name, disturb in DISTURBANCES.items():
-        disturbed = disturb(images)
-        after = coder.encode(disturbed)
+    for name, perturb in PERTURBATIONS.items():
+        perturbed = perturb(images)
+        after = runner.encode(perturbed)
         found.append(
-            Disturbance(
+            Perturbation(
                 name=name,
                 changed=_share(after != codes),
-                psnr=mean_psnr(disturbed, images),
-                most_changed=_by_change(codes, after, coder, most=True),
-                least_changed=_by_change(codes, after, coder, most=False),
+                psnr=mean_psnr(perturbed, images),
+                most_changed=_by_change(codes, after, runner, most=True),
+                least_changed=_by_change(codes, after, runner, most=False),
             )
         )
     return Sensitivity(images=len(images), of_decoded=of_decoded, disturbances=found)
 
 
-def error_by_code(coder: Coder, images: Tensor) -> ErrorByCode | None:
+def error_by_code(runner: BatchedRunner, images: Tensor) -> ErrorByCode | None:
     """How far latents lie from what stands for them: (n, 3, S, S) uint8; None for Gumbel, whose codes lie elsewhere.
 
     A code's error is that of the whole latent, all stages and heads included.
     """
-    quantizer = coder.tokenizer.quantizer
+    quantizer = runner.tokenizer.quantizer
     if not has_error(quantizer):
         return None
     errors, tokens = np.zeros(quantizer.num_codes), np.zeros(quantizer.num_codes, np.int64)
     power = 0.0
-    for latents, quantized in coder.latents(images):
+    for latents, quantized in runner.latents(images):
         compared = in_code_space(quantizer, latents)
         distances = (compared - quantized.latents).double().square().mean(dim=1)  # (B, h, w)
-        codes = _of_first_codebook(quantized.codes, coder).cpu().numpy().ravel()
+        codes = _of_first_codebook(quantized.codes, runner).cpu().numpy().ravel()
         errors += np.bincount(codes, distances.cpu().numpy().ravel(), quantizer.num_codes)
         tokens += np.bincount(codes, minlength=quantizer.num_codes)
         power += float(compared.double().square().mean(dim=1).sum())
@@ -156,7 +156,7 @@ def through_jpeg(images: Tensor, quality: int) -> Tensor:
     return torch.stack(restored)
 
 
-DISTURBANCES: dict[str, Callable[[Tensor], Tensor]] = {
+PERTURBATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "shift right by 1 pixel": shift_right,
     "shift down by 1 pixel": shift_down,
     "JPEG quality 95": partial(through_jpeg, quality=95),
@@ -164,12 +164,12 @@ DISTURBANCES: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _by_change(before: Tensor, after: Tensor, coder: Coder, *, most: bool) -> list[CodeShare]:
+def _by_change(before: Tensor, after: Tensor, runner: BatchedRunner, *, most: bool) -> list[CodeShare]:
     """Codes seen often enough by how often they changed, equals in their order; `most` leaves out those that never did.
 
     Codes (n, h, w) or (n, h, w, Q) twice.
     """
-    start, end = (_of_first_codebook(codes, coder).numpy().ravel() for codes in (before, after))
+    start, end = (_of_first_codebook(codes, runner).numpy().ravel() for codes in (before, after))
     seen = np.bincount(start)
     shares = np.bincount(start, start != end) / np.maximum(seen, 1)
     codes = np.flatnonzero((seen >= SEEN) & (shares > 0) if most else seen >= SEEN)
@@ -177,8 +177,8 @@ def _by_change(before: Tensor, after: Tensor, coder: Coder, *, most: bool) -> li
     return [CodeShare(code=code, share=float(shares[code]), tokens=int(seen[code])) for code in codes[order].tolist()]
 
 
-def _of_first_codebook(codes: Tensor, coder: Coder) -> Tensor:
-    return codes if coder.tokenizer.num_codebooks == 1 else codes[..., 0]
+def _of_first_codebook(codes: Tensor, runner: BatchedRunner) -> Tensor:
+    return codes if runner.tokenizer.num_codebooks == 1 else codes[..., 0]
 
 
 def _share(held: Tensor) -> float:

@@ -12,54 +12,10 @@ from typing import Any, Literal
 
 from pydantic import Field, TypeAdapter
 
-from imtok.quantizer_config import Record
+from imtok.records import Record
+from imtok.usage import Span, Use
 
-Grade = Literal["problem", "warning", "hint"]
-
-
-class Use(Record):
-    """How the codes of one codebook are used; or those of all, code k of one counted with code k of the others."""
-
-    tokens: int = Field(description="codes counted, those of every codebook")
-    used: int = Field(description="codes that occur at least once")
-    usage: float = Field(
-        description="used / codebook size, in [0, 1], over the whole set; papers count it so or by batches of images "
-        "(see Zhu et al., 2024)"
-    )
-
-    dead: int = Field(description="codes that never occur")
-    nearly_dead: int = Field(description="codes that occur, but less than a hundredth of the even share N / K")
-    expected_used: float = Field(
-        description="codes that would be used by more images: used + f1 (f1 - 1) / (2 (f2 + 1)), at most K, with f1 "
-        "codes seen once and f2 twice; a lower bound (Chao, 1984)"
-    )
-    entropy_bits: float = Field(
-        description="-sum p_k log2 p_k, bits a token, at most log2 K (Shannon, 1948); low where tokens are few a code"
-    )
-    entropy_corrected_bits: float = Field(
-        description="entropy + (used - 1) / (2 N ln 2), at most log2 K: the first term of its small-sample bias undone "
-        "(Miller, 1955)"
-    )
-    perplexity: float = Field(
-        description="2^entropy: so many equally frequent codes would have the same entropy (Jelinek et al., 1977)"
-    )
-    normalized_perplexity: float = Field(description="perplexity / K, in [0, 1]")
-    gini: float = Field(
-        description="inequality of the n_k over all K codes: 0 where all are equal, near 1 where few have all "
-        "(Gini, 1912)"
-    )
-    zipf_slope: float | None = Field(
-        description="slope of log n_k over log rank, by least squares at ranks evenly spaced in the logarithm; 0 is "
-        "even use, words of a language have about -1 (Zipf, 1949)"
-    )
-
-
-class Span(Record):
-    """A group of codes by how often they occur."""
-
-    low: int = Field(description="least occurrences")
-    high: int = Field(description="most occurrences")
-    codes: int = Field(description="so many codes")
+Severity = Literal["problem", "warning", "hint"]
 
 
 class Runs(Record):
@@ -240,7 +196,7 @@ class Idempotence(Record):
     least_stable: list[CodeShare] = Field(description="codes most often changed by the first pass")
 
 
-class Disturbance(Record):
+class Perturbation(Record):
     """What a small change of the picture does to its codes."""
 
     name: str = Field(description="what was done: a shift by one pixel, JPEG of some quality")
@@ -258,7 +214,7 @@ class Sensitivity(Record):
 
     images: int = Field(description="images it was measured on")
     of_decoded: bool = Field(description="measured on pictures decoded from the tokens, as no images were given")
-    disturbances: list[Disturbance] = Field(description="one for each kind of change")
+    disturbances: list[Perturbation] = Field(description="one for each kind of change")
 
 
 class Reconstruction(Record):
@@ -271,7 +227,7 @@ class Reconstruction(Record):
     protocol: str = Field(description="how pictures were prepared and compared")
 
 
-class TokenizerFigures(Record):
+class TokenizerStatistics(Record):
     """What the tokenizer itself shows."""
 
     name: str = Field(description="the tokenizer folder as it was named")
@@ -287,7 +243,7 @@ class Finding(Record):
     """One sentence of advice."""
 
     name: str = Field(description="a short stable name, such as dead-codes")
-    grade: Grade = Field(
+    grade: Severity = Field(
         description="problem: tokens of little worth; warning: something is wasted; hint: worth knowing"
     )
     text: str = Field(description="what was found, the threshold it passed, and what to do")
@@ -311,7 +267,7 @@ class TokenSet(Record):
     max_bits: float = Field(description="log2 K")
 
 
-class Figures(Use, TokenSet):  # in this order the fields of TokenSet come first
+class Statistics(Use, TokenSet):  # in this order the fields of TokenSet come first
     """All of it: `imtok stats --json`."""
 
     codebooks: list[Use] = Field(description="each codebook alone: the stages of a residual quantizer in their order")
@@ -329,7 +285,7 @@ class Figures(Use, TokenSet):  # in this order the fields of TokenSet come first
     dimensions: list[Dimension] = Field(description="by dimension, for FSQ, LFQ and BSQ; empty for others")
     classes: list[ClassUse] = Field(description="by class, where there are labels; the most frequent 100")
     duplicates: Duplicates = Field(description="images with the same codes at every place")
-    tokenizer: TokenizerFigures | None = Field(description="where the tokenizer was looked at too")
+    tokenizer: TokenizerStatistics | None = Field(description="where the tokenizer was looked at too")
     findings: list[Finding] = Field(description="advice; empty for a healthy codebook")
 
     @property
@@ -343,12 +299,12 @@ class Comparison(Record):
 
     format: Literal["imtok-comparison"] = Field("imtok-comparison", description="what kind of JSON this is")
     version: Literal[1] = Field(1, description="goes up where names or meanings change")
-    tokenizers: list[Figures] = Field(description="all figures of each, in the order they were named")
+    tokenizers: list[Statistics] = Field(description="all figures of each, in the order they were named")
 
 
 def json_schema() -> dict[str, Any]:
     """The JSON schema of what `imtok stats --json` prints, of one token set or several."""
-    schema = TypeAdapter(Figures | Comparison).json_schema(mode="serialization")
+    schema = TypeAdapter(Statistics | Comparison).json_schema(mode="serialization")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "imtok stats --json",

@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from imtok.devices import autocast, repeatable, resolve_device
+from imtok.devices import autocast, deterministic, resolve_device
 from imtok.errors import LatentsError, TokenizerError
 from imtok.quantizers import Quantized
 from imtok.tokenizer import Tokenizer, to_float, to_uint8
 
 
-class Coder:
+class BatchedRunner:
     """Images and codes on the CPU, whatever the device; `on_images` hears how many images each batch had.
 
     The tokenizer is moved to the device and into eval mode, and stays there.
@@ -54,7 +54,7 @@ class Coder:
 
     def _batches(self, items: Tensor) -> Iterator[Tensor]:
         for batch in torch.split(items, self.batch_size):
-            with repeatable(self.tokenizer.device), autocast(self.tokenizer.device, "fp32"):
+            with deterministic(self.tokenizer.device), autocast(self.tokenizer.device, "fp32"):
                 yield batch
             if self._on_images:
                 self._on_images(len(batch))
