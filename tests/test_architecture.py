@@ -29,6 +29,20 @@ FLOORS = [
     {"training", "encoding", "decoding", "analysis", "report", "demo", "description"},
     {"cli", "__main__"},
 ]
+TESTS = Path(__file__).parent
+# Tests of more than one module: of whole commands, of the documents, of all kernels or quantizers at once.
+WHOLE = {
+    "architecture",
+    "benchmarks",
+    "end_to_end",
+    "goldens",
+    "gpu",
+    "hostile",
+    "installed",
+    "pretrained",
+    "properties",
+}
+WHOLE |= {"extending", "readme"}
 MODULES = sorted(
     path.relative_to(ROOT) for path in ROOT.rglob("*.py") if path.name != "__init__.py" or path.parent != ROOT
 )
@@ -77,6 +91,23 @@ def test_architecture_lists_every_module() -> None:
         str(module) for module in MODULES if f"`{module.as_posix()}`" not in text and module.name != "__init__.py"
     ]
     assert not missing
+
+
+def test_no_test_file_imports_another() -> None:
+    for path in TESTS.glob("*.py"):
+        nodes = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        names = [node.module or "" if isinstance(node, ast.ImportFrom) else node.names[0].name for node in nodes]
+        assert not [name for name in names if name.startswith("test_")], path.name
+
+
+def test_every_test_file_is_named_after_a_module_or_a_package() -> None:
+    """`test_nearest.py` or `test_kernels_nearest.py` tests `kernels/nearest.py`; more words may follow."""
+    known = WHOLE | {part for module in MODULES for part in module.with_suffix("").parts}
+    names = [path.stem.removeprefix("test_").split("_") for path in TESTS.glob("test_*.py")]
+    strange = [name for name in names if not any("_".join(name[:end]) in known for end in range(1, len(name) + 1))]
+    assert not strange
 
 
 def test_what_is_public_can_be_had_and_is_listed() -> None:

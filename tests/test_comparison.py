@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from figures_example import example
+from statistics_example import example
 
 from imtok.analysis.comparison import Row, comparison_dict, comparison_rows
 from imtok.analysis.statistics import Statistics

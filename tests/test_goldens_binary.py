@@ -6,12 +6,11 @@ Where a peer differs on purpose, the difference itself is asserted and its reaso
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from goldens import Golden, as_grid, as_rows, load, run
+from golden_files import Golden, as_grid, as_rows, load, run
 from torch import Tensor
 
 from imtok.kernels import join_bits, reverse_bits, split_bits
@@ -63,9 +62,9 @@ def check_gradient(golden: Golden, quantizer: LFQ | BSQ, actual: Tensor, log: Ca
 
 @pytest.mark.parametrize("temperature", ["t100", "t2"])
 @pytest.mark.parametrize("kind", [LFQ, BSQ])
-def test_lucidrains(shared: Path, kind: type[LFQ | BSQ], temperature: str) -> None:
+def test_lucidrains(kind: type[LFQ | BSQ], temperature: str) -> None:
     """Its temperature is inverse, and its batch entropy is that of the whole codebook: one group of all dimensions."""
-    golden = load(shared, f"lucidrains_{kind.__name__.lower()}_{temperature}")
+    golden = load(f"lucidrains_{kind.__name__.lower()}_{temperature}")
     dim = golden.config["dim"]
     quantizer = kind(
         dim,
@@ -92,8 +91,8 @@ def open_magvit2(golden: Golden) -> LFQ:
     return LFQ(dim, temperature=golden.config["temperature"], entropy_group=dim)
 
 
-def test_open_magvit2(shared: Path) -> None:
-    golden = load(shared, "openmagvit2_lfq")
+def test_open_magvit2() -> None:
+    golden = load("openmagvit2_lfq")
     quantizer = open_magvit2(golden)
     step = run(quantizer, golden["in.z"], golden["in.grad_zq"])
     golden.check("out.z_q", step.latents)
@@ -106,9 +105,9 @@ def test_open_magvit2(shared: Path) -> None:
     check_gradient(golden, quantizer, step.grad_latents, log_of_open_magvit2)
 
 
-def test_open_magvit2_has_the_bits_of_a_code_in_reverse(shared: Path) -> None:
+def test_open_magvit2_has_the_bits_of_a_code_in_reverse() -> None:
     """Deliberate: dimension 0 is its least significant bit, ours the most, as in lucidrains' and bsq-vit's code."""
-    golden = load(shared, "openmagvit2_lfq")
+    golden = load("openmagvit2_lfq")
     quantizer = open_magvit2(golden)
     codes = quantizer(golden["in.z"]).codes
     golden.check("out.indices", reverse_bits(codes, quantizer.dim).flatten())
@@ -117,9 +116,9 @@ def test_open_magvit2_has_the_bits_of_a_code_in_reverse(shared: Path) -> None:
     golden.check("out.codes_of_indices", quantizer.lookup(reverse_bits(theirs, quantizer.dim)))
 
 
-def test_open_magvit2_factorizes_a_code_into_the_same_dimensions(shared: Path) -> None:
+def test_open_magvit2_factorizes_a_code_into_the_same_dimensions() -> None:
     """Its sub-tokens are of the first three dimensions and of the rest, each with its bits in reverse again."""
-    golden = load(shared, "openmagvit2_lfq")
+    golden = load("openmagvit2_lfq")
     quantizer = open_magvit2(golden)
     widths = [3, quantizer.dim - 3]
     codes = quantizer(golden["in.z"]).codes
@@ -130,14 +129,14 @@ def test_open_magvit2_factorizes_a_code_into_the_same_dimensions(shared: Path) -
 
 
 @pytest.mark.parametrize("compute", ["group", "analytical"])
-def test_bsq_vit(shared: Path, compute: str) -> None:
+def test_bsq_vit(compute: str) -> None:
     """Its commitment sums over channels, so its weight is D times ours; `analytical` is groups of one dimension.
 
     Deliberate: it quantizes to +-1, passes the gradient there and scales after, so that what reaches z is 1/sqrt(D)
     of what comes in; ours is straight through to the point on the sphere, as in lucidrains' code. Its caller has
     normalised z, where `BSQ` does so itself: our gradient is its own less the part along z.
     """
-    golden = load(shared, f"bsqvit_bsq_{compute}")
+    golden = load(f"bsqvit_bsq_{compute}")
     dim = golden.config["embed_dim"]
     quantizer = BSQ(
         dim,

@@ -1,17 +1,13 @@
-"""Numbers that other projects' Gumbel, residual and product quantizers produced, matched at their tolerances.
-
-The files lie beside the checkout; the tests skip where they are absent.
-"""
+"""Numbers that other projects' Gumbel, residual and product quantizers produced, matched at their tolerances."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 import torch
-from goldens import Golden, as_grid, as_rows, load
+from golden_files import Golden, as_grid, as_rows, load
 from torch import Tensor
 
 from imtok.kernels import codes_to_digits, digits_to_codes
@@ -78,8 +74,8 @@ def taming_gumbel(golden: Golden, temperature: float) -> GumbelQuantizer:
 
 
 @pytest.mark.parametrize(("draw", "temperature"), DRAWS)
-def test_taming_gumbel_with_the_noise_it_drew(shared: Path, draw: str, temperature: float) -> None:
-    golden = load(shared, "taming_gumbel")
+def test_taming_gumbel_with_the_noise_it_drew(draw: str, temperature: float) -> None:
+    golden = load("taming_gumbel")
     quantizer = taming_gumbel(golden, temperature)
     z = golden["in.z"].clone().requires_grad_()
     logits = quantizer.logits(to_rows(z))
@@ -99,9 +95,9 @@ def test_taming_gumbel_with_the_noise_it_drew(shared: Path, draw: str, temperatu
     golden.check(f"{draw}.grad_proj_weight", grad_weight[:, :, None, None])
 
 
-def test_evaluation_takes_the_largest_logit_where_taming_still_draws(shared: Path) -> None:
+def test_evaluation_takes_the_largest_logit_where_taming_still_draws() -> None:
     """Deliberate: a tokenizer gives the same codes for the same image, and the divergence is a loss of training."""
-    golden = load(shared, "taming_gumbel")
+    golden = load("taming_gumbel")
     quantizer = taming_gumbel(golden, 1.0).eval()
     out = quantizer(golden["in.z"])
     golden.check("out.argmax_indices", out.codes)
@@ -115,8 +111,8 @@ def test_evaluation_takes_the_largest_logit_where_taming_still_draws(shared: Pat
 
 
 @pytest.mark.parametrize("kind", ["separate", "shared"])
-def test_residual_vq_of_lucidrains(shared: Path, kind: str) -> None:
-    golden = load(shared, f"lucidrains_residual_vq_{kind}")
+def test_residual_vq_of_lucidrains(kind: str) -> None:
+    golden = load(f"lucidrains_residual_vq_{kind}")
     quantizer = residual_vq(golden["in.codebooks"], golden.config["shared_codebook"]).eval()
     out = quantizer(as_grid(golden["in.x"]))
     golden.check("out.indices", out.codes.squeeze(1))
@@ -129,9 +125,9 @@ def test_residual_vq_of_lucidrains(shared: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["separate", "shared"])
-def test_the_bottleneck_of_rq_vae(shared: Path, kind: str) -> None:
+def test_the_bottleneck_of_rq_vae(kind: str) -> None:
     """Its cumulative commitment, from which nothing is detached but the codes, is the mean of the stages' own."""
-    golden = load(shared, f"rqvae_bottleneck_{kind}")
+    golden = load(f"rqvae_bottleneck_{kind}")
     quantizer = residual_vq(golden["in.codebooks"], golden.config["shared_codebook"]).eval()
     x = golden["in.x"].clone().requires_grad_()
     out = quantizer(x.permute(0, 3, 1, 2))
@@ -148,8 +144,8 @@ def test_the_bottleneck_of_rq_vae(shared: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["separate", "shared"])
-def test_the_heads_of_lucidrains(shared: Path, kind: str) -> None:
-    golden = load(shared, f"lucidrains_heads_{kind}")
+def test_the_heads_of_lucidrains(kind: str) -> None:
+    golden = load(f"lucidrains_heads_{kind}")
     heads = [vq_with(codebook) for codebook in golden["in.codebook"]]
     separate, count = golden.config["separate_codebook_per_head"], golden.config["heads"]
     quantizer = ProductQuantizer(heads) if separate else ProductQuantizer(heads[0], num_heads=count)
@@ -197,8 +193,8 @@ def residual_fsq_input(golden: Golden) -> Tensor:
 
 
 @pytest.mark.parametrize("bound", ["hard", "tanh"])
-def test_residual_fsq_of_lucidrains_is_a_residual_over_its_own_stage(shared: Path, bound: str) -> None:
-    golden = load(shared, f"lucidrains_residual_fsq_{bound}")
+def test_residual_fsq_of_lucidrains_is_a_residual_over_its_own_stage(bound: str) -> None:
+    golden = load(f"lucidrains_residual_fsq_{bound}")
     levels, stages = golden.config["levels"], golden.config["num_quantizers"]
     stage = SymmetricFSQ(levels, golden.config["bound_hard_clamp"])
     quantizer = ResidualQuantizer(stage, depth=stages, scales=falling_scales(levels, stages)).eval()
@@ -211,12 +207,12 @@ def test_residual_fsq_of_lucidrains_is_a_residual_over_its_own_stage(shared: Pat
 
 
 @pytest.mark.parametrize("bound", ["hard", "tanh"])
-def test_imtoks_fsq_has_the_notebooks_grid_where_that_of_lucidrains_is_symmetric(shared: Path, bound: str) -> None:
+def test_imtoks_fsq_has_the_notebooks_grid_where_that_of_lucidrains_is_symmetric(bound: str) -> None:
     """Deliberate: `FSQ` is the authors' notebook, whose even level counts span [-1, 1 - 2/L] and whose bound is tanh.
 
     For odd counts and tanh the two are one quantizer but for the notebook's narrower bound, at bin edges.
     """
-    golden = load(shared, f"lucidrains_residual_fsq_{bound}")
+    golden = load(f"lucidrains_residual_fsq_{bound}")
     levels, stages = golden.config["levels"], golden.config["num_quantizers"]
     quantizer = ResidualQuantizer(FSQ(levels), depth=stages, scales=falling_scales(levels, stages)).eval()
     out = quantizer(residual_fsq_input(golden))
@@ -236,9 +232,9 @@ def test_imtoks_fsq_has_the_notebooks_grid_where_that_of_lucidrains_is_symmetric
 # --- residual LFQ
 
 
-def test_residual_lfq_of_lucidrains(shared: Path) -> None:
+def test_residual_lfq_of_lucidrains() -> None:
     """Its stages have codes of +-2^-i; here they are LFQ's +-1, scaled by 2^-i."""
-    golden = load(shared, "lucidrains_residual_lfq")
+    golden = load("lucidrains_residual_lfq")
     stages = golden.config["num_quantizers"]
     scales = [2.0**-stage for stage in range(stages)]
     quantizer = ResidualQuantizer(LFQ(golden.config["dim"]), depth=stages, scales=scales).eval()

@@ -6,13 +6,12 @@ Where a peer differs on purpose, the difference itself is asserted and its reaso
 from __future__ import annotations
 
 import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from goldens import Golden, load
+from golden_files import Golden, load
 from torch import Tensor, nn
 
 from imtok.networks import MaskBitDiscriminator, PatchDiscriminator, StyleGANDiscriminator
@@ -50,8 +49,8 @@ def taming_names(layers: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["taming_patchgan_bn_l3", "taming_patchgan_bn_l2"])
-def test_patchgan_with_batch_norm_is_tamings(shared: Path, name: str) -> None:
-    golden = load(shared, name, "losses")
+def test_patchgan_with_batch_norm_is_tamings(name: str) -> None:
+    golden = load(name, "losses")
     channels, layers = golden.config["ndf"], golden.config["n_layers"]
     network, names = PatchDiscriminator(channels, layers, "batch"), taming_names(layers)
     start(network, weights(golden, names))
@@ -68,8 +67,8 @@ def test_patchgan_with_batch_norm_is_tamings(shared: Path, name: str) -> None:
     golden.check("out.logits_eval", network.eval()(images).detach())
 
 
-def test_patchgan_with_actnorm_is_tamings(shared: Path) -> None:
-    golden = load(shared, "taming_patchgan_actnorm", "losses")
+def test_patchgan_with_actnorm_is_tamings() -> None:
+    golden = load("taming_patchgan_actnorm", "losses")
     network = PatchDiscriminator(golden.config["ndf"], golden.config["n_layers"], "act")
     start(network, weights(golden, taming_names(3)))
     with torch.no_grad():
@@ -84,8 +83,8 @@ def test_patchgan_with_actnorm_is_tamings(shared: Path) -> None:
         golden.check("out.logits2_eval", network.eval()(golden["in.x2"]))
 
 
-def test_actnorm_alone_is_tamings_with_its_inverse_and_determinant(shared: Path) -> None:
-    golden, norm = load(shared, "taming_patchgan_actnorm", "losses"), ActNorm(5)
+def test_actnorm_alone_is_tamings_with_its_inverse_and_determinant() -> None:
+    golden, norm = load("taming_patchgan_actnorm", "losses"), ActNorm(5)
     with torch.no_grad():
         out = norm(golden["actnorm.in"])
         golden.check("actnorm.out", out)
@@ -96,8 +95,8 @@ def test_actnorm_alone_is_tamings_with_its_inverse_and_determinant(shared: Path)
 BLOCK = {"conv_res": "skip", "net.0": "conv1", "net.2": "conv2", "downsample.1": "down"}  # downsample.0 is the blur
 
 
-def test_the_block_of_the_stylegan_discriminator_is_llamagens(shared: Path) -> None:
-    golden = load(shared, "llamagen_stylegan_disc", "losses")
+def test_the_block_of_the_stylegan_discriminator_is_llamagens() -> None:
+    golden = load("llamagen_stylegan_disc", "losses")
     block = StyleGANBlock(golden.config["block"]["input_channels"], golden.config["block"]["filters"])
     start(block, weights(golden, BLOCK, "block.w."))
     x = golden["block.in"].requires_grad_()
@@ -115,9 +114,9 @@ def llamagen_names(blocks: int) -> dict[str, str]:
     return inner | {"blocks.0": "stem", "final_conv.0": "conv", "final_linear.0": "hidden", "final_linear.2": "head"}
 
 
-def test_the_stylegan_discriminator_is_llamagens(shared: Path) -> None:
+def test_the_stylegan_discriminator_is_llamagens() -> None:
     """Its weights are not stored: every one is drawn anew from its name, as the golden data's README says."""
-    golden = load(shared, "llamagen_stylegan_disc", "losses")
+    golden = load("llamagen_stylegan_disc", "losses")
     network = StyleGANDiscriminator(golden.config["full"]["image_size"])
     theirs = {ours: name for name, ours in llamagen_names(2).items()}
     drawn = {}
@@ -141,8 +140,8 @@ def titok_names(layers: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["titok_disc_64", "titok_disc_96"])
-def test_the_maskbit_discriminator_is_titoks_and_without_its_pool_open_magvit2s(shared: Path, name: str) -> None:
-    golden = load(shared, name, "losses")
+def test_the_maskbit_discriminator_is_titoks_and_without_its_pool_open_magvit2s(name: str) -> None:
+    golden = load(name, "losses")
     channels, layers = golden.config["hidden_channels"], golden.config["num_stages"]
     state = weights(golden, titok_names(layers))
     images = golden["in.x"].requires_grad_()
@@ -157,12 +156,12 @@ def test_the_maskbit_discriminator_is_titoks_and_without_its_pool_open_magvit2s(
 
 
 @pytest.mark.parametrize("name", ["titok_disc_64", "titok_disc_96"])
-def test_the_blur_is_the_peers(shared: Path, name: str) -> None:
+def test_the_blur_is_the_peers(name: str) -> None:
     """Deliberate: 1d-tokenizer pads every filter as one of four taps, which moves the others off centre.
 
     Ours pads by the filter's own size, as Open-MAGVIT2 does; 1d-tokenizer's numbers come of its padding and our filter.
     """
-    golden = load(shared, name, "losses")
+    golden = load(name, "losses")
     x = golden["blur.in"]
     torch.testing.assert_close(Blur(4).kernel, golden["w.blocks.0.1.kernel"])
     for size in (3, 4, 5):

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from goldens import Golden, load
+from golden_files import Golden, load
 from torch import Tensor, nn
 from torchmetrics.functional.image import lpips as torchmetrics_lpips
 
@@ -71,15 +71,15 @@ def loss_and_gradients(golden: Golden, loss: Callable[[Tensor, Tensor], Tensor])
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_adversarial_losses_and_their_gradients_are_the_peers(shared: Path, name: str) -> None:
-    golden = load(shared, "gan_losses", "losses")
+def test_adversarial_losses_and_their_gradients_are_the_peers(name: str) -> None:
+    golden = load("gan_losses", "losses")
     for part, value in loss_and_gradients(golden, PAIRS[name]).items():
         golden.check(f"{name}.{part}", value)
 
 
-def test_llamagens_non_saturating_losses_are_linear_and_ours_are_not(shared: Path) -> None:
+def test_llamagens_non_saturating_losses_are_linear_and_ours_are_not() -> None:
     """Its cross entropy has logits and targets swapped: fakes teach its discriminator nothing."""
-    golden = load(shared, "gan_losses", "losses")
+    golden = load("gan_losses", "losses")
 
     def swapped(targets: float, logits: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(torch.full_like(logits, targets), logits)
@@ -96,8 +96,8 @@ def test_llamagens_non_saturating_losses_are_linear_and_ours_are_not(shared: Pat
     assert ours["grad_fake"].unique().numel() > 1
 
 
-def test_the_start_of_tamings_discriminator_is_a_ramp_without_length(shared: Path) -> None:
-    golden = load(shared, "gan_losses", "losses")
+def test_the_start_of_tamings_discriminator_is_a_ramp_without_length() -> None:
+    golden = load("gan_losses", "losses")
     golden.check("adopt_weight.before", torch.tensor(0.7 * ramp(9, 10, 0), dtype=torch.float64))
     golden.check("adopt_weight.at", torch.tensor(0.7 * ramp(10, 10, 0), dtype=torch.float64))
 
@@ -122,9 +122,9 @@ def critic_of(golden: Golden) -> nn.Module:
     ("name", "factor", "center"), [("muse_wgan_gp", 10, 1.0), ("magvit2_gp0", 1, 0.0), ("magvit2_gp1", 1, 1.0)]
 )
 def test_gradient_penalties_and_their_second_order_gradients_are_the_peers(
-    shared: Path, name: str, factor: float, center: float
+    name: str, factor: float, center: float
 ) -> None:
-    golden = load(shared, "gradient_penalty", "losses")
+    golden = load("gradient_penalty", "losses")
     critic, images = critic_of(golden), golden["in.x"].requires_grad_()
     logits = critic(images)
     golden.check("out.logits", logits.detach())
@@ -134,9 +134,9 @@ def test_gradient_penalties_and_their_second_order_gradients_are_the_peers(
     golden.check(f"{name}.grad_w0", grad)
 
 
-def test_r1_is_bsqs_and_unlike_bsqs_reaches_the_discriminator(shared: Path) -> None:
+def test_r1_is_bsqs_and_unlike_bsqs_reaches_the_discriminator() -> None:
     """bsq-vit takes the inner gradient without create_graph: its penalty has no gradient at all."""
-    golden = load(shared, "gradient_penalty", "losses")
+    golden = load("gradient_penalty", "losses")
     critic, images = critic_of(golden), golden["in.x"].requires_grad_()
     penalty = r1_penalty(critic(images), images)
     golden.check("bsq_r1.value", penalty.detach())
@@ -145,8 +145,8 @@ def test_r1_is_bsqs_and_unlike_bsqs_reaches_the_discriminator(shared: Path) -> N
     assert grad.abs().max() > 1
 
 
-def test_lecam_is_open_magvit2s_where_averages_move_first_and_each_logit_counts(shared: Path) -> None:
-    golden = load(shared, "gan_losses", "losses")
+def test_lecam_is_open_magvit2s_where_averages_move_first_and_each_logit_counts() -> None:
+    golden = load("gan_losses", "losses")
     lecam = LeCAM(decay=0.9, per_logit=True, update_first=True)
     for step in "123":
         penalty = lecam(golden[f"lecam.real{step}"], golden[f"lecam.fake{step}"])
@@ -155,8 +155,8 @@ def test_lecam_is_open_magvit2s_where_averages_move_first_and_each_logit_counts(
         golden.check(f"lecam.ema_fake{step}", lecam.fake_mean.double())
 
 
-def test_lecam_is_titoks_by_default(shared: Path) -> None:
-    golden = load(shared, "titok_lecam", "losses")
+def test_lecam_is_titoks_by_default() -> None:
+    golden = load("titok_lecam", "losses")
     config = golden.config
     network = MaskBitDiscriminator(config["disc"]["hidden_channels"], config["disc"]["num_stages"])
     renamed = {"block_in.": "stem.", "blocks.": "stages.", "to_logits.": "head."}
@@ -181,9 +181,9 @@ def test_lecam_is_titoks_by_default(shared: Path) -> None:
 # --- logit-Laplace
 
 
-def test_logit_laplace_is_dalles(shared: Path) -> None:
+def test_logit_laplace_is_dalles() -> None:
     """Theirs takes pixels in [0, 1], ours images in [-1, 1] like all losses."""
-    golden = load(shared, "logit_laplace", "losses")
+    golden = load("logit_laplace", "losses")
     images, eps = golden["in.x"] * 2 - 1, golden.config["eps"]
     golden.check("out.mapped", map_pixels(images, eps))
     golden.check("dalle.map", map_pixels(images, eps))
@@ -201,9 +201,9 @@ def test_logit_laplace_is_dalles(shared: Path) -> None:
 # --- LPIPS
 
 
-def test_the_distance_of_features_is_tamings_level_by_level(shared: Path) -> None:
+def test_the_distance_of_features_is_tamings_level_by_level() -> None:
     """taming adds 1e-10 outside the root; features here are far from the zero at which that matters."""
-    golden = load(shared, "lpips_head", "losses")
+    golden = load("lpips_head", "losses")
     a, b, heads = ([golden[f"in.{part}{level}"] for level in range(5)] for part in ("feat0_", "feat1_", "lin"))
     golden.check("out.distance", feature_distance(a, b, heads).view(2, 1, 1, 1))
     for level in range(5):
@@ -211,8 +211,8 @@ def test_the_distance_of_features_is_tamings_level_by_level(shared: Path) -> Non
         golden.check(f"out.level{level}", distance.view(2, 1, 1, 1))
 
 
-def test_the_scale_of_images_is_tamings(shared: Path) -> None:
-    golden = load(shared, "lpips_head", "losses")
+def test_the_scale_of_images_is_tamings() -> None:
+    golden = load("lpips_head", "losses")
     scaling = ImageNetScaling()
     golden.check("scaling.out", scaling(golden["scaling.in"]))
     assert torch.equal(scaling.shift, golden["scaling.shift"])
@@ -227,9 +227,9 @@ def rebuilt(name: str, shape: torch.Size, seed: int) -> Tensor:
 
 
 def test_lpips_over_the_whole_of_vgg16_is_tamings_and_torchmetrics(
-    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    golden = load(shared, "lpips_vgg16_recipe", "losses")
+    golden = load("lpips_vgg16_recipe", "losses")
     seed, weights = golden.config["SEED"], {}
     for key, value in _empty_features().state_dict().items():
         part = 1 + sum(int(key.split(".")[0]) > end for end in (3, 8, 15, 22))
@@ -312,8 +312,8 @@ class Step:
         return self.golden.config["disc_weight"] * adaptive_weight(*gradients)
 
 
-def step_of(shared: Path, name: str) -> Step:
-    golden = load(shared, f"vqgan_step_{name}", "losses")
+def step_of(name: str) -> Step:
+    golden = load(f"vqgan_step_{name}", "losses")
     layers = golden.config["disc"]["n_layers"]
     discriminator = PatchDiscriminator(golden.config["disc"]["ndf"], layers, "batch")
     theirs = {key.removeprefix("disc.main."): value for key, value in golden.tensors.items() if "disc.main." in key}
@@ -332,8 +332,8 @@ def step_of(shared: Path, name: str) -> Step:
 
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("number", [0, 10])
-def test_the_generators_step_is_tamings(shared: Path, name: str, number: int) -> None:
-    step = step_of(shared, name)
+def test_the_generators_step_is_tamings(name: str, number: int) -> None:
+    step = step_of(name)
     golden, config = step.golden, step.golden.config
     factor = ramp(number, config["disc_start"], 0)
     reconstruction, adversarial, weight = step.reconstruction_loss(), step.adversarial_loss(), step.adaptive_weight()
@@ -356,8 +356,8 @@ def test_the_generators_step_is_tamings(shared: Path, name: str, number: int) ->
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_the_adaptive_weight_is_tamings(shared: Path, name: str) -> None:
-    step = step_of(shared, name)
+def test_the_adaptive_weight_is_tamings(name: str) -> None:
+    step = step_of(name)
     for figure, loss in {"nll": step.reconstruction_loss, "g": step.adversarial_loss}.items():
         (gradient,) = torch.autograd.grad(loss(), step.last_layer, retain_graph=True)
         step.golden.check(f"adaptive.{figure}_grad", gradient)
@@ -366,8 +366,8 @@ def test_the_adaptive_weight_is_tamings(shared: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", STEPS)
 @pytest.mark.parametrize("number", [0, 10])
-def test_the_discriminators_step_is_tamings(shared: Path, name: str, number: int) -> None:
-    step = step_of(shared, name)
+def test_the_discriminators_step_is_tamings(name: str, number: int) -> None:
+    step = step_of(name)
     real, fake = step.discriminator(step.golden["in.x"]), step.discriminator(step.reconstructions.detach())
     loss = ramp(number, step.golden.config["disc_start"], 0) * discriminator_loss(step.kind, real, fake)
     step.golden.check(f"disc{number}.loss", loss.detach())
@@ -379,8 +379,8 @@ def test_the_discriminators_step_is_tamings(shared: Path, name: str, number: int
 
 
 @pytest.mark.parametrize("name", STEPS)
-def test_eps_inside_the_root_moves_the_distance_a_little_where_features_are_short(shared: Path, name: str) -> None:
+def test_eps_inside_the_root_moves_the_distance_a_little_where_features_are_short(name: str) -> None:
     """Ours is 1e-8 there, so that no feature has a gradient above 1e4; theirs has one of 1 over its length."""
-    published = step_of(shared, name)
+    published = step_of(name)
     difference = replace(published, eps=1e-8).perceptual_loss() - published.golden["gen0.p_loss"]
     assert 5e-6 < difference.abs() < 5e-5

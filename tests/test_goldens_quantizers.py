@@ -1,21 +1,20 @@
 """Numbers that other projects' own code produced, matched at the tolerances stated with them.
 
-Most come from files beside the checkout and skip where those are absent; a few stand here as literals. Where a peer
-differs on purpose, the difference itself is asserted and its reason written down. Not compared: the orthogonal
+Most come from the files in `goldens/`; a few stand here as literals. Where a peer differs on purpose, the difference
+itself is asserted and its reason written down. Not compared: the orthogonal
 regulariser of `lucidrains_aux_losses`, which imtok leaves out (reason at its test).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from goldens import Golden, Step, as_grid, as_rows, load, run
+from golden_files import Golden, Step, as_grid, as_rows, load, run
 from torch import Tensor
 
 from imtok.kernels import assignment_entropies, assignment_logits, finite_scalar_bound, nearest_codes, rotate_to
@@ -46,8 +45,8 @@ BETA_ON_COMMITMENT = {"codebook_update": "gradient", "commitment_weight": 0.25, 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(("variant", "weights"), [("legacy", BETA_ON_CODEBOOK), ("fixed", BETA_ON_COMMITMENT)])
-def test_taming_vq(shared: Path, variant: str, weights: dict[str, Any], dtype: torch.dtype) -> None:
-    golden = load(shared, "taming_vq2")
+def test_taming_vq(variant: str, weights: dict[str, Any], dtype: torch.dtype) -> None:
+    golden = load("taming_vq2")
     suffix = "_f64" if dtype == torch.float64 else ""
     quantizer = vq_with(golden["in.codebook"].to(dtype), **weights)
     step = run(quantizer, golden["in.z"].to(dtype), golden["in.grad_zq"].to(dtype))
@@ -60,23 +59,23 @@ def test_taming_vq(shared: Path, variant: str, weights: dict[str, Any], dtype: t
     golden.check("out.codebook_entry", quantizer.lookup(step.codes))
 
 
-def test_the_first_vector_quantizer_of_taming_has_the_legacy_loss(shared: Path) -> None:
-    golden = load(shared, "taming_vq2")
+def test_the_first_vector_quantizer_of_taming_has_the_legacy_loss() -> None:
+    golden = load("taming_vq2")
     quantizer = vq_with(golden["in.codebook"], **BETA_ON_CODEBOOK)
     step = run(quantizer, golden["in.z"], golden["in.grad_zq"])
     golden.check("v1.loss", step.loss)
     golden.check("v1.perplexity", torch.tensor(usage_of(step.codes, golden.config["n_e"]).perplexity))
 
 
-def test_ties_go_to_the_first_code_as_in_taming_and_diffusers(shared: Path) -> None:
-    golden = load(shared, "taming_vq2_ties")
+def test_ties_go_to_the_first_code_as_in_taming_and_diffusers() -> None:
+    golden = load("taming_vq2_ties")
     codes = nearest_codes(golden["in.z"], golden["in.codebook"])
     golden.check("out.indices", codes)
     golden.check("out.indices_diffusers", codes)
 
 
-def test_diffusers_vq(shared: Path) -> None:
-    golden = load(shared, "diffusers_vq")
+def test_diffusers_vq() -> None:
+    golden = load("diffusers_vq")
     step = run(vq_with(golden["in.codebook"], **BETA_ON_CODEBOOK), golden["in.z"], golden["in.grad_zq"])
     golden.check("out.indices", step.codes.flatten())
     golden.check("out.z_q", step.latents)
@@ -87,8 +86,8 @@ def test_diffusers_vq(shared: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "metric"), [("titok_vq_plain", "euclidean"), ("titok_vq_l2", "cosine")])
-def test_titok_vq(shared: Path, name: str, metric: str) -> None:
-    golden = load(shared, name)
+def test_titok_vq(name: str, metric: str) -> None:
+    golden = load(name)
     quantizer = vq_with(golden["in.codebook"], metric=metric, **BETA_ON_COMMITMENT)
     step = run(quantizer, golden["in.z"], golden["in.grad_zq"])
     golden.check("out.indices", step.codes)
@@ -108,9 +107,9 @@ def peers_entropies(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("name", "metric"), [("llamagen_vq_plain", "euclidean"), ("llamagen_vq_l2", "cosine")])
-def test_llamagen_vq(shared: Path, name: str, metric: str) -> None:
+def test_llamagen_vq(name: str, metric: str) -> None:
     """Its batch entropy is -sum p log(p + 1e-5), imtok's exact: that moves the value, not the gradients' digits."""
-    golden = load(shared, name)
+    golden = load(name)
     weight = golden.config["entropy_loss_ratio"]
     quantizer = vq_with(golden["in.codebook"], metric=metric, entropy_weight=weight, **BETA_ON_COMMITMENT)
     step = run(quantizer, golden["in.z"], golden["in.grad_zq"])
@@ -134,8 +133,8 @@ def test_llamagen_vq(shared: Path, name: str, metric: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["llamagen_vq_plain", "llamagen_vq_l2"])
-def test_the_entropy_loss_of_llamagen(shared: Path, name: str) -> None:
-    golden = load(shared, name)
+def test_the_entropy_loss_of_llamagen(name: str) -> None:
+    golden = load(name)
     affinity = golden["entropy.in"].clone().requires_grad_()
     sample, batch = peers_entropies(affinity / 0.1)
     (sample - batch).backward()
@@ -145,16 +144,16 @@ def test_the_entropy_loss_of_llamagen(shared: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["llamagen_vq_plain", "llamagen_vq_l2"])
-def test_the_usage_of_llamagen_is_ours_where_code_0_is_used(shared: Path, name: str) -> None:
+def test_the_usage_of_llamagen_is_ours_where_code_0_is_used(name: str) -> None:
     """It counts different codes in a window of 65536 that begins as zeros, so code 0 always counts as used."""
-    golden = load(shared, name)
+    golden = load(name)
     assert (golden["out.indices"] == 0).any()
     golden.check("out.usage", torch.tensor(usage_of(golden["out.indices"], 40).usage, dtype=torch.float64))
 
 
-def test_bsqvit_vq_sums_its_loss_over_channels(shared: Path) -> None:
+def test_bsqvit_vq_sums_its_loss_over_channels() -> None:
     """The others average: its weights are D times theirs."""
-    golden = load(shared, "bsqvit_vq_l2")
+    golden = load("bsqvit_vq_l2")
     dim = golden.config["embed_dim"]
     weights = {"codebook_update": "gradient", "commitment_weight": 0.25 * dim, "codebook_weight": 1.0 * dim}
     step = run(vq_with(golden["in.codebook"], metric="cosine", **weights), golden["in.z"], golden["in.grad_zq"])
@@ -171,13 +170,13 @@ def test_bsqvit_vq_sums_its_loss_over_channels(shared: Path) -> None:
     assert usage.entropy_bits * np.log(2) == pytest.approx(golden["out.usage_entropy"].item(), rel=1e-3)
 
 
-def test_seedvoken_searches_on_the_sphere_but_returns_raw_codes(shared: Path) -> None:
+def test_seedvoken_searches_on_the_sphere_but_returns_raw_codes() -> None:
     """A deliberate difference: a code that was found by its direction has no length to give back.
 
     SEED-Voken searches by cosine, then reads the un-normalised rows and takes the loss on them, so a row's length
     takes no part in the choice yet decides the error. imtok's cosine codes are unit vectors throughout, as LlamaGen's.
     """
-    golden = load(shared, "seedvoken_vq2_l2")
+    golden = load("seedvoken_vq2_l2")
     z, codebook = golden["in.z"], golden["in.codebook"]
     quantizer = vq_with(codebook, metric="cosine", **BETA_ON_CODEBOOK)
     out = quantizer(z)
@@ -192,9 +191,9 @@ def test_seedvoken_searches_on_the_sphere_but_returns_raw_codes(shared: Path) ->
 @pytest.mark.parametrize(
     ("name", "estimator"), [("lucidrains_learnable_ste", "straight_through"), ("lucidrains_learnable_rot", "rotation")]
 )
-def test_lucidrains_learnable_codebook(shared: Path, name: str, estimator: str) -> None:
+def test_lucidrains_learnable_codebook(name: str, estimator: str) -> None:
     """Its one term 0.25 |z - e|^2, without stop-gradients, is our two at 0.25: half the value, the same gradients."""
-    golden = load(shared, name)
+    golden = load(name)
     weights = {"codebook_update": "gradient", "commitment_weight": 0.25, "codebook_weight": 0.25}
     step = run(vq_with(golden["in.codebook"], estimator=estimator, **weights), golden["in.z"], golden["in.grad_q"])
     golden.check("out.indices", step.codes)
@@ -205,13 +204,13 @@ def test_lucidrains_learnable_codebook(shared: Path, name: str, estimator: str) 
     golden.check("out.grad_codebook", step.grad_codebook)
 
 
-def test_lucidrains_auxiliary_losses(shared: Path) -> None:
+def test_lucidrains_auxiliary_losses() -> None:
     """Its diversity is minus our batch entropy, of plain distances and once a position: over the images alone.
 
     That mean over two images is a quirk of its reduction, rebuilt here from our function. Its orthogonal regulariser
     is left out: it needs the K x K products of all codes, and evens out directions whether or not latents lie there.
     """
-    golden = load(shared, "lucidrains_aux_losses")
+    golden = load("lucidrains_aux_losses")
     quantizer = vq_with(golden["in.codebook"], commitment_weight=golden.config["commitment_weight"])
     out = quantizer(as_grid(golden["in.x"]))
     golden.check("out.indices", out.codes.squeeze(1))
@@ -247,9 +246,9 @@ def projection_with(golden: Golden, **options: Any) -> VectorQuantizer:
         ("lucidrains_rot", {"commitment_weight": 0.25, "estimator": "rotation"}),
     ],
 )
-def test_simvq(shared: Path, name: str, options: dict[str, Any]) -> None:
+def test_simvq(name: str, options: dict[str, Any]) -> None:
     """The official code has a bias, lucidrains none; its look-up by index forgets the projection, imtok's does not."""
-    golden = load(shared, f"simvq_{name}")
+    golden = load(f"simvq_{name}")
     quantizer = projection_with(golden, **options)
     latents = golden["in.z"].clone().requires_grad_()
     out = quantizer(latents)
@@ -272,9 +271,9 @@ def test_simvq(shared: Path, name: str, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", ["t1", "t0.01"])
-def test_ibq(shared: Path, name: str) -> None:
+def test_ibq(name: str) -> None:
     """Its entropies have log(p + 1e-5), as LlamaGen's: `peers_entropies`, within 1e-5 K of the exact."""
-    golden = load(shared, f"ibq_{name}")
+    golden = load(f"ibq_{name}")
     temperature = golden.config["entropy_temperature"]
     quantizer = vq_with(
         golden["in.codebook"],
@@ -304,8 +303,8 @@ def test_ibq(shared: Path, name: str) -> None:
 # --- online clustering (CVQ)
 
 
-def test_titok_online_clustering(shared: Path) -> None:
-    golden = load(shared, "titok_vq_clustering")
+def test_titok_online_clustering() -> None:
+    golden = load("titok_vq_clustering")
     quantizer = vq_with(
         golden["in.codebook"], online_clustering=True, decay=golden.config["decay"], **BETA_ON_COMMITMENT
     )
@@ -320,8 +319,8 @@ def test_titok_online_clustering(shared: Path) -> None:
 
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize(("short", "estimator"), [("ste", "straight_through"), ("rot", "rotation")])
-def test_lucidrains_moving_averages_over_three_steps(shared: Path, metric: str, short: str, estimator: str) -> None:
-    golden = load(shared, f"lucidrains_{metric.replace('euclidean', 'euclid')}_ema_{short}")
+def test_lucidrains_moving_averages_over_three_steps(metric: str, short: str, estimator: str) -> None:
+    golden = load(f"lucidrains_{metric.replace('euclidean', 'euclid')}_ema_{short}")
     quantizer = vq_with(
         golden["in.codebook"],
         metric=metric,
@@ -346,9 +345,9 @@ def test_lucidrains_moving_averages_over_three_steps(shared: Path, metric: str, 
 
 
 @pytest.mark.parametrize("peer", ["taming", "rqvae", "bsqvit", "rottrick", "lucidrains"])
-def test_five_peers_agree_on_moving_averages_once_they_start_alike(shared: Path, peer: str) -> None:
+def test_five_peers_agree_on_moving_averages_once_they_start_alike(peer: str) -> None:
     """All but lucidrains start their counts at 0; imtok starts at 1, as lucidrains, and follows them from 0 too."""
-    golden = load(shared, "ema_five_peers")
+    golden = load("ema_five_peers")
     quantizer = vq_with(golden["in.codebook"], decay=golden.config["decay"], eps=golden.config["eps"])
     if peer != "lucidrains":
         quantizer.cluster_size.zero_()
@@ -361,9 +360,9 @@ def test_five_peers_agree_on_moving_averages_once_they_start_alike(shared: Path,
         torch.testing.assert_close(quantizer.codebook[-1], codebook[-1], atol=1e-6, rtol=1e-4)  # never chosen
 
 
-def test_counts_that_start_at_zero_throw_unused_codes_away(shared: Path) -> None:
+def test_counts_that_start_at_zero_throw_unused_codes_away() -> None:
     """The reason for starting at 1: after one step the unused code is 1e5 times as long with the other peers."""
-    golden = load(shared, "ema_five_peers")
+    golden = load("ema_five_peers")
     start = golden["in.codebook"][-1]
     assert golden["taming.codebook1"][-1].norm() > 5e4 * start.norm()
     quantizer = vq_with(golden["in.codebook"], decay=0.99)
@@ -414,8 +413,8 @@ class Rotated:
 
 
 @pytest.fixture
-def rotated(shared: Path) -> Rotated:
-    golden = load(shared, "rotation_trick")
+def rotated() -> Rotated:
+    golden = load("rotation_trick")
     latents, targets, grad = (golden[f"in.{name}"].double() for name in ("e", "q", "grad"))
     latents.requires_grad_()
     value = rotate_to(latents, targets)
@@ -578,8 +577,8 @@ def run_fsq(levels: list[int], rows: Tensor, grad: Tensor) -> Step:
 
 
 @pytest.mark.parametrize("name", FSQ_FILES)
-def test_fsq_is_that_of_the_authors_notebook(shared: Path, name: str) -> None:
-    golden = load(shared, f"fsq_{name}")
+def test_fsq_is_that_of_the_authors_notebook(name: str) -> None:
+    golden = load(f"fsq_{name}")
     levels = golden.config["levels"]
     step = run_fsq(levels, golden["in.z"], golden["in.grad"])
     golden.check("google.bounded", bounded_rows(golden["in.z"], levels))
@@ -601,12 +600,12 @@ def to_nearest_edge(latents: Tensor, levels: list[int]) -> Tensor:
 
 @pytest.mark.parametrize("peer", ["lucidrains", "cosmos"])
 @pytest.mark.parametrize("name", FSQ_FILES)
-def test_the_ports_of_fsq_differ_at_bin_edges_alone(shared: Path, name: str, peer: str) -> None:
+def test_the_ports_of_fsq_differ_at_bin_edges_alone(name: str, peer: str) -> None:
     """Deliberate: they widen the bound by (1 + eps) where the notebook narrows it, and shift by atanh, not tan.
 
     That moves the bound by up to eps (L - 1), a thousandth of its width: digits change at an edge or not at all.
     """
-    golden = load(shared, f"fsq_{name}")
+    golden = load(f"fsq_{name}")
     levels = torch.tensor(golden.config["levels"], dtype=torch.float32)
     z = golden["in.z"]
     step = run_fsq(golden.config["levels"], z, golden["in.grad"])
@@ -622,8 +621,8 @@ def test_the_ports_of_fsq_differ_at_bin_edges_alone(shared: Path, name: str, pee
 
 
 @pytest.mark.parametrize("level", [3, 4, 5, 6, 7, 8, 9, 16, 32])
-def test_a_sweep_gives_the_notebooks_digits(shared: Path, level: int) -> None:
-    golden = load(shared, "fsq_sweep")
+def test_a_sweep_gives_the_notebooks_digits(level: int) -> None:
+    golden = load("fsq_sweep")
     out = FSQ([level])(golden["in.z"].view(1, 1, 1, -1))
     golden.check(f"google.digit_L{level}", out.codes.flatten())
 

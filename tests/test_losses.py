@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from vgg import vgg_weights
 
 from imtok.errors import ConfigError
 from imtok.losses import (
@@ -252,12 +253,6 @@ def test_pixels_are_mapped_inside_the_interval_and_back() -> None:
 
 
 # --- LPIPS
-
-
-def vgg_weights(fill: Callable[[torch.Size], Tensor]) -> dict[str, Tensor]:
-    """A state dict of torchvision's names and shapes, without the classifier."""
-    empty = perceptual._empty_features().state_dict()
-    return {f"features.{key}": fill(value.shape) for key, value in empty.items()}
 
 
 def flat(shape: torch.Size, value: float = 0.01) -> Tensor:

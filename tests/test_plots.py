@@ -10,10 +10,10 @@ from xml.etree import ElementTree
 import matplotlib
 import numpy as np
 import pytest
-from figures_example import example, example_pictures
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
+from statistics_example import example, example_pictures
 
 from imtok.analysis.statistics import ClassUse, Dimension, Neighbours, PositionMap, Statistics, Use
 from imtok.analysis.visualisations import Visualisations

@@ -12,68 +12,28 @@ import torch
 import yaml
 from making import fill
 from PIL import Image
+from runs import TINY, VQ, run_until, tiny
 
 import imtok
 import imtok.training.loop as loop
 from imtok.analysis import CodebookUsage
 from imtok.analysis.statistics import Finding
 from imtok.analysis.suggestions import updates_before_revival
-from imtok.config import TrainConfig, load_train_config, merge, parse_settings
+from imtok.config import load_train_config, merge, parse_settings
 from imtok.data.collection import ImageCollection
 from imtok.data.stream import TrainingStream
 from imtok.errors import ConfigError, Interrupted, SourceError, TrainingError
 from imtok.quantizer_config import VQConfig
 from imtok.quantizers import VectorQuantizer
-from imtok.training import TrainProgress, TrainReport, choose, train
+from imtok.training import TrainProgress, choose, train
 from imtok.training.schedule import average_decay, learning_rate
 from imtok.training.state import TrainState
-
-TINY = [
-    "size=16",
-    "data.crop=16",
-    "network.fold=2",
-    "network.channels=[8,16]",
-    "network.blocks=1",
-    "quantizer={kind: fsq, levels: [5,5,3]}",
-    "images=96",
-    "batch_size=8",
-    "validate_every=40",
-    "checkpoint_every=24",
-    "data.val_fraction=0.2",
-    "threads=1",
-    "precision=fp32",
-]
-VQ = [
-    "quantizer.kind=vq",
-    "quantizer.dim=4",
-    "quantizer.num_codes=16",
-    "quantizer.estimator=rotation",
-    "quantizer.revival_threshold=0.5",
-]
-
-
-def tiny(*settings: str) -> TrainConfig:
-    return load_train_config(merge(parse_settings(TINY), parse_settings(["quantizer.kind=fsq", *settings])))
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Thirty pictures of 40 x 48 smooth random pixels."""
     return fill(tmp_path / "pictures", (f"{number:02}.png" for number in range(30)))
-
-
-def run_until(stops: list[int], pictures: Path, run: Path, config: TrainConfig) -> TrainReport:
-    """Train, stopping once each of the numbers of images is reached and starting again, then to the end."""
-    seen = 0
-
-    def note(progress: TrainProgress) -> None:
-        nonlocal seen
-        seen = progress.seen
-
-    for stop in stops:
-        with pytest.raises(Interrupted):
-            train([pictures], run, config, progress=note, should_stop=lambda stop=stop: seen >= stop)
-    return train([pictures], run, config, progress=note)
 
 
 GUMBEL = ["quantizer.kind=gumbel", "quantizer.dim=4", "quantizer.num_codes=16", "quantizer.temperature=2"]

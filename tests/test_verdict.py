@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from figures_example import example
+from statistics_example import example
 
 from imtok.analysis.statistics import Finding, Severity
 from imtok.analysis.verdict import by_severity, verdict

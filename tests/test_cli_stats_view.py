@@ -7,9 +7,9 @@ import re
 from typing import Any
 
 import pytest
-from figures_example import example
 from rich.cells import cell_len
 from rich.console import Console
+from statistics_example import example
 
 from imtok.analysis.statistics import Dimension, Duplicates, Finding, PositionMap, Statistics, Use
 from imtok.cli.stats_charts import bar, columns, heat_map, plain, sparkline

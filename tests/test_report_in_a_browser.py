@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from figures_example import example, example_pictures
 from matplotlib.colors import to_rgb
 from PIL import Image
+from statistics_example import example, example_pictures
 
 from imtok.analysis.visualisations import Visualisations
 from imtok.report import comparison_page, report_page

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from figures_example import example, example_pictures
+from statistics_example import example, example_pictures
 
 from imtok.analysis.comparison import comparison_rows
 from imtok.analysis.references import REFERENCES

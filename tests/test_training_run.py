@@ -12,9 +12,7 @@ import pytest
 import safetensors.torch
 import torch
 from making import fill
-from test_adversarial_training import GAN
-from test_kept_runs import FullDisk, figures, stop_at
-from test_training import run_until, tiny
+from runs import GAN, FullDisk, logged, run_until, stop_at, tiny
 
 import imtok
 import imtok.training.loop as loop
@@ -359,7 +357,7 @@ def test_a_run_whose_end_the_disk_refused_has_only_its_tokenizer_to_write(
     monkeypatch.setattr(TrainState, "step", lambda _, batch: steps.append(len(batch)))
     report = train([pictures], run, tiny())
     assert (report.resumed_from, steps) == (96, [])
-    assert report.validation["val/psnr"] == figures(run)[-1]["val/psnr"] == 20
+    assert report.validation["val/psnr"] == logged(run)[-1]["val/psnr"] == 20
     same_end(run, tmp_path / "unbroken")
 
 

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 from making import fill
+from runs import run_until, tiny
 from safetensors.torch import save_file
-from test_losses import vgg_weights
-from test_training import run_until, tiny
 from torch import Tensor
+from vgg import vgg_weights
 
 import imtok
 from imtok.errors import ConfigError

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from figures_example import example
+from statistics_example import example
 
 import imtok.analysis.diagnostics as advice
 import imtok.analysis.usage_diagnostics as use_advice

@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +15,9 @@ import pytest
 import safetensors.torch
 import torch
 from making import fill
-from test_adversarial_training import GAN
-from test_training import VQ, run_until, tiny
+from runs import GAN, VQ, FullDisk, logged, run_until, stop_at, tiny
 
 import imtok
-import imtok.training.best as best_module
 import imtok.training.run as run_module
 from imtok.errors import ConfigError, DiskError, Interrupted
 from imtok.training import train
@@ -47,21 +44,6 @@ train([pictures], Path(run), load_train_config(read_config_file(Path(config))), 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     return fill(tmp_path / "pictures", (f"{number:02}.png" for number in range(20)))
-
-
-def stop_at(seen: int) -> dict[str, Callable[..., Any]]:
-    """Arguments for `train` that stop it, with a checkpoint, once so many images are seen."""
-    reached = 0
-
-    def note(progress: Any) -> None:
-        nonlocal reached
-        reached = progress.seen
-
-    return {"progress": note, "should_stop": lambda: reached >= seen}
-
-
-def figures(run: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("settings", [[*VQ], [*GAN, "adversarial.adaptive=true"]], ids=["vq", "adversarial"])
@@ -130,28 +112,12 @@ def test_the_best_outlives_a_restart(pictures: Path, tmp_path: Path) -> None:
     run_until([], pictures, tmp_path / "unbroken", tiny("validate_every=16"))
     report = run_until([50], pictures, tmp_path / "run", tiny("validate_every=16"))
     best = max(
-        (row for row in figures(tmp_path / "unbroken") if "val/psnr" in row), key=lambda row: float(row["val/psnr"])
+        (row for row in logged(tmp_path / "unbroken") if "val/psnr" in row), key=lambda row: float(row["val/psnr"])
     )
     assert report.best == best
     assert (tmp_path / "run/best/model.safetensors").read_bytes() == (
         tmp_path / "unbroken/best/model.safetensors"
     ).read_bytes()
-
-
-class FullDisk:
-    """Refuses what is written below a folder while it is full."""
-
-    def __init__(self, patch: pytest.MonkeyPatch, *parts: str) -> None:
-        self.full, self.refused, self.parts = False, 0, parts
-        self.write = run_module.write_atomically
-        patch.setattr(run_module, "write_atomically", self)
-        patch.setattr(best_module, "write_atomically", self)
-
-    def __call__(self, path: Path, data: bytes) -> None:
-        if self.full and any(part in path.parts for part in self.parts):
-            self.refused += 1
-            raise DiskError(path, "No space left on device", errno.ENOSPC)
-        self.write(path, data)
 
 
 def test_training_goes_on_over_a_full_disk_and_tells_it_once(
@@ -295,6 +261,6 @@ def test_what_a_run_starts_from_is_measured_first_and_may_be_the_best(pictures: 
     train([pictures], tmp_path / "first", tiny("images=800", "optimizer.learning_rate=0.01"))
     ruinous = tiny(f"start_from={tmp_path / 'first'}", "optimizer.learning_rate=3", "ema_decay=0")
     report = train([pictures], tmp_path / "second", ruinous)
-    assert figures(tmp_path / "second")[0]["images"] == 0
+    assert logged(tmp_path / "second")[0]["images"] == 0
     assert report.best["images"] == 0
     assert imtok.load(tmp_path / "second" / "best").fingerprint == imtok.load(tmp_path / "first").fingerprint

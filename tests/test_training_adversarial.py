@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from making import fill
-from test_training import VQ, run_until, tiny
+from runs import GAN, VQ, run_until, tiny
 from torch import Tensor, nn
 
 from imtok.config import AdversarialConfig, DiscriminatorConfig, TrainConfig
@@ -19,15 +19,6 @@ from imtok.training.adversarial import Adversary, build_discriminator
 from imtok.training.state import TrainState
 
 CPU = torch.device("cpu")
-GAN = [
-    "adversarial.weight=0.1",
-    "adversarial.start=0.25",
-    "adversarial.warmup=0.1",
-    "adversarial.ramp=0.25",
-    "adversarial.r1=1",
-    "adversarial.r1_every=4",
-    "adversarial.discriminator={channels: 4, layers: 1}",
-]
 
 
 @pytest.fixture

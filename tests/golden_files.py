@@ -14,6 +14,8 @@ from torch import Tensor
 
 from imtok.quantizers import Quantizer
 
+GOLDENS = Path(__file__).parent / "goldens"
+
 
 @dataclass(frozen=True)
 class Golden:
@@ -42,9 +44,9 @@ class Golden:
         )
 
 
-def load(shared: Path, name: str, folder: str = "quantizers") -> Golden:
-    """The file of that name in `folder` of the golden data: `quantizers` or `losses`."""
-    with safe_open(shared / "goldens" / folder / f"{name}.safetensors", "pt") as file:
+def load(name: str, folder: str = "quantizers") -> Golden:
+    """The file of that name in `folder` of `tests/goldens`: `quantizers` or `losses`."""
+    with safe_open(GOLDENS / folder / f"{name}.safetensors", "pt") as file:
         about = file.metadata()
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
     return Golden(tensors, json.loads(about["config"]), json.loads(about["tolerance"]))

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 from making import fill
-from test_adversarial_training import GAN
-from test_training import VQ, run_until, tiny
+from runs import GAN, VQ, run_until, tiny
 from typer.testing import CliRunner
 
 from imtok.cli import app

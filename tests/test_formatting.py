@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from figures_example import example
+from statistics_example import example
 
 from imtok.analysis.formatting import (
     brief,
