@@ -214,6 +214,7 @@ MISTAKES = {
     "no tokenizer": (["encode", "{pictures}", "-o", "{tmp}/t", "-t", "{tmp}"], 1, "holds no tokenizer"),
     "bad size": (["encode", "{pictures}", "-o", "{tmp}/t", "-t", "{run}", "--size", "18"], 1, "18"),
     "bad shard": (["encode", "{pictures}", "-o", "{tmp}/t", "-t", "{run}", "--shard", "3/2"], 2, "I/N"),
+    "shard of other digits": (["encode", "{pictures}", "-o", "{tmp}/t", "-t", "{run}", "--shard", "³/4"], 2, "I/N"),
     "bad fit": (["encode", "{pictures}", "-o", "{tmp}/t", "-t", "{run}", "--fit", "squash"], 2, "squash"),
     "output is input": (["encode", "{pictures}", "-o", "{pictures}", "-t", "{run}"], 1, "pictures"),
     "no device": (["encode", "{pictures}", "-o", "{tmp}/t", "-t", "{run}", "--device", "tpu"], 1, "device tpu"),

@@ -1,4 +1,4 @@
-"""`imtok stats` from the command line: JSON by its schema, reports, comparison, parts, and clear words for mistakes."""
+"""`imtok stats` from the command line: JSON by its schema, reports, comparison, and clear words for mistakes."""
 
 from __future__ import annotations
 
@@ -139,37 +139,13 @@ def test_token_sets_stand_side_by_side(tokens: dict[str, Path], tmp_path: Path) 
     assert "FSQ 5x5x5" in (tmp_path / "r.html").read_text()
 
 
-def test_parts_of_a_set_add_up_to_the_whole(tmp_path: Path) -> None:
-    values = np.random.default_rng(0)
-    folder = token_folder(tmp_path / "tokens", [values.integers(0, 99, (20, 4, 4)) for _ in range(5)], 99)
-    parts = [tmp_path / f"part-{index}" for index in range(3)]
-    for index, part in enumerate(parts):
-        result = imtok("stats", folder, "--shard", f"{index}/3", "-o", part)
-        assert result.exit_code == 0, result.output
-        assert f"part {index} of 3" in result.stderr
-    assert printed("stats", folder, "--merge", *parts, "--json") == json.loads(
-        analyze(folder).statistics.model_dump_json()
-    )
-    missing = imtok("stats", folder, "--merge", *parts[:2])
-    assert missing.exit_code == 1
-    assert "part 2 of 3 is missing" in missing.stderr.replace("\n", " ")
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["{fsq}", "--shard", "0/2"], 2, "go together"),
-        (["{fsq}", "--shard", "2/2", "-o", "{tmp}/part"], 2, "expected I/N"),
-        (["{fsq}", "--shard", "³/4", "-o", "{tmp}/part"], 2, "expected I/N"),
-        (["{fsq}", "{vq}", "--shard", "0/2", "-o", "{tmp}/part"], 2, "one token folder at a time"),
-        (["{fsq}", "--shard", "0/2", "-o", "{tmp}"], 1, "{tmp}: is a directory"),
         (["{fsq}", "--sample", "8"], 2, "only where the tokenizer is looked at"),
         (["{fsq}", "--device", "cpu"], 2, "only where the tokenizer is looked at"),
-        (["{fsq}", "--compare", "--merge", "{vq}"], 2, "parts are added up of one token folder at a time"),
-        (["{fsq}", "{fsq}/imtok.json"], 1, "a file, not a token folder; parts of --shard are added up by"),
-        (["{fsq}", "--merge"], 2, "one token folder and then its parts"),
+        (["{fsq}", "{fsq}/imtok.json"], 1, "imtok.json: not a token folder"),
         (["{fsq}", "--compare"], 2, "expected further token folders"),
-        (["{fsq}", "--merge", "{fsq}"], 1, "cannot be read"),
         (["{fsq}", "{vq}", "-t", "imtok-f8"], 2, "has its own"),
         (["{fsq}", "--tokens-only", "--deep"], 2, "leaves out"),
         (["{fsq}", "-t", "imtok-f8"], 1, "give the one that made them"),
@@ -185,7 +161,7 @@ def test_parts_of_a_set_add_up_to_the_whole(tmp_path: Path) -> None:
         (["{tmp}/a\nb"], 1, "a\\nb: no such folder"),
     ],
 )
-def test_mistakes_are_told_in_one_line_before_anything_is_counted(
+def test_mistakes_are_reported_in_one_line_before_counting(
     arguments: list[str],
     code: int,
     words: str,
@@ -201,27 +177,6 @@ def test_mistakes_are_told_in_one_line_before_anything_is_counted(
     assert words.format(**places) in " ".join(result.stderr.replace("│", "").split())
     assert code == 2 or result.stderr.count("\n") == 1
     assert "Traceback" not in result.output
-
-
-@pytest.mark.parametrize(
-    "surplus",
-    [
-        ["--json"],
-        ["--report", "r.html"],
-        ["--plots", "plots"],
-        ["--deep"],
-        ["--images", "."],
-        ["--tokenizer", "imtok-f8"],
-        ["--tokens-only"],
-    ],
-)
-def test_what_a_part_has_no_use_for_is_refused_by_name(
-    surplus: list[str], tokens: dict[str, Path], tmp_path: Path
-) -> None:
-    result = imtok("stats", tokens["fsq"], "--shard", "0/2", "-o", tmp_path / "part", *surplus)
-    assert result.exit_code == 2, result.output
-    assert f"give {surplus[0]} with --merge" in " ".join(result.stderr.replace("│", "").split())
-    assert not (tmp_path / "part").exists()
 
 
 @pytest.mark.parametrize(
@@ -307,7 +262,7 @@ def test_images_alone_are_looked_at_with_the_tokenizer_in_the_folder(tokens: dic
 
 
 def test_each_stage_of_the_work_has_a_bar_in_units_of_its_own(
-    tokens: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tokens: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun: list[tuple[str, str]] = []
 
@@ -317,10 +272,9 @@ def test_each_stage_of_the_work_has_a_bar_in_units_of_its_own(
         yield lambda *_: None
 
     monkeypatch.setattr(import_module("imtok.cli.stats"), "progress_bar", bar)
-    assert imtok("stats", tokens["fsq"], "--shard", "0/1", "-o", tmp_path / "part").exit_code == 0
-    assert imtok("stats", tokens["fsq"], "--merge", tmp_path / "part", "--deep").exit_code == 0
-    assert begun == [("counting", "shards"), ("adding up parts", "parts"), ("looking at the tokenizer", "images")]
-    assert begun == list(UNITS.items())
+    assert imtok("stats", tokens["fsq"], "--deep").exit_code == 0
+    assert begun == [("counting", "shards"), ("looking at the tokenizer", "images")]
+    assert set(begun) <= set(UNITS.items())
     assert set(UNITS) == set(get_args(Stage))
 
 

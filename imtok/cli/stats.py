@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial as preset
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from imtok.cli.console import ends_on_signals, out, progress_bar, say, stop_on_signals
-from imtok.cli.stats_options import Asked, Look, Part, Results, check, part_of
+from imtok.errors import TokensError
+from imtok.files import check_file_target, check_folder_target
 
 if TYPE_CHECKING:
     from imtok.analysis import Analysis
-    from imtok.analysis.job import Job, Progress, Stage
+    from imtok.analysis.job import Options, Progress, Stage
 
-_LOOKING = "Looking at the tokenizer"
-_WRITING = "Report"
-_SIZE = "Large sets"
+_file_option = preset(typer.Option, rich_help_panel="Report")
+_tokenizer_option = preset(typer.Option, rich_help_panel="Looking at the tokenizer")
+_NEEDS_TOKENIZER = "only where the tokenizer is looked at, as with --deep"
 
 
 def stats(
@@ -31,147 +33,127 @@ def stats(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     partial: Annotated[bool, typer.Option("--partial", help="Accept a token folder with units missing.")] = False,
-    report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write all of it as one HTML file.", rich_help_panel=_WRITING)
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that count a large set. (default: one a core)")
     ] = None,
-    plots: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write every plot as a PNG.", rich_help_panel=_WRITING)
-    ] = None,
+    report: Annotated[Path | None, _file_option(metavar="FILE", help="Write all of it as one HTML file.")] = None,
+    plots: Annotated[Path | None, _file_option(metavar="DIR", help="Write every plot as a PNG.")] = None,
     deep: Annotated[
-        bool,
-        typer.Option(
-            "--deep", help="Look at the tokenizer in TOKENS too, as --report and --plots do.", rich_help_panel=_LOOKING
-        ),
+        bool, _tokenizer_option("--deep", help="Look at the tokenizer in TOKENS too, as --report and --plots do.")
     ] = False,
     tokenizer: Annotated[
         Path | None,
-        typer.Option(
-            "-t",
-            "--tokenizer",
-            help="Tokenizer to use instead of the copy in TOKENS; its fingerprint must match.",
-            rich_help_panel=_LOOKING,
+        _tokenizer_option(
+            "-t", "--tokenizer", help="Tokenizer to use instead of the copy in TOKENS; its fingerprint must match."
         ),
     ] = None,
     images: Annotated[
         list[str] | None,
-        typer.Option(
+        _tokenizer_option(
             metavar="SOURCE",
             help="Images, those of the tokens or others: for quality, quantization error, reconstructions. "
             "Once for each SOURCE.",
-            rich_help_panel=_LOOKING,
         ),
     ] = None,
     sample: Annotated[
-        int | None,
-        typer.Option(min=1, help="Images to run through the tokenizer. (default: 64)", rich_help_panel=_LOOKING),
+        int | None, _tokenizer_option(min=1, help="Images to run through the tokenizer. (default: 64)")
     ] = None,
     device: Annotated[
-        str | None,
-        typer.Option(help="cpu, cuda or cuda:N. (default: a GPU where there is one)", rich_help_panel=_LOOKING),
+        str | None, _tokenizer_option(help="cpu, cuda or cuda:N. (default: a GPU where there is one)")
     ] = None,
-    tokens_only: Annotated[
-        bool, typer.Option("--tokens-only", help="Leave the tokenizer out.", rich_help_panel=_LOOKING)
-    ] = False,
-    shard: Annotated[
-        str | None,
-        typer.Option(metavar="I/N", help="Count only every N-th unit, from I = 0, into -o.", rich_help_panel=_SIZE),
-    ] = None,
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", metavar="PART", help="File for --shard.", rich_help_panel=_SIZE)
-    ] = None,
-    merge: Annotated[
-        bool,
-        typer.Option("--merge", help="What follows TOKENS are files of --shard: add them up.", rich_help_panel=_SIZE),
-    ] = False,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Processes that count a large set. (default: one a core)", rich_help_panel=_SIZE),
-    ] = None,
+    tokens_only: Annotated[bool, _tokenizer_option("--tokens-only", help="Leave the tokenizer out.")] = False,
 ) -> None:
     """Tell whether the codebook is alive, from the tokens alone or with their tokenizer, and what to change.
 
     usage: share of the codes that occur. entropy: -sum p log2 p of the code shares, in bits a token, at most log2 of
     the codebook size. perplexity: 2^entropy, the number of equally frequent codes that would say as much. bits coded:
-    what an adaptive coder needs. The report ends with the definition and source of every figure.
+    what an adaptive coder needs. The report ends with the definition and source of every statistic.
     """
-    asked = Asked(
-        tokens=tuple(tokens),
-        compare=compare,
-        merge=merge,
-        partial=partial,
-        workers=workers,
-        part=part_of(shard, output),
-        look=Look(deep, tokenizer, tuple(images or ()), sample, device, tokens_only),
-        results=Results(as_json, report, plots),
+    deep = deep or tokenizer is not None or bool(images)
+    uses_tokenizer = deep or report is not None or plots is not None
+    _refuse(
+        (compare and len(tokens) < 2, "--compare", "expected further token folders: TOKENS --compare OTHER..."),
+        (tokenizer is not None and len(tokens) > 1, "--tokenizer", "each of several token folders has its own"),
+        (tokens_only and deep, "--tokens-only", "it leaves out what --deep, --tokenizer and --images are for"),
+        (sample is not None and not uses_tokenizer, "--sample", _NEEDS_TOKENIZER),
+        (device is not None and not uses_tokenizer, "--device", _NEEDS_TOKENIZER),
+        (report is not None and report == plots, "--report, --plots", "a file and a directory cannot have one name"),
     )
-    check(asked)
-    with stop_on_signals() as should_stop, _progress() as progress:
-        if asked.part is not None:
-            _count(asked, asked.part, progress, should_stop)
-            return
+    _check_paths(tokens if images else [], report, plots)
+    from imtok.analysis.job import Options
+
+    options = [
+        Options(
+            partial=partial,
+            tokenizer=_tokenizer_of(folder, tokenizer, deep) if uses_tokenizer and not tokens_only else None,
+            images=images or (),
+            sample=sample or Options.sample,
+            device=device or Options.device,
+        )
+        for folder in tokens
+    ]
+    with stop_on_signals() as should_stop:
+        analyses = _analyze(tokens, options, workers, should_stop)
         with ends_on_signals(should_stop):
-            jobs = _opened(asked)
-        analyses = [job.run(workers=workers, progress=progress, should_stop=should_stop) for job in jobs]
-        with ends_on_signals(should_stop):
-            written = _write(analyses, asked.results)
-    _show(analyses, as_json)
+            written = _write(analyses, report, plots)
+    _print(analyses, as_json)
     for line in written:
         say(line)
 
 
-def _count(asked: Asked, part: Part, progress: Progress, should_stop: Callable[[], bool]) -> None:
-    from imtok.analysis import count_part
-
-    counted = count_part(
-        asked.tokens[0],
-        part.index,
-        part.of,
-        part.file,
-        partial=asked.partial,
-        workers=asked.workers,
-        progress=progress,
-        should_stop=should_stop,
-    )
-    say(f"{part.file}: {counted:,} images of part {part.index} of {part.of}; `--merge` adds the parts up")
+def _refuse(*rules: tuple[bool, str, str]) -> None:
+    """Raise BadParameter for the first rule, (broken, option, message), that is broken."""
+    for broken, option, message in rules:
+        if broken:
+            raise typer.BadParameter(message, param_hint=option)
 
 
-def _opened(asked: Asked) -> list[Job]:
-    """What is to be done of each set, all opened before the first is counted."""
-    from imtok.analysis.job import Options, open_job
-
-    return [
-        open_job(
-            folder,
-            Options(
-                partial=asked.partial,
-                parts=asked.parts,
-                tokenizer=asked.tokenizer_of(folder),
-                images=asked.look.images,
-                sample=asked.look.sample or Options.sample,
-                device=asked.look.device or Options.device,
-            ),
-        )
-        for folder in asked.sets
-    ]
+def _check_paths(token_folders: Sequence[Path], report: Path | None, plots: Path | None) -> None:
+    """Raise TokensError for an image folder among `token_folders`, OSError for a file that cannot be written."""
+    for folder in token_folders if len(token_folders) > 1 else ():
+        if not (folder / "imtok.json").is_file():
+            raise TokensError(f"{folder}: not a token folder; if it holds images, give --images once for each SOURCE")
+    if report is not None:
+        check_file_target(report)
+    if plots is not None:
+        check_folder_target(plots)
 
 
-def _write(analyses: Sequence[Analysis], results: Results) -> list[str]:
-    """Write what was asked for; a line about each."""
-    if not results.to_write:
+def _tokenizer_of(folder: Path, tokenizer: Path | None, required: bool) -> Path | None:
+    """Return the tokenizer of a token folder; None where the folder has none and none is required."""
+    if tokenizer is None and (required or (folder / "tokenizer" / "config.json").is_file()):
+        return folder
+    return tokenizer
+
+
+def _analyze(
+    tokens: Sequence[Path], options: Sequence[Options], workers: int | None, should_stop: Callable[[], bool]
+) -> list[Analysis]:
+    """Analyze each token folder, once all of them are opened."""
+    from imtok.analysis.job import open_job
+
+    with ends_on_signals(should_stop):
+        jobs = [open_job(folder, each) for folder, each in zip(tokens, options, strict=True)]
+    with _progress() as progress:
+        return [job.run(workers=workers, progress=progress, should_stop=should_stop) for job in jobs]
+
+
+def _write(analyses: Sequence[Analysis], report: Path | None, plots: Path | None) -> list[str]:
+    """Write the requested files; return a line about each."""
+    if report is None and plots is None:
         return []
     from imtok.report.writing import write_all_plots, write_report  # matplotlib loads here
 
     sets, lines = [(each.statistics, each.pictures) for each in analyses], []
-    if results.report is not None:
-        write_report(results.report, sets)
-        lines.append(f"report in {results.report}")
-    if results.plots is not None:
-        count = write_all_plots(results.plots, sets)
-        lines.append(f"{count} plots in {results.plots}")
+    if report is not None:
+        write_report(report, sets)
+        lines.append(f"report in {report}")
+    if plots is not None:
+        lines.append(f"{write_all_plots(plots, sets)} plots in {plots}")
     return lines
 
 
-def _show(analyses: Sequence[Analysis], as_json: bool) -> None:
+def _print(analyses: Sequence[Analysis], as_json: bool) -> None:
     statistics = [each.statistics for each in analyses]
     if as_json and len(statistics) == 1:
         typer.echo(statistics[0].model_dump_json())
