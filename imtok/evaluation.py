@@ -12,9 +12,10 @@ these images.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from imtok.data.collection import ImageCollection
 from imtok.data.images import Fit, decode_image, fit_image
 from imtok.devices import Precision, autocast, deterministic, resolve_device
 from imtok.errors import ConfigError, ImageError, SourceError
+from imtok.parallel import in_order
 from imtok.tokenizer import Tokenizer, load, to_float, to_uint8
 from imtok.usage import CodebookUsage, count_by_codebook
 
@@ -175,14 +177,23 @@ def ssim(restored: Tensor, originals: Tensor) -> Tensor:
 
 
 def _batches(images: ImageCollection, size: int, fit: Fit, batch_size: int) -> Iterator[Tensor]:
-    """Readable images as (B, 3, S, S) uint8, decoded ahead on all cores."""
-    with ThreadPoolExecutor(usable_cores(), "imtok-data") as pool:
-        for start in range(0, len(images), batch_size * 4):
-            indices = range(start, min(start + batch_size * 4, len(images)))
-            read = pool.map(lambda index: _fitted(images, index, size, fit), indices)
-            fitted = [pixels for pixels in read if pixels is not None]
-            for first in range(0, len(fitted), batch_size):
-                yield torch.stack(fitted[first : first + batch_size])
+    """Yield the readable images as (B, 3, S, S) uint8, decoded ahead on all cores.
+
+    Batches are cut from runs of four batches of inputs, so that an unreadable image shortens one batch of its run.
+    """
+    run = 4 * batch_size
+    fitted = in_order(
+        lambda index: _fitted(images, index, size, fit),
+        range(len(images)),
+        workers=usable_cores(),
+        ahead=run,
+        one_core=False,  # the networks compute meanwhile, on all cores
+    )
+    with closing(fitted):
+        while read := list(itertools.islice(fitted, run)):
+            readable = [pixels for pixels in read if pixels is not None]
+            for first in range(0, len(readable), batch_size):
+                yield torch.stack(readable[first : first + batch_size])
 
 
 def _fitted(images: ImageCollection, index: int, size: int, fit: Fit) -> Tensor | None:

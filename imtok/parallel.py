@@ -1,8 +1,9 @@
-"""Work spread over threads, each computing on one core, with results in order.
+"""The one queue of imtok: work spread over threads some way ahead of its reader, with results in order.
 
-Pillow and torch release the interpreter's lock while they compute, so threads suffice. One batch per thread beats
-several threads per batch: nothing waits for anything (on two cores 100 images/s against 80), and results do not
-depend on how many cores there are, since a convolution on two threads differs from one in the last bits.
+Pillow and torch release the interpreter's lock while they compute, so threads suffice. Where networks compute in the
+threads, one batch per thread beats several threads per batch: nothing waits for anything (on two cores 100 images/s
+against 80), and results do not depend on how many cores there are, since a convolution on two threads differs from
+one in the last bits. Where the threads only read and decode, the reader keeps its cores for a network of its own.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TypeVar
 
 import torch
@@ -20,7 +21,7 @@ from imtok.errors import Interrupted
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
-_POLL_SECONDS = 0.1  # how long a request to stop may go unseen
+_POLL_SECONDS = 0.1  # the longest time that a request to stop may go unseen
 
 
 def in_order(
@@ -29,15 +30,18 @@ def in_order(
     *,
     workers: int,
     ahead: int,
+    one_core: bool = True,
     should_stop: Callable[[], bool] | None = None,
 ) -> Generator[_Result, None, None]:
-    """`map(function, items)` on `workers` threads, at most `ahead` items beyond the one asked for.
+    """Apply `function` to `items` on `workers` threads; yield the results in order, at most `ahead` before their turn.
 
-    Raises what `function` raises, and Interrupted once `should_stop` says so. Close the iterator, or run it to its
-    end: then no thread is left and torch's thread count is what it was.
+    With `one_core` torch computes every operation on the core of its own thread, the caller's own operations
+    included, until the iterator ends. Raises what `function` raises, and Interrupted once `should_stop` says so.
+    Close the iterator, or run it to its end: then no thread is left and torch's thread count is what it was.
     """
     # OpenMP keeps the thread count for each thread: those of the pool set it as they start.
-    with _one_core_each(), ThreadPoolExecutor(workers, "imtok", torch.set_num_threads, (1,)) as pool:
+    pool = ThreadPoolExecutor(workers, "imtok", *((torch.set_num_threads, (1,)) if one_core else ()))
+    with _one_core_each() if one_core else nullcontext(), pool:
         waiting: deque[Future[_Result]] = deque()
         try:
             for item in items:

@@ -64,8 +64,8 @@ def test_a_folder_of_tars_is_a_list_of_shards(tmp_path: Path) -> None:
     for name in ("b", "a"):
         pictures_tar(tmp_path / f"{name}.tar", ["x.jpg"])
     found = find_sources([tmp_path])
-    assert [tar.name for tar in found.tars] == ["a", "b"]
-    assert found.tars[0].size == (tmp_path / "a.tar").stat().st_size
+    assert [tar.name for tar in found.containers] == ["a", "b"]
+    assert found.containers[0].size == (tmp_path / "a.tar").stat().st_size
 
 
 def test_tars_beside_images_are_other_files(tmp_path: Path) -> None:
@@ -73,8 +73,8 @@ def test_tars_beside_images_are_other_files(tmp_path: Path) -> None:
     pictures_tar(tmp_path / "shard.tar", ["y.jpg"])
     found = find_sources([tmp_path])
     assert len(found.files) == 1
-    assert found.tars == ()
-    assert (found.ignored, found.ignored_tars) == (0, 1)
+    assert found.containers == ()
+    assert (found.ignored, found.ignored_containers) == (0, 1)
 
 
 def test_tars_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_tars_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> Non
         (tmp_path / folder).mkdir()
         pictures_tar(tmp_path / folder / "0.tar", ["x.jpg"])
     found = find_sources([tmp_path / "train/0.tar", tmp_path / "val/0.tar"])
-    assert [tar.name for tar in found.tars] == ["train-0", "val-0"]
+    assert [tar.name for tar in found.containers] == ["train-0", "val-0"]
 
 
 def test_a_tar_given_twice_is_refused(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_braces_name_a_range_of_tars(tmp_path: Path) -> None:
     for number in range(3):
         pictures_tar(tmp_path / f"t-{number:03d}.tar", ["x.jpg"])
     found = find_sources([f"{tmp_path}/t-{{000..002}}.tar"])
-    assert [tar.name for tar in found.tars] == ["t-000", "t-001", "t-002"]
+    assert [tar.name for tar in found.containers] == ["t-000", "t-001", "t-002"]
     with pytest.raises(SourceError, match=r"1 of 4 files do not exist, first .*t-003\.tar"):
         find_sources([f"{tmp_path}/t-{{000..003}}.tar"])
 

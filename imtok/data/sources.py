@@ -1,4 +1,4 @@
-"""SOURCE arguments: which images and tars a list of folders, tars and patterns names.
+"""SOURCE arguments: which images and containers a list of folders, tars and patterns names.
 
 A key is an image's POSIX path relative to its folder, with its suffix. With several folders each key begins with
 its folder's name. Lists are sorted by the bytes of their keys, so every machine sees the same order.
@@ -9,36 +9,38 @@ from __future__ import annotations
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 
 from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]
 
+from imtok.data.containers import Container, ImageFile, as_text
 from imtok.data.images import SUFFIXES
+from imtok.data.storage import Entry, Storage, storage_of
+from imtok.data.tars import open_tar
 from imtok.errors import SourceError
 
-
-@dataclass(frozen=True)
-class ImageFile:
-    """An image in a folder."""
-
-    key: str
-    path: Path
-    size: int  # bytes
-
-    def read(self) -> bytes:
-        """Its bytes."""
-        return self.path.read_bytes()
+# Readers of containers by the suffix of the file. A new kind of container is a module and a line here.
+CONTAINERS: dict[str, Callable[[str], Container]] = {".tar": open_tar}
 
 
 @dataclass(frozen=True)
-class TarFile:
-    """A tar of images; `name` is unique among the tars of a job."""
+class ContainerFile:
+    """A container among the sources; `name` is unique among the containers of a job."""
 
     name: str
-    path: Path
+    address: str
     size: int  # bytes
+
+    def open(self) -> Container:
+        """Read what it holds; raises SourceError where it cannot be read or has changed since it was listed."""
+        container = CONTAINERS[_suffix(self.address)](self.address)
+        if container.size != self.size:
+            raise SourceError(
+                f"{self.address}: {container.size} bytes, {self.size} when it was listed; it changes meanwhile"
+            )
+        return container
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,9 @@ class Sources:
     """All that the SOURCE arguments name."""
 
     files: tuple[ImageFile, ...]
-    tars: tuple[TarFile, ...]
+    containers: tuple[ContainerFile, ...]
     ignored: int  # files with other suffixes and links to nothing; hidden files are left uncounted
-    ignored_tars: int = 0  # tars beside images
+    ignored_containers: int = 0  # containers beside images
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -59,100 +61,107 @@ class Sources:
 
 
 def find_sources(arguments: Sequence[str | Path]) -> Sources:
-    """Resolve folders, tars, single images and brace patterns such as `train-{000..099}.tar`.
+    """Resolve folders, containers, single images and brace patterns such as `train-{000..099}.tar`.
 
     Raises SourceError, naming the argument, for what does not exist, holds no images, or cannot be told apart.
     """
-    paths = [path for argument in arguments for path in _expand(str(argument))]
-    folders = [path for path in paths if path.is_dir()]
+    addresses = [address for argument in arguments for address in _expand(str(argument))]
+    folders = [address for address in addresses if _is_folder(address)]
     prefixes = _prefixes(folders)
     files: list[ImageFile] = []
-    tars: list[Path] = []
-    ignored = ignored_tars = 0
-    for path in paths:
-        if path.is_dir():
-            found = _scan(path, prefixes[path])
+    containers: list[str] = []
+    ignored = ignored_containers = 0
+    for address in addresses:
+        if address in prefixes:
+            found = _scan(address, prefixes[address])
             ignored += found.ignored
             files += found.files
             # A folder of shards is a list of shards; beside images, tars are just other files.
             if found.files:
-                ignored_tars += len(found.tars)
+                ignored_containers += len(found.containers)
             else:
-                tars += found.tars
-        elif path.suffix.lower() in SUFFIXES:
-            files.append(ImageFile(_text(path.name), path, path.stat().st_size))
-        elif path.suffix.lower() == ".tar":
-            tars.append(path)
+                containers += found.containers
+        elif _suffix(address) in SUFFIXES:
+            files.append(ImageFile(as_text(PurePath(address).name), address, storage_of(address).size(address)))
+        elif _suffix(address) in CONTAINERS:
+            containers.append(address)
         else:
-            raise SourceError(f"{path}: neither a folder, nor an image, nor a .tar; give one of these")
+            raise SourceError(f"{address}: neither a folder, nor an image, nor a .tar; give one of these")
     files.sort(key=lambda file: file.key.encode())
     _refuse_twins(files)
-    return Sources(tuple(files), tuple(_name_tars(tars)), ignored, ignored_tars)
+    return Sources(tuple(files), tuple(_name_containers(containers)), ignored, ignored_containers)
 
 
 @dataclass
 class _Found:
-    files: list[ImageFile]
-    tars: list[Path]
-    ignored: int
+    files: list[ImageFile] = field(default_factory=list)
+    containers: list[str] = field(default_factory=list)
+    ignored: int = 0
 
 
-def _expand(argument: str) -> list[Path]:
+def _expand(argument: str) -> list[str]:
+    """The addresses that an argument names, each of something that is there."""
     if not argument:
         raise SourceError("a SOURCE is empty text, perhaps a variable that is not set; give a folder or tar files")
-    if "://" in argument or argument.startswith("pipe:"):
-        raise SourceError(f"{argument}: remote sources are not read yet; copy the files here and give their folder")
-    if Path(argument).exists():
-        return [Path(argument)]
+    if storage_of(argument).kind(_plain(argument)):
+        return [_plain(argument)]
     if "{" in argument:
         try:
-            paths = [Path(item) for item in braceexpand(argument)]
+            addresses = [_plain(item) for item in braceexpand(argument)]
         except UnbalancedBracesError as error:
             raise SourceError(f"{argument}: its braces do not balance; write train-{{000..099}}.tar") from error
-        missing = [str(path) for path in paths if not path.exists()]
+        missing = [address for address in addresses if not storage_of(address).kind(address)]
         if missing:
-            raise SourceError(f"{argument}: {len(missing)} of {len(paths)} files do not exist, first {missing[0]}")
-        return paths
+            raise SourceError(f"{argument}: {len(missing)} of {len(addresses)} files do not exist, first {missing[0]}")
+        return addresses
     raise SourceError(f"{argument}: no such file or folder; give a folder of images or tar files")
 
 
-def _scan(folder: Path, prefix: str) -> _Found:
-    found = _Found([], [], 0)
-    for relative, entry in _walk(folder, "", set()):
-        suffix = os.path.splitext(entry.name)[1].lower()  # noqa: PTH122  (a Path per file is slow for millions)
-        if not entry.is_file():  # a link to nothing, a socket
-            found.ignored += 1
-        elif suffix in SUFFIXES:
-            found.files.append(ImageFile(_text(prefix + relative), Path(entry.path), entry.stat().st_size))
-        elif suffix == ".tar":
-            found.tars.append(Path(entry.path))
+def _plain(argument: str) -> str:
+    """An address as messages have it: a path of this machine without doubled or trailing slashes."""
+    return argument if "://" in argument else str(Path(argument))
+
+
+def _is_folder(address: str) -> bool:
+    return storage_of(address).kind(address) == "folder"
+
+
+def _scan(folder: str, prefix: str) -> _Found:
+    storage, found = storage_of(folder), _Found()
+    for relative, entry in _walk(storage, folder, "", frozenset()):
+        suffix = _suffix(entry.name)
+        if entry.kind == "file" and suffix in SUFFIXES:
+            size = storage.size(entry.address) if entry.size is None else entry.size
+            found.files.append(ImageFile(as_text(prefix + relative), entry.address, size))
+        elif entry.kind == "file" and suffix in CONTAINERS:
+            found.containers.append(entry.address)
         else:
             found.ignored += 1
-    found.tars.sort(key=lambda path: os.fsencode(path))
-    if not found.files and not found.tars:
+    found.containers.sort(key=os.fsencode)
+    if not found.files and not found.containers:
         others = f" ({found.ignored} files of other kinds)" if found.ignored else ""
         raise SourceError(f"{folder}: holds no images{others}; expected {' '.join(sorted(SUFFIXES))} or .tar files")
     return found
 
 
-def _walk(folder: Path, relative: str, above: set[tuple[int, int]]) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    """Entries below a folder with their relative paths, folders walked; hidden names and link loops are passed over.
+def _walk(storage: Storage, folder: str, relative: str, above: frozenset[str]) -> Iterator[tuple[str, Entry]]:
+    """Files below a folder with their relative paths; hidden names and link loops are passed over.
 
     So are runs and token folders of imtok's own, which people put beside their images.
     """
     try:
-        status = folder.stat()
-        entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
+        true_folder = storage.resolve(folder)
+        entries = sorted(storage.list(folder))
     except OSError as error:
-        raise SourceError(f"{folder}: cannot be listed ({error.strerror}); check its permissions") from error
-    identity = (status.st_dev, status.st_ino)
-    if identity in above or (relative and _is_ours({entry.name for entry in entries})):
+        place = error.filename or folder
+        raise SourceError(f"{place}: cannot be listed ({error.strerror}); check its permissions") from error
+    if true_folder in above or (relative and _is_ours({entry.name for entry in entries})):
         return
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
-            yield from _walk(Path(entry.path), f"{relative}{entry.name}/", above | {identity})
+        if entry.kind == "folder":
+            yield from _walk(storage, entry.address, f"{relative}{entry.name}/", above | {true_folder})
         else:
             yield f"{relative}{entry.name}", entry
 
@@ -161,38 +170,41 @@ def _is_ours(names: set[str]) -> bool:
     return "imtok.json" in names or {"config.yaml", ".lock"} <= names
 
 
-def _text(name: str) -> str:
-    """A file name as text; bytes that are not UTF-8 are spelled out."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122  (a Path per file is slow for millions)
 
 
-def _prefixes(folders: list[Path]) -> dict[Path, str]:
-    """What each folder's keys begin with: nothing for one folder, its name for one of several."""
+def _prefixes(folders: list[str]) -> dict[str, str]:
+    """The beginning of each folder's keys: nothing for one folder, its name for one of several."""
     if len(folders) <= 1:
         return dict.fromkeys(folders, "")
-    names = Counter(folder.resolve().name for folder in folders)
-    for name, times in names.items():
+    names = [PurePath(storage_of(folder).resolve(folder)).name for folder in folders]
+    for name, times in Counter(names).items():
         if times > 1:
             raise SourceError(f"{times} of the given folders are called {name}; their keys would collide, rename one")
-    return {folder: folder.resolve().name + "/" for folder in folders}
+    return {folder: f"{name}/" for folder, name in zip(folders, names, strict=True)}
 
 
 def _refuse_twins(files: list[ImageFile]) -> None:
     for one, other in itertools.pairwise(files):
         if one.key == other.key:
-            raise SourceError(f"{one.path} and {other.path}: both would have the key {one.key}; give one of them")
+            raise SourceError(f"{one.address} and {other.address}: both would have the key {one.key}; give one of them")
 
 
-def _name_tars(paths: list[Path]) -> list[TarFile]:
-    """Name tars by their stem, led by as many parent folders as it takes to tell them apart."""
-    resolved = [path.resolve() for path in paths]
-    for path, times in Counter(resolved).items():
+def _name_containers(addresses: list[str]) -> list[ContainerFile]:
+    """Name containers by their stem, led by as many parent folders as it takes to tell them apart."""
+    resolved = [storage_of(address).resolve(address) for address in addresses]
+    for address, times in Counter(resolved).items():
         if times > 1:
-            raise SourceError(f"{path}: given {times} times; give each tar once")
-    depth = 1
-    while True:
-        names = [_text("-".join(path.with_suffix("").parts[-depth:])) for path in resolved]
-        if len(set(names)) == len(names):
+            raise SourceError(f"{address}: given {times} times; give each tar once")
+    paths = [PurePath(address) for address in resolved]
+    names = [as_text("-".join(path.parts)) for path in paths]  # where only their suffixes differ
+    for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
+        shorter = [as_text("-".join(path.with_suffix("").parts[-depth:])) for path in paths]
+        if len(set(shorter)) == len(paths):
+            names = shorter
             break
-        depth += 1
-    return [TarFile(name, path, path.stat().st_size) for name, path in zip(names, paths, strict=True)]
+    return [
+        ContainerFile(name, address, storage_of(address).size(address))
+        for name, address in zip(names, addresses, strict=True)
+    ]

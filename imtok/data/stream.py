@@ -8,9 +8,8 @@ state or a shuffle buffer. So the only thing to save is how many images were see
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Generator
-from concurrent.futures import Future, ThreadPoolExecutor
 from threading import Lock
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch import Tensor
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, resize_shorter
 from imtok.errors import ImageError, SourceError, TrainingError
+from imtok.parallel import in_order
 
 _AHEAD = 4  # batches made before they are asked for
 
@@ -57,19 +57,9 @@ class TrainingStream:
 
     def batches(self, seen: int, until: int) -> Generator[Tensor, None, None]:
         """(B, 3, S, S) uint8 batches from the `seen`-th training image on, until `until` are seen."""
-        with ThreadPoolExecutor(self.workers, "imtok-data") as pool:
-            starts = iter(range(seen, until, self.batch_size))
-            waiting: deque[Future[Tensor]] = deque()
-            try:
-                for start in starts:
-                    waiting.append(pool.submit(self.batch, start))
-                    if len(waiting) > _AHEAD:
-                        yield waiting.popleft().result()
-                while waiting:
-                    yield waiting.popleft().result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+        # The trainer computes meanwhile, on all cores.
+        starts = range(seen, until, self.batch_size)
+        return in_order(self.batch, starts, workers=self.workers, ahead=_AHEAD, one_core=False)
 
     def batch(self, start: int) -> Tensor:
         """The batch of training images `start` .. `start + B`: (B, 3, S, S) uint8."""

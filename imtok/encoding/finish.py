@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from imtok.encoding.report import EncodeReport
 from imtok.encoding.run import Done
@@ -12,6 +11,7 @@ from imtok.encoding.setup import Job
 from imtok.encoding.units import count_skips, read_entry
 from imtok.errors import TokensError
 from imtok.files import publish_once
+from imtok.parallel import in_order
 from imtok.tokens.folder import MANIFEST, Manifest, ManifestEntry, find_shards, manifest_to_bytes, read_manifest
 
 _READERS = 8  # threads that re-hash shards of other processes
@@ -51,7 +51,7 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
         codebook_size=info.codebook_size,
         bits_per_image=tokens * math.log2(info.codebook_size),
         ignored=job.plan.sources.ignored,
-        ignored_tars=job.plan.sources.ignored_tars,
+        ignored_tars=job.plan.sources.ignored_containers,
     )
 
 
@@ -75,5 +75,4 @@ def _entries(job: Job, done: Done, units: Sequence[int]) -> tuple[ManifestEntry,
     def entry(unit: int) -> ManifestEntry:
         return done.entries.get(unit) or read_entry(job.folder, unit)
 
-    with ThreadPoolExecutor(_READERS) as pool:
-        return tuple(pool.map(entry, units))
+    return tuple(in_order(entry, units, workers=_READERS, ahead=4 * _READERS, one_core=False))

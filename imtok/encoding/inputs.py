@@ -1,7 +1,7 @@
 """Inputs cut into units: the frozen plan, and one unit opened for reading.
 
-A unit is a fixed run of the sorted folder list, or one tar. What a unit holds depends on the inputs alone, never on
-who encodes it.
+A unit is a fixed run of the sorted folder list, or one container such as a tar. The inputs alone decide what a unit
+holds, never who encodes it.
 """
 
 # Axes: P positions in a unit.
@@ -10,39 +10,59 @@ from __future__ import annotations
 
 import errno
 import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, Protocol
+from typing import Literal
 
-from imtok.data.sources import ImageFile, Sources, TarFile
-from imtok.data.tars import TarImage, TarIndex, index_tar
+from imtok.data.containers import ImageFile, SourceImage, is_unsafe
+from imtok.data.sources import ContainerFile, Sources
 from imtok.errors import ImageError, SourceError
 from imtok.tokens.folder import PlanEntry
 
 OnDuplicate = Literal["fail", "suffix"]
 
-# What one bad file can cause. Other errors (too many open files, a server that went away) would be the unit's or
+# Errors that one bad file can cause. Others (too many open files, a server that went away) would be the unit's or
 # the machine's trouble, and must not be recorded as a skip for ever.
 _ONE_FILE = {errno.EACCES, errno.EPERM, errno.EIO}
 
 
-class OpenUnit(Protocol):
+@dataclass(frozen=True)
+class OpenUnit:
     """The inputs of a unit, by position."""
 
     number: int
-    salvaged: str | None  # the damage a tar was taken in spite of
-    renamed: int  # keys that got a suffix
+    images: Sequence[SourceImage]  # P, in order
+    keys: Sequence[str]  # P, each once but for those that are unsafe
+    classes: Mapping[str, int] = field(default_factory=dict)  # labels by top folder; empty where images have their own
+    salvaged: str | None = None  # the damage a container was taken in spite of
 
-    @property
-    def keys(self) -> Sequence[str]:
-        """P keys, in order."""
+    @cached_property
+    def renamed(self) -> int:
+        """Count the keys that got a suffix."""
+        return sum(key != image.key for key, image in zip(self.keys, self.images, strict=True))
 
     def read(self, position: int) -> bytes:
-        """The bytes of an image; raises ImageError to skip this one, SourceError to fail the unit."""
+        """Read the bytes of an image; raises ImageError to skip this one, SourceError to fail the unit."""
+        image = self.images[position]
+        if is_unsafe(image.key):
+            raise ImageError("unsafe name", image.key)
+        try:
+            data = image.read()
+        except OSError as error:
+            if error.errno in _ONE_FILE:
+                raise ImageError("unreadable", str(error)) from error
+            raise SourceError(f"{image.address}: {error.strerror or error}") from error
+        if len(data) != image.size:
+            raise SourceError(
+                f"{image.address}: {len(data)} bytes, {image.size} when it was listed; it changes meanwhile"
+            )
+        return data
 
     def label(self, position: int) -> int | None:
-        """The class number of an image, None where its input has none."""
+        """Return the class number of an image, None where its input has none."""
+        image = self.images[position]
+        return self.classes.get(image.key.split("/", 1)[0]) if self.classes else image.label()
 
 
 @dataclass(frozen=True)
@@ -54,11 +74,11 @@ class Plan:
 
     @property
     def folder_units(self) -> int:
-        """Units cut from the folder list; those of tars follow."""
+        """Units cut from the folder list; those of containers follow."""
         return -(-len(self.sources.files) // self.unit_size)
 
     def __len__(self) -> int:
-        return self.folder_units + len(self.sources.tars)
+        return self.folder_units + len(self.sources.containers)
 
     @cached_property
     def class_names(self) -> tuple[str, ...]:
@@ -66,89 +86,50 @@ class Plan:
         return self.sources.class_names
 
     def entries(self) -> Iterator[PlanEntry]:
-        """The lines of the plan."""
+        """Yield the lines of the plan."""
         for position, file in enumerate(self.sources.files):
             yield PlanEntry(unit=position // self.unit_size, key=file.key, bytes=file.size)
-        for unit, tar in enumerate(self.sources.tars, self.folder_units):
-            yield PlanEntry(unit=unit, tar=tar.name, bytes=tar.size)
+        for unit, container in enumerate(self.sources.containers, self.folder_units):
+            yield PlanEntry(unit=unit, tar=container.name, bytes=container.size)
 
     def files(self, unit: int) -> Sequence[ImageFile]:
-        """The images of a unit of the folder list; none for a tar."""
+        """Return the images of a unit of the folder list; none for a container."""
         return self.sources.files[unit * self.unit_size : (unit + 1) * self.unit_size]
 
     def name(self, unit: int) -> str:
-        """What a person calls a unit: its tar, or its first and last image."""
+        """Name a unit for a person: its container, or its first and last image."""
         files = self.files(unit)
         if not files:
-            return str(self.sources.tars[unit - self.folder_units].path)
+            return self._container(unit).address
         return f"unit {unit} ({files[0].key} to {files[-1].key})"
 
     def open(self, unit: int, *, salvage: bool, on_duplicate: OnDuplicate) -> OpenUnit:
-        """The inputs of a unit; raises SourceError where its tar cannot be used."""
-        if unit < self.folder_units:
-            return _FolderUnit(unit, self.files(unit), self.class_names)
-        return _open_tar(unit, self.sources.tars[unit - self.folder_units], salvage, on_duplicate)
+        """Open the inputs of a unit; raises SourceError where its container cannot be used."""
+        if unit >= self.folder_units:
+            return _open_container(unit, self._container(unit), salvage, on_duplicate)
+        files = self.files(unit)
+        return OpenUnit(unit, files, [file.key for file in files], self._classes)
+
+    def _container(self, unit: int) -> ContainerFile:
+        return self.sources.containers[unit - self.folder_units]
+
+    @cached_property
+    def _classes(self) -> dict[str, int]:
+        return {name: label for label, name in enumerate(self.class_names)}
 
 
-class _FolderUnit:
-    """A run of the folder list."""
-
-    salvaged: str | None = None
-    renamed = 0
-
-    def __init__(self, number: int, files: Sequence[ImageFile], class_names: Sequence[str]) -> None:
-        self.number, self._files = number, files
-        self.keys = [file.key for file in files]
-        self._classes = {name: place for place, name in enumerate(class_names)}
-
-    def read(self, position: int) -> bytes:
-        file = self._files[position]
-        try:
-            data = file.read()
-        except OSError as error:
-            if error.errno in _ONE_FILE:
-                raise ImageError("unreadable", str(error)) from error
-            raise SourceError(f"{file.path}: {error.strerror or error}") from error
-        if len(data) != file.size:
-            raise SourceError(f"{file.path}: {len(data)} bytes, {file.size} when it was listed; it changes meanwhile")
-        return data
-
-    def label(self, position: int) -> int | None:
-        return self._classes.get(self.keys[position].split("/", 1)[0])
-
-
-class _TarUnit:
-    """One tar."""
-
-    def __init__(self, number: int, index: TarIndex, keys: list[str]) -> None:
-        self.number, self.keys, self._index = number, keys, index
-        self.salvaged = index.problem
-        self.renamed = sum(key != image.key for key, image in zip(keys, index.images, strict=True))
-
-    def read(self, position: int) -> bytes:
-        image = self._index.images[position]
-        if image.unsafe:
-            raise ImageError("unsafe name", image.key)
-        return self._index.read(image)
-
-    def label(self, position: int) -> int | None:
-        return self._index.read_label(self._index.images[position])
-
-
-def _open_tar(number: int, tar: TarFile, salvage: bool, on_duplicate: OnDuplicate) -> OpenUnit:
-    index = index_tar(tar.path)
-    if index.size != tar.size:
-        raise SourceError(f"{index.size} bytes, {tar.size} when it was listed; it changes meanwhile")
-    if index.problem and not salvage:
-        raise SourceError(f"{index.problem}; copy it again, or take what is readable with --salvage")
-    if index.duplicates and on_duplicate == "fail":
-        count, first = len(index.duplicates), index.duplicates[0]
+def _open_container(number: int, file: ContainerFile, salvage: bool, on_duplicate: OnDuplicate) -> OpenUnit:
+    container = file.open()
+    if container.problem and not salvage:
+        raise SourceError(f"{container.problem}; copy it again, or take what is readable with --salvage")
+    if container.duplicates and on_duplicate == "fail":
+        count, first = len(container.duplicates), container.duplicates[0]
         raise SourceError(f"{count} keys occur more than once, first {first}; rename with --on-duplicate suffix")
-    return _TarUnit(number, index, _unique_keys(index.images))
+    return OpenUnit(number, container.images, _unique_keys(container.images), salvaged=container.problem)
 
 
-def _unique_keys(images: Sequence[TarImage]) -> list[str]:
-    """Keys in order; one that occurred before becomes the first free of `x~2.jpg`, `x~3.jpg`, …"""
+def _unique_keys(images: Sequence[SourceImage]) -> list[str]:
+    """Return the keys in order; one that occurred before becomes the first free of `x~2.jpg`, `x~3.jpg`, …"""
     taken = {image.key for image in images}
     others: dict[str, Iterator[str]] = {}  # names still to try for a key that has occurred
     keys: list[str] = []
@@ -156,7 +137,7 @@ def _unique_keys(images: Sequence[TarImage]) -> list[str]:
         key = image.key
         if key not in others:
             others[key] = _suffixed(key)
-        elif not image.unsafe:
+        elif not is_unsafe(key):
             key = next(name for name in others[key] if name not in taken)
             taken.add(key)
         keys.append(key)

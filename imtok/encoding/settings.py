@@ -92,7 +92,7 @@ def describe(settings: Settings, tokenizer: Tokenizer, fingerprint: str, plan: P
         units=len(plan),
         unit_size=settings.unit_size,
         images=len(plan.sources.files),
-        tars=len(plan.sources.tars),
+        tars=len(plan.sources.containers),
         class_names=plan.class_names,
         plan=plan_hash,
     )

@@ -1,0 +1,79 @@
+"""What every source of images has in common: an image not yet read, and a container, which is a file of many images.
+
+Readers of containers, such as that of tars, are functions from an address to a `Container`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+from imtok.data.storage import storage_of
+
+
+class SourceImage(Protocol):
+    """One image of a folder or a container, not yet read."""
+
+    @property
+    def key(self) -> str:
+        """Its name in the folder or container."""
+
+    @property
+    def address(self) -> str:
+        """The file that holds its bytes."""
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+
+    def read(self) -> bytes:
+        """Read its bytes; raises OSError or SourceError where they cannot be had."""
+
+    def label(self) -> int | None:
+        """Read its class number; None where the source gives it none."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image that is a file of its own."""
+
+    key: str
+    address: str
+    size: int  # bytes
+
+    def read(self) -> bytes:
+        """Read the file; raises OSError."""
+        return storage_of(self.address).read(self.address)
+
+    def label(self) -> int | None:
+        """Return None: classes of files are their folders, which only the whole list shows."""
+        return None
+
+
+@dataclass(frozen=True)
+class Container:
+    """The images of one file, and what is wrong with the file, if anything."""
+
+    size: int  # bytes of the file
+    images: Sequence[SourceImage]
+    problem: str | None  # None for a whole file; `images` then holds what lies before the damage
+
+    @cached_property
+    def duplicates(self) -> tuple[str, ...]:
+        """Keys that occur more than once, sorted; unsafe ones are left out, as nothing is made of them."""
+        times = Counter(image.key for image in self.images if not is_unsafe(image.key))
+        return tuple(sorted(key for key, count in times.items() if count > 1))
+
+
+def is_unsafe(key: str) -> bool:
+    """Tell whether a name would leave the folder it is unpacked in, or can be no file's name."""
+    return key.startswith("/") or ".." in key.split("/") or "\0" in key
+
+
+def as_text(name: str) -> str:
+    """Return a file name as text that can be written as UTF-8; bytes that are not UTF-8 are spelled out."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
