@@ -21,10 +21,10 @@ _MOST_BITS = 31
 
 
 def sign_codes(latents: Tensor, magnitude: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Signs and their codes: (B, D, H, W) float -> the same shape of +-magnitude, (B, H, W) int64 in [0, 2^D).
+    """Return signs and their codes: (B, D, H, W) float -> the same shape of +-magnitude, (B, H, W) int64 in [0, 2^D).
 
-    Above zero is +, all else -, zero and minus zero too. The gradient passes straight through. A position with a NaN
-    or infinite latent has the code -1.
+    Values above zero give +, all others -, zero and minus zero included. The gradient passes straight through. A
+    position with a NaN or infinite latent has the code -1.
 
     Raises ValueError on other shapes and on more than 31 dimensions.
     """
@@ -51,7 +51,7 @@ class _Signs(torch.autograd.Function):
 
 
 def _signs_flat(latents: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
-    """(B, D, S) -> values (B, D, S), codes (B, S); dimensions are written out, so that each is read once."""
+    """Quantize (B, D, S) to values (B, D, S), codes (B, S); dimensions are written out, so that each is read once."""
     values = []
     codes = torch.zeros_like(latents[:, 0], dtype=torch.int32)  # vectorised, where int64 is not; D is at most 31
     not_finite = torch.zeros_like(latents[:, 0])
@@ -65,14 +65,14 @@ def _signs_flat(latents: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
 
 
 def codes_to_signs(codes: Tensor, dim: int) -> Tensor:
-    """The inverse of `sign_codes`: (B, H, W) integers in [0, 2^D) -> (B, D, H, W) float32 of -1 or 1."""
+    """Invert `sign_codes`: (B, H, W) integers in [0, 2^D) -> (B, D, H, W) float32 of -1 or 1."""
     shifts = torch.arange(dim - 1, -1, -1, device=codes.device).view(-1, 1, 1)
     bits = (codes.long().unsqueeze(1) >> shifts) & 1
     return (bits * 2 - 1).float()
 
 
 def reverse_bits(codes: Tensor, dim: int) -> Tensor:
-    """(...) integers in [0, 2^dim) -> (...) int64 with the order of their `dim` bits reversed; its own inverse."""
+    """Reverse the order of `dim` bits: (...) integers in [0, 2^dim) -> (...) int64; the function is its own inverse."""
     codes = codes.long()
     reversed_codes = torch.zeros_like(codes)
     for bit in range(dim):
@@ -81,11 +81,11 @@ def reverse_bits(codes: Tensor, dim: int) -> Tensor:
 
 
 def split_bits(codes: Tensor, widths: Sequence[int]) -> Tensor:
-    """Codes cut into sub-tokens of `widths` bits: (...) integers in [0, 2^sum) -> (..., len(widths)) int64.
+    """Cut codes into sub-tokens of `widths` bits: (...) integers in [0, 2^sum) -> (..., len(widths)) int64.
 
-    The first sub-token holds the first dimensions, each its own first dimension as most significant bit. A
-    generator predicts some sub-tokens of few values instead of one token of 2^D (Luo et al., 2024, "Open-MAGVIT2",
-    asymmetric token factorization; the group indices of BSQ). `join_bits` is the inverse.
+    The first sub-token holds the first dimensions. In each sub-token its first dimension is the most significant bit.
+    A generator then predicts several sub-tokens of few values instead of one token of 2^D values (Luo et al., 2024,
+    "Open-MAGVIT2", asymmetric token factorization; the group indices of BSQ). `join_bits` is the inverse.
     """
     codes = codes.long()
     below = [sum(widths[index + 1 :]) for index in range(len(widths))]
@@ -94,7 +94,7 @@ def split_bits(codes: Tensor, widths: Sequence[int]) -> Tensor:
 
 
 def join_bits(parts: Tensor, widths: Sequence[int]) -> Tensor:
-    """The inverse of `split_bits`: (..., len(widths)) integers, each in [0, 2^width) -> (...) int64.
+    """Invert `split_bits`: (..., len(widths)) integers, each in [0, 2^width) -> (...) int64.
 
     Raises ValueError when the last axis does not have one sub-token for each width.
     """

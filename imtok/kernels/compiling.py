@@ -1,8 +1,8 @@
-"""When kernels are compiled: once per shape family, where the work repays it, with the plain code to fall back on.
+"""Compilation of kernels: once per shape family, when the work repays it, with the plain code as a fallback.
 
-A kernel is a pure function of tensors. `Kernel` runs it as it is, or compiled by `torch.compile`, which fuses it into
-few passes over memory. The first call of a family costs seconds, so small work stays uncompiled; which way is taken
-depends on the shapes alone, never on what ran before, so that a repeated run gives the same bits.
+A kernel is a pure function of tensors. `Kernel` runs it plainly, or compiled by `torch.compile`, which fuses it into
+few passes over memory. The first call of a family costs seconds, so small calls stay uncompiled. The choice depends on the
+shapes alone, never on earlier calls, so that a repeated run gives the same bits.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _OPTIONS: dict[str, Any] = {
 
 
 class Kernel:
-    """A pure tensor function and its compiled forms, one for each shape family; differentiated by its caller.
+    """A pure tensor function and its compiled forms, one for each shape family; the caller differentiates it.
 
     least_work
         Calls with less work than this run uncompiled.
     lengths
-        Axes of the tensors, of each that has them, whose length may be any: one compiled form serves them all. A
-        length of 1 may cost a form of its own. Other sizes are part of the family.
+        Axes of the tensors that may have any length: one compiled form serves all lengths. A length of 1 may need a
+        form of its own. Other sizes are part of the family.
     plain
-        What runs where the function is not compiled, if not the function itself.
+        The function that runs uncompiled; by default the same function.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Kernel:
         self._lock = threading.Lock()
 
     def __call__(self, *args: Any, family: Hashable, work: int) -> Any:
-        """The function of `args`, whose `family` names all that code is generated for: types, sizes, constants."""
+        """Call the function on `args`; `family` names what the generated code depends on: dtypes, sizes, constants."""
         with torch.no_grad():
             if work < self.least_work or not _compiling.enabled or torch.compiler.is_compiling():
                 return self.plain(*args)
@@ -82,7 +82,7 @@ class Kernel:
         return torch.compile(copy, fullgraph=True, dynamic=None if self.lengths else False, options=dict(_OPTIONS))
 
     def _mark(self, args: tuple[Any, ...]) -> None:
-        """Say which axes will change their length."""
+        """Mark the axes whose length will change."""
         for arg in args:
             if isinstance(arg, torch.Tensor):
                 for axis in self.lengths:
@@ -100,9 +100,9 @@ class _Compiling:
         if self.enabled:
             self.enabled = False
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            remedy = "; install a C++ compiler, for instance g++" if "compiler" in reason.lower() else ""
+            hint = "; install a C++ compiler, for instance g++" if "compiler" in reason.lower() else ""
             warnings.warn(
-                f"kernels run uncompiled, with the same results but slower: torch.compile failed ({reason}){remedy}",
+                f"kernels run uncompiled, with the same results but slower: torch.compile failed ({reason}){hint}",
                 SlowerWarning,
                 stacklevel=2,
             )

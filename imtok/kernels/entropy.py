@@ -1,11 +1,11 @@
 """Entropies of the soft choice of a code: small where a latent is sure, large where a batch uses all codes.
 
-Of softmax(logits) over a learned codebook (Yu et al., 2023, MAGVIT-v2, equation 4; LlamaGen, IBQ) the whole N x K
-table is needed, so it is computed only where its weight is above 0.
+The entropies of softmax(logits) over a learned codebook (Yu et al., 2023, MAGVIT-v2, equation 4; LlamaGen, IBQ) need
+the whole N x K table, so quantizers compute them only where their weight is above 0.
 
-Of the soft choice among all 2^D sign vectors c, softmax(-|z - c|^2 / T) = softmax(2 z.c / T), it is not: the exponent
-is a sum over dimensions, so the dimensions choose independently, + with probability sigmoid(4 s z / T), where s is
-the magnitude of a sign (Zhao et al., 2024).
+The soft choice among all 2^D sign vectors c, softmax(-|z - c|^2 / T) = softmax(2 z.c / T), needs no table: the exponent
+is a sum over dimensions, so the dimensions choose independently. Each chooses + with probability sigmoid(4 s z / T),
+where s is the magnitude of a sign (Zhao et al., 2024).
 """
 
 # Axes: N vectors, K codes; B batch, D latent channels, H x W latent grid, g dimensions in each of G = D/g groups.
@@ -31,12 +31,12 @@ class SignEntropies(NamedTuple):
 
 
 def assignment_entropies(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Entropies of p = softmax(logits), in nats: (N, K) -> mean over N of H(p), and H(mean over N of p); scalars.
+    """Return entropies of p = softmax(logits), in nats: (N, K) -> mean over N of H(p), and H(mean over N of p).
 
-    The first is low where every vector is sure of its code, the second high where the batch uses all codes; at most
-    log K both. Peers take the second as -sum p log(p + eps) with eps 1e-5, which for 2^18 codes is more than a fair
-    share 1 / K and so weighs on every term; this is exact. Finite gradients throughout, since the mean is taken in
-    logarithms. No vectors: zero both.
+    The first is low where every vector is sure of its code, the second high where the batch uses all codes. Both are
+    at most log K. Peers compute the second as -sum p log(p + eps) with eps 1e-5. For 2^18 codes this eps exceeds the
+    even share 1 / K and changes every term; the formula here is exact. The mean is taken in logarithms, so all
+    gradients are finite. Both are zero for no vectors.
     """
     if len(logits) == 0:
         return logits.sum(), logits.sum()
@@ -47,7 +47,7 @@ def assignment_entropies(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def assignment_logits(latents: Tensor, codebook: Tensor, metric: str) -> Tensor:
-    """Minus the squared distance, up to a constant a row, or for `dot` the product: (N, D), (K, D) -> (N, K).
+    """Return minus the squared distance, up to a constant a row, or for `dot` the product: (N, D), (K, D) -> (N, K).
 
     |z|^2 is left out of -|z - e|^2: a softmax over the codes does not see what is the same for all of them.
     """
@@ -56,13 +56,13 @@ def assignment_logits(latents: Tensor, codebook: Tensor, metric: str) -> Tensor:
 
 
 def sign_entropies(points: Tensor, magnitude: float, temperature: float, group: int = 1) -> SignEntropies:
-    """Both entropies of the soft choice among the 2^D codes of +-magnitude: (B, D, H, W) float -> two scalars.
+    """Return both entropies of the soft choice among 2^D codes of +-magnitude: (B, D, H, W) float -> two scalars.
 
-    `sample` is exact: a sum of Bernoulli entropies over dimensions. `batch` takes groups of `group` neighbouring
-    dimensions as independent of each other and is exact inside a group: 1 is BSQ's analytic form (Zhao et al.,
-    2024), D the entropy over the whole codebook (Yu et al., 2023, equation 5). Entropies of parts add
-    up to no less than that of the whole, so `batch` is the higher the smaller the groups. Both are zero where there
-    are no points. Gradients are finite however low the temperature is.
+    `sample` is exact: a sum of Bernoulli entropies over dimensions. `batch` treats groups of `group` neighbouring
+    dimensions as independent and is exact inside a group. A group of 1 is BSQ's analytic form (Zhao et al., 2024); a
+    group of D is the entropy over the whole codebook (Yu et al., 2023, equation 5). The entropies of parts sum to at
+    least the entropy of the whole, so smaller groups give a higher `batch`. Both are zero for no points. Gradients are
+    finite at every temperature.
 
     Raises ValueError where `group` does not divide D.
     """
@@ -73,35 +73,35 @@ def sign_entropies(points: Tensor, magnitude: float, temperature: float, group: 
     size = logits.abs()
     # For p = sigmoid(x) the entropy is log(1 + e^-|x|) + |x| sigmoid(-|x|): even in x, no log of a small number.
     sample = (F.softplus(-size) + size * torch.sigmoid(-size)).sum() / count
-    chances = _mean_of_signs(logits, count) if group == 1 else _mean_of_groups(logits, count, group)
-    least = torch.finfo(chances.dtype).tiny
-    return SignEntropies(sample, -(chances * chances.clamp(min=least).log()).sum())
+    probabilities = _mean_of_signs(logits, count) if group == 1 else _mean_of_groups(logits, count, group)
+    least = torch.finfo(probabilities.dtype).tiny
+    return SignEntropies(sample, -(probabilities * probabilities.clamp(min=least).log()).sum())
 
 
 def _mean_of_signs(logits: Tensor, count: int) -> Tensor:
-    """Mean chance of - and of + in each dimension: (B, D, H, W) -> (D, 2)."""
-    # Each from its own sigmoid: 1 - p would lose a chance below 6e-8.
+    """Return the mean probability of - and of + in each dimension: (B, D, H, W) -> (D, 2)."""
+    # Each comes from its own sigmoid: 1 - p would lose a probability below 6e-8.
     minus, plus = torch.sigmoid(-logits), torch.sigmoid(logits)
     return torch.stack([minus.sum(dim=(0, 2, 3)), plus.sum(dim=(0, 2, 3))], dim=1) / count
 
 
 def _mean_of_groups(logits: Tensor, count: int, group: int) -> Tensor:
-    """Mean chance of each of the 2^g codes of each group: (B, D, H, W) -> (G, 2^g).
+    """Return the mean probability of each of the 2^g codes of each group: (B, D, H, W) -> (G, 2^g).
 
-    The chance of a code is the product of those of its two halves, so the mean over vectors is a matrix product of
-    the halves: N x 2^(g/2) numbers are held where the chances of all codes would be N x 2^g.
+    The probability of a code is the product of the probabilities of its two halves. The mean over vectors is then a
+    matrix product of the halves, which holds N x 2^(g/2) numbers instead of N x 2^g.
     """
     grouped = logits.transpose(0, 1).reshape(-1, group, count)  # (G, g, N)
-    first, second = _chances(grouped[:, : group // 2]), _chances(grouped[:, group // 2 :])
+    first, second = _probabilities(grouped[:, : group // 2]), _probabilities(grouped[:, group // 2 :])
     means = first @ second.transpose(1, 2) / count  # (G, 2^(g/2), 2^(g - g/2))
     return means.flatten(1)
 
 
-def _chances(logits: Tensor) -> Tensor:
-    """Chance of each sign vector, in the order of their codes: (G, g, N) -> (G, 2^g, N)."""
+def _probabilities(logits: Tensor) -> Tensor:
+    """Return the probability of each sign vector, in the order of codes: (G, g, N) -> (G, 2^g, N)."""
     minus, plus = torch.sigmoid(-logits), torch.sigmoid(logits)
-    chances = torch.ones_like(logits[:, :1])
+    probabilities = torch.ones_like(logits[:, :1])
     for dimension in range(logits.shape[1]):
         one = slice(dimension, dimension + 1)
-        chances = torch.stack([chances * minus[:, one], chances * plus[:, one]], dim=2).flatten(1, 2)
-    return chances
+        probabilities = torch.stack([probabilities * minus[:, one], probabilities * plus[:, one]], dim=2).flatten(1, 2)
+    return probabilities

@@ -26,11 +26,11 @@ _FEWEST_LEVELS, MOST_LEVELS = 3, 1000  # with 2 the bound is nearly flat; beyond
 
 
 def finite_scalar_codes(latents: Tensor, levels: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Latents (B, D, H, W) float -> values in [-1, 1] of the same shape, codes (B, H, W) int64 in [0, K).
+    """Quantize latents (B, D, H, W) float to values in [-1, 1] of the same shape, codes (B, H, W) int64 in [0, K).
 
-    Value i is round(bound(z_i)) / (L_i // 2), whose gradient passes the rounding as if it were not there, and can be
-    taken once. Computes in the latents' own precision, and at least in float32, which the values then have. A
-    position with a NaN or infinite latent has the code -1, and its values mean nothing.
+    Value i is round(bound(z_i)) / (L_i // 2). Its gradient ignores the rounding, and can be taken once. The values have
+    the dtype of the latents, at least float32. A position with a NaN or infinite latent has the code -1, and its
+    values are meaningless.
 
     Raises ValueError on other shapes, on levels outside 3 .. 1000 and on more than 2^31 codes.
     """
@@ -60,13 +60,13 @@ def finite_scalar_bound(latents: Tensor, level: int) -> Tensor:
 
 
 def digits_to_codes(digits: Tensor, levels: Sequence[int]) -> Tensor:
-    """(..., D) integers in [0, L) -> (...) int64 in [0, K), first dimension fastest."""
+    """Combine digits into codes, first dimension fastest: (..., D) integers in [0, L) -> (...) int64 in [0, K)."""
     basis = [math.prod(levels[:i]) for i in range(len(levels))]
     return (digits.long() * digits.new_tensor(basis, dtype=torch.int64)).sum(dim=-1)
 
 
 def codes_to_digits(codes: Tensor, levels: Sequence[int]) -> Tensor:
-    """(...) integers in [0, K) -> (..., D) int64 in [0, L): the inverse of `digits_to_codes`, in whole numbers."""
+    """Invert `digits_to_codes` in whole numbers: (...) integers in [0, K) -> (..., D) int64 in [0, L)."""
     codes = codes.long()  # the basis would not fit small integers
     basis = codes.new_tensor([math.prod(levels[:i]) for i in range(len(levels))])
     return codes.unsqueeze(-1) // basis % codes.new_tensor(levels)
@@ -94,7 +94,7 @@ class _FiniteScalar(torch.autograd.Function):
 
 
 def _quantize_flat(latents: Tensor, levels: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """(B, D, S) -> values (B, D, S), codes (B, S); dimensions are written out, so that each is read once."""
+    """Quantize (B, D, S) to values (B, D, S), codes (B, S); dimensions are written out, so that each is read once."""
     values = []
     codes = torch.zeros_like(latents[:, 0], dtype=torch.int32)  # vectorised, where int64 is not; K is at most 2^31
     not_finite = torch.zeros_like(latents[:, 0])
@@ -108,7 +108,7 @@ def _quantize_flat(latents: Tensor, levels: tuple[int, ...]) -> tuple[Tensor, Te
 
 
 def _gradient_flat(latents: Tensor, grad: Tensor, levels: tuple[int, ...]) -> Tensor:
-    """g h (1 - tanh^2) / (L // 2), (B, D, S), with 1 - tanh^2 = 4 e^-2|x| / (1 + e^-2|x|)^2, which cannot cancel."""
+    """Return g h (1 - tanh^2) / (L // 2), (B, D, S); 1 - tanh^2 = 4 e^-2|x| / (1 + e^-2|x|)^2 cannot cancel."""
     result = []
     for dimension, level in enumerate(levels):
         half, _, shift = _constants(level)
@@ -119,7 +119,7 @@ def _gradient_flat(latents: Tensor, grad: Tensor, levels: tuple[int, ...]) -> Te
 
 
 def _quantize_plain(latents: Tensor, levels: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """As `_quantize_flat`, all dimensions at once, which is faster where nothing is fused."""
+    """Do the same as `_quantize_flat` for all dimensions at once, which is faster uncompiled."""
     half, offset, shift, width, basis = _columns(levels, latents.dtype, latents.device)
     whole = (torch.tanh(latents + shift) * half - offset).round()
     codes = ((whole + width).long() * basis).sum(dim=1)
@@ -128,7 +128,7 @@ def _quantize_plain(latents: Tensor, levels: tuple[int, ...]) -> tuple[Tensor, T
 
 
 def _gradient_plain(latents: Tensor, grad: Tensor, levels: tuple[int, ...]) -> Tensor:
-    """As `_gradient_flat`, all dimensions at once."""
+    """Do the same as `_gradient_flat` for all dimensions at once."""
     half, _, shift, width, _ = _columns(levels, latents.dtype, latents.device)
     small = torch.exp(-2 * (latents + shift).abs())
     scale = 1 / (1 + small)
@@ -136,7 +136,7 @@ def _gradient_plain(latents: Tensor, grad: Tensor, levels: tuple[int, ...]) -> T
 
 
 def _columns(levels: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
-    """Half width, offset, shift, L // 2 and basis of each dimension, each (1, D, 1); the basis int64."""
+    """Return half width, offset, shift, L // 2 and basis of each dimension, each (1, D, 1); the basis is int64."""
     constants = torch.tensor([_constants(level) for level in levels], dtype=torch.float64)
     width = torch.tensor([level // 2 for level in levels])
     basis = torch.tensor([math.prod(levels[:i]) for i in range(len(levels))], device=device)
@@ -145,14 +145,14 @@ def _columns(levels: tuple[int, ...], dtype: torch.dtype, device: torch.device) 
 
 
 def _constants(level: int) -> tuple[float, float, float]:
-    """Half width, offset and shift of the bound."""
+    """Return half width, offset and shift of the bound."""
     half = (level - 1) * (1 - _EPS) / 2
     offset = 0.5 if level % 2 == 0 else 0.0
     return half, offset, math.tan(offset / half)
 
 
 def _tanh(values: Tensor) -> Tensor:
-    """By one exponential, which compiles to a third of the time of torch.tanh; within 1e-7 of it."""
+    """Compute tanh by one exponential: compiled, a third of the time of torch.tanh, and within 1e-7 of it."""
     small = torch.exp(-2 * values.abs())
     size = (1 - small) / (1 + small)
     return torch.where(values < 0, -size, size)

@@ -3,7 +3,7 @@
 Two ways, both exact. Long vectors: tiles of a matrix product, each reduced while it is in the cache. Short vectors
 (D up to 16): one compiled loop over the codes for sixteen latents at a time, since a product of so few terms would
 spend its time writing scores. Both first find the least score of each block of 64 codes, which is a vector
-operation, and look for the winner's place in one block only. On a GPU a kernel of its own does both (`nearest_gpu`).
+operation, and search for the index of the winner in one block only. A GPU has a kernel of its own (`nearest_gpu`).
 """
 
 # Axes: N vectors, D dimensions, K codes; a block is 64 neighbouring codes.
@@ -32,14 +32,13 @@ _FUSED_ROWS, _FUSED_CODES = 1024, 8192
 
 
 def nearest_codes(latents: Tensor, codebook: Tensor, metric: Metric = "euclidean") -> Tensor:
-    """Index of the codebook row closest to each latent: (N, D), (K, D) -> (N,) int64 in [0, K).
+    """Return the index of the codebook row closest to each latent: (N, D), (K, D) -> (N,) int64 in [0, K).
 
-    `euclidean`: |z - e|^2 = |z|^2 - 2 z.e + |e|^2, and |z|^2 cannot change which row wins, so the least
-    |e|^2 / 2 - z.e is sought, with a centre of the codebook taken from both so that nothing cancels far from the
-    origin.
-    `cosine`: the greatest z.e / |e|; the length of z cannot change the winner. `dot`: the greatest z.e.
-    Equal scores go to the lower index. Computes in the latents' own precision, and at least in float32, whatever
-    autocast surrounds it: the winner is that of exact arithmetic unless two codes differ by less than its rounding.
+    `euclidean`: |z - e|^2 = |z|^2 - 2 z.e + |e|^2. |z|^2 cannot change which row wins, so the winner has the least
+    |e|^2 / 2 - z.e. A centre of the codebook is subtracted from both, so that nothing cancels far from the origin.
+    `cosine`: the winner has the greatest z.e / |e|; the length of z cannot change it. `dot`: the greatest z.e.
+    Equal scores go to the lower index. The search computes in the dtype of the latents, at least in float32, under any
+    autocast. The winner is that of exact arithmetic, unless two codes differ by less than the rounding.
 
     Raises ValueError on shapes that do not fit, on an empty codebook, on an unknown metric, on NaN or infinite
     latents, and on values so large that their products overflow.
@@ -77,7 +76,7 @@ def _check(latents: Tensor, codebook: Tensor, metric: str) -> None:
 
 
 def _centre(table: Tensor) -> Tensor:
-    """(K, D) -> (D,): the median of some codes in each dimension, which a few codes far away do not move."""
+    """Return the median of some codes in each dimension, (K, D) -> (D,): a few distant codes do not move it."""
     return table[:: max(len(table) // _CENTRE_CODES, 1)].median(dim=0).values
 
 
@@ -86,9 +85,10 @@ def _centred(rows: Tensor, centre: Tensor | None) -> Tensor:
 
 
 def _tile_of_codes(table: Tensor, centre: Tensor | None, start: int, size: int) -> tuple[Tensor, Tensor]:
-    """Codes `start` to `start + size` as the search reads them: centred rows (size, D) and offsets (size,).
+    """Return codes `start` to `start + size` as the search reads them: centred rows (size, D) and offsets (size,).
 
-    A code's score is its offset less its product with the latent. Rows beyond the codebook have an infinite one.
+    The score of a code is its offset minus its product with the latent. Rows beyond the codebook have an infinite
+    offset.
     """
     rows = _centred(table[start : start + size], centre)
     offsets = rows.new_zeros(len(rows)) if centre is None else rows.square().sum(dim=1) / 2
@@ -104,7 +104,7 @@ def _whole_blocks(count: int) -> int:
 
 
 def _search(rows: Tensor, table: Tensor, centre: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Least scores and their codes, (n,) and (n,), the way that is faster for these shapes."""
+    """Return least scores and their codes, (n,) and (n,), by the method that is faster for these shapes."""
     short = rows.shape[1] <= _FUSED_DIM and rows.dtype == torch.float32 and rows.device.type == "cpu"
     if short and len(rows) * len(table) >= _fused.least_work:
         return _search_fused(rows, table, centre)
@@ -114,8 +114,8 @@ def _search(rows: Tensor, table: Tensor, centre: Tensor | None) -> tuple[Tensor,
         found = search_on_gpu(rows, table, centre)
         if found is not None:
             return found
-    # Products of float32 may be computed in TF32 there, which is a setting of the whole process, and which would
-    # pick wrong codes; those of float64 never are.
+    # A GPU may compute float32 products in TF32, a setting of the whole process, and so pick wrong codes. float64
+    # products never use TF32.
     best, codes = _search_tiles(rows.double(), table, centre)
     return best.to(rows.dtype), codes
 
@@ -124,7 +124,7 @@ def _search(rows: Tensor, table: Tensor, centre: Tensor | None) -> tuple[Tensor,
 
 
 def _search_tiles(rows: Tensor, table: Tensor, centre: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Least scores and their codes, (n,) and (n,), by products of tiles."""
+    """Return least scores and their codes, (n,) and (n,), by products of tiles."""
     best = rows.new_full((len(rows),), torch.inf)
     codes = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
     rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)  # the last column takes up the offsets
@@ -141,7 +141,7 @@ def _search_tiles(rows: Tensor, table: Tensor, centre: Tensor | None) -> tuple[T
 
 
 def _keep_better(scores: Tensor, start: int, best: Tensor, codes: Tensor) -> None:
-    """Where a tile's scores (n, k) beat `best`, write them and the codes that have them there."""
+    """Write scores of a tile (n, k), and their codes, wherever they are less than `best`."""
     blocks = scores.view(len(scores), -1, _BLOCK)
     minima = blocks.amin(dim=2)  # (n, k / 64)
     least = minima.amin(dim=1)
@@ -156,7 +156,7 @@ def _keep_better(scores: Tensor, start: int, best: Tensor, codes: Tensor) -> Non
 
 
 def _search_fused(rows: Tensor, table: Tensor, centre: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Least scores and their codes, (n,) and (n,), by the compiled loop over tiles of one size."""
+    """Return least scores and their codes, (n,) and (n,), by the compiled loop over tiles of one size."""
     count, dim = rows.shape
     size = min(_FUSED_CODES, max(_BLOCK * 16, 2 ** (len(table) - 1).bit_length()))  # few sizes, so few compilations
     columns = F.pad(rows.T, (0, -count % _FUSED_ROWS)).contiguous()  # (D, n padded)
@@ -177,10 +177,10 @@ def _search_fused(rows: Tensor, table: Tensor, centre: Tensor | None) -> tuple[T
 
 
 def _nearest_in_tile(latents: Tensor, by_code: Tensor, by_dim: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """(D, n), codes as (k/64, 64, D) and as (k/64, D, 64), (k/64, 64) -> least scores (n,), their codes (n,).
+    """Search one tile: (D, n), codes as (k/64, 64, D) and as (k/64, D, 64), (k/64, 64) -> scores (n,), codes (n,).
 
-    The sums over D are written out: each is a chain of multiply-adds in registers. Codes stand in both orders, since
-    the search reads one value of a code for many latents, and the second look many codes for one latent.
+    The sums over D are written out: each is a chain of multiply-adds in registers. The codes come in both orders: the
+    search reads one value of a code for many latents, and the second step reads many codes for one latent.
     """
     scores = offsets[:, :, None]
     for d in range(latents.shape[0]):
@@ -193,7 +193,7 @@ def _nearest_in_tile(latents: Tensor, by_code: Tensor, by_dim: Tensor, offsets: 
 
 
 def _nearest_by_product(latents: Tensor, by_code: Tensor, _by_dim: Tensor, offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """The same by a product that is written to memory: for where nothing can be compiled."""
+    """Search one tile by a product that is written to memory, on machines that cannot compile."""
     scores = offsets.flatten() - latents.T @ by_code.flatten(0, 1).T  # (n, k)
     best, codes = latents.new_full((len(scores),), torch.inf), by_code.new_zeros(len(scores), dtype=torch.int64)
     _keep_better(scores, 0, best, codes)

@@ -29,7 +29,7 @@ _LEAST_SPAN = 1024  # codes that repay a program of its own
 
 
 def search_on_gpu(rows: Tensor, table: Tensor, centre: Tensor | None) -> tuple[Tensor, Tensor] | None:
-    """Least scores and their codes, (N,) float32 and (N,) int64, or None where Triton is missing or has failed.
+    """Return least scores and their codes, (N,) float32 and (N,) int64, or None where Triton is missing or has failed.
 
     `rows` (N, D) float32 are centred latents, `table` (K, D) the codes as they are, from which `centre` (D,) is
     still to be taken. A score is |e|^2 / 2 - z.e, without a centre -z.e. Equal scores go to the lower index; a NaN
@@ -47,7 +47,7 @@ def search_on_gpu(rows: Tensor, table: Tensor, centre: Tensor | None) -> tuple[T
 
 
 def search(rows: Tensor, table: Tensor, centre: Tensor | None, spans: int | None = None) -> tuple[Tensor, Tensor]:
-    """As `search_on_gpu`, with the codes cut into `spans` that are searched side by side; by itself as many as pay."""
+    """Search as `search_on_gpu` does, with the codes cut into `spans` that run in parallel; None chooses the number."""
     count = len(rows)
     if count == 0:
         return rows.new_empty(0), torch.empty(0, dtype=torch.int64, device=rows.device)
@@ -69,14 +69,14 @@ def search(rows: Tensor, table: Tensor, centre: Tensor | None, spans: int | None
 
 
 def _spans(count: int, num_codes: int, device: torch.device) -> int:
-    """Into how many spans the codes go, so that few latents keep all processors busy; it changes no result."""
+    """Return the number of spans of codes that keeps all processors busy; it changes no result."""
     processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
     wanted = 4 * processors // -(-count // _ROWS)
     return max(min(wanted, num_codes // _LEAST_SPAN), 1)
 
 
 def _offsets(table: Tensor, centre: Tensor | None) -> Tensor:
-    """|e - centre|^2 / 2 of each code, zero without a centre: (K, D) -> (K,)."""
+    """Return |e - centre|^2 / 2 of each code, zero without a centre: (K, D) -> (K,)."""
     if centre is None:
         return table.new_zeros(len(table))
     step = max(_CHUNK // max(table.shape[1], 1), 1)
@@ -85,7 +85,7 @@ def _offsets(table: Tensor, centre: Tensor | None) -> Tensor:
 
 
 class _Triton:
-    """Whether Triton can be used in this process, found out at the first search, and its kernel."""
+    """The Triton kernel, and whether this process can use it, which the first search finds out."""
 
     def __init__(self) -> None:
         self.failed = False
@@ -118,7 +118,7 @@ class _Triton:
         *,
         centred: bool,
     ) -> None:
-        """Fill `best` and `codes`, (spans, N): contiguous tensors alone."""
+        """Fill `best` and `codes`, (spans, N); all tensors must be contiguous."""
         assert self.kernels is not None
         (spans, count), (num_codes, dim) = best.shape, table.shape
         sizes = count, num_codes, -(-num_codes // spans), (num_codes - 1).bit_length()

@@ -1,8 +1,8 @@
 """The rotation trick (Fifty et al., 2024, "Restructuring Vector Quantization with the Rotation Trick").
 
 The code q is written as s R e, where R is the rotation in the plane of e and q that turns e towards q and
-s = |q| / |e|. Both are constants of the step, so the gradient at q reaches e as s R^T g: it keeps its angle to
-the vector it belongs to, where the straight-through estimator copies it unturned.
+s = |q| / |e|. Both are constants of the step, so the gradient at q reaches e as s R^T g. It keeps its angle to its
+vector, while the straight-through estimator copies it without rotation.
 
 With u = e/|e|, v = q/|q|, w = (u + v)/|u + v| (section 4.2, equation 4; Householder form):
 R = I - 2 w w^T + 2 v u^T. The d x d matrix is never formed.
@@ -21,14 +21,14 @@ from imtok.kernels.sphere import SHORTEST, directions
 
 
 def rotate_to(latents: Tensor, targets: Tensor) -> Tensor:
-    """Targets in the forward pass, rotated gradient in the backward pass: (N, D), (N, D) -> (N, D).
+    """Return the targets, and rotate the gradient in the backward pass: (N, D), (N, D) -> (N, D).
 
-    The value is `targets` to the last bit. The gradient to `latents` is s (g - 2 (g.w) w + 2 (g.v) u); none
-    reaches `targets`. Where the formula has no value the gradient stays finite: exactly opposite vectors are
-    reflected (w = 0). s has no bound as the latent shrinks, so a latent no longer than 1e-4 times its target takes
-    the gradient as it is, as in `unit_rows`; at most 1e4 times as much is sent back. It can be differentiated once.
+    The value equals `targets` bit for bit. The gradient to `latents` is s (g - 2 (g.w) w + 2 (g.v) u); `targets`
+    receives none. The gradient is always finite: exactly opposite vectors are reflected (w = 0). s has no bound as the
+    latent shrinks, so a latent no longer than 1e-4 times its target receives the gradient unchanged, as in `unit_rows`.
+    The gradient grows at most by 1e4. It can be taken once.
 
-    Raises ValueError on shapes that are not (N, D), twice the same.
+    Raises ValueError on shapes that are not (N, D) or not equal.
     """
     if latents.ndim != 2 or latents.shape != targets.shape:
         raise ValueError(f"latents {tuple(latents.shape)} and targets {tuple(targets.shape)} must both be (N, D)")
@@ -50,7 +50,7 @@ class _Rotation(torch.autograd.Function):
 
 
 def rotation_gradient(latents: Tensor, targets: Tensor, grad: Tensor) -> Tensor:
-    """s R^T g for the rotation that turns each latent to its target: three times (N, D) -> (N, D)."""
+    """Return s R^T g for the rotation that turns each latent to its target: three (N, D) -> (N, D)."""
     dtype = torch.promote_types(latents.dtype, torch.float32)  # squares would overflow float16
     rows = [tensor.to(dtype).contiguous() for tensor in (latents, targets, grad)]
     turned: Tensor = _gradient(*rows, family=(latents.device.type, dtype, latents.shape[1]), work=grad.numel())
@@ -58,12 +58,12 @@ def rotation_gradient(latents: Tensor, targets: Tensor, grad: Tensor) -> Tensor:
 
 
 def _rotation_gradient(latents: Tensor, targets: Tensor, grad: Tensor) -> Tensor:
-    """Compiled, it reads a row from memory once and again from the cache."""
+    """Rotate float rows back; compiled, each row is read from memory once, and again from the cache."""
     u, length = directions(latents)  # (N, D), (N, 1)
     v, target_length = directions(targets)
     w = u + v  # unnormalised
     square = w.square().sum(dim=1, keepdim=True)
-    # What rounding leaves of opposite vectors has no direction.
+    # The sum of opposite vectors is rounding error without a direction.
     along_w = torch.where(square > (8 * torch.finfo(grad.dtype).eps) ** 2, (grad * w).sum(dim=1, keepdim=True), 0)
     along_v = (grad * v).sum(dim=1, keepdim=True)
     turned = grad - 2 * along_w * w / torch.where(square > 0, square, 1) + 2 * along_v * u

@@ -1,8 +1,8 @@
 """Vectors to the unit sphere, with a gradient that stays bounded at the origin.
 
-The true gradient of z / |z| grows as 1 / |z|: from a zero vector, with its length clamped at 1e-12 as is usual, 1e12
-times what came in is sent back, and once clipped nothing else would learn in that step. A vector no longer than 1e-4
-has no direction to speak of and takes the gradient as it is; so at most 1e4 times as much is sent back.
+The true gradient of z / |z| grows as 1 / |z|. Peers clamp the length at 1e-12, so a zero vector multiplies the incoming
+gradient by 1e12; after clipping, nothing else would learn in that step. Here a vector no longer than 1e-4 receives the
+gradient unchanged, so the factor is at most 1e4.
 """
 
 # Axes: N vectors, D dimensions, always axis 1; B batch, H x W grid; S grid positions, S = H*W.
@@ -21,22 +21,22 @@ SHORTEST = 1e-4
 
 
 def unit_rows(rows: Tensor) -> Tensor:
-    """Each row at length 1, a zero row at zero: (N, D) float -> (N, D), the same dtype; differentiated once."""
+    """Scale each row to length 1, a zero row to zero: (N, D) float -> (N, D), same dtype; differentiable once."""
     units: Tensor = _Rows.apply(rows)
     return units
 
 
 def to_sphere(latents: Tensor) -> Tensor:
-    """As `unit_rows` over axis 1 of a grid: (B, D, H, W) float -> (B, D, H, W), in one compiled pass each way."""
+    """Scale axis 1 of a grid to length 1: (B, D, H, W) float -> the same shape, in one compiled pass each way."""
     points: Tensor = _Grid.apply(latents)
     return points.view(latents.shape)
 
 
 def directions(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    """Vectors at length 1 and their lengths, over axis 1: (N, D, ...) -> (N, D, ...), (N, 1, ...).
+    """Return vectors scaled to length 1 over axis 1, and their lengths: (N, D, ...) -> (N, D, ...), (N, 1, ...).
 
-    Each is first divided by its largest value, so that no square overflows or vanishes. A length beyond the largest
-    number is taken as that number.
+    Each vector is first divided by its largest value, so that no square overflows or vanishes. A length beyond the
+    largest number of the dtype becomes that number.
     """
     limits = torch.finfo(vectors.dtype)
     largest = vectors.abs().amax(dim=1, keepdim=True).clamp(min=limits.tiny)
@@ -83,7 +83,7 @@ def _units(vectors: Tensor) -> Tensor:
 
 
 def _units_gradient(vectors: Tensor, grad: Tensor) -> Tensor:
-    """(g - u (u.g)) / |z| with u = z / |z|, and g where z is short: twice (N, D, ...) -> (N, D, ...)."""
+    """Return (g - u (u.g)) / |z| with u = z / |z|, and g where z is short: two (N, D, ...) -> (N, D, ...)."""
     units, length = directions(vectors)
     along = (units * grad).sum(dim=1, keepdim=True)
     return torch.where(length <= SHORTEST, grad, (grad - units * along) / length)

@@ -1,4 +1,4 @@
-"""Per-code counts and sums for codebooks that learn by moving averages; never through a one-hot matrix."""
+"""Counts and sums per code for codebooks that learn by moving averages, without a one-hot matrix."""
 
 # Axes: N vectors, D dimensions, K codes.
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 
 def codebook_statistics(latents: Tensor, codes: Tensor, num_codes: int) -> tuple[Tensor, Tensor]:
-    """How many vectors chose each code, and their sum: (N, D), (N,) int64 -> (K,), (K, D) float.
+    """Count the vectors of each code and sum them: (N, D), (N,) int64 -> (K,), (K, D) float.
 
-    Both in the latents' own precision, and at least in float32: bfloat16 cannot count beyond 256. The same input
-    gives the same bits, on a GPU too.
+    Both have the dtype of the latents, at least float32: bfloat16 cannot count beyond 256. The same input gives the
+    same bits, on a GPU too.
 
     Raises ValueError on shapes that do not fit and on codes that are not whole numbers in [0, K).
     """
@@ -38,6 +38,6 @@ def _check(latents: Tensor, codes: Tensor, num_codes: int) -> None:
 
 
 def sums_by_segment(latents: Tensor, codes: Tensor, counts: Tensor) -> Tensor:
-    """Sum of the vectors of each code, (K, D): sorted by code, then each run added in order, with no atomic sums."""
+    """Sum the vectors of each code, (K, D): sorted by code, then each run added in order, with no atomic sums."""
     order = codes.argsort(stable=True)
     return torch.segment_reduce(latents[order], "sum", lengths=counts)
