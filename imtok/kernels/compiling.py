@@ -1,8 +1,8 @@
 """Compilation of kernels: once per shape family, when the work repays it, with the plain code as a fallback.
 
 A kernel is a pure function of tensors. `Kernel` runs it plainly, or compiled by `torch.compile`, which fuses it into
-few passes over memory. The first call of a family costs seconds, so small calls stay uncompiled. The choice depends on the
-shapes alone, never on earlier calls, so that a repeated run gives the same bits.
+few passes over memory. The first call of a family costs seconds, so small calls stay uncompiled. The choice depends on
+the shapes alone, never on earlier calls, so that a repeated run gives the same bits.
 """
 
 from __future__ import annotations
