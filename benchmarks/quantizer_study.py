@@ -41,7 +41,6 @@ from imtok.data.images import decode_image, fit_image
 from imtok.devices import Precision, autocast, resolve_device
 from imtok.errors import ImtokError
 from imtok.evaluation import psnr
-from imtok.kernels import unit_rows
 from imtok.networks import Decoder, Encoder
 from imtok.quantizers import (
     BSQ,
@@ -139,21 +138,8 @@ def total_codes(quantizer: Quantizer) -> int:
 
 def as_compared(quantizer: Quantizer, latents: Tensor) -> Tensor | None:
     """Latents (B, D, h, w) as they stand beside the codes, (N, D); None where they are not compared."""
-    if isinstance(quantizer, GumbelQuantizer):
-        return None
-    if isinstance(quantizer, FSQ):
-        latents = bounded(latents, [int(level) for level in quantizer.levels])
-    rows = to_rows(latents)
-    on_sphere = isinstance(quantizer, BSQ) or (isinstance(quantizer, VectorQuantizer) and quantizer.metric == "cosine")
-    return unit_rows(rows) if on_sphere else rows
-
-
-def bounded(latents: Tensor, levels: list[int]) -> Tensor:
-    """What FSQ rounds, on the scale of its codes: (B, D, h, w) -> (B, D, h, w) in [-1, 1] (Mentzer et al., 2023)."""
-    counts = latents.new_tensor(levels).view(1, -1, 1, 1)
-    half = (counts - 1) * (1 - 1e-3) / 2
-    offset = torch.where(counts % 2 == 0, 0.5, 0.0)
-    return (torch.tanh(latents + torch.tan(offset / half)) * half - offset) / (counts // 2)
+    compared = quantizer.comparable_latents(latents)
+    return None if compared is None else to_rows(compared)
 
 
 # --- one run

@@ -5,9 +5,9 @@ Names are handed out lazily: `import imtok` loads no torch, so `imtok --help` st
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from imtok.lazy import lazy_names
 from imtok.version import __version__
 
 if TYPE_CHECKING:
@@ -15,14 +15,4 @@ if TYPE_CHECKING:
 
 __all__ = ["Tokenizer", "__version__", "load"]
 
-_HOMES = {"Tokenizer": "imtok.tokenizer", "load": "imtok.tokenizer"}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'imtok' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+__getattr__, __dir__ = lazy_names(__name__, {"Tokenizer": "imtok.tokenizer", "load": "imtok.tokenizer"})

@@ -223,7 +223,7 @@ class TrainConfig(Record):
                 f"{self.tokenizer.size} or less too"
             )
         quantizer = self.tokenizer.quantizer
-        num_codes = quantizer.num_codes * len(quantizer.tables)
+        num_codes = quantizer.num_codes * len(quantizer.codebook_ids)
         if num_codes > _MOST_CODES:
             raise ValueError(
                 f"tokenizer.quantizer has {num_codes} codes in all, at most {_MOST_CODES} can be counted; several "

@@ -22,27 +22,8 @@ from imtok.config import TokenizerConfig, load_tokenizer_config
 from imtok.errors import ConfigError, TokenizerError
 from imtok.files import write_atomically
 from imtok.networks import Decoder, Encoder
-from imtok.quantizer_config import (
-    BaseQuantizerConfig,
-    BSQConfig,
-    FSQConfig,
-    GumbelConfig,
-    LFQConfig,
-    ProductConfig,
-    QuantizerConfig,
-    ResidualConfig,
-)
-from imtok.quantizers import (
-    BSQ,
-    FSQ,
-    LFQ,
-    GumbelQuantizer,
-    ProductQuantizer,
-    Quantized,
-    Quantizer,
-    ResidualQuantizer,
-    VectorQuantizer,
-)
+from imtok.quantizers import Quantized, Quantizer
+from imtok.quantizers.record import QuantizerRecord
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _FORMAT = 1
@@ -244,46 +225,20 @@ def pretrained_names() -> list[str]:
     return sorted(folder.name for folder in _SHIPPED.iterdir() if (folder / _CONFIG).is_file())
 
 
-def check_quantizer(config: QuantizerConfig) -> None:
+def check_quantizer(config: QuantizerRecord) -> None:
     """Raise ConfigError on a configuration that no quantizer can be built from; random numbers are left alone."""
     with torch.random.fork_rng(devices=[]):
         _built(config)
 
 
-def build_quantizer(config: QuantizerConfig) -> Quantizer:
+def build_quantizer(config: QuantizerRecord) -> Quantizer:
     """The quantizer a configuration stands for; raises ValueError on values it refuses."""
-    if isinstance(config, ResidualConfig):
-        stages, depth = _parts(config)
-        return ResidualQuantizer(stages, depth=depth, scales=config.scales, quantizer_dropout=config.quantizer_dropout)
-    if isinstance(config, ProductConfig):
-        heads, num_heads = _parts(config)
-        return ProductQuantizer(heads, num_heads=num_heads)
-    return _leaf(config)
+    return config.build()
 
 
-def _parts(config: ResidualConfig | ProductConfig) -> tuple[Quantizer | list[Quantizer], int | None]:
-    """One quantizer and how often it is used, or a list of them."""
-    if config.shared:
-        return build_quantizer(config.part), config.times
-    return [build_quantizer(config.part) for _ in range(config.times)], None
-
-
-def _leaf(config: BaseQuantizerConfig) -> Quantizer:
-    options = config.model_dump(exclude={"kind"})
-    if isinstance(config, FSQConfig):
-        return FSQ(**options)
-    if isinstance(config, LFQConfig):
-        return LFQ(**options)
-    if isinstance(config, BSQConfig):
-        return BSQ(**options)
-    if isinstance(config, GumbelConfig):
-        return GumbelQuantizer(**options)
-    return VectorQuantizer(**options)
-
-
-def _built(config: QuantizerConfig) -> Quantizer:
+def _built(config: QuantizerRecord) -> Quantizer:
     try:
-        return build_quantizer(config)
+        return config.build()
     except ValueError as error:
         raise ConfigError(f"quantizer: {error}") from error
 

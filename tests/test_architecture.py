@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -10,25 +12,7 @@ import pytest
 import imtok
 
 ROOT = Path(imtok.__file__).parent
-FLOORS = [
-    {
-        "kernels",
-        "distributed",
-        "usage",
-        "entropy",
-        "records",
-        "cores",
-        "devices",
-        "parallel",
-        "files",
-        "errors",
-        "version",
-    },
-    {"quantizers", "networks", "losses", "quantizer_config", "config"},
-    {"tokenizer", "tokens", "data", "evaluation"},
-    {"training", "encoding", "decoding", "analysis", "report", "demo", "description"},
-    {"cli", "__main__"},
-]
+PAGE = ROOT.parent / "ARCHITECTURE.md"
 TESTS = Path(__file__).parent
 # Tests of more than one module: of whole commands, of the documents, of all kernels or quantizers at once.
 WHOLE = {
@@ -46,16 +30,26 @@ WHOLE |= {"extending", "readme"}
 MODULES = sorted(
     path.relative_to(ROOT) for path in ROOT.rglob("*.py") if path.name != "__init__.py" or path.parent != ROOT
 )
+PARTS = sorted({module.parts[0].removesuffix(".py") for module in MODULES})  # packages, and modules beside them
 
 
-def floor(part: str) -> int:
-    found = [number for number, parts in enumerate(FLOORS) if part in parts]
-    assert found, f"imtok/{part} stands on no floor; add it to ARCHITECTURE.md and here"
-    return found[0]
+@pytest.fixture(scope="module")
+def page() -> str:
+    """The text of ARCHITECTURE.md."""
+    if not PAGE.exists():
+        pytest.skip("the package is installed without its ARCHITECTURE.md")
+    return PAGE.read_text()
+
+
+@pytest.fixture(scope="module")
+def floors(page: str) -> dict[str, int]:
+    """The floor of each part, as the first table of ARCHITECTURE.md has it."""
+    rows = re.findall(r"^\| (\d) \| (.*?) \|", page, flags=re.MULTILINE)
+    return {part: int(number) for number, names in rows for part in re.findall(r"`(?:imtok/)?(\w+)(?:/|\.py)`", names)}
 
 
 def imported(path: Path) -> set[str]:
-    """First-level parts of imtok that a module imports, those for type checking included."""
+    """First-level parts of imtok that a module imports, those for type checking and inside functions included."""
     parts = set()
     for node in ast.walk(ast.parse(path.read_text())):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -67,14 +61,34 @@ def imported(path: Path) -> set[str]:
                 else [node.module or ""]
             )
         parts |= {name.split(".")[1] for name in names if name.startswith("imtok.")}
-    return parts
+    return parts & set(PARTS)
+
+
+def imports_between_parts() -> dict[str, set[str]]:
+    """For each part the other parts that its modules import."""
+    imports: dict[str, set[str]] = {part: set() for part in PARTS}
+    for module in MODULES:
+        part = module.parts[0].removesuffix(".py")
+        imports[part] |= imported(ROOT / module) - {part}
+    return imports
+
+
+def test_every_part_stands_on_one_floor(floors: dict[str, int]) -> None:
+    assert sorted(floors) == PARTS
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
-def test_imports_point_down(module: Path) -> None:
-    own = module.parts[0].removesuffix(".py")
-    above = {part for part in imported(ROOT / module) if part != own and floor(part) > floor(own)}
-    assert not above, f"{module} (floor {floor(own) + 1}) imports {sorted(above)} from above"
+def test_imports_point_down(module: Path, floors: dict[str, int]) -> None:
+    own = floors[module.parts[0].removesuffix(".py")]
+    above = {part for part in imported(ROOT / module) if floors[part] > own}
+    assert not above, f"{module} (floor {own}) imports {sorted(above)} from above"
+
+
+def test_no_circle_joins_packages() -> None:
+    try:
+        list(TopologicalSorter(imports_between_parts()).static_order())
+    except CycleError as error:
+        pytest.fail(f"packages import each other: {' -> '.join(error.args[1])}")
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
@@ -82,15 +96,9 @@ def test_every_module_opens_with_what_it_holds(module: Path) -> None:
     assert ast.get_docstring(ast.parse((ROOT / module).read_text()))
 
 
-def test_architecture_lists_every_module() -> None:
-    page = ROOT.parent / "ARCHITECTURE.md"
-    if not page.exists():
-        pytest.skip("the package is installed without its ARCHITECTURE.md")
-    text = page.read_text()
-    missing = [
-        str(module) for module in MODULES if f"`{module.as_posix()}`" not in text and module.name != "__init__.py"
-    ]
-    assert not missing
+def test_architecture_lists_every_module_and_no_other(page: str) -> None:
+    listed = re.findall(r"^- `([\w/]+\.py)`", page, flags=re.MULTILINE)
+    assert sorted(listed) == sorted(module.as_posix() for module in MODULES if module.name != "__init__.py")
 
 
 def test_no_test_file_imports_another() -> None:

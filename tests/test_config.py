@@ -35,11 +35,11 @@ from imtok.quantizer_config import (
     GumbelConfig,
     LFQConfig,
     ProductConfig,
-    Record,
     ResidualConfig,
     VQConfig,
 )
 from imtok.quantizers import BSQ, FSQ, LFQ, GumbelQuantizer, Quantizer, ResidualQuantizer, VectorQuantizer
+from imtok.records import Record
 from imtok.tokenizer import build_quantizer, check_quantizer
 
 
@@ -250,7 +250,7 @@ def test_every_kind_is_reached_by_settings_and_read_back_as_it_was(name: str) ->
     assert config.tokenizer.quantizer == record
     assert load_train_config(yaml.safe_load(config.to_yaml())) == config
     built = build_quantizer(record)
-    assert (built.num_codes, built.num_codebooks) == (record.num_codes, len(record.tables))
+    assert (built.num_codes, built.num_codebooks) == (record.num_codes, len(record.codebook_ids))
 
 
 def test_a_kind_and_a_field_suffice() -> None:
@@ -359,10 +359,10 @@ def test_a_record_has_every_field_of_its_constructor(record: type[Record], quant
 
 def test_tables_number_the_codebooks_that_several_places_share() -> None:
     part = ResidualConfig(depth=2)
-    assert part.tables == (0, 1)
-    assert ResidualConfig(depth=3, shared=True).tables == (0, 0, 0)
-    assert ProductConfig(part=part, heads=2).tables == (0, 1, 2, 3)
-    assert ProductConfig(part=part, heads=2, shared=True).tables == (0, 1, 0, 1)
+    assert part.codebook_ids == (0, 1)
+    assert ResidualConfig(depth=3, shared=True).codebook_ids == (0, 0, 0)
+    assert ProductConfig(part=part, heads=2).codebook_ids == (0, 1, 2, 3)
+    assert ProductConfig(part=part, heads=2, shared=True).codebook_ids == (0, 1, 0, 1)
 
 
 def test_a_file_may_write_the_tokenizers_keys_at_its_top_level() -> None:

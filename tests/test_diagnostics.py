@@ -17,7 +17,7 @@ import imtok.analysis.diagnostics as advice
 import imtok.analysis.usage_diagnostics as use_advice
 from imtok.analysis.diagnostics import findings, usage_findings
 from imtok.analysis.statistics import Duplicates, Finding, Pass, Perturbation, Statistics
-from imtok.analysis.suggestions import against_unused
+from imtok.analysis.suggestions import against
 from imtok.config import load_train_config, merge, parse_settings
 from imtok.quantizer_config import (
     BSQConfig,
@@ -228,7 +228,7 @@ def test_places_that_share_a_codebook_may_each_use_a_part_of_it() -> None:
 def test_remedies_are_settings_that_the_quantizer_has_and_that_are_not_yet_made(
     config: QuantizerConfig | None, told: list[str], not_told: list[str]
 ) -> None:
-    counts = [[1000] + [0] * 1023] * (len(config.tables) if config else 1)
+    counts = [[1000] + [0] * 1023] * (len(config.codebook_ids) if config else 1)
     (found,) = usage_findings(several(*counts), config)
     assert all(words in found.text for words in told)
     assert not any(words in found.text for words in not_told)
@@ -248,7 +248,7 @@ def test_advised_settings_are_taken_as_a_shell_reads_them_over_the_runs_own_conf
         settings = [value for word, value in pairwise(words) if word == "--set"]
         return load_train_config(merge(run, parse_settings(settings))).tokenizer.quantizer.base
 
-    both, _, fsq = against_unused(quantizer).removeprefix("start a new run with ").split("; or with ")
+    both, _, fsq = against("unused codes", quantizer).removeprefix("start a new run with ").split("; or with ")
     assert set(shlex.split(both)[::2]) == {"--set"}
     assert taken(both) == VQConfig(num_codes=codes)
     assert isinstance(taken(fsq), FSQConfig)
@@ -359,7 +359,7 @@ def test_of_several_tables_that_lie_badly_the_worst_is_told_of_once() -> None:
     ],
 )
 def test_a_smaller_codebook_is_advised_by_the_setting_that_makes_it(config: QuantizerConfig | None, told: str) -> None:
-    one = {"num_codebooks": len(config.tables) if config else 1}
+    one = {"num_codebooks": len(config.codebook_ids) if config else 1}
     statistics = changed_example(**bits(coded_per_token=4.0), **one)
     codebooks = {"codebooks": statistics.codebooks * statistics.num_codebooks}
     (found,) = findings_of_example(statistics.model_copy(update=codebooks), config)

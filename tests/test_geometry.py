@@ -153,21 +153,21 @@ def test_the_map_of_many_codes_shows_the_most_used_and_evenly_spaced_others(monk
 def test_each_codebook_has_the_table_its_configuration_names(name: str) -> None:
     config = QUANTIZERS[name]
     tables = code_tables(tiny(quantizer=config).eval().quantizer)
-    assert sorted(codebook for table in tables for codebook in table.codebooks) == list(range(len(config.tables)))
+    assert sorted(codebook for table in tables for codebook in table.codebooks) == list(range(len(config.codebook_ids)))
     for table in tables:
-        assert len({config.tables[codebook] for codebook in table.codebooks}) == 1
-        assert table.fixed == (config.leaf.kind in ("fsq", "lfq", "bsq"))
-    assert len(tables) == len(set(config.tables))
+        assert len({config.codebook_ids[codebook] for codebook in table.codebooks}) == 1
+        assert table.fixed == (config.base.kind in ("fsq", "lfq", "bsq"))
+    assert len(tables) == len(set(config.codebook_ids))
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
-def test_a_table_holds_what_its_leaf_looks_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_table_holds_what_its_base_quantizer_looks_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(geometry, "_CHUNK", 13)
     quantizer = tiny(quantizer=QUANTIZERS[name]).eval().quantizer
     for table in code_tables(quantizer):
         vectors = table.vectors()
-        assert vectors.shape == (quantizer.num_codes, table.leaf.code_dim)
-        looked_up = table.leaf.lookup(torch.tensor([[[quantizer.num_codes - 1, 1]]]))
+        assert vectors.shape == (quantizer.num_codes, table.base.code_dim)
+        looked_up = table.base.lookup(torch.tensor([[[quantizer.num_codes - 1, 1]]]))
         assert torch.equal(vectors[[-1, 1]], looked_up[0, :, 0].T)
 
 

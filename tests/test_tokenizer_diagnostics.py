@@ -61,7 +61,7 @@ def test_a_tokenizer_of_every_kind_is_looked_at(name: str, tmp_path: Path) -> No
         statistics, pictures = inspected(tokenizer, tokens, images=given, sample=2)
         assert (statistics.name, statistics.quantizer) == ("mine", QUANTIZERS[name].summary)
         assert [each.codebook for each in statistics.geometry] == sorted(
-            QUANTIZERS[name].tables.index(table) for table in set(QUANTIZERS[name].tables)
+            QUANTIZERS[name].codebook_ids.index(table) for table in set(QUANTIZERS[name].codebook_ids)
         )
         assert sum(sum(each.point_counts) for each in statistics.geometry) == 3 * 16 * tokens.num_codebooks
         assert (statistics.error is None) == (given is None or name == "gumbel")

@@ -18,7 +18,6 @@ import imtok
 import imtok.training.loop as loop
 from imtok.analysis import CodebookUsage
 from imtok.analysis.statistics import Finding
-from imtok.analysis.suggestions import updates_before_revival
 from imtok.config import load_train_config, merge, parse_settings
 from imtok.data.collection import ImageCollection
 from imtok.data.stream import TrainingStream
@@ -425,7 +424,7 @@ def test_a_codebook_is_not_judged_before_revival_has_had_its_time(
     ],
 )
 def test_the_first_step_of_revival_follows_from_the_configuration(settings: list[str], steps: int) -> None:
-    assert loop.steps_before_revival(load_train_config(merge(parse_settings(TINY), parse_settings(settings)))) == steps
+    assert loop.steps_before_restart(load_train_config(merge(parse_settings(TINY), parse_settings(settings)))) == steps
 
 
 @pytest.mark.parametrize(("kmeans_start", "latents"), [(True, 64), (False, 64), (True, 4), (False, 4)])
@@ -434,7 +433,7 @@ def test_a_code_that_is_no_longer_used_is_revived_at_the_step_that_is_told(kmean
     quantizer = VectorQuantizer(2, 8, decay=0.9, revival_threshold=0.05).train()
     quantizer.cluster_size.fill_(max(1.0, latents / 8) if kmeans_start else 1.0)
     rows, codes = torch.randn(latents, 2), torch.arange(latents) % 7  # code 7 is never used
-    steps = updates_before_revival(config, latents / 8)
+    steps = config.updates_before_restart(latents / 8)
     for _ in range(steps - 1):
         quantizer._learn(rows, codes)
     still = float(quantizer.cluster_size[7])

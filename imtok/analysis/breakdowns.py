@@ -14,7 +14,7 @@ from imtok.analysis.pairs import run_starts
 from imtok.analysis.statistics import ClassUse, Dimension, Duplicates, PositionMap, Runs
 from imtok.analysis.tally import NEVER, Tally
 from imtok.entropy import Counts, entropy_bits, log_spaced, miller_bits
-from imtok.quantizer_config import BaseQuantizerConfig, BSQConfig, FSQConfig, LFQConfig
+from imtok.quantizers.record import QuantizerRecord
 from imtok.tokens.shard import NO_LABEL, Codes
 
 _POINTS = 200  # of the curve of growth
@@ -66,31 +66,21 @@ def position_map(tally: Tally) -> PositionMap | None:
     )
 
 
-def dimensions(counts: Counts, base: BaseQuantizerConfig | None) -> list[Dimension]:
+def dimensions(counts: Counts, config: QuantizerRecord | None) -> list[Dimension]:
     """Shares of the levels of each dimension, from the counts (Q, K) alone; none for quantizers that have no levels."""
-    if isinstance(base, FSQConfig):
-        shape = base.levels[::-1]  # the first dimension is the fastest, and in numpy the last axis is
-    elif isinstance(base, LFQConfig | BSQConfig):
-        shape = (2,) * base.dim  # the first dimension is the most significant bit
-    else:
+    if config is None:
         return []
-    fastest_first = isinstance(base, FSQConfig)
-    found = []
-    for number, row in enumerate(counts):
-        cube = row.reshape(shape)
-        for dimension in range(len(shape)):
-            axis = len(shape) - 1 - dimension if fastest_first else dimension
-            levels = cube.sum(axis=tuple(other for other in range(len(shape)) if other != axis))
-            found.append(
-                Dimension(
-                    codebook=number,
-                    dimension=dimension,
-                    shares=(levels / max(1, int(levels.sum()))).tolist(),
-                    entropy_bits=entropy_bits(levels),
-                    max_bits=math.log2(len(levels)),
-                )
-            )
-    return found
+    return [
+        Dimension(
+            codebook=number,
+            dimension=dimension,
+            shares=(levels / max(1, int(levels.sum()))).tolist(),
+            entropy_bits=entropy_bits(levels),
+            max_bits=math.log2(len(levels)),
+        )
+        for number, row in enumerate(counts)
+        for dimension, levels in enumerate(config.base.counts_by_dimension(row))
+    ]
 
 
 def class_use(tally: Tally, names: Sequence[str]) -> list[ClassUse]:

@@ -23,7 +23,7 @@ from imtok.analysis.usage_diagnostics import (
     worst_of_each,
 )
 from imtok.analysis.verdict import by_severity
-from imtok.quantizer_config import QuantizerConfig
+from imtok.quantizers.record import QuantizerRecord
 from imtok.usage import CodebookUsage
 
 _IDLE = 0.1  # of a dimension's bits: a binary one with that little has one value 99 times of 100
@@ -37,7 +37,7 @@ _UNSTABLE = 0.5  # trained tokenizers give 0.7 to 0.93 of their own codes back, 
 _UNSTEADY = {"shift": 0.95, "JPEG quality 95": 0.5}  # by how a name begins; trained ones change up to 0.8 and 0.2
 
 
-def usage_findings(usage: CodebookUsage, config: QuantizerConfig | None) -> list[Finding]:
+def usage_findings(usage: CodebookUsage, config: QuantizerRecord | None) -> list[Finding]:
     """What counts alone show, worst first; empty for a healthy codebook.
 
     `config` is the quantizer's, so that only settings it has are named; without it advice is general.
@@ -45,7 +45,7 @@ def usage_findings(usage: CodebookUsage, config: QuantizerConfig | None) -> list
     return by_severity(findings_of_use(usage, config))
 
 
-def findings(statistics: Statistics, usage: CodebookUsage, config: QuantizerConfig | None) -> list[Finding]:
+def findings(statistics: Statistics, usage: CodebookUsage, config: QuantizerRecord | None) -> list[Finding]:
     """What all figures show, worst first; empty for a healthy codebook.
 
     `usage` has the counts behind the figures; `config` is as in `usage_findings`.
@@ -69,7 +69,7 @@ def _skipped(statistics: Statistics) -> Iterable[Finding]:
         yield made_finding("skipped-inputs", "warning", text)
 
 
-def _idle_dimensions(statistics: Statistics, config: QuantizerConfig | None) -> Iterable[Finding]:
+def _idle_dimensions(statistics: Statistics, config: QuantizerRecord | None) -> Iterable[Finding]:
     idle = [each for each in statistics.dimensions if each.entropy_bits <= _IDLE * each.max_bits]
     if idle and statistics.tokens >= FEW_TOKENS:
         worst = min(idle, key=lambda each: each.entropy_bits / each.max_bits)
@@ -77,7 +77,7 @@ def _idle_dimensions(statistics: Statistics, config: QuantizerConfig | None) -> 
         text = (
             f"{len(idle)} of {len(statistics.dimensions)} dimensions nearly constant: dimension {worst.dimension + 1}"
             f"{codebook} carries {worst.entropy_bits:.2f} of its {worst.max_bits:.2f} bits (reported at {_IDLE:.0%} or "
-            f"less); {suggestions.against_idle_dimension(config)}"
+            f"less); {suggestions.against('idle dimension', config)}"
         )
         yield made_finding("idle-dimension", "warning", text)
 
@@ -94,7 +94,7 @@ def _duplicates(statistics: Statistics) -> Iterable[Finding]:
         yield made_finding("duplicate-images", "warning", text)
 
 
-def _compressible(statistics: Statistics, config: QuantizerConfig | None) -> Iterable[Finding]:
+def _compressible(statistics: Statistics, config: QuantizerRecord | None) -> Iterable[Finding]:
     bits = statistics.bits
     if statistics.tokens and bits.coded_per_token < _COMPRESSIBLE * bits.raw_per_token:
         text = (
@@ -105,7 +105,7 @@ def _compressible(statistics: Statistics, config: QuantizerConfig | None) -> Ite
         yield made_finding("compressible-tokens", "hint", text)
 
 
-def _of_tokenizer(statistics: Statistics, config: QuantizerConfig | None) -> Iterable[Finding]:
+def _of_tokenizer(statistics: Statistics, config: QuantizerRecord | None) -> Iterable[Finding]:
     if statistics.tokenizer is not None:
         for worst, _ in worst_of_each(_of_geometry(each, config) for each in statistics.tokenizer.geometry):
             yield as_finding(worst)
@@ -113,7 +113,7 @@ def _of_tokenizer(statistics: Statistics, config: QuantizerConfig | None) -> Ite
         yield from _unsteadiness(statistics)
 
 
-def _of_geometry(geometry: Geometry, config: QuantizerConfig | None) -> Iterable[Verdict]:
+def _of_geometry(geometry: Geometry, config: QuantizerRecord | None) -> Iterable[Verdict]:
     if geometry.fixed:
         return
     if geometry.near_duplicates and geometry.near_duplicates >= _TWINS * geometry.codes:
@@ -122,7 +122,7 @@ def _of_geometry(geometry: Geometry, config: QuantizerConfig | None) -> Iterable
             f"hundredth of the codebook's spread; {_TWINS:.0%} or more is waste) and decode to the same"
         )
         badness = geometry.near_duplicates / geometry.codes
-        yield Verdict("near-duplicate-codes", "warning", facts, suggestions.against_unused(config), badness)
+        yield Verdict("near-duplicate-codes", "warning", facts, suggestions.against("unused codes", config), badness)
     if geometry.dim >= _MANY_CHANNELS and geometry.effective_rank_used < _LOW_RANK * geometry.dim:
         enough = 2 ** math.ceil(math.log2(2 * max(1.0, geometry.effective_rank_used)))
         facts = (

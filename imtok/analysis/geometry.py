@@ -11,7 +11,6 @@ sought for evenly spaced ones alone, but among all.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +21,6 @@ from torch import Tensor
 from imtok.analysis.statistics import Geometry, Histogram
 from imtok.entropy import Counts
 from imtok.quantizers import Quantizer
-from imtok.quantizers.composite import CompositeQuantizer
 
 MOST_SOUGHT = 16_384  # codes whose nearest other is sought
 MOST_PAIRS = 2**31  # distances taken in all: of 262,144 codes 8192 are sought, of 2^24 128
@@ -58,7 +56,7 @@ class CodeTable:
 def code_tables(quantizer: Quantizer) -> list[CodeTable]:
     """The different tables of a quantizer, in the order of the codebooks they first stand behind."""
     tables: dict[int, CodeTable] = {}
-    for codebook, base in enumerate(_leaves(quantizer)):
+    for codebook, base in enumerate(quantizer.base_quantizers):
         before = tables[id(base)].codebooks if id(base) in tables else ()
         tables[id(base)] = CodeTable((*before, codebook), base)
     return list(tables.values())
@@ -116,15 +114,6 @@ def effective_rank(vectors: Tensor, weights: Tensor | None = None) -> float:
         return 0.0
     shares = singular / singular.sum()
     return min(float(torch.special.entr(shares).sum().exp()), float(len(shares)))  # rounding may pass it
-
-
-def _leaves(quantizer: Quantizer) -> Iterator[Quantizer]:
-    """What quantizes behind each of the Q codebooks."""
-    if not isinstance(quantizer, CompositeQuantizer):
-        yield quantizer
-        return
-    for part in quantizer.uses:
-        yield from _leaves(part)
 
 
 def _nearest_distances(points: Tensor, sought: Counts) -> Tensor:

@@ -20,9 +20,7 @@ from imtok.analysis.batched_runner import BatchedRunner
 from imtok.analysis.statistics import CodeShare, ErrorByCode, Idempotence, Pass, Perturbation, Sensitivity
 from imtok.data.images import decode_image, to_picture, to_tensor
 from imtok.evaluation import psnr
-from imtok.kernels import finite_scalar_bound
-from imtok.kernels.sphere import directions
-from imtok.quantizers import BSQ, FSQ, GumbelQuantizer, ProductQuantizer, Quantizer, VectorQuantizer
+from imtok.quantizers import Quantizer
 
 SEEN = 8
 LISTED = 10
@@ -75,7 +73,7 @@ def sensitivity(runner: BatchedRunner, images: Tensor, *, of_decoded: bool = Fal
 
 
 def error_by_code(runner: BatchedRunner, images: Tensor) -> ErrorByCode | None:
-    """How far latents lie from what stands for them: (n, 3, S, S) uint8; None for Gumbel, whose codes lie elsewhere.
+    """How far latents lie from what stands for them: (n, 3, S, S) uint8; None where codes lie in a space of their own.
 
     A code's error is that of the whole latent, all stages and heads included.
     """
@@ -85,7 +83,8 @@ def error_by_code(runner: BatchedRunner, images: Tensor) -> ErrorByCode | None:
     errors, tokens = np.zeros(quantizer.num_codes), np.zeros(quantizer.num_codes, np.int64)
     power = 0.0
     for latents, quantized in runner.latents(images):
-        compared = in_code_space(quantizer, latents)
+        compared = quantizer.comparable_latents(latents)
+        assert compared is not None  # `has_error` says so
         distances = (compared - quantized.latents).double().square().mean(dim=1)  # (B, h, w)
         codes = _of_first_codebook(quantized.codes, runner).cpu().numpy().ravel()
         errors += np.bincount(codes, distances.cpu().numpy().ravel(), quantizer.num_codes)
@@ -103,28 +102,8 @@ def error_by_code(runner: BatchedRunner, images: Tensor) -> ErrorByCode | None:
 
 
 def has_error(quantizer: Quantizer) -> bool:
-    """Whether latents are compared with codes: those of Gumbel are logits, and its codes lie elsewhere."""
-    if isinstance(quantizer, ProductQuantizer):
-        return all(has_error(head) for head in quantizer.uses)
-    return not isinstance(quantizer, GumbelQuantizer)
-
-
-def in_code_space(quantizer: Quantizer, latents: Tensor) -> Tensor:
-    """Latents as they are compared with codes, where they are: (B, D, h, w) -> the same shape.
-
-    FSQ bounds them before it rounds; BSQ and cosine codebooks see directions alone; a residual is taken of the latents
-    as they are, whatever its stages do.
-    """
-    if isinstance(quantizer, ProductQuantizer):
-        chunks = latents.chunk(len(quantizer.uses), dim=1)
-        parts = [in_code_space(head, chunk) for head, chunk in zip(quantizer.uses, chunks, strict=True)]
-        return torch.cat(parts, dim=1)
-    if isinstance(quantizer, FSQ):
-        columns = zip(latents.unbind(dim=1), quantizer.levels, strict=True)
-        return torch.stack([finite_scalar_bound(column, level) / (level // 2) for column, level in columns], dim=1)
-    if isinstance(quantizer, BSQ) or (isinstance(quantizer, VectorQuantizer) and quantizer.metric == "cosine"):
-        return directions(latents)[0]
-    return latents
+    """Whether latents and codes share a space, so that they can be compared."""
+    return quantizer.comparable_latents(torch.empty(0, quantizer.dim, 1, 1)) is not None
 
 
 def mean_psnr(pictures: Tensor, originals: Tensor) -> float | None:

@@ -19,7 +19,7 @@ from imtok.analysis.tally import Tally
 from imtok.config import load_tokenizer_config
 from imtok.entropy import Counts, coded_bits
 from imtok.errors import ConfigError
-from imtok.quantizer_config import QuantizerConfig
+from imtok.quantizers.record import QuantizerRecord
 from imtok.tokens import TokenDataset
 from imtok.tokens.folder import TOKENIZER
 from imtok.usage import CodebookUsage
@@ -60,7 +60,7 @@ def statistics_of(
         positions=breakdowns.position_map(tally),
         horizontal=right,
         vertical=below,
-        dimensions=breakdowns.dimensions(tally.counts, config.base if config else None),
+        dimensions=breakdowns.dimensions(tally.counts, config),
         classes=breakdowns.class_use(tally, tokens.class_names),
         duplicates=breakdowns.duplicates(tally, tokens.key),
         tokenizer=tokenizer,
@@ -101,7 +101,7 @@ def _bits(tokens: TokenDataset, counts: Counts, right: Neighbours | None, below:
     )
 
 
-def quantizer_config(tokens: TokenDataset) -> QuantizerConfig | None:
+def quantizer_config(tokens: TokenDataset) -> QuantizerRecord | None:
     """Of the tokenizer that lies in the token folder; None where there is none that can be read and fits the tokens."""
     path = tokens.folder / TOKENIZER / "config.json"
     try:
@@ -110,7 +110,7 @@ def quantizer_config(tokens: TokenDataset) -> QuantizerConfig | None:
         config = load_tokenizer_config(values, str(path)).quantizer
     except (OSError, ValueError, AttributeError, RecursionError, ConfigError):
         return None
-    fits = (config.num_codes, len(config.tables)) == (tokens.codebook_size, tokens.num_codebooks)
+    fits = (config.num_codes, len(config.codebook_ids)) == (tokens.codebook_size, tokens.num_codebooks)
     return config if fits else None
 
 

@@ -16,19 +16,12 @@ import numpy as np
 
 import imtok.analysis.suggestions as suggestions
 from imtok.analysis.statistics import Finding, Severity
-from imtok.quantizer_config import QuantizerConfig
+from imtok.quantizers.record import QuantizerRecord
 from imtok.usage import CodebookUsage
 
 FEW_TOKENS = 100  # fewer are too few to judge: a single picture may well be of one colour
-# By kind of quantizer, the share of the codes that could be in use at or below which a codebook has collapsed. In the
-# study VQ without k-means start and revival gets there from 2^10 codes on. FSQ, LFQ and BSQ use few codes early in a
-# run and more by themselves; where almost none are in use, their encoder gives the same output for every image.
-_COLLAPSED = {"vq": 0.1, "gumbel": 0.1, "fsq": 0.01, "lfq": 0.01, "bsq": 0.01, "unknown": 0.1}
 _COLLAPSED_BITS = 0.1  # of the bits a token could have: 1 bit of 10 is what 2 of 1024 codes can say
 _ENOUGH = 10  # tokens per code: in even use, chance then leaves out 1 code in 22,000
-# Share of the codes that stay dead. Revival leaves 5 % at 2^14 codes and less below, so a tenth is waste. The corners
-# of a grid are rarely reached: a healthy FSQ of 2^12 codes leaves 27 %, an unhealthy LFQ of 2^12 60 %.
-_DEAD = {"vq": 0.1, "gumbel": 0.1, "fsq": 0.5, "lfq": 0.5, "bsq": 0.5, "unknown": 0.5}
 _RULING, _RULING_EVEN = 0.2, 5  # share of the tokens; in small codebooks, multiples of the even share 1 / K
 _UNEVEN = 0.1  # perplexity / codes in use; 0.2 to 0.9 in the study, less only for LFQ and Gumbel
 
@@ -44,7 +37,7 @@ class Verdict:
     badness: float  # to find the worst codebook
 
 
-def findings_of_use(usage: CodebookUsage, config: QuantizerConfig | None, *, instead: str = "") -> list[Finding]:
+def findings_of_use(usage: CodebookUsage, config: QuantizerRecord | None, *, instead: str = "") -> list[Finding]:
     """One finding of each name: about the worst codebook, and in how many codebooks it occurs.
 
     `instead` is told in place of every remedy, where the caller knows better what the reason is.
@@ -78,10 +71,10 @@ def made_finding(name: str, grade: Severity, text: str) -> Finding:
     return Finding(name=name, grade=grade, text=text, page=f"docs/collapse.md#{name}")
 
 
-def _tables(usage: CodebookUsage, config: QuantizerConfig | None) -> list[CodebookUsage]:
+def _tables(usage: CodebookUsage, config: QuantizerRecord | None) -> list[CodebookUsage]:
     """The use of each table of codes; without a configuration each codebook is taken to have its own."""
     counts = np.stack([each.counts for each in usage.codebooks])  # (Q, K)
-    numbers = np.array(config.tables if config is not None else range(len(counts)))  # (Q,)
+    numbers = np.array(config.codebook_ids if config is not None else range(len(counts)))  # (Q,)
     return [CodebookUsage(counts[numbers == number].sum(axis=0), usage.images) for number in np.unique(numbers)]
 
 
@@ -93,7 +86,7 @@ def _where(worst: int, alike: int, tables: int) -> str:
     return f"{alike} of {tables} codebooks, worst in codebook {worst}: "
 
 
-def _judge(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[Verdict]:
+def _judge(table: CodebookUsage, config: QuantizerRecord | None) -> Iterable[Verdict]:
     if table.tokens < FEW_TOKENS:
         if table.tokens:
             facts = f"{table.tokens} tokens are too few to judge a codebook"
@@ -108,8 +101,8 @@ def _judge(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[Ver
     yield from _uneven(table, config)
 
 
-def _collapse(table: CodebookUsage, config: QuantizerConfig | None) -> Verdict | None:
-    limit, possible = _COLLAPSED[_kind(config)], min(table.codebook_size, table.tokens)
+def _collapse(table: CodebookUsage, config: QuantizerRecord | None) -> Verdict | None:
+    limit, possible = _health(config).collapsed_share, min(table.codebook_size, table.tokens)
     if table.used <= limit * possible:
         facts = (
             f"collapsed to {table.used} of {table.codebook_size} codes in use ({limit:.0%} or less counts as "
@@ -122,12 +115,12 @@ def _collapse(table: CodebookUsage, config: QuantizerConfig | None) -> Verdict |
         )
     else:
         return None
-    suggestion = suggestions.against_unused(config)
+    suggestion = suggestions.against("unused codes", config)
     return Verdict("collapsed-codebook", "problem", facts, suggestion, -table.perplexity)
 
 
-def _dead(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[Verdict]:
-    size, limit = table.codebook_size, _DEAD[_kind(config)]
+def _dead(table: CodebookUsage, config: QuantizerRecord | None) -> Iterable[Verdict]:
+    size, limit = table.codebook_size, _health(config).dead_share
     per_code = table.tokens / size
     if per_code < _ENOUGH and table.dead >= limit * size:
         facts = (
@@ -143,22 +136,22 @@ def _dead(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[Verd
             f"{table.dead} of {size} codes are never used at {per_code:.0f} tokens per code ({limit:.0%} or more is "
             f"waste), and more images would add {f'about {added:.0f}' if added >= 0.5 else 'none'}"
         )
-        yield Verdict("dead-codes", "warning", facts, suggestions.against_unused(config), table.dead)
+        yield Verdict("dead-codes", "warning", facts, suggestions.against("unused codes", config), table.dead)
 
 
-def _nearly_dead(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[Verdict]:
-    limit = _DEAD[_kind(config)]
+def _nearly_dead(table: CodebookUsage, config: QuantizerRecord | None) -> Iterable[Verdict]:
+    limit = _health(config).dead_share
     if table.nearly_dead >= limit * table.codebook_size:
         facts = (
             f"{table.nearly_dead} of {table.codebook_size} codes are nearly dead: each has less than a hundredth of an "
             f"even share of the tokens ({limit:.0%} or more is waste)"
         )
-        suggestion = suggestions.against_unused(config)
+        suggestion = suggestions.against("unused codes", config)
         yield Verdict("nearly-dead-codes", "hint", facts, suggestion, table.nearly_dead)
 
 
-def _uneven(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[Verdict]:
-    suggestion = f"unless the images have large plain areas, {suggestions.against_unevenness(config)}"
+def _uneven(table: CodebookUsage, config: QuantizerRecord | None) -> Iterable[Verdict]:
+    suggestion = f"unless the images have large plain areas, {suggestions.against('uneven use', config)}"
     limit = max(_RULING, _RULING_EVEN / table.codebook_size)
     ((code, occurrences),) = table.top(1)
     share = occurrences / table.tokens
@@ -173,5 +166,6 @@ def _uneven(table: CodebookUsage, config: QuantizerConfig | None) -> Iterable[Ve
         yield Verdict("uneven-use", "warning", facts, suggestion, table.used / table.perplexity)
 
 
-def _kind(config: QuantizerConfig | None) -> str:
-    return config.base.kind if config is not None else "unknown"
+def _health(config: QuantizerRecord | None) -> QuantizerRecord:
+    """The record whose limits count: of the base quantizer, or the general ones where none is known."""
+    return config.base if config is not None else QuantizerRecord()

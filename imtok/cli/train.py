@@ -186,7 +186,7 @@ def _refuse_launcher() -> None:
 
 def _print_plan(plan: TrainPlan) -> None:
     """The configuration as YAML, and what follows from it as its comments."""
-    from imtok.training.loop import steps_before_revival
+    from imtok.training.loop import steps_before_restart
 
     config, memory = plan.config, plan.memory
     tokenizer, batch = config.tokenizer, config.batch_size
@@ -202,7 +202,7 @@ def _print_plan(plan: TrainPlan) -> None:
         if plan.validation_images
         else "nothing is held out",
     }
-    if first := steps_before_revival(config):
+    if first := steps_before_restart(config):
         rows["revival"] = f"cannot act before step {first}: codes that are not used stay so until then"
     if plan.discriminator_felt is not None:
         rows["discriminator"] = (
@@ -363,7 +363,7 @@ class _Display:
     def _print_choice(self) -> None:
         tokenizer = self.config.tokenizer
         side = tokenizer.size // tokenizer.network.downsample
-        each = len(tokenizer.quantizer.tables)
+        each = len(tokenizer.quantizer.codebook_ids)
         grid = f"{side}x{side}" if each == 1 else f"{side}x{side}x{each}"
         say(
             f"{tokenizer.size} px to {grid} tokens, {tokenizer.quantizer.summary}; {self.config.images} training "

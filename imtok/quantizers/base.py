@@ -86,6 +86,15 @@ class Quantizer(nn.Module, ABC):
     def code_tensors(self) -> dict[str, Tensor]:
         """The tensors that decide which code a latent gets; the tokenizer's fingerprint hashes them."""
 
+    @property
+    def base_quantizers(self) -> list[Quantizer]:
+        """The quantizer behind each of the Q codebooks, in order; a shared one comes several times."""
+        return [self]
+
+    def comparable_latents(self, latents: Tensor) -> Tensor | None:
+        """Latents as they are compared with the codes: (B, D, H, W) -> the same shape; None where they are not."""
+        return latents
+
     def anneal(self, progress: float) -> None:
         """Told by the trainer before each step which share of the run is done, in [0, 1]; most need not know."""
 

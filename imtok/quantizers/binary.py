@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from imtok.kernels import SignEntropies, codes_to_signs, sign_codes, sign_entropies, to_sphere
+from imtok.kernels.sphere import directions
 from imtok.quantizers.base import Quantizer, mean_square, refuse_missing, whole_number
 
 _LARGEST_GROUP = 20
@@ -144,6 +145,10 @@ class BSQ(_SignQuantizer):
     def magnitude(self) -> float:
         """1 / sqrt(dim): codes have unit length."""
         return 1 / math.sqrt(self.dim)
+
+    def comparable_latents(self, latents: Tensor) -> Tensor:
+        """Latents at unit length: (B, D, H, W) -> the same shape."""
+        return directions(latents)[0]
 
     def _points(self, latents: Tensor) -> Tensor:
         return to_sphere(latents)

@@ -16,6 +16,7 @@ from imtok.distributed import (
     sum_over_ranks,
 )
 from imtok.kernels import codebook_statistics, unit_rows
+from imtok.kernels.sphere import directions
 from imtok.quantizers.base import Quantizer
 from imtok.quantizers.clustering import anchor_pull, anchors, kmeans
 from imtok.quantizers.vector_options import CodebookUpdate, VectorMetric
@@ -74,6 +75,10 @@ class CodebookQuantizer(Quantizer):
         """
         self._check_codes(codes)
         return F.embedding(codes.long(), self._table()).movedim(-1, 1)
+
+    def comparable_latents(self, latents: Tensor) -> Tensor:
+        """Latents as they are, or at unit length for the cosine metric: (B, D, H, W) -> the same shape."""
+        return directions(latents)[0] if self.metric == "cosine" else latents
 
     def code_tensors(self) -> dict[str, Tensor]:
         """What the codes are made of: stored numbers, since products and lengths differ in bits between machines."""

@@ -52,6 +52,11 @@ class CompositeQuantizer(Quantizer):
         # Divided with remainder: a shared part is the only one, others have as many parts as uses.
         return [cast(Quantizer, self.parts[use % len(self.parts)]) for use in range(self._times)]
 
+    @property
+    def base_quantizers(self) -> list[Quantizer]:
+        """See `Quantizer.base_quantizers`."""
+        return [base for part in self.uses for base in part.base_quantizers]
+
     def code_tensors(self) -> dict[str, Tensor]:
         """Those of each part, a shared one once."""
         return {

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from imtok.kernels import codes_to_digits, finite_scalar_codes
+from imtok.kernels import codes_to_digits, finite_scalar_bound, finite_scalar_codes
 from imtok.kernels.finite_scalar import MOST_LEVELS
 from imtok.quantizers.base import Quantizer, refuse_missing
 
@@ -63,6 +63,11 @@ class FSQ(Quantizer):
         digits = codes_to_digits(codes, self.levels).movedim(-1, 1).contiguous()
         half_widths = self.half_widths.view(1, -1, 1, 1)
         return (digits - half_widths).to(self.dtype) / half_widths
+
+    def comparable_latents(self, latents: Tensor) -> Tensor:
+        """Latents bounded, before they are rounded: (B, D, H, W) -> the same shape."""
+        columns = zip(latents.unbind(dim=1), self.levels, strict=True)
+        return torch.stack([finite_scalar_bound(column, level) / (level // 2) for column, level in columns], dim=1)
 
     def code_tensors(self) -> dict[str, Tensor]:
         """None: the levels alone decide."""

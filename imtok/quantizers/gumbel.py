@@ -119,6 +119,10 @@ class GumbelQuantizer(Quantizer):
         self._check_codes(codes)
         return F.embedding(codes.long(), self.codebook.to(self.dtype)).movedim(-1, 1)
 
+    def comparable_latents(self, latents: Tensor) -> None:
+        """None: latents are logits, and codes lie in a space of their own."""
+        del latents
+
     def code_tensors(self) -> dict[str, Tensor]:
         """The weights of the logits, and the codebook, which in a residual decides what later stages see."""
         return {

@@ -43,6 +43,13 @@ class ProductQuantizer(CompositeQuantizer):
         """The largest of the heads', so that none is left with more than the next stage can describe."""
         return max(head.residual_ratio for head in self.uses)
 
+    def comparable_latents(self, latents: Tensor) -> Tensor | None:
+        """The heads' own, one after the other; None where one of them has none."""
+        chunks = latents.chunk(len(self.uses), dim=1)
+        parts = [head.comparable_latents(chunk) for head, chunk in zip(self.uses, chunks, strict=True)]
+        found = [part for part in parts if part is not None]
+        return torch.cat(found, dim=1) if len(found) == len(parts) else None
+
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; the heads know nothing of each other."""
         refuse_unfinite(latents, together=self.training)  # a head would have learned before a later one refused

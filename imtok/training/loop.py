@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from imtok.analysis.statistics import Finding
-from imtok.analysis.suggestions import enough_for_revival, revives, updates_before_revival
 from imtok.analysis.usage_diagnostics import findings_of_use
 from imtok.config import TrainConfig
 from imtok.cores import usable_cores
@@ -29,7 +28,7 @@ from imtok.devices import deterministic, fast_precision, resolve_device
 from imtok.errors import DiskError, ImageError, Interrupted, LatentsError, SourceError, TrainingError
 from imtok.evaluation import Quality, measure
 from imtok.losses import find_vgg_weights
-from imtok.quantizer_config import VQConfig
+from imtok.quantizers.record import enough_for_restart
 from imtok.tokenizer import Tokenizer, check_quantizer
 from imtok.training.adversarial import build_discriminator
 from imtok.training.best import Best, is_better, written_figures
@@ -105,15 +104,15 @@ def resolve(config: TrainConfig, saved: TrainConfig | None = None) -> TrainConfi
     return config.model_copy(update=resolved)
 
 
-def steps_before_revival(config: TrainConfig) -> int:
+def steps_before_restart(config: TrainConfig) -> int:
     """The step at which the first code can be revived; 0 where nothing is, or a tokenizer's counts are gone on from."""
     quantizer = config.tokenizer.quantizer
-    base = quantizer.base
-    if not isinstance(base, VQConfig) or not revives(base) or config.start_from:
+    if config.start_from:
         return 0
     latents = config.batch_size // config.accumulate * (config.data.crop // config.tokenizer.network.downsample) ** 2
-    updates_a_step = config.accumulate * quantizer.tables.count(quantizer.tables[0])
-    return math.ceil(updates_before_revival(base, latents / base.num_codes) / updates_a_step)
+    updates_a_step = config.accumulate * quantizer.codebook_ids.count(quantizer.codebook_ids[0])
+    updates = quantizer.base.updates_before_restart(latents / quantizer.num_codes)
+    return math.ceil(updates / updates_a_step)
 
 
 def _check_networks(config: TrainConfig, *, resumed: bool) -> None:
@@ -333,7 +332,7 @@ class _Job:
     def _advice(self, usage: CodebookUsage) -> tuple[Finding, ...]:
         """What is wrong with the use of the codebook: a collapse once a fifth of the run is done and revival has had
         its time, since few codes are used at first, and at the end all that is wasted too."""
-        young = self.state.steps < enough_for_revival(steps_before_revival(self.config))
+        young = self.state.steps < enough_for_restart(steps_before_restart(self.config))
         early = young or self.state.seen < _ADVICE_FROM * self.config.images
         last = self.state.seen >= self.config.images
         if not last and (early or self.advised):
@@ -347,8 +346,8 @@ class _Job:
 
     def _longer_run(self) -> str:
         """What to do where the run was over before revival could show what it does."""
-        first, steps = steps_before_revival(self.config), self.state.steps
-        least = enough_for_revival(first) * self.config.batch_size
+        first, steps = steps_before_restart(self.config), self.state.steps
+        least = enough_for_restart(first) * self.config.batch_size
         acts = f"revival cannot act before step {first}" if steps < first else f"revival acts from step {first} on"
         return f"{acts} and this run had {steps} steps; train longer, in a new run with --images {least} or more"
 

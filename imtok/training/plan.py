@@ -25,8 +25,8 @@ from imtok.devices import Precision, autocast
 from imtok.errors import ImageError, SourceError, TrainingError
 from imtok.losses import find_vgg_weights
 from imtok.networks import Decoder, Encoder
-from imtok.quantizer_config import GumbelConfig, QuantizerConfig, VQConfig
 from imtok.quantizers import Quantizer
+from imtok.quantizers.record import QuantizerRecord
 from imtok.tokenizer import build_quantizer, check_quantizer
 from imtok.training.adversarial import build_discriminator
 from imtok.training.loop import resolve
@@ -145,7 +145,7 @@ def plan(
         images, held_out = images.split(config.data.val_fraction)
     parts = _Parts(config)
     side = config.tokenizer.size // config.tokenizer.network.downsample
-    each = len(config.tokenizer.quantizer.tables)
+    each = len(config.tokenizer.quantizer.codebook_ids)
     return TrainPlan(
         config,
         parts.parameters(),
@@ -273,17 +273,10 @@ def _codebook_values(quantizer: Quantizer) -> int:
     return sum(value.numel() for name, value in state.items() if name in parameters or name.endswith("codebook"))
 
 
-def _quantizer_bytes(config: QuantizerConfig, vectors: int) -> int:
-    """About what a quantizer keeps for its backward pass: some copies of its latents, and N x K tables where every
-    code of a table has a share in the choice."""
+def _quantizer_bytes(config: QuantizerRecord, vectors: int) -> int:
+    """Estimate what a quantizer keeps for its backward pass: some copies of its latents, and its N x K tables."""
     base = config.base
-    tables = 0
-    if isinstance(base, GumbelConfig):
-        tables = 4
-    elif isinstance(base, VQConfig):
-        tables = 2 * (base.entropy_weight > 0) + (base.estimator == "index_propagation")
-    dim = getattr(base, "dim", 0) or len(getattr(base, "levels", ()))
-    return _FLOAT * vectors * len(config.tables) * (8 * dim + tables * base.num_codes)
+    return _FLOAT * vectors * len(config.codebook_ids) * (8 * base.dim + base.assignment_tables * base.num_codes)
 
 
 def _picture_bytes(images: ImageCollection, config: TrainConfig) -> int:

@@ -15,7 +15,7 @@ from imtok.config import TrainConfig
 from imtok.devices import Precision, autocast
 from imtok.errors import ConfigError, LatentsError
 from imtok.losses import PerceptualLoss, reconstruction_losses
-from imtok.quantizers import Quantized, VectorQuantizer, forget_moved_codes
+from imtok.quantizers import Quantized, forget_moved_codes
 from imtok.tokenizer import Tokenizer, load, to_float
 from imtok.training.adversarial import Adversary
 from imtok.training.checkpoint import pack, under, unpack
@@ -249,10 +249,8 @@ class TrainState:
     def _settle_moved_codes(self) -> None:
         """Codes that revival has moved start anew for the optimizer and in the average, which would lag behind."""
         for name, codes in forget_moved_codes(self.tokenizer, self.optimizer).items():
-            live, mean = self.tokenizer.get_submodule(name), self.average.get_submodule(name)
-            assert isinstance(live, VectorQuantizer)
-            assert isinstance(mean, VectorQuantizer)
-            mean.codebook.copy_(torch.where(codes.unsqueeze(1), live.codebook, mean.codebook))
+            live, mean = (each.get_parameter(f"{name}.codebook") for each in (self.tokenizer, self.average))
+            mean.copy_(torch.where(codes.unsqueeze(1), live, mean))
 
     @torch.no_grad()
     def _update_average(self, sound: Tensor) -> None:

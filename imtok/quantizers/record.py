@@ -1,0 +1,139 @@
+"""What every quantizer's configuration record offers: how it is built, its identity, limits of health, suggestions.
+
+Records import no torch, so that `imtok --help` stays quick; `build` imports the quantizer's module when it is called.
+"""
+
+# Axes: K codes, Q codebooks, D latent channels.
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from imtok.records import Record
+
+if TYPE_CHECKING:
+    from imtok.entropy import Counts
+    from imtok.quantizers.base import Quantizer
+
+Problem = Literal["unused codes", "uneven use", "idle dimension"]
+
+LOWER_RATE = "a lower optimizer.learning_rate"
+_MARGIN = 1.5  # of the steps before the first restart: restarted codes need some to find their latents
+
+
+class QuantizerRecord(Record):
+    """Configuration of a quantizer; a kind's record overrides what is special about it.
+
+    By itself, as kind `unknown`, it is the general policy for tokens whose quantizer is not known.
+    """
+
+    kind: str = "unknown"
+
+    # Fields that decide codes beside the tensors, for the fingerprint: a change here orphans the tokens on disk.
+    code_fields: ClassVar[set[str]] = set()
+    # Share of the codes that could be in use at or below which a codebook has collapsed.
+    collapsed_share: ClassVar[float] = 0.1
+    # Share of the codes that stay unused from which on that is waste. The corners of a grid are rarely reached: a
+    # healthy FSQ of 2^12 codes leaves 27 %, an unhealthy LFQ of 2^12 60 %.
+    dead_share: ClassVar[float] = 0.5
+    # The fields that set the number of codes and the channels of a code, for suggestions; empty: general words.
+    size_field: ClassVar[str] = ""
+    channels_field: ClassVar[str] = ""
+
+    if TYPE_CHECKING:  # a field in some kinds, a property in others
+
+        @property
+        def num_codes(self) -> int:
+            """K, of each codebook."""
+
+        @property
+        def dim(self) -> int:
+            """D of the latents."""
+
+    def build(self) -> Quantizer:
+        """Return the quantizer, its random tensors newly drawn; raises ValueError on values that it refuses."""
+        raise NotImplementedError(f"quantizers of kind {self.kind} cannot be built")
+
+    def code_identity(self) -> dict[str, Any]:
+        """Return the fields that decide codes, and no others."""
+        return self.model_dump(mode="json", include={"kind"} | self.code_fields)
+
+    @property
+    def summary(self) -> str:
+        """A few words for a person."""
+        return self.kind
+
+    @property
+    def base(self) -> QuantizerRecord:
+        """The base quantizer: of a composite its part's part, and so on."""
+        return self
+
+    @property
+    def base_key(self) -> str:
+        """Where `--set` finds the base quantizer."""
+        return "quantizer"
+
+    @property
+    def codebook_ids(self) -> tuple[int, ...]:
+        """For each of the Q codebooks the number of the tensors behind it: shared ones serve several."""
+        return (0,)
+
+    @property
+    def index_order(self) -> str | None:
+        """How the digits of a latent make its code; None where a code is a row number."""
+        return None
+
+    def counts_by_dimension(self, counts: Counts) -> list[Counts]:
+        """Count the levels of each dimension from counts of codes (K,); empty where a code is a row number."""
+        del counts
+        return []
+
+    @property
+    def assignment_tables(self) -> int:
+        """Tables of N x K values that a training step keeps: more than 0 where all codes share in a choice."""
+        return 0
+
+    def updates_before_restart(self, latents_per_code: float = 1.0) -> int:
+        """Count the codebook's updates before a dead code is first restarted; 0 where none ever is."""
+        del latents_per_code
+        return 0
+
+    def suggestions(self, problem: Problem, key: str) -> list[str]:
+        """Return settings that help and are not yet made, the first to try first; `key` is the quantizer's in `--set`.
+
+        Each can follow "start a new run with". docs/collapse.md says what is known of each.
+        """
+        del key
+        general: dict[Problem, list[str]] = {
+            "unused codes": ["k-means start and revival of unused codes", "fewer codes"],
+            "uneven use": ["an entropy loss", "fewer codes"],
+            "idle dimension": ["one dimension fewer"],
+        }
+        return general[problem]
+
+    @property
+    def fewer_parts(self) -> str:
+        """How to have fewer codebooks; empty where there is only one."""
+        return ""
+
+    def fewer_codes(self, key: str) -> str:
+        """Suggest a smaller codebook, with the setting that makes it so."""
+        return f"fewer codes ({key}.{self.size_field})" if self.size_field else "fewer codes"
+
+    def fewer_channels(self, key: str, channels: int) -> str:
+        """Suggest codes of `channels` channels."""
+        return (
+            f"--set {key}.{self.channels_field}={channels}" if self.channels_field else f"codes of {channels} channels"
+        )
+
+
+def enough_for_restart(updates: int) -> int:
+    """Return how many updates, or steps, show the effect of restarts when the first one comes after `updates`."""
+    return math.ceil(_MARGIN * updates)
+
+
+def axis_sums(counts: Counts, shape: tuple[int, ...]) -> list[Counts]:
+    """Sum counts (K,), laid out in C order as `shape`, over all axes but one, for each axis."""
+    cube = counts.reshape(shape)
+    return [cube.sum(axis=tuple(other for other in range(len(shape)) if other != axis)) for axis in range(len(shape))]

@@ -1,0 +1,146 @@
+"""Configuration of vector quantization against a learned codebook."""
+
+# Axes: K codes, D latent channels.
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from imtok.quantizers.record import Problem, QuantizerRecord, enough_for_restart
+
+if TYPE_CHECKING:
+    from imtok.quantizers.vector import VectorQuantizer
+
+_FEW_CHANNELS = 16  # ViT-VQGAN and LlamaGen take 8 to 32; nearest codes among hundreds of channels leave most unused
+_LEVELS = ((8, 6, 5), (8, 5, 5, 5), (7, 5, 5, 5, 5), (8, 8, 8, 6, 5), (8, 8, 8, 5, 5, 5))  # FSQ's, table 1 of its paper
+
+
+class VQConfig(QuantizerRecord):
+    """Vector quantization; the fields are those of `imtok.quantizers.VectorQuantizer`.
+
+    Where `codebook_update`, `estimator` or `online_clustering` leaves no choice in other fields, those follow from
+    it unless they are given.
+    """
+
+    code_fields: ClassVar[set[str]] = {"dim", "num_codes", "metric"}
+    # Codes die because only those that are chosen learn. In the study VQ without k-means start and restart of dead
+    # codes collapses from 2^10 codes on. Restart leaves 5 % unused at 2^14 codes and less below, so a tenth is waste.
+    dead_share: ClassVar[float] = 0.1
+    size_field: ClassVar[str] = "num_codes"
+    channels_field: ClassVar[str] = "dim"
+
+    kind: Literal["vq"] = "vq"
+    dim: int = Field(8, ge=1)
+    num_codes: int = Field(1024, ge=1)
+    metric: Literal["euclidean", "cosine", "dot"] = "euclidean"
+    estimator: Literal["straight_through", "rotation", "index_propagation"] = "straight_through"
+    codebook_update: Literal["ema", "gradient", "projection", "frozen"] = "ema"
+    decay: float = Field(0.99, ge=0, lt=1)
+    commitment_weight: float = Field(0.25, ge=0)
+    codebook_weight: float = Field(1.0, ge=0)
+    entropy_weight: float = Field(0.0, ge=0)
+    entropy_temperature: float = Field(0.01, gt=0)
+    projection_bias: bool = False
+    kmeans_start: bool = True
+    revival_threshold: float = Field(0.05, ge=0, lt=1)
+    online_clustering: bool = False
+    eps: float = Field(1e-5, gt=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow(cls, values: Any) -> Any:
+        if not isinstance(values, Mapping):
+            return values
+        implied: dict[str, Any] = {}
+        if values.get("estimator") == "index_propagation":
+            implied |= {"metric": "dot", "codebook_update": "gradient"}
+        known = implied | dict(values)
+        if known.get("metric") == "dot" or known.get("codebook_update") in ("projection", "frozen"):
+            implied |= {"kmeans_start": False, "revival_threshold": 0.0}
+        if known.get("online_clustering") is True:
+            implied |= {"codebook_update": "gradient", "revival_threshold": 0.0}
+        return implied | dict(values)
+
+    def build(self) -> VectorQuantizer:
+        """See `QuantizerRecord.build`."""
+        from imtok.quantizers.vector import VectorQuantizer
+
+        return VectorQuantizer(**self.model_dump(exclude={"kind"}))
+
+    @property
+    def summary(self) -> str:
+        """A few words for a person."""
+        return f"VQ of {self.num_codes} codes, {self.metric}, {self.estimator}, {self.codebook_update} codebook" + (
+            ", online clustering" if self.online_clustering else ""
+        )
+
+    @property
+    def moves_single_codes(self) -> bool:
+        """A k-means start and the restart of dead codes are possible."""
+        return self.codebook_update in ("ema", "gradient") and self.metric != "dot"
+
+    @property
+    def restarts_dead_codes(self) -> bool:
+        """Codes that are not used are moved to where latents are, in training."""
+        return self.moves_single_codes and self.revival_threshold > 0
+
+    @property
+    def assignment_tables(self) -> int:
+        """See `QuantizerRecord.assignment_tables`: those of the entropy loss and of index propagation."""
+        return 2 * (self.entropy_weight > 0) + (self.estimator == "index_propagation")
+
+    def updates_before_restart(self, latents_per_code: float = 1.0) -> int:
+        """See `QuantizerRecord.updates_before_restart`; of a code that was used as others are, and then no more.
+
+        Its moving count falls as decay^n from s, its share at the start, and the mean of all counts goes from s to r,
+        the latents of an update for each code. It is moved when decay^n s < threshold (r + (s - r) decay^n).
+        """
+        if not self.restarts_dead_codes:
+            return 0
+        if self.decay == 0:
+            return 1
+        start, fair, threshold = 1.0, latents_per_code, self.revival_threshold
+        if self.kmeans_start:
+            start = max(start, fair)
+        return math.ceil(math.log(threshold * fair / (start - threshold * (start - fair))) / math.log(self.decay))
+
+    def suggestions(self, problem: Problem, key: str) -> list[str]:
+        """See `QuantizerRecord.suggestions`."""
+        learns_by_loss = self.codebook_update in ("gradient", "projection")
+        entropy_loss = f"--set {key}.entropy_weight=0.05" if learns_by_loss and self.entropy_weight == 0 else ""
+        if problem == "uneven use":
+            return [*filter(None, [entropy_loss]), self.fewer_codes(key)]
+        wide = self.metric == "euclidean" and self.dim > _FEW_CHANNELS
+        tried = {
+            self._moves(key): self.moves_single_codes,
+            f"--set {key}.codebook_update=projection": self.codebook_update == "frozen",
+            self._more_steps(): self.restarts_dead_codes,
+            entropy_loss: True,
+            f"--set {key}.metric=cosine --set {key}.dim=8": wide and self.codebook_update == "gradient",
+            self.fewer_codes(key): True,
+            self._fsq(key): True,
+        }
+        return [suggestion for suggestion, helps in tried.items() if helps and suggestion]
+
+    def _moves(self, key: str) -> str:
+        """The k-means start and the restart of dead codes, as far as they are not set; these belong together."""
+        weak = self.revival_threshold < 0.05 and not self.online_clustering
+        moves = [
+            f"--set {key}.kmeans_start=true" if not self.kmeans_start else "",
+            f"--set {key}.revival_threshold=0.05" if weak else "",
+        ]
+        return " ".join(filter(None, moves))
+
+    def _more_steps(self) -> str:
+        enough = enough_for_restart(self.updates_before_restart())
+        return f"more steps if it had fewer than about {enough} (revival begins late)"
+
+    def _fsq(self, key: str) -> str:
+        """FSQ with about as many codes; its levels replace every setting of the quantizer."""
+        levels = min(_LEVELS, key=lambda each: abs(math.log(math.prod(each) / self.num_codes)))
+        written = ",".join(map(str, levels))
+        return f'FSQ of {math.prod(levels)} codes: --set "{key}={{kind: fsq, levels: [{written}]}}"'
