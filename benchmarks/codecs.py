@@ -2,9 +2,8 @@
 
 Every photograph is brought to shorter side S by Pillow's bicubic filter and cropped to its central S x S. The tokenizer
 has (S / f)^2 log2 K / 8 bytes for it, no entropy coding counted; each codec is given, photograph by photograph, the
-highest quality whose whole file is no larger. What is measured is what `imtok eval` measures: PSNR, the mean over
-images of 10 log10(255^2 / MSE) on uint8 RGB, and SSIM. Where even the lowest quality is too large, that file is taken
-all the same and counted as `over`, which favours the codec.
+highest quality whose whole file is no larger. The metrics are those of `imtok eval`. Where even the lowest quality is
+too large, that file is taken all the same and counted as `over`, which favours the codec.
 
     python benchmarks/codecs.py ../shared/data/photos --held-out 0.08 --picture comparison.png
 """
@@ -29,7 +28,7 @@ from torch import Tensor
 import imtok
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image, to_picture, to_tensor
-from imtok.evaluation import psnr, ssim
+from imtok.evaluation import METRICS, build_metrics
 from imtok.tokenizer import to_uint8
 from imtok.training.preview import pair_grid
 
@@ -40,8 +39,7 @@ Encoder = Callable[[Image.Image, int], bytes]
 class Kept:
     """What one way of keeping the photographs gives."""
 
-    psnr: float  # dB
-    ssim: float
+    metrics: dict[str, float]
     size: float  # bytes an image, mean
     over: int  # images that took more than allowed
 
@@ -68,7 +66,7 @@ def main() -> None:
         grid = pair_grid(originals[list(chosen)], restored[list(chosen)])
         grid.save(args.picture, quality=95)
     settings = {"tokenizer": tokenizer.fingerprint, "size": size, "held_out": args.held_out, "images": len(originals)}
-    figures = {name: vars(each) for name, each in kept.items()}
+    figures = {name: {**each.metrics, "size": each.size, "over": each.over} for name, each in kept.items()}
     print(
         json.dumps({"figures": figures, "allowed_bytes": allowed, **settings, **machine(torch.device("cpu"), "pillow")})
     )
@@ -101,15 +99,20 @@ def best_file(encoder: Encoder, picture: Image.Image, allowed: float) -> bytes:
 def measured(restored: Tensor, originals: Tensor, sizes: list[float] | list[int], allowed: float) -> Kept:
     """The figures of one way: two (B, 3, S, S) uint8 and the bytes of each image."""
     over = sum(size > allowed for size in sizes)
-    quality = float(psnr(restored, originals).mean()), float(ssim(restored, originals).mean())
-    return Kept(*quality, size=statistics.mean(sizes), over=over)
+    metrics = build_metrics()
+    for metric in metrics:
+        metric.update(restored, originals)
+    return Kept({each.name: each.compute() for each in metrics}, size=statistics.mean(sizes), over=over)
 
 
 def report(kept: dict[str, Kept], images: int, size: int, allowed: float) -> None:
     print(f"{images} photographs, {size} x {size} px, at most {allowed:.0f} bytes each\n")
-    print("| | PSNR | SSIM | bytes | over |\n|---|---|---|---|---|")
+    shown = [METRICS[name] for name in kept["tokens"].metrics]
+    names = ["", *(metric.label for metric in shown), "bytes", "over"]
+    print(f"| {' | '.join(names)} |\n{'|---' * len(names)}|")
     for name, each in kept.items():
-        print(f"| {name} | {each.psnr:.2f} dB | {each.ssim:.3f} | {each.size:.0f} | {each.over} |")
+        values = [metric.format_briefly(each.metrics[metric.name]) for metric in shown]
+        print(f"| {' | '.join([name, *values, f'{each.size:.0f}', str(each.over)])} |")
 
 
 def parse() -> argparse.Namespace:

@@ -370,7 +370,7 @@ def line_of_log(**others: float) -> TrainProgress:
 
 def validated(psnr: float, seen: int) -> TrainProgress:
     usage = CodebookUsage(np.array([3, 5, 0, 2]), 0)
-    quality = Quality(4, 0, 16, "fp32", psnr, 0, 0.5, 100.0, usage)
+    quality = Quality(4, 0, 16, "fp32", {"psnr": psnr, "ssim": 0.5}, 0, 100.0, usage)
     best = {"images": 400, "val/psnr": 24.0, "val/ssim": 0.5}
     return TrainProgress(seen, 1000, validation=quality, best=best)
 

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import io
 import math
+import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import Tensor, nn
 
 from imtok.config import load_tokenizer_config
 from imtok.data.collection import ImageCollection
 from imtok.errors import ConfigError, SourceError
-from imtok.evaluation import evaluate, measure, psnr, ssim
+from imtok.evaluation import METRICS, PSNR, Measurement, Metric, build_metrics, evaluate, measure, psnr, ssim
 from imtok.tokenizer import Tokenizer, to_uint8
 
 CONFIG = {
@@ -107,16 +109,26 @@ def test_padded_pictures_are_measured_padded_and_the_protocol_says_so(tokenizer:
     assert "crop" not in quality.protocol
 
 
-def test_images_that_come_back_exactly_are_counted_and_left_out_of_the_mean(
-    tokenizer: Tokenizer, pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain = measure(tokenizer, ImageCollection.open([pictures]), size=16)
-    exact = torch.tensor([math.inf, 20.0, math.inf, 30.0, 40.0])
-    monkeypatch.setattr("imtok.evaluation.psnr", lambda *_: exact)
-    quality = measure(tokenizer, ImageCollection.open([pictures]), size=16)
-    assert (plain.exact, quality.exact, quality.psnr) == (0, 2, 30.0)
-    exact[:] = math.inf
-    assert measure(tokenizer, ImageCollection.open([pictures]), size=16).as_dict()["psnr"] is None
+def test_exact_images_are_counted_and_left_out_of_psnr() -> None:
+    originals = torch.zeros(3, 3, 16, 16, dtype=torch.uint8)
+    restored = originals.clone()
+    restored[1] += 5
+    some, none = (Measurement(build_metrics(), num_codes=4) for _ in range(2))
+    some.update(restored, originals, torch.zeros(3, 2, 2, dtype=torch.int64))
+    none.update(originals, originals, torch.zeros(3, 2, 2, dtype=torch.int64))
+    quality = some.quality(skipped=0, size=16)
+    assert (quality.images, quality.exact) == (3, 2)
+    assert quality.psnr == pytest.approx(10 * math.log10(255**2 / 25))
+    exact = none.quality(skipped=0, size=16)
+    assert (exact.exact, exact.psnr, exact.as_dict()["psnr"]) == (3, math.inf, None)
+
+
+def test_json_keeps_the_order_of_its_keys(tokenizer: Tokenizer, pictures: Path) -> None:
+    keys = list(measure(tokenizer, ImageCollection.open([pictures]), size=16).as_dict())
+    assert keys[:9] == [
+        "images", "skipped", "size", "precision", "psnr", "exact", "ssim", "bits_per_image", "codebook_size",
+    ]  # fmt: skip
+    assert keys[-1] == "protocol"
 
 
 def test_unreadable_images_are_left_out_and_counted(tokenizer: Tokenizer, pictures: Path) -> None:
@@ -134,3 +146,110 @@ def test_what_cannot_be_measured_is_refused(tokenizer: Tokenizer, pictures: Path
     (bad / "x.jpg").write_bytes(b"bad")
     with pytest.raises(SourceError, match="none of the 1 images"):
         evaluate(tmp_path / "tokenizer", [bad])
+
+
+class Distance(nn.Module):
+    """In place of VGG16: the mean absolute difference, times a weight that knows its device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, restored: Tensor, originals: Tensor) -> Tensor:
+        return self.weight * (restored - originals).abs().mean()
+
+
+def fresh(metric: type[Metric]) -> Metric:
+    return metric(Distance()) if metric.needs else metric()
+
+
+@pytest.fixture
+def pairs() -> list[tuple[Tensor, Tensor]]:
+    """Batches of reconstructions and originals, of unequal sizes."""
+    generator = torch.Generator().manual_seed(0)
+    return [
+        tuple(torch.randint(0, 256, (size, 3, 16, 16), generator=generator, dtype=torch.uint8) for _ in range(2))
+        for size in (3, 1, 4)
+    ]
+
+
+@pytest.mark.parametrize("metric", METRICS.values())
+def test_merged_parts_are_the_whole_in_any_order(metric: type[Metric], pairs: list[tuple[Tensor, Tensor]]) -> None:
+    whole = fresh(metric)
+    for pair in pairs:
+        whole.update(*pair)
+    for order in ((0, 1, 2), (2, 0, 1)):
+        parts = [fresh(metric) for _ in pairs]
+        for part, pair in zip(parts, pairs, strict=True):
+            part.update(*pair)
+        merged = pickle.loads(pickle.dumps(parts[order[0]]))  # as it comes from another process
+        assert merged.network is None
+        for place in order[1:]:
+            merged.merge(parts[place])
+        assert merged.compute() == pytest.approx(whole.compute(), rel=1e-12)
+
+
+def test_measurements_of_parts_merge_with_their_codes(pairs: list[tuple[Tensor, Tensor]]) -> None:
+    codes = torch.arange(8 * 4).reshape(8, 2, 2) % 5
+    parts = codes.split([3, 1, 4])
+    whole, first, second = (Measurement(build_metrics(), num_codes=5) for _ in range(3))
+    for measurement, chosen in ((whole, (0, 1, 2)), (first, (2,)), (second, (0, 1))):
+        for place in chosen:
+            measurement.update(*pairs[place], parts[place])
+    first.merge(second)
+    merged, expected = (each.quality(skipped=1, size=16) for each in (first, whole))
+    assert merged.usage.counts.tolist() == expected.usage.counts.tolist()
+    assert (merged.images, merged.exact, merged.bits_per_image) == (8, 0, 4 * math.log2(5))
+    assert dict(merged.metrics) == pytest.approx(dict(expected.metrics), rel=1e-12)
+
+
+def test_lpips_is_the_mean_over_images_whatever_the_batches(pairs: list[tuple[Tensor, Tensor]]) -> None:
+    (lpips,) = [each for each in build_metrics({"perceptual": Distance()}) if each.name == "lpips"]
+    for pair in pairs:
+        lpips.update(*pair)
+    restored, originals = (torch.cat(each).double() for each in zip(*pairs, strict=True))
+    assert lpips.compute() == pytest.approx(float((restored - originals).abs().mean()) / 127.5, rel=1e-5)
+
+
+def test_a_metric_without_its_network_says_why(
+    tokenizer: Tokenizer, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    tokenizer.save(tmp_path / "tokenizer")
+    with pytest.raises(ConfigError, match=r"metric lpips: .*hub/checkpoints/vgg16.*\.pth: no such file"):
+        evaluate(tmp_path / "tokenizer", [pictures], metrics=["psnr", "lpips"])
+    with pytest.raises(ConfigError, match="metric fid: unknown, expected one of psnr, ssim, lpips"):
+        evaluate(tmp_path / "tokenizer", [pictures], metrics=["fid"])
+    with pytest.raises(TypeError, match="LPIPS takes the network perceptual"):
+        METRICS["lpips"]()
+
+
+def test_requested_metrics_alone_are_measured_with_their_networks(
+    tokenizer: Tokenizer, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(METRICS["lpips"], "unavailable", classmethod(lambda _: ""))
+    monkeypatch.setattr(METRICS["lpips"], "open_network", classmethod(lambda _: Distance()))
+    tokenizer.save(tmp_path / "tokenizer")
+    quality = evaluate(tmp_path / "tokenizer", [pictures], metrics=["lpips"])
+    assert list(quality.metrics) == ["lpips"]
+    assert 0 < quality.metrics["lpips"] < 2
+    assert quality.as_dict()["lpips"] == quality.lpips
+    assert "uint8 RGB; LPIPS VGG16" in quality.protocol
+
+
+def test_values_are_formatted_and_compared_as_the_metric_declares() -> None:
+    lpips, ssim_metric = METRICS["lpips"], METRICS["ssim"]
+    assert (PSNR.format(25.0), PSNR.format(None), PSNR.format_briefly(math.inf)) == ("25.00 dB", "exact", "inf dB")
+    assert (ssim_metric.format(0.5), ssim_metric.format_briefly(0.5)) == ("0.5000", "0.500")
+    assert PSNR.is_better(25.0, 24.0)
+    assert PSNR.is_better(None, 99.0)
+    assert not PSNR.is_better(None, None)
+    assert not PSNR.is_better(25.0, None)
+    assert lpips.is_better(0.1, 0.2)
+    assert not lpips.is_better(0.2, 0.1)
+
+
+def test_images_smaller_than_a_metric_needs_are_refused(tmp_path: Path, pictures: Path, tokenizer: Tokenizer) -> None:
+    tokenizer.save(tmp_path / "tokenizer")
+    with pytest.raises(ConfigError, match="--size 4: SSIM needs 8 pixels or more"):
+        evaluate(tmp_path / "tokenizer", [pictures], size=4)

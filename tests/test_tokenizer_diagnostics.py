@@ -157,7 +157,7 @@ def test_images_that_all_come_back_exactly_have_no_psnr(
     fsq: tuple[Tokenizer, TokenDataset, ImageCollection], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tokenizer, tokens, images = fsq
-    monkeypatch.setattr("imtok.evaluation.psnr", lambda restored, _: torch.full((len(restored),), torch.inf))
+    monkeypatch.setattr("imtok.evaluation.pixels.psnr", lambda restored, _: torch.full((len(restored),), torch.inf))
     statistics, _ = inspected(tokenizer, tokens, images=images)
     assert statistics.reconstruction is not None
     assert statistics.reconstruction.psnr is None

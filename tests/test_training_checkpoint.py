@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import random
@@ -93,7 +94,7 @@ def test_the_newest_checkpoints_and_the_best_are_kept(pictures: Path, tmp_path: 
 
     def measured(*arguments: Any, **options: Any) -> Any:
         found = measure(*arguments, **options)
-        return type(found)(**{**vars(found), "psnr": next(quality)})
+        return dataclasses.replace(found, metrics={**found.metrics, "psnr": next(quality)})
 
     import imtok.training.loop as loop
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ def measured_qualities(patch: pytest.MonkeyPatch, psnr: Iterator[float]) -> None
 
     def measured(*arguments: Any, **options: Any) -> Any:
         found = measure(*arguments, **options)
-        return type(found)(**{**vars(found), "psnr": next(psnr)})
+        return dataclasses.replace(found, metrics={**found.metrics, "psnr": next(psnr)})
 
     patch.setattr(loop, "measure", measured)
 

@@ -24,11 +24,11 @@ from imtok.analysis.statistics import (
     Neighbours,
     Pass,
     Perturbation,
-    Reconstruction,
     Runs,
     Statistics,
     definition,
 )
+from imtok.evaluation import METRICS, Metric, first_metric
 from imtok.usage import Use
 
 ABSENT = "-"
@@ -67,7 +67,7 @@ class _Kind:
 def comparison_rows(sets: Sequence[Statistics]) -> list[Row]:
     """The rows of a comparison, bits first; figures that no set has are left out."""
     names = dict.fromkeys(each.name for statistics in sets for each in _perturbations(statistics))
-    rows = [_row(kind, sets) for kind in (*_BITS, *_QUALITY)]
+    rows = [_row(kind, sets) for kind in (*_BITS, *map(_of_metric, METRICS.values()))]
     rows.append(_dominated_row(sets))
     rows += [_row(kind, sets) for kind in (*_STABILITY, *map(_changed, names), *_USE, *_ORIGIN)]
     return [row for row in rows if any(value != ABSENT for value in row.values)]
@@ -111,14 +111,17 @@ def _at(path: str) -> Callable[[Statistics], Any]:
 _reconstruction = _at("tokenizer.reconstruction")
 
 
-def _psnr(statistics: Statistics) -> float | None:
-    """In dB, infinite where all images are exact."""
+def _measured(statistics: Statistics, metric: type[Metric]) -> float | None:
+    """A metric of reconstructions; better than any number where all images are exact, None where it is absent."""
     found = _reconstruction(statistics)
-    return found and (math.inf if found.psnr is None else found.psnr)
+    if found is None or metric.name not in found.metrics:
+        return None
+    value: float | None = found.metrics[metric.name]
+    return _sign(metric) * math.inf if value is None else value
 
 
-def _decibels(value: float) -> str:
-    return f"{value:.2f} dB" if math.isfinite(value) else "exact"
+def _sign(metric: type[Metric]) -> int:
+    return 1 if metric.higher_is_better else -1
 
 
 def _protocol(statistics: Statistics) -> Hashable:
@@ -127,7 +130,7 @@ def _protocol(statistics: Statistics) -> Hashable:
 
 
 def alike_in_rate_and_distortion(statistics: Statistics) -> Hashable:
-    """What two sets must share for their bits and PSNR to be set against each other; None where a set has no PSNR.
+    """What two sets must share for their bits and their first metric to be compared; None where a set has none.
 
     The number of images is part of it: what an adaptive coder pays for learning is shared by all of them.
     """
@@ -141,9 +144,9 @@ def _dominated_row(sets: Sequence[Statistics]) -> Row:
 
 
 _DOMINATED = (
-    "another set, of as many images of one size and measured by one protocol, that has at least this PSNR at no more "
-    "bits, raw and coded, and is ahead in one of the three; nobody: this one lies on the Pareto front of rate and "
-    "distortion (Shannon, 1959)"
+    "another set, of as many images of one size and measured by one protocol, that has at least this "
+    f"{first_metric().label} at no more bits, raw and coded, and is ahead in one of the three; nobody: this one lies "
+    "on the Pareto front of rate and distortion (Shannon, 1959)"
 )
 
 
@@ -157,7 +160,11 @@ def _dominating(statistics: Statistics, sets: Sequence[Statistics]) -> str:
 
 def _place(statistics: Statistics) -> tuple[float, float, float]:
     """Where a set lies between rate and distortion; less is better in each."""
-    return (-(_psnr(statistics) or 0.0), statistics.bits.raw_per_image, statistics.bits.coded_per_image)
+    return (
+        -(_measured(statistics, first_metric()) or 0.0),
+        statistics.bits.raw_per_image,
+        statistics.bits.coded_per_image,
+    )
 
 
 def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
@@ -229,18 +236,22 @@ def _of_bits(name: str, field: str, show: str, text: str = "") -> _Kind:
     return _Kind(field, name, definition(Bits, field) + text, _at(f"bits.{field}"), show.format)
 
 
-def _of_pictures(name: str, field: str, value: Callable[[Statistics], Any], show: Callable[[Any], str]) -> _Kind:
-    return _Kind(field, name, definition(Reconstruction, field), value, show, 1, _protocol, _price)
+def _of_metric(metric: type[Metric]) -> _Kind:
+    """A metric of reconstructions, with the bits that it costs."""
+
+    def show(value: float) -> str:
+        return metric.format(value if math.isfinite(value) else None)
+
+    def value(statistics: Statistics) -> float | None:
+        return _measured(statistics, metric)
+
+    return _Kind(metric.name, metric.label, metric.description, value, show, _sign(metric), _protocol, _price)
 
 
 _BITS = (
     _of_bits("bits per image, raw", "raw_per_image", "{:,.0f}"),
     _of_bits("bits per image, coded", "coded_per_image", "{:,.0f}", f": {definition(Bits, 'coded_per_token')}"),
     _of_bits("bits per pixel, coded", "coded_per_pixel", "{:.4f}"),
-)
-_QUALITY = (
-    _of_pictures("PSNR", "psnr", _psnr, _decibels),
-    _of_pictures("SSIM", "ssim", _at("tokenizer.reconstruction.ssim"), "{:.4f}".format),
 )
 _STABILITY = (
     _Kind(

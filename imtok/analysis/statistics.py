@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
+from imtok.evaluation import METRICS, PSNR, SSIM
 from imtok.records import Record
 from imtok.usage import Span, Use
 
@@ -220,11 +221,19 @@ class Sensitivity(Record):
 class Reconstruction(Record):
     """What comes back of the images."""
 
+    model_config = ConfigDict(extra="allow")  # a metric of `imtok.evaluation` needs no field here
+    __pydantic_extra__: dict[str, float | None] = Field(init=False)
+
     images: int = Field(description="images it was measured on")
     size: int = Field(description="side of the square, pixels")
-    psnr: float | None = Field(description="dB, mean over images of 10 log10(255^2 / MSE); null where all are exact")
-    ssim: float = Field(description="mean over images (Wang et al., 2004)")
+    psnr: float | None = Field(description=PSNR.description)
+    ssim: float = Field(description=SSIM.description)
     protocol: str = Field(description="how pictures were prepared and compared")
+
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """The metrics by name, in the order of their list; None in place of an infinite value."""
+        return {name: getattr(self, name) for name in METRICS if hasattr(self, name)}
 
 
 class TokenizerStatistics(Record):
@@ -315,4 +324,6 @@ def json_schema() -> dict[str, Any]:
 
 def definition(record: type[Record], name: str) -> str:
     """The sentence that defines a figure."""
+    if record is Reconstruction and name not in record.model_fields:
+        return METRICS[name].description
     return record.model_fields[name].description or ""

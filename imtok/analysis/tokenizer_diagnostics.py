@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,13 +25,12 @@ from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
 from imtok.entropy import Counts
 from imtok.errors import ConfigError, ImageError, SourceError, TokenizerError, TokensError
-from imtok.evaluation import measure
+from imtok.evaluation import build_metrics, measure
 from imtok.tokenizer import Tokenizer
 from imtok.tokens import TokenDataset
 
 PASSES = 3  # of idempotence
 MOST_PAIRS = 6  # pictures to look at
-_SMALLEST = 8  # pixels a side that SSIM's window needs
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +106,7 @@ def _steps_ahead(
     if given is None:
         return steps
     steps += shown if has_error(tokenizer.quantizer) else 0
-    steps += 2 * shown if tokens.info.size >= _SMALLEST else 0  # reconstruction
+    steps += 2 * shown if _measurable(tokens) else 0  # reconstruction
     return steps + min(MOST_PAIRS, shown)  # pictures to look at
 
 
@@ -160,18 +158,19 @@ def _geometry(tokenizer: Tokenizer, counts: Counts) -> list[Geometry]:
 def _reconstruction(
     runner: BatchedRunner, images: ImageCollection, tokens: TokenDataset, steps: _Steps
 ) -> Reconstruction | None:
-    if tokens.info.size < _SMALLEST:
+    if not _measurable(tokens):
         return None
     size, fit = tokens.info.size, tokens.info.fit
     quality = measure(runner.tokenizer, images, size=size, fit=fit, batch_size=runner.batch_size)
     steps.add(2 * quality.images)
-    return Reconstruction(
-        images=quality.images,
-        size=quality.size,
-        psnr=quality.psnr if np.isfinite(quality.psnr) else None,
-        ssim=quality.ssim,
-        protocol=quality.protocol,
+    return Reconstruction.model_validate(
+        {"images": quality.images, "size": quality.size, "protocol": quality.protocol, **quality.values}
     )
+
+
+def _measurable(tokens: TokenDataset) -> bool:
+    """The images are large enough for every metric."""
+    return all(tokens.info.size >= metric.smallest for metric in build_metrics())
 
 
 def _pictures(

@@ -22,6 +22,7 @@ def demo(
 ) -> None:
     """Train a small tokenizer on photographs that are already here, encode, decode, and report: about two minutes."""
     import imtok.demo
+    from imtok.evaluation import METRICS
 
     say(f"training a small tokenizer on {imtok.demo.TRAINED_ON} photographs of scikit-image (some minutes)")
     with progress_bar("training") as bar, stop_on_signals() as should_stop:
@@ -29,7 +30,9 @@ def demo(
         def update(progress: TrainProgress) -> None:
             bar(progress.seen, progress.images)
             if progress.validation is not None:
-                say(f"{progress.seen} of {progress.images}: held-out PSNR {progress.validation.psnr:.2f} dB")
+                name, value = next(iter(progress.validation.metrics.items()))
+                quality = f"{METRICS[name].label} {METRICS[name].format(value)}"
+                say(f"{progress.seen} of {progress.images}: held-out {quality}")
             for note in progress.notes:
                 warn(note)
 
@@ -40,12 +43,15 @@ def demo(
 def _print(report: DemoReport, output: Path) -> None:
     from rich.table import Table
 
+    from imtok.evaluation import METRICS
+
     table = Table(title="photographs", title_justify="left", box=None)
     table.add_column("")
-    table.add_column("PSNR", justify="right")
-    table.add_column("SSIM", justify="right")
-    for name, quality in (("seen in training", report.seen), ("not seen in training", report.unseen)):
-        table.add_row(f"{quality.images} {name}", f"{quality.psnr:.2f} dB", f"{quality.ssim:.3f}")
+    for name in report.seen.metrics:
+        table.add_column(METRICS[name].label, justify="right")
+    for which, quality in (("seen in training", report.seen), ("not seen in training", report.unseen)):
+        values = [METRICS[name].format_briefly(value) for name, value in quality.metrics.items()]
+        table.add_row(f"{quality.images} {which}", *values)
     console = out()
     console.print(table)
     size = report.seen.size

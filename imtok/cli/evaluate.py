@@ -45,10 +45,12 @@ def evaluate(
     table = Table(show_header=False, box=None)
     table.add_column(style="dim")
     table.add_column()
+    metrics = [(imtok.evaluation.METRICS[name], value) for name, value in quality.metrics.items()]
+    first, *others = [(metric.label, metric.format(value)) for metric, value in metrics]
     rows = {
         "images": f"{quality.images:,}",
-        "PSNR": f"{quality.psnr:.2f} dB" + (f", {quality.exact} images exact" if quality.exact else ""),
-        "SSIM": f"{quality.ssim:.4f}",
+        first[0]: first[1] + (f", {quality.exact} images exact" if quality.exact else ""),
+        **dict(others),
         "bits per image": f"{quality.bits_per_image:,.0f} ({quality.bits_per_image / quality.size**2:.3f} a pixel)",
         "codes used": f"{usage.used:,} of {usage.codebook_size:,} ({usage.usage:.1%})",
         "perplexity": f"{usage.perplexity:,.1f}",

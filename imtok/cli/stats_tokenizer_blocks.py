@@ -25,6 +25,7 @@ from imtok.analysis.statistics import (
 )
 from imtok.cli.stats_blocks import Block, more
 from imtok.cli.stats_charts import Bar, bars, resampled, sparkline
+from imtok.evaluation import METRICS
 
 _MOST_TABLES = 4
 _TOP = 2
@@ -65,11 +66,11 @@ def _facts(rows: dict[str, str | Text]) -> Table:
 
 
 def _reconstruction(found: Reconstruction, bits: Bits) -> Group:
-    psnr = "exact" if found.psnr is None else f"{found.psnr:.2f} dB"
+    first, *others = [(METRICS[name].label, METRICS[name].format(value)) for name, value in found.metrics.items()]
     facts = _facts(
         {
-            "PSNR": f"{psnr} at {bits.raw_per_image:,.0f} bits",
-            "SSIM": f"{found.ssim:.4f}",
+            first[0]: f"{first[1]} at {bits.raw_per_image:,.0f} bits",
+            **dict(others),
             "bits": f"{bits.raw_per_image:,.0f} an image, {bits.coded_per_image:,.0f} coded",
             "images": f"{found.images:,} at {found.size} pixels",
         }

@@ -265,10 +265,11 @@ def _print_report(report: TrainReport) -> None:
 
 
 def _quality(figures: Mapping[str, Any]) -> str:
-    """The figures of a validation; PSNR is None where the reconstructions are the images."""
-    psnr, lpips = figures["val/psnr"], figures.get("val/lpips")
-    text = f"PSNR {math.inf if psnr is None else psnr:.2f} dB, SSIM {figures['val/ssim']:.3f}"
-    return text if lpips is None else f"{text}, LPIPS {lpips:.3f}"
+    """Format the metrics of a validation, those whose keys are `val/` and a name of the list."""
+    from imtok.evaluation import METRICS
+
+    found = [(metric, figures[f"val/{name}"]) for name, metric in METRICS.items() if f"val/{name}" in figures]
+    return ", ".join(f"{metric.label} {metric.format_briefly(value)}" for metric, value in found)
 
 
 class _Display:
@@ -340,7 +341,7 @@ class _Display:
         return Group(head, body)
 
     def _take_in(self, quality: Quality, best: Mapping[str, Any], progress: TrainProgress) -> None:
-        line = _quality({"val/psnr": quality.psnr, "val/ssim": quality.ssim, "val/lpips": quality.lpips})
+        line = _quality({f"val/{name}": value for name, value in quality.values.items()})
         used = f"{quality.usage.used} of {quality.usage.codebook_size} codes"
         self.quality["validation"] = f"{line}, {used} (after {progress.seen})"
         self.quality["best so far"] = f"{_quality(best)} (after {min(best['images'], progress.images)})"

@@ -10,7 +10,7 @@ from imtok.losses.adversarial import (
 )
 from imtok.losses.logit_laplace import logit_laplace_loss, map_pixels, unmap_pixels
 from imtok.losses.penalties import LeCAM, gradient_penalty, r1_penalty
-from imtok.losses.perceptual import PerceptualLoss, feature_distance, find_vgg_weights
+from imtok.losses.perceptual import PerceptualLoss, cached_vgg_weights, feature_distance, find_vgg_weights
 from imtok.losses.reconstruction import reconstruction_losses
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "LeCAM",
     "PerceptualLoss",
     "adaptive_weight",
+    "cached_vgg_weights",
     "discriminator_accuracy",
     "discriminator_loss",
     "feature_distance",

@@ -159,9 +159,7 @@ def _locate(path: Path | None) -> Path:
 
 def _fetched() -> Path:
     """The file in torch's cache, where torchvision keeps it too."""
-    url = _vgg_url()
-    name = Path(urlparse(url).path).name  # vgg16-397923af.pth: what its SHA-256 begins with
-    file = Path(torch.hub.get_dir()) / "checkpoints" / name
+    url, file = _vgg_url(), cached_vgg_weights()
     if file.is_file():
         return file
     try:
@@ -175,6 +173,12 @@ def _fetched() -> Path:
             "pixels alone by --set loss.perceptual=0"
         ) from error
     return file
+
+
+def cached_vgg_weights() -> Path:
+    """Return the place of VGG16's weights in torch's cache, whether they are there or not."""
+    name = Path(urlparse(_vgg_url()).path).name  # vgg16-397923af.pth: what its SHA-256 begins with
+    return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
 def _vgg_url() -> str:

@@ -18,6 +18,7 @@ from matplotlib.ticker import MaxNLocator
 from imtok.analysis.comparison import alike_in_rate_and_distortion
 from imtok.analysis.formatting import TOGETHER, brief, headline, several
 from imtok.analysis.statistics import Statistics
+from imtok.evaluation import first_metric
 from imtok.report.charts import Bar, bar_rows, count_axis, share_axis
 from imtok.report.plots import Plot
 from imtok.report.style import PALE, SERIES, number, panel, percent, plot_style, shortened
@@ -103,34 +104,35 @@ def growth(all_figures: Sequence[Statistics]) -> Figure | None:
 
 
 def quality(all_figures: Sequence[Statistics]) -> Figure | None:
-    """PSNR over bits an image, coded and raw, of the sets that were measured alike, the most there are."""
+    """The first metric over bits an image, coded and raw, of the sets that were measured alike, the most there are."""
     points = max(_measured_alike(all_figures), key=len, default=[])
     if len(points) < 2:
         return None
     figure, axes = panel(300)
-    for place, coded, raw, psnr in points:
-        axes.plot([coded, raw], [psnr] * 2, color=colour(place), linewidth=1.4, alpha=0.6)
-        axes.plot([coded], [psnr], "o", color=colour(place), markersize=8)
+    for place, coded, raw, value in points:
+        axes.plot([coded, raw], [value] * 2, color=colour(place), linewidth=1.4, alpha=0.6)
+        axes.plot([coded], [value], "o", color=colour(place), markersize=8)
     most = max(raw for _, _, raw, _ in points)
-    heights = [psnr for *_, psnr in points]
+    heights = [value for *_, value in points]
     room = max(1.0, 0.25 * (max(heights) - min(heights)))
     axes.set(xlim=(0, most * 1.04), ylim=(min(heights) - room, max(heights) + room))
-    _letters(axes, {place: (coded, psnr) for place, coded, _, psnr in points}, (0, 13))
+    _letters(axes, {place: (coded, value) for place, coded, _, value in points}, (0, 13))
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(lambda value, _: brief(value))
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.set_title("PSNR, dB")
+    axes.set_title(f"{first_metric().label}, {first_metric().unit}".rstrip(", "))
     axes.set_xlabel("bits an image", loc="right")
     return figure
 
 
 def _measured_alike(all_figures: Sequence[Statistics]) -> list[list[tuple[int, float, float, float]]]:
-    """Places of sets with their bits, coded and raw, and their PSNR, each list of sets that can be compared."""
+    """Places of sets with their bits, coded and raw, and their first metric, each list of sets that can be compared."""
     groups = defaultdict(list)
     for place, each in enumerate(all_figures):
         shown = each.tokenizer.reconstruction if each.tokenizer is not None else None
-        if shown is not None and shown.psnr is not None and each.bits.coded_per_image > 0:
-            point = (place, each.bits.coded_per_image, each.bits.raw_per_image, shown.psnr)
+        value = shown.metrics.get(first_metric().name) if shown is not None else None
+        if value is not None and each.bits.coded_per_image > 0:
+            point = (place, each.bits.coded_per_image, each.bits.raw_per_image, value)
             groups[alike_in_rate_and_distortion(each)].append(point)
     return list(groups.values())
 
@@ -206,8 +208,8 @@ _PLOTS: dict[str, tuple[str, str, Callable[[Sequence[Statistics]], Figure | None
     ),
     "quality": (
         "Rate and distortion",
-        "PSNR over bits an image: the dot for coded bits, the end of its line for raw ones. Up and to the left is "
-        "better. Sets of other images or measured by another protocol are left out.",
+        f"{first_metric().label} over bits an image: the dot for coded bits, the end of its line for raw ones. Up and "
+        "to the left is better. Sets of other images or measured by another protocol are left out.",
         quality,
     ),
     "rank-frequency": (

@@ -41,6 +41,8 @@ def _record(path: str, kind: type[Record], value: Record | None, told: set[type[
         for below in _records(field.annotation):
             if below not in told or single is not None:
                 inner += _record(f"{path}{name}.", below, single, told)
+    extra = value.model_extra or {} if value is not None else {}
+    statistics += [_figure(name, own, definition(kind, name)) for name, own in extra.items()]
     return [*_block(path.rstrip("."), kind, statistics), *inner]
 
 

@@ -9,6 +9,7 @@ import re
 from imtok.analysis.formatting import headline, several, unseen, worst
 from imtok.analysis.statistics import Statistics
 from imtok.analysis.verdict import by_severity, verdict
+from imtok.evaluation import METRICS
 from imtok.report.markup import Markup, element, joined
 from imtok.report.style import number, percent
 
@@ -145,10 +146,12 @@ def _quality(statistics: Statistics) -> Markup:
         return _tile(
             "Duplicates", number(statistics.duplicates.duplicates), "", "images with the codes of an earlier one"
         )
-    beside = f"SSIM {number(shown.ssim, 3)}, {counted(shown.images, 'image')} of {shown.size} px"
-    if shown.psnr is None:
-        return _tile("PSNR", "exact", "", beside)
-    return _tile("PSNR", number(shown.psnr, 2), "dB", beside)
+    (first, value), *others = [(METRICS[name], value) for name, value in shown.metrics.items()]
+    more = [f"{metric.label} {metric.format_briefly(value)}" for metric, value in others]
+    beside = ", ".join([*more, f"{counted(shown.images, 'image')} of {shown.size} px"])
+    if value is None:
+        return _tile(first.label, "exact", "", beside)
+    return _tile(first.label, number(value, first.digits), first.unit, beside)
 
 
 def _tile(name: str, value: str, unit: str, beside: str, share: float | None = None) -> Markup:

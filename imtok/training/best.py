@@ -8,7 +8,6 @@ the best all the same, since on a GPU the steps in between need not come out ali
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import safetensors.torch
 from safetensors import SafetensorError, safe_open
 
+from imtok.evaluation import BEST_BY, METRICS
 from imtok.files import write_atomically
 from imtok.tokenizer import Tokenizer
 
@@ -78,13 +78,8 @@ def written_figures(folder: Path) -> dict[str, Any]:
 
 
 def is_better(figures: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
-    """A validation is better than the best so far, if there is one.
-
-    By LPIPS where its weights are there, else by PSNR, of which None stands for reconstructions that are the images.
-    """
+    """A validation is better than the best so far, if there is one, by the first of `BEST_BY` that both have."""
     if not best:
         return True
-    if "val/lpips" in figures:
-        return bool(figures["val/lpips"] < best["val/lpips"])
-    now, before = (math.inf if each["val/psnr"] is None else each["val/psnr"] for each in (figures, best))
-    return bool(now > before)
+    name = next(name for name in BEST_BY if f"val/{name}" in figures and f"val/{name}" in best)
+    return METRICS[name].is_better(figures[f"val/{name}"], best[f"val/{name}"])

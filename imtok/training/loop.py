@@ -26,7 +26,7 @@ from imtok.data.images import decode_image, fit_image
 from imtok.data.stream import TrainingStream
 from imtok.devices import deterministic, fast_precision, resolve_device
 from imtok.errors import DiskError, ImageError, Interrupted, LatentsError, SourceError, TrainingError
-from imtok.evaluation import Quality, measure
+from imtok.evaluation import METRICS, Metric, Quality, build_metrics, measure
 from imtok.losses import find_vgg_weights
 from imtok.quantizers.record import enough_for_restart
 from imtok.tokenizer import Tokenizer, check_quantizer
@@ -311,7 +311,7 @@ class _Job:
         with self.clock.paused():
             size = self.config.tokenizer.size
             try:
-                quality = measure(self.state.average, self.held_out, size=size, perceptual=self.state.perceptual)
+                quality = measure(self.state.average, self.held_out, size=size, metrics=self._metrics())
             except LatentsError as error:
                 raise self._given_up(self.state.advice("validation met latents that are not finite")) from error
             figures = _val_figures(quality)
@@ -328,6 +328,10 @@ class _Job:
         self.findings, best = self._advice(quality.usage), dict(self.best.figures)
         self._tell(validation=quality, best=best, findings=self.findings)
         return quality
+
+    def _metrics(self) -> list[Metric]:
+        perceptual = self.state.perceptual
+        return build_metrics({} if perceptual is None else {"perceptual": perceptual})
 
     def _advice(self, usage: CodebookUsage) -> tuple[Finding, ...]:
         """What is wrong with the use of the codebook: a collapse once a fifth of the run is done and revival has had
@@ -445,13 +449,10 @@ def _usage_figures(usage: CodebookUsage) -> dict[str, float]:
 
 
 def _val_figures(quality: Quality) -> dict[str, Any]:
-    return {
-        "val/psnr": quality.psnr if math.isfinite(quality.psnr) else None,  # JSON has no infinity
-        "val/ssim": quality.ssim,
-        "val/usage": quality.usage.usage,
-        "val/perplexity": quality.usage.perplexity,
-        **({} if quality.lpips is None else {"val/lpips": quality.lpips}),
-    }
+    """A line of the log; metrics by a network, which only some runs have, come last."""
+    use = {"val/usage": quality.usage.usage, "val/perplexity": quality.usage.perplexity}
+    values = {f"val/{name}": value for name, value in quality.values.items() if not METRICS[name].needs}
+    return values | use | {f"val/{name}": value for name, value in quality.values.items()}
 
 
 @contextmanager

@@ -233,7 +233,11 @@ class RunFolder:
     def _validations(self) -> list[dict[str, Any]]:
         path = self.metrics.path
         lines = path.read_text().splitlines() if path.exists() else []
-        return [row for row in map(json.loads, [*lines, *self.metrics.waiting]) if "val/psnr" in row]
+        return [
+            row
+            for row in map(json.loads, [*lines, *self.metrics.waiting])
+            if any(key.startswith("val/") for key in row)
+        ]
 
     def _checkpoint_path(self, seen: int) -> Path:
         return self._checkpoints / f"{seen:012d}.safetensors"

@@ -1,0 +1,25 @@
+"""Metrics of reconstructions, and the protocol by which a tokenizer is measured: `evaluate(tokenizer, sources)`."""
+
+from imtok.evaluation.metric import ImageMean, Metric
+from imtok.evaluation.metrics import BEST_BY, METRICS, build_metrics, first_metric
+from imtok.evaluation.perceptual import LPIPS
+from imtok.evaluation.pixels import PSNR, SSIM, psnr, ssim
+from imtok.evaluation.protocol import Measurement, Quality, evaluate, measure
+
+__all__ = [
+    "BEST_BY",
+    "LPIPS",
+    "METRICS",
+    "PSNR",
+    "SSIM",
+    "ImageMean",
+    "Measurement",
+    "Metric",
+    "Quality",
+    "build_metrics",
+    "evaluate",
+    "first_metric",
+    "measure",
+    "psnr",
+    "ssim",
+]

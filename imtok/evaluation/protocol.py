@@ -1,0 +1,234 @@
+"""The protocol by which a tokenizer is measured.
+
+Images are brought to shorter side S by Pillow's bicubic filter. The central S x S is encoded and decoded in fp32 unless
+another precision is given, and both sides are compared as uint8 RGB. Beside tokens made with `--fit pad`, images are
+padded to S x S as those were, and the padding is compared too. Usage counts the codes of these images.
+"""
+
+# Axes: B batch, S size, Q codebooks, K codes.
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from imtok.cores import usable_cores
+from imtok.data.collection import ImageCollection
+from imtok.data.images import Fit, decode_image, fit_image
+from imtok.devices import Precision, autocast, deterministic, resolve_device
+from imtok.errors import ConfigError, ImageError, SourceError
+from imtok.evaluation.metric import Metric
+from imtok.evaluation.metrics import METRICS, build_metrics, first_metric, open_metrics
+from imtok.parallel import in_order
+from imtok.tokenizer import Tokenizer, load, to_uint8
+from imtok.usage import CodebookUsage, count_by_codebook
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What a tokenizer keeps of a set of images."""
+
+    images: int
+    skipped: int  # images that could not be read
+    size: int  # side of the square, pixels
+    precision: Precision
+    metrics: Mapping[str, float]  # by name; PSNR is infinite where all images come back exactly
+    exact: int  # images that come back exactly
+    bits_per_image: float
+    usage: CodebookUsage
+    fit: Fit = "crop"  # how images became squares
+
+    @property
+    def psnr(self) -> float:
+        """PSNR in dB."""
+        return self.metrics["psnr"]
+
+    @property
+    def ssim(self) -> float:
+        """SSIM in [-1, 1]."""
+        return self.metrics["ssim"]
+
+    @property
+    def lpips(self) -> float | None:
+        """LPIPS, where it was measured."""
+        return self.metrics.get("lpips")
+
+    @property
+    def values(self) -> dict[str, float | None]:
+        """The metrics as JSON has them: None in place of an infinite value."""
+        return {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
+
+    @property
+    def protocol(self) -> str:
+        """How the metrics were measured, to print beside them."""
+        square = {
+            "crop": f"shorter side {self.size}, centre crop {self.size}x{self.size}",
+            "pad": f"longer side {self.size}, edges repeated to {self.size}x{self.size} and compared too",
+        }
+        methods = "; ".join(f"{METRICS[name].label} {METRICS[name].method}" for name in self.metrics)
+        return f"PIL bicubic to {square[self.fit]}, {self.precision}, uint8 RGB; {methods}"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything by name, as `imtok eval --json` prints it; an infinite value is null."""
+        values = self.values
+        first = first_metric().name
+        return {
+            "images": self.images,
+            "skipped": self.skipped,
+            "size": self.size,
+            "precision": self.precision,
+            **({first: values.pop(first)} if first in values else {}),
+            "exact": self.exact,
+            **values,
+            "bits_per_image": self.bits_per_image,
+            **{k: v for k, v in self.usage.as_dict().items() if k != "images"},
+            "protocol": self.protocol,
+        }
+
+
+class Measurement:
+    """Metrics and code counts of a set of images that passes in batches; those of parts of a set merge."""
+
+    def __init__(self, metrics: Sequence[Metric], *, num_codes: int, num_codebooks: int = 1) -> None:
+        self.metrics = metrics
+        self.counts = np.zeros((num_codebooks, num_codes), np.int64)  # (Q, K)
+        self.images = self.exact = 0
+
+    def update(self, restored: Tensor, originals: Tensor, codes: Tensor) -> None:
+        """Add a batch: two (B, 3, S, S) uint8, and the codes (B, h, w) or (B, h, w, Q) between them."""
+        for metric in self.metrics:
+            metric.update(restored, originals)
+        self.counts += count_by_codebook([codes.cpu().numpy()], self.counts.shape[1], len(self.counts))
+        self.images += len(originals)
+        self.exact += int((restored == originals).flatten(1).all(dim=1).sum())
+
+    def merge(self, other: Measurement) -> None:
+        """Add all that `other` has seen, which has the same metrics in the same order."""
+        for metric, theirs in zip(self.metrics, other.metrics, strict=True):
+            metric.merge(theirs)
+        self.counts += other.counts
+        self.images += other.images
+        self.exact += other.exact
+
+    def quality(self, *, skipped: int, size: int, precision: Precision = "fp32", fit: Fit = "crop") -> Quality:
+        """Compute all metrics; there must have been an image."""
+        usage = CodebookUsage.of_codebooks(self.counts, self.images)
+        return Quality(
+            images=self.images,
+            skipped=skipped,
+            size=size,
+            precision=precision,
+            metrics={metric.name: metric.compute() for metric in self.metrics},
+            exact=self.exact,
+            bits_per_image=usage.tokens / self.images * math.log2(usage.codebook_size),
+            usage=usage,
+            fit=fit,
+        )
+
+
+def evaluate(
+    tokenizer_path: str | Path,
+    sources: Sequence[str | Path],
+    *,
+    size: int | None = None,
+    device: str = "auto",
+    precision: Precision = "fp32",
+    batch_size: int = 16,
+    limit: int | None = None,
+    metrics: Sequence[str] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Quality:
+    """Measure a tokenizer folder on the images of SOURCEs.
+
+    `size` is the tokenizer's own by default, `metrics` are all that need no network. Raises ConfigError on a size or
+    metric that cannot be measured.
+    """
+    tokenizer = load(tokenizer_path).to(resolve_device(device))
+    size = size or tokenizer.config.size
+    measured = build_metrics() if metrics is None else open_metrics(metrics, tokenizer.device)
+    for metric in measured:
+        if size < metric.smallest:
+            raise ConfigError(f"--size {size}: {metric.label} needs {metric.smallest} pixels or more")
+    if size % tokenizer.downsample:
+        raise ConfigError(f"--size {size}: no multiple of the tokenizer's downsampling {tokenizer.downsample}")
+    images = ImageCollection.open(sources)
+    if limit is not None:
+        images = images.subsample(limit)
+    return measure(
+        tokenizer,
+        images,
+        size=size,
+        precision=precision,
+        batch_size=batch_size,
+        metrics=measured,
+        progress=progress,
+    )
+
+
+def measure(
+    tokenizer: Tokenizer,
+    images: ImageCollection,
+    *,
+    size: int,
+    fit: Fit = "crop",
+    precision: Precision = "fp32",
+    batch_size: int = 16,
+    metrics: Sequence[Metric] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Quality:
+    """Measure a loaded tokenizer; raises SourceError where not one image can be read.
+
+    `metrics` are new objects, by default those of all metrics that need no network.
+    """
+    measurement = Measurement(
+        build_metrics() if metrics is None else metrics,
+        num_codes=tokenizer.num_codes,
+        num_codebooks=tokenizer.num_codebooks,
+    )
+    for batch in _batches(images, size, fit, batch_size):
+        with deterministic(tokenizer.device), autocast(tokenizer.device, precision):
+            codes = tokenizer.encode(batch)
+            restored = to_uint8(tokenizer.decode(codes)).cpu()
+        measurement.update(restored, batch, codes)
+        if progress:
+            progress(measurement.images, len(images))
+    done = measurement.images
+    if not done:
+        raise SourceError(f"none of the {len(images)} images can be read; `imtok encode` names why")
+    return measurement.quality(skipped=len(images) - done, size=size, precision=precision, fit=fit)
+
+
+def _batches(images: ImageCollection, size: int, fit: Fit, batch_size: int) -> Iterator[Tensor]:
+    """Yield the readable images as (B, 3, S, S) uint8, decoded ahead on all cores.
+
+    Batches are cut from runs of four batches of inputs, so that an unreadable image shortens one batch of its run.
+    """
+    run = 4 * batch_size
+    fitted = in_order(
+        lambda index: _fitted(images, index, size, fit),
+        range(len(images)),
+        workers=usable_cores(),
+        ahead=run,
+        one_core=False,  # the networks compute meanwhile, on all cores
+    )
+    with closing(fitted):
+        while read := list(itertools.islice(fitted, run)):
+            readable = [pixels for pixels in read if pixels is not None]
+            for first in range(0, len(readable), batch_size):
+                yield torch.stack(readable[first : first + batch_size])
+
+
+def _fitted(images: ImageCollection, index: int, size: int, fit: Fit) -> Tensor | None:
+    try:
+        return fit_image(decode_image(images.read(index)), size, fit).pixels
+    except (ImageError, SourceError):
+        return None
