@@ -1,11 +1,17 @@
-"""Counting token sets: every figure equals a plain numpy reference, whatever the threads, units and parts."""
+"""Counting token sets: all statistics equal a plain numpy reference, for any number of units and processes."""
 
 from __future__ import annotations
 
 import math
+import multiprocessing
+import os
+import signal
 import subprocess
+import sys
 import tempfile
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from making import token_folder
 
-from imtok.analysis import CodebookUsage, analyze, codebook_usage, processes
+from imtok.analysis import CodebookUsage, analyze, codebook_usage
 from imtok.analysis.counting import count_tokens
 from imtok.analysis.pairs import PairTable
 from imtok.analysis.sampling import Sampling, grid_hashes
@@ -141,53 +147,136 @@ def check_neighbours(
 
 
 @pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small sets are counted by several processes too."""
+def always_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Count small sets in several processes too."""
     monkeypatch.setattr("imtok.analysis.counting._MANY", 0)
 
 
-def test_figures_do_not_depend_on_the_number_of_processes(at_once: None, tmp_path: Path) -> None:
+def test_the_number_of_processes_changes_no_statistic(always_processes: None, tmp_path: Path) -> None:
     values = np.random.default_rng(0)
     units = [values.zipf(1.3, (90, 3, 5)).clip(max=400) - 1 for _ in range(5)]
     folder = token_folder(tmp_path, units, 400, labels=[values.integers(0, 3, 90) for _ in units])
-    told: list[tuple[str, int, int]] = []
-    statistics = [
-        analyze(folder, workers=workers, progress=lambda *news: told.append(news)).statistics for workers in (1, 3)
-    ]
-    assert statistics[0] == statistics[1]
-    assert told[-1] == ("counting", 5, 5)
+    steps: list[tuple[str, int, int]] = []
+    one, three = (
+        analyze(folder, workers=workers, progress=lambda *step: steps.append(step)).statistics for workers in (1, 3)
+    )
+    assert one == three
+    assert steps[-1] == ("counting", 5, 5)
     assert np.array_equal(codebook_usage(open_tokens(folder)).counts, analyze(folder, workers=1).usage.counts)
 
 
-def test_what_a_process_finds_wrong_is_told(at_once: None, tmp_path: Path) -> None:
+def test_an_error_in_a_process_is_raised(always_processes: None, tmp_path: Path) -> None:
     units = [np.full((3, 2, 2), code) for code in (4, 200, 5)]
     with pytest.raises(TokensError, match=r"00000001\.safetensors: code 200 is outside"):
         analyze(token_folder(tmp_path, units, 100), workers=2)
 
 
-def test_no_process_is_left_behind_by_a_stop_or_a_kill(
-    at_once: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    started: list[subprocess.Popen[bytes]] = []
-    start = processes._process
+def test_a_stop_ends_every_process(always_processes: None, tmp_path: Path) -> None:
+    seen: list[int] = []
 
-    def noted(connection: int) -> subprocess.Popen[bytes]:
-        started.append(start(connection))
-        return started[-1]
+    def should_stop() -> bool:
+        seen.append(len(multiprocessing.active_children()))
+        return seen[-1] == 2
 
-    monkeypatch.setattr(processes, "_process", noted)
-    folder = token_folder(tmp_path, [np.zeros((2, 2, 2), np.int64)] * 4, 4)
     with pytest.raises(Interrupted):
-        analyze(folder, workers=3, should_stop=lambda: len(started) == 2)
+        analyze(token_folder(tmp_path, [np.zeros((2, 2, 2), np.int64)] * 9, 4), workers=3, should_stop=should_stop)
+    assert seen[-1] == 2
+    assert multiprocessing.active_children() == []
 
-    def killed(connection: int) -> subprocess.Popen[bytes]:
-        noted(connection).kill()
-        return started[-1]
 
-    monkeypatch.setattr(processes, "_process", killed)
+def test_a_killed_process_is_an_error(always_processes: None, tmp_path: Path) -> None:
+    def kill() -> bool:
+        for process in multiprocessing.active_children():
+            process.kill()
+        return False
+
     with pytest.raises(TokensError, match="ended from outside"):
-        analyze(folder, workers=2)
-    assert [process.poll() is None for process in started] == [False] * 3
+        analyze(token_folder(tmp_path, [np.zeros((2, 2, 2), np.int64)] * 9, 4), workers=3, should_stop=kill)
+    assert multiprocessing.active_children() == []
+
+
+SCRIPT = """
+import os, sys, time
+import imtok.analysis.counting as counting
+from imtok.analysis import analyze
+
+counting._MANY = 0
+slow = lambda *_: time.sleep(60) if len(sys.argv) > 2 else None
+print(os.getpid(), analyze(sys.argv[1], workers=3, progress=slow).statistics.tokens)
+"""
+
+
+def test_a_script_without_a_main_guard_counts_in_processes(tmp_path: Path) -> None:
+    folder = token_folder(tmp_path / "tokens", [np.zeros((2, 2, 2), np.int64)] * 4, 4)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    for script in ([str(tmp_path / "script.py")], ["-c", SCRIPT]):
+        done = subprocess.run([sys.executable, *script, str(folder)], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert [line.split()[1] for line in done.stdout.splitlines()] == ["32"]  # once
+
+
+COMMAND = """
+import time
+import imtok.analysis.counting as counting
+from imtok.cli import main
+
+counting._MANY, add = 0, counting.Tally.add
+
+def slowly(self, *unit):
+    time.sleep(0.05)
+    add(self, *unit)
+
+counting.Tally.add = slowly
+main()
+"""
+
+
+def children_of(process: int) -> set[int]:
+    """Return the processes that `process` started."""
+    tasks = Path(f"/proc/{process}/task").glob("*/children")
+    return {int(child) for task in tasks for child in task.read_text().split()}
+
+
+def is_alive(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc")
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 75), (signal.SIGTERM, 75), (signal.SIGKILL, -signal.SIGKILL)]
+)
+def test_a_signal_ends_stats_and_its_processes(number: signal.Signals, code: int, tmp_path: Path) -> None:
+    folder = token_folder(tmp_path, [np.zeros((2, 2, 2), np.int64)] * 2000, 4)
+    command = [sys.executable, "-c", COMMAND, "stats", str(folder), "--workers", "3"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True) as stats:
+        assert stats.stderr is not None
+        children: set[int] = set()
+        wait_until(lambda: children.update(children_of(stats.pid)) or len(children) == 3)  # and a resource tracker
+        wait_until(lambda: all("python" in name_of(child) for child in children))
+        started = time.monotonic()
+        if number == signal.SIGINT:
+            os.killpg(stats.pid, number)  # as Ctrl-C does
+        else:
+            stats.send_signal(number)
+        error = stats.stderr.read() if number != signal.SIGKILL else ""
+        assert stats.wait(30) == code
+        assert time.monotonic() - started < 10
+        assert "Traceback" not in error
+    wait_until(lambda: not any(is_alive(child) for child in children))
+
+
+def name_of(process: int) -> str:
+    return Path(f"/proc/{process}/cmdline").read_text()
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.02)
 
 
 # Where not everything is looked at
@@ -201,7 +290,10 @@ def test_pairs_of_chosen_codes_are_all_counted_and_no_others(tmp_path: Path) -> 
     paired = sampling.paired
     assert paired is not None
     assert 0.4 < paired.mean() < 0.6
-    assert sampling.digest == Sampling.of(tokens, pairs=1600).digest != Sampling.of(tokens).digest
+    again = Sampling.of(tokens, pairs=1600)
+    assert again.pair_stride == sampling.pair_stride
+    assert np.array_equal(again.paired, paired)
+    assert Sampling.of(tokens).paired is None
     tally = count_tokens(tokens, workers=2, sampling=sampling)
     codes = np.concatenate(units)[:: sampling.pair_stride]
     for table, first, second in (
@@ -292,6 +384,10 @@ def test_the_code_length_is_that_of_coding_one_token_after_the_other() -> None:
     counts = np.bincount(draws, minlength=40)
     assert coded_bits(counts) == pytest.approx(min(lengths) + math.log2(12), rel=1e-9)
     assert log_rising(0.5, 3) == pytest.approx(math.log(0.5 * 1.5 * 2.5))
+    starts, steps = np.geomspace(1e-3, 1e12, 500), np.arange(500)
+    ends, begins = ([math.lgamma(each) for each in values] for values in (starts + steps, starts))
+    errors = log_rising(starts, steps) - np.subtract(ends, begins)
+    assert (np.abs(errors) < 1e-14 * (1 + np.abs(ends) + np.abs(begins))).all()
 
 
 def test_a_coder_that_knows_the_neighbour_is_never_promised_what_it_cannot_do(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Idempotence, sensitivity and quantization error: against direct computations, and on a tokenizer seen through."""
+"""Idempotence, sensitivity and quantization error equal direct computations, and known values on a plain tokenizer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from imtok.analysis import robustness
 from imtok.analysis.batched_runner import BatchedRunner
 from imtok.analysis.robustness import (
-    error_by_code,
+    EncodedImages,
+    encode_with_error,
     idempotence,
     mean_psnr,
     sensitivity,
@@ -19,7 +20,7 @@ from imtok.analysis.robustness import (
     shift_right,
     through_jpeg,
 )
-from imtok.analysis.statistics import ErrorByCode
+from imtok.analysis.statistics import ErrorByCode, Idempotence, Sensitivity
 from imtok.data.images import to_tensor
 from imtok.evaluation import psnr
 from imtok.kernels import finite_scalar_bound
@@ -55,20 +56,29 @@ def code(red: int, green: int, blue: int) -> int:
     return red + 5 * green + 25 * blue
 
 
-def pictures(count: int) -> Tensor:
+def images_of(count: int) -> Tensor:
     return torch.stack([to_tensor(picture(seed, 32, 32)) for seed in range(count)])
 
 
-def coder_of(name: str) -> BatchedRunner:
+def runner_of(name: str) -> BatchedRunner:
     return BatchedRunner(tiny(quantizer=QUANTIZERS[name]), device="cpu", batch_size=2)
 
 
+def idempotence_of(runner: BatchedRunner, codes: Tensor, passes: int = 3) -> Idempotence:
+    decoded = runner.decode(codes)
+    return idempotence(runner, codes, EncodedImages(decoded, runner.encode(decoded)), passes)
+
+
+def sensitivity_of(runner: BatchedRunner, images: Tensor, *, of_decoded: bool = False) -> Sensitivity:
+    return sensitivity(runner, EncodedImages(images, runner.encode(images)), of_decoded=of_decoded)
+
+
 @pytest.mark.parametrize("name", QUANTIZERS)
-def test_idempotence_is_that_of_going_around_by_hand(name: str) -> None:
-    runner = coder_of(name)
+def test_idempotence_equals_passes_by_hand(name: str) -> None:
+    runner = runner_of(name)
     tokenizer = runner.tokenizer
-    start = runner.encode(pictures(4))
-    found = idempotence(runner, start, passes=2)
+    start = runner.encode(images_of(4))
+    found = idempotence_of(runner, start, passes=2)
     first = to_uint8(tokenizer.decode(start))
     once = tokenizer.encode(first)
     second = to_uint8(tokenizer.decode(once))
@@ -84,21 +94,21 @@ def test_idempotence_is_that_of_going_around_by_hand(name: str) -> None:
     assert [each.psnr for each in found.passes] == [mean_psnr(second, first), mean_psnr(third, first)]
 
 
-def test_a_tokenizer_whose_pictures_have_their_own_codes_is_idempotent() -> None:
+def test_a_tokenizer_that_keeps_codes_is_idempotent() -> None:
     codes = torch.randint(0, 125, (3, 4, 4), generator=torch.Generator().manual_seed(0))
-    found = idempotence(BatchedRunner(mosaic(), device="cpu"), codes)
+    found = idempotence_of(BatchedRunner(mosaic(), device="cpu"), codes)
     assert [(each.same_as_first, each.same_as_last, each.psnr) for each in found.passes] == [(1, 1, None)] * 3
     assert found.least_stable == []
 
 
-def test_the_least_stable_codes_are_those_changed_most_often_of_the_ones_seen_often_enough() -> None:
+def test_the_least_stable_codes_changed_most_and_occur_often_enough() -> None:
     tokenizer = mosaic()
     codes = torch.full((1, 4, 4), code(2, 2, 2))
     codes[0, :2] = code(0, 0, 0)
     codes[0, 3, 3] = code(4, 4, 4)  # changes too, but is seen once
     dark, bright = (levels / 2 - 1 for levels in (torch.tensor([0.0] * 3), torch.tensor([4.0] * 3)))
     tokenizer.decoder = _Moved(tokenizer.decoder, {tuple(dark.tolist()): 0.5, tuple(bright.tolist()): -0.5})
-    found = idempotence(BatchedRunner(tokenizer, device="cpu"), codes, passes=1)
+    found = idempotence_of(BatchedRunner(tokenizer, device="cpu"), codes, passes=1)
     assert found.passes[0].same_as_first == pytest.approx(1 - 9 / 16)
     assert [(each.code, each.share, each.tokens) for each in found.least_stable] == [(code(0, 0, 0), 1.0, 8)]
 
@@ -118,9 +128,9 @@ class _Moved(nn.Module):
         return self.decoder(moved)
 
 
-def test_a_constant_picture_is_not_changed_by_a_shift() -> None:
+def test_a_shift_leaves_a_constant_image_unchanged() -> None:
     grey = torch.full((2, 3, 32, 32), 128, dtype=torch.uint8)
-    found = sensitivity(coder_of("vq"), grey, of_decoded=True)
+    found = sensitivity_of(runner_of("vq"), grey, of_decoded=True)
     assert (found.images, found.of_decoded) == (2, True)
     assert [each.name for each in found.disturbances] == [
         "shift right by 1 pixel",
@@ -136,7 +146,7 @@ def test_a_constant_picture_is_not_changed_by_a_shift() -> None:
 def test_a_shift_changes_the_codes_behind_an_edge_and_no_others() -> None:
     images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     images[..., 16:] = 255
-    right, down, *_ = sensitivity(BatchedRunner(_sharp(), device="cpu"), images).disturbances
+    right, down, *_ = sensitivity_of(BatchedRunner(_sharp(), device="cpu"), images).disturbances
     assert right.changed == 4 / 16  # one column of codes
     assert [(each.code, each.share, each.tokens) for each in right.most_changed] == [(code(4, 4, 4), 0.5, 8)]
     assert [(each.code, each.share) for each in right.least_changed] == [(0, 0.0), (code(4, 4, 4), 0.5)]
@@ -159,9 +169,9 @@ class _Plain(nn.Module):
 
 @pytest.mark.parametrize("name", ["fsq", "residual", "product", "gumbel"])
 def test_every_code_of_every_codebook_counts_towards_the_change(name: str) -> None:
-    runner = coder_of(name)
-    images = pictures(3)
-    found = sensitivity(runner, images)
+    runner = runner_of(name)
+    images = images_of(3)
+    found = sensitivity_of(runner, images)
     codes = runner.encode(images)
     disturbed = (shift_right(images), shift_down(images), through_jpeg(images, 95), through_jpeg(images, 75))
     for each, other in zip(found.disturbances, disturbed, strict=True):
@@ -170,13 +180,13 @@ def test_every_code_of_every_codebook_counts_towards_the_change(name: str) -> No
     assert found.disturbances[2].psnr > found.disturbances[3].psnr  # type: ignore[operator]
 
 
-def test_equal_shares_stand_in_the_order_of_the_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_with_equal_shares_keep_their_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(robustness, "LISTED", 3)
     images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     for column, grey in enumerate((255, 0, 128, 64)):
         images[..., 8 * column : 8 * column + 8] = grey
     monkeypatch.setattr(robustness, "SEEN", 4)
-    right = sensitivity(BatchedRunner(_sharp(), device="cpu"), images).disturbances[0]
+    right = sensitivity_of(BatchedRunner(_sharp(), device="cpu"), images).disturbances[0]
     assert [each.code for each in right.least_changed] == [code(2, 2, 2), code(4, 4, 4), 0]
     assert [(each.code, each.share) for each in right.most_changed] == [(0, 1.0), (code(1, 1, 1), 1.0)]
 
@@ -187,7 +197,7 @@ def test_shifts_repeat_the_edge() -> None:
     assert shift_down(image).tolist() == [[[[0, 1], [0, 1]]]]
 
 
-def test_mean_psnr_is_of_the_pictures_that_differ() -> None:
+def test_mean_psnr_covers_the_images_that_differ() -> None:
     black = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
     other = black.clone()
     other[1] += 5
@@ -196,23 +206,24 @@ def test_mean_psnr_is_of_the_pictures_that_differ() -> None:
 
 
 def error_of(runner: BatchedRunner, images: Tensor) -> ErrorByCode:
-    found = error_by_code(runner, images)
+    codes, found = encode_with_error(runner, images)
+    assert torch.equal(codes, runner.encode(images))
     assert found is not None
     return found
 
 
 @pytest.mark.parametrize("name", ["vq", "cosine", "simvq", "frozen", "ibq", "lfq", "bsq", "product", "product-shared"])
 def test_the_mean_error_is_the_commitment_loss(name: str) -> None:
-    runner = coder_of(name)
-    images = pictures(2)
+    runner = runner_of(name)
+    images = images_of(2)
     ((_, quantized),) = runner.latents(images)
     assert error_of(runner, images).mean == pytest.approx(float(quantized.losses["commitment"]), rel=1e-4)
 
 
 @pytest.mark.parametrize("name", MEASURABLE)
 def test_errors_by_code_add_up_to_the_mean(name: str) -> None:
-    runner = coder_of(name)
-    images = pictures(3)
+    runner = runner_of(name)
+    images = images_of(3)
     found = error_of(runner, images)
     codes = runner.encode(images)
     first = codes if runner.tokenizer.num_codebooks == 1 else codes[..., 0]
@@ -222,9 +233,9 @@ def test_errors_by_code_add_up_to_the_mean(name: str) -> None:
     assert total / sum(found.tokens) == pytest.approx(found.mean)
 
 
-def test_the_error_of_fsq_is_that_of_rounding_what_was_bounded() -> None:
-    runner = coder_of("fsq")
-    images = pictures(2)
+def test_the_error_of_fsq_is_that_of_rounding_bounded_latents() -> None:
+    runner = runner_of("fsq")
+    images = images_of(2)
     ((latents, quantized),) = runner.latents(images)
     bounded = torch.stack(
         [finite_scalar_bound(latents[:, i], level) / (level // 2) for i, level in enumerate((7, 5, 5))], dim=1
@@ -238,23 +249,26 @@ def test_the_error_of_fsq_is_that_of_rounding_what_was_bounded() -> None:
 
 
 @pytest.mark.parametrize("name", ["residual", "residual-shared", "residual-fsq"])
-def test_the_error_of_a_residual_quantizer_is_what_all_stages_leave(name: str) -> None:
-    runner = coder_of(name)
-    images = pictures(2)
+def test_the_error_of_a_residual_quantizer_remains_after_all_stages(name: str) -> None:
+    runner = runner_of(name)
+    images = images_of(2)
     ((latents, quantized),) = runner.latents(images)
     left = (latents - runner.tokenizer.quantizer.lookup(quantized.codes)).square().mean()
     assert error_of(runner, images).mean == pytest.approx(float(left), rel=1e-5)
 
 
-def test_codes_of_gumbel_have_no_distance_to_its_latents() -> None:
-    assert error_by_code(coder_of("gumbel"), pictures(1)) is None
+def test_codes_of_gumbel_have_no_error() -> None:
+    runner = runner_of("gumbel")
+    codes, error = encode_with_error(runner, images_of(1))
+    assert torch.equal(codes, runner.encode(images_of(1)))
+    assert error is None
 
 
-def test_of_many_codes_the_most_frequent_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    runner = coder_of("fsq")
-    whole = error_of(runner, pictures(3))
+def test_only_the_most_frequent_of_many_codes_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = runner_of("fsq")
+    whole = error_of(runner, images_of(3))
     monkeypatch.setattr(robustness, "MOST_ERRORS", 2)
-    found = error_of(runner, pictures(3))
+    found = error_of(runner, images_of(3))
     assert found.mean == whole.mean
     assert sorted(found.tokens) == sorted(whole.tokens)[-2:]
     assert found.codes == sorted(found.codes)

@@ -1,7 +1,7 @@
 """What the tokens say about the codebook: `analyze(folder)`, and `codebook_usage(tokens)` for an open data set."""
 
 from imtok.analysis.counting import codebook_usage
-from imtok.analysis.job import Analysis, analyze, count_part
+from imtok.analysis.job import Analysis, analyze
 from imtok.analysis.statistics import Statistics
 from imtok.analysis.visualisations import Visualisations
 from imtok.usage import CodebookUsage, count_by_codebook, count_codes
@@ -15,5 +15,4 @@ __all__ = [
     "codebook_usage",
     "count_by_codebook",
     "count_codes",
-    "count_part",
 ]

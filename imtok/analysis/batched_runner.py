@@ -1,4 +1,4 @@
-"""A tokenizer at work on many images: in batches, repeatable and in fp32, as in evaluation."""
+"""A tokenizer applied to many images: in batches, deterministic and in fp32, as in evaluation."""
 
 # Axes: n images, B of a batch, D latent channels, h x w latent grid, Q codebooks, S side of the square.
 
@@ -16,9 +16,9 @@ from imtok.tokenizer import Tokenizer, to_float, to_uint8
 
 
 class BatchedRunner:
-    """Images and codes on the CPU, whatever the device; `on_images` hears how many images each batch had.
+    """Encodes and decodes images and codes that lie on the CPU; `on_images` receives the size of each batch.
 
-    The tokenizer is moved to the device and into eval mode, and stays there.
+    The tokenizer moves to the device and into eval mode, and stays there.
     """
 
     def __init__(
@@ -34,16 +34,16 @@ class BatchedRunner:
         self._on_images = on_images
 
     def encode(self, images: Tensor) -> Tensor:
-        """(n, 3, S, S) uint8 -> codes (n, h, w) or (n, h, w, Q) int64; raises TokenizerError where there are none."""
+        """Encode (n, 3, S, S) uint8 -> (n, h, w) or (n, h, w, Q) int64; raises TokenizerError on latents of NaN."""
         return torch.cat([quantized.codes.cpu() for _, quantized in self.latents(images)])
 
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (n, h, w) or (n, h, w, Q) int64 -> (n, 3, S, S) uint8."""
+        """Decode (n, h, w) or (n, h, w, Q) int64 -> (n, 3, S, S) uint8."""
         return torch.cat([to_uint8(self.tokenizer.decode(batch)).cpu() for batch in self._batches(codes)])
 
     @torch.no_grad()
     def latents(self, images: Tensor) -> Iterator[tuple[Tensor, Quantized]]:
-        """(n, 3, S, S) uint8 -> by batch the encoder's latents (B, D, h, w) and what becomes of them, on the device."""
+        """Encode (n, 3, S, S) uint8; yields the latents (B, D, h, w) of each batch, quantized too, on the device."""
         weights = next(self.tokenizer.parameters())
         for batch in self._batches(images):
             latents = self.tokenizer.encoder(to_float(batch.to(weights.device)).to(weights.dtype))

@@ -1,6 +1,6 @@
-"""A tally looked at from several sides: growth, places of the grid, dimensions, classes, duplicates."""
+"""Breakdowns of a tally: by runs of images, growth, position in the grid, dimension, class, and duplicates."""
 
-# Axes: K codes, Q codebooks, S images kept, P places of the grid, C classes, R different hashes.
+# Axes: K codes, Q codebooks, S images kept, P positions of the grid.
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from imtok.tokens.shard import NO_LABEL, Codes
 
 _POINTS = 200  # of the curve of growth
 _CLASSES = 100
-_OWN, _OWN_TOKENS = 5, 10  # codes named of a class, and tokens it must have of each
-_GROUPS, _KEYS = 5, 5
+_OWN, _OWN_TOKENS = 5, 10  # codes listed for a class, and how often each must occur in it
+_GROUPS, _KEYS = 5, 5  # of duplicates, and keys listed of each
 
 
 def runs_of_images(tally: Tally) -> Runs | None:
-    """Usage by each 256 consecutive images of a unit; None where no unit has so many."""
+    """Measure usage by each 256 consecutive images of a unit; None where no unit has so many."""
     used = np.concatenate([*tally.runs, np.empty(0, np.int64)])
     if not len(used):
         return None
@@ -34,17 +34,16 @@ def runs_of_images(tally: Tally) -> Runs | None:
 
 
 def growth(tally: Tally) -> list[tuple[int, int]]:
-    """(images seen, codes used by then) at numbers of images spaced in the logarithm."""
+    """Return (images seen, codes used by then) at numbers of images spaced in the logarithm."""
     if not tally.images:
         return []
     first = tally.first.min(axis=0)  # (K,)
     first = np.sort(first[first != NEVER])
-    last = max(tally.images, int(first[-1]) + 1)  # numbers of images are those of the whole set
-    return [(int(seen), int(np.searchsorted(first, seen))) for seen in log_spaced(last, _POINTS)]
+    return [(int(seen), int(np.searchsorted(first, seen))) for seen in log_spaced(tally.images, _POINTS)]
 
 
 def position_map(tally: Tally) -> PositionMap | None:
-    """Entropy and surprisal at each place of the grid."""
+    """Measure entropy and surprisal at each position of the grid; None where there are no images."""
     _, codes, _ = tally.kept_images()
     if not len(codes):
         return None
@@ -84,10 +83,10 @@ def dimensions(counts: Counts, config: QuantizerRecord | None) -> list[Dimension
 
 
 def class_use(tally: Tally, names: Sequence[str]) -> list[ClassUse]:
-    """The codes of each class, those with most images first; codes of all codebooks together."""
+    """Measure the codes of each class, all codebooks together, the class with most images first."""
     _, codes, labels = tally.kept_images()
     found, images = np.unique(labels[labels != NO_LABEL], return_counts=True)
-    if len(found) < 2:  # of a single class there is nothing to compare
+    if len(found) < 2:  # a single class cannot be compared
         return []
     everything = _counts_of(codes[labels != NO_LABEL], tally.codebook_size)
     order = np.argsort(-images, kind="stable")[:_CLASSES]
@@ -102,7 +101,7 @@ def _one_class(label: int, images: int, codes: Codes, everything: Counts, names:
     seen = counts > 0
     total, used = int(counts.sum()), int(np.count_nonzero(seen))
     lift = counts[seen] / total * int(everything.sum()) / everything[seen]  # share here / share in all
-    # As its tokens are among those of all, what chance adds to them is added there too, and that much is no bias.
+    # The tokens of the class are part of all tokens. What chance adds to both is no bias.
     bias = miller_bits(used, total) - miller_bits(float(lift.sum()), int(everything.sum()))
     divergence = float((counts[seen] / total * np.log2(lift)).sum()) - bias
     often = np.flatnonzero(seen)[counts[seen] >= _OWN_TOKENS]
@@ -121,13 +120,13 @@ def _one_class(label: int, images: int, codes: Codes, everything: Counts, names:
 
 
 def duplicates(tally: Tally, key_of: Callable[[int], str]) -> Duplicates:
-    """Images whose codes are those of an earlier image; `key_of` names an image by its number."""
+    """Find images with the codes of an earlier image; `key_of` gives the key of an image by its number."""
     hashes = np.concatenate([*(each[0] for each in tally.hashes), np.empty(0, np.uint64)])
     numbers = np.concatenate([*(each[1] for each in tally.hashes), np.empty(0, np.int64)])
     ascending = np.sort(hashes)
     several = np.isin(hashes, ascending[1:][ascending[1:] == ascending[:-1]])
     compared, hashes, numbers = len(hashes), hashes[several], numbers[several]
-    order = np.lexsort((numbers, hashes))  # of the few that occur more than once
+    order = np.lexsort((numbers, hashes))  # only of the few that occur more than once
     hashes, numbers = hashes[order], numbers[order]
     starts = run_starts(hashes)
     sizes = np.diff(starts, append=len(hashes))
@@ -148,7 +147,7 @@ def _counts_of(codes: Codes, codebook_size: int) -> Counts:
 
 
 def _entropy_of(column: npt.NDArray[np.unsignedinteger], codebook_size: int) -> float:
-    """Of (S,) codes, without a table of K counts, which few images would leave nearly empty."""
+    """Return the corrected entropy of (S,) codes, without a table of K counts, which would be nearly empty."""
     ascending = np.sort(column)
     counts = np.diff(run_starts(ascending), append=len(ascending))
     return min(math.log2(codebook_size), entropy_bits(counts) + miller_bits(len(counts), len(column)))

@@ -1,12 +1,12 @@
-"""What a code tells of its neighbour: mutual information, conditional entropy, and what a coder makes of it.
+"""Neighbouring codes: mutual information, conditional entropy, and the bits of a coder that knows the neighbour.
 
-With few pairs a code the plug-in figures promise far too much: 600 thousand pairs of 64 thousand codes all differ, and
-seem to tell everything. Hence the code length beside them, which can be reached: a coder that starts with p(y | x) =
-p(y) and learns each code's followers as it goes, n(x, y) and n(x) being what it has seen,
+Where pairs are few, the plug-in estimates promise far too much: 600 thousand pairs of 64 thousand codes all differ, so
+that one code seems to determine the next. The code length beside them can be reached. Its coder starts with p(y | x) =
+p(y) and learns from the pairs it has coded, n(x, y) of them and n(x) with context x:
 
     p(y | x) = (n(x, y) + c p(y)) / (n(x) + c)
 
-with the c that serves best (MacKay & Peto, 1995, "A hierarchical Dirichlet language model", equation 15).
+with the best c (MacKay & Peto, 1995, "A hierarchical Dirichlet language model", equation 15).
 """
 
 # Axes: K codes, m different pairs, C contexts x.
@@ -34,8 +34,8 @@ from imtok.entropy import (
 
 _LN2 = math.log(2)
 _STRENGTHS = 4.0 ** np.arange(12)  # values of c that are tried
-_BLOCK = 2**19  # pairs at once: what is computed of them stays in the cache
 _TRIED = 2**17  # different pairs on which they are tried
+_BLOCK = 2**19  # pairs at once, so that intermediate results stay in the cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,63 +55,45 @@ class _Pairs:
 
 @dataclass(frozen=True)
 class _Found:
-    """The figures of one codebook in one direction."""
+    """The statistics of one codebook in one direction, entropies and the code length in bits."""
 
     pairs: int
     distinct: int
     contexts: float  # share of the codes that occur
     entropy: float
     corrected: float
-    left: float  # of y where x is known
-    left_corrected: float
+    conditional: float
+    conditional_corrected: float
     coded: float
 
 
 def neighbours(tables: Sequence[PairTable], counts: Counts, images: int, sampling: Sampling) -> Neighbours | None:
-    """The figures of one direction: a table and the counts of all codes, (Q, K), for each codebook.
+    """Measure one direction, from a table of pairs and the counts of all codes, (Q, K), for each codebook.
 
-    Where not all pairs were counted, n(y) is taken of all codes. None where there is not one pair.
+    Where not all pairs were counted, n(y) is taken from the counts of all codes. Returns None where there is no pair.
     """
-    found = [_figures(table, row, sampling.all_pairs) for table, row in zip(tables, counts, strict=True)]
-    each = [statistics for statistics in found if statistics is not None]
-    if not each:
+    opened = [_open(table, row, sampling.all_pairs) for table, row in zip(tables, counts, strict=True)]
+    found = [_measure(pairs, row) for pairs, row in zip(opened, counts, strict=True) if len(pairs.counts)]
+    if not found:
         return None
 
     def mean(name: str) -> float:
-        return float(sum(getattr(statistics, name) for statistics in each) / len(each))
+        return float(sum(getattr(each, name) for each in found) / len(found))
 
     return Neighbours(
         images=-(-images // sampling.pair_stride),
-        pairs=sum(statistics.pairs for statistics in each),
-        distinct=sum(statistics.distinct for statistics in each),
+        pairs=sum(each.pairs for each in found),
+        distinct=sum(each.distinct for each in found),
         contexts_share=1.0 if sampling.paired is None else mean("contexts"),
-        mutual_information_bits=mean("entropy") - mean("left"),
-        mutual_information_corrected_bits=mean("corrected") - mean("left_corrected"),
-        conditional_entropy_bits=mean("left"),
-        conditional_entropy_corrected_bits=mean("left_corrected"),
+        mutual_information_bits=mean("entropy") - mean("conditional"),
+        mutual_information_corrected_bits=mean("corrected") - mean("conditional_corrected"),
+        conditional_entropy_bits=mean("conditional"),
+        conditional_entropy_corrected_bits=mean("conditional_corrected"),
         coded_bits=mean("coded"),
     )
 
 
-def _figures(table: PairTable, counts: Counts, exact: bool) -> _Found | None:
-    pairs = _opened(table, counts, exact)
-    if not len(pairs.counts):
-        return None
-    entropy, corrected = entropy_bits(pairs.marginal), corrected_entropy_bits(pairs.marginal)
-    left = min(_conditional_entropy(pairs), entropy)
-    return _Found(
-        pairs=pairs.total,
-        distinct=len(pairs.counts),
-        contexts=len(pairs.starts) / int(np.count_nonzero(counts)),
-        entropy=entropy,
-        corrected=corrected,
-        left=left,
-        left_corrected=min(left + _bias(pairs), corrected),
-        coded=_coded_bits(pairs),
-    )
-
-
-def _opened(table: PairTable, counts: Counts, exact: bool) -> _Pairs:
+def _open(table: PairTable, counts: Counts, exact: bool) -> _Pairs:
     keys, numbers = table.entries()
     size = table.dtype.type(table.codebook_size)
     starts, second = run_starts(keys // size), keys % size
@@ -119,19 +101,25 @@ def _opened(table: PairTable, counts: Counts, exact: bool) -> _Pairs:
     return _Pairs(starts, second, numbers, marginal)
 
 
-def _conditional_entropy(pairs: _Pairs) -> float:
-    """H(Y | X) = H(X, Y) - H(X)."""
+def _measure(pairs: _Pairs, counts: Counts) -> _Found:
+    entropy, corrected = entropy_bits(pairs.marginal), corrected_entropy_bits(pairs.marginal)
     contexts = np.add.reduceat(pairs.counts, pairs.starts)
-    return max(0.0, entropy_bits(pairs.counts) - entropy_bits(contexts))
-
-
-def _bias(pairs: _Pairs) -> float:
-    """That of H(X, Y) less that of H(X)."""
-    return miller_bits(len(pairs.counts), pairs.total) - miller_bits(len(pairs.starts), pairs.total)
+    conditional = min(max(0.0, entropy_bits(pairs.counts) - entropy_bits(contexts)), entropy)  # H(X, Y) - H(X)
+    bias = miller_bits(len(pairs.counts), pairs.total) - miller_bits(len(pairs.starts), pairs.total)
+    return _Found(
+        pairs=pairs.total,
+        distinct=len(pairs.counts),
+        contexts=len(pairs.starts) / int(np.count_nonzero(counts)),
+        entropy=entropy,
+        corrected=corrected,
+        conditional=conditional,
+        conditional_corrected=min(conditional + bias, corrected),
+        coded=_coded_bits(pairs),
+    )
 
 
 def _coded_bits(pairs: _Pairs) -> float:
-    """Bits a pair to code y knowing x, to learn p(y) beforehand, and to say which c."""
+    """Return the bits a pair to code y where x is known, to learn p(y) before, and to name c."""
     everything = int(pairs.marginal.sum())
     prior = pairs.marginal / everything  # (K,)
     tried = _some_contexts(pairs)
@@ -142,19 +130,19 @@ def _coded_bits(pairs: _Pairs) -> float:
 
 
 def _length(pairs: _Pairs, prior: Floats, strength: float) -> float:
-    """ln of 1 over the probability that the coder gives all its y."""
+    """Return -ln of the probability that the coder assigns to all y."""
     followers = 0.0
     for begin in range(0, len(pairs.counts), _BLOCK):
         block = slice(begin, begin + _BLOCK)
         counts, expected = pairs.counts[block], strength * prior[pairs.second[block]]
-        several = counts > 1  # most occur once, and then one logarithm does
+        several = counts > 1  # most pairs occur once, which takes one logarithm
         followers += float(np.log(expected[~several]).sum() + log_rising(expected[several], counts[several]).sum())
     totals = np.add.reduceat(pairs.counts, pairs.starts)  # (C,)
     return float(log_rising(strength, totals).sum()) - followers
 
 
 def _some_contexts(pairs: _Pairs) -> _Pairs:
-    """About as many pairs as are tried, of contexts spread over all."""
+    """Return the pairs of evenly spaced contexts, about as many as are tried."""
     if len(pairs.counts) <= _TRIED:
         return pairs
     step = -(-len(pairs.counts) // _TRIED)

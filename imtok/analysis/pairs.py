@@ -1,4 +1,4 @@
-"""A table of how often pairs of codes occur, which holds the pairs that occur and no others."""
+"""A sparse table of pairs of codes: it holds the pairs that occur, with their counts."""
 
 # Axes: K codes, n pairs, m different pairs.
 
@@ -13,60 +13,56 @@ from imtok.entropy import Counts
 
 Keys = npt.NDArray[np.unsignedinteger[Any]]
 
-_WAITING = 2**24  # pairs that are gathered before they are sorted: one sort is cheaper than many merges
+_BUFFERED = 2**24  # pairs that are gathered before they are sorted: one sort is cheaper than many merges
 
 
 class PairTable:
-    """Pairs (x, y) of codes as keys x K + y, ascending, with their counts."""
+    """Counts of pairs (x, y) of codes, under ascending keys x K + y."""
 
     def __init__(self, codebook_size: int) -> None:
         self.codebook_size = codebook_size
         # Half the bytes sort in half the time.
         self.dtype = np.dtype(np.uint32 if codebook_size**2 <= 2**32 else np.uint64)
         self._keys, self._counts = np.empty(0, self.dtype), np.empty(0, np.int64)
-        self._waiting: list[Keys] = []
-        self._number_waiting = 0
+        self._buffer: list[Keys] = []
+        self._buffered = 0
 
     def add(self, first: npt.NDArray[Any], second: npt.NDArray[Any]) -> None:
-        """Count the pairs of two arrays of codes of the same shape."""
+        """Count the pairs that two arrays of codes of the same shape form."""
         keys = first.astype(self.dtype).ravel()
         keys *= self.dtype.type(self.codebook_size)
         keys += second.ravel().astype(self.dtype, copy=False)
-        self._wait([keys])
-
-    def add_entries(self, keys: Keys, counts: Counts) -> None:
-        """Count what `entries` of another table gave."""
-        self._settle()
-        self._combine(keys, counts)
+        self._gather([keys])
 
     def merge(self, other: PairTable) -> None:
-        """Count all that another table has counted."""
+        """Add the counts of another table."""
         if len(other._keys):
-            self.add_entries(other._keys, other._counts)
-        self._wait(other._waiting)
+            self._flush()
+            self._combine(other._keys, other._counts)
+        self._gather(other._buffer)
 
     def entries(self) -> tuple[Keys, Counts]:
-        """Keys (m,) ascending and how often each occurs, (m,) int64."""
-        self._settle()
+        """Return the keys, (m,) ascending, and how often each occurs, (m,) int64."""
+        self._flush()
         return self._keys, self._counts
 
-    def _wait(self, keys: list[Keys]) -> None:
-        self._waiting += keys
-        self._number_waiting += sum(map(len, keys))
-        if self._number_waiting >= max(_WAITING, len(self._keys)):
-            self._settle()
+    def _gather(self, keys: list[Keys]) -> None:
+        self._buffer += keys
+        self._buffered += sum(map(len, keys))
+        if self._buffered >= max(_BUFFERED, len(self._keys)):
+            self._flush()
 
-    def _settle(self) -> None:
-        if not self._waiting:
+    def _flush(self) -> None:
+        if not self._buffer:
             return
-        keys = np.concatenate(self._waiting)
+        keys = np.concatenate(self._buffer)
         keys.sort()
-        self._waiting, self._number_waiting = [], 0
+        self._buffer, self._buffered = [], 0
         starts = run_starts(keys)
         self._combine(keys[starts], np.diff(starts, append=len(keys)))
 
     def _combine(self, keys: Keys, counts: Counts) -> None:
-        """Two ascending lists as one; a stable sort finds that they are two runs and merges them."""
+        """Merge an ascending list into the table; a stable sort finds the two ascending runs and merges them."""
         if not len(self._keys):
             self._keys, self._counts = keys, counts
             return
@@ -79,7 +75,7 @@ class PairTable:
 
 
 def run_starts(ascending: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """Where each run of equal values begins."""
+    """Return the index where each run of equal values begins: (n,) -> (runs,)."""
     begins = np.ones(len(ascending), bool)
     np.not_equal(ascending[1:], ascending[:-1], out=begins[1:])
     return np.flatnonzero(begins)

@@ -1,7 +1,7 @@
-"""What becomes of codes when pictures go around: idempotence, sensitivity to small changes, and quantization error.
+"""Robustness of codes: idempotence, sensitivity to small perturbations, and quantization error.
 
-Shares of changed tokens count those of every codebook; figures by code are of the first one, and of codes seen at
-least `SEEN` times, since the share of a code seen once says nothing.
+Shares of changed tokens count the codes of every codebook. Lists by code are of the first codebook, and of codes that
+occur at least `SEEN` times.
 """
 
 # Axes: n images, B of a batch, h x w latent grid, Q codebooks, K codes, D latent channels, S side of the square.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -20,113 +21,115 @@ from imtok.analysis.batched_runner import BatchedRunner
 from imtok.analysis.statistics import CodeShare, ErrorByCode, Idempotence, Pass, Perturbation, Sensitivity
 from imtok.data.images import decode_image, to_picture, to_tensor
 from imtok.evaluation import psnr
-from imtok.quantizers import Quantizer
 
 SEEN = 8
 LISTED = 10
 MOST_ERRORS = 2048
 
 
-def idempotence(runner: BatchedRunner, codes: Tensor, passes: int = 3) -> Idempotence:
-    """encode(decode(t)) against t, again and again, pictures rounded to uint8 between: (n, h, w) or (n, h, w, Q) int64.
+@dataclass(frozen=True, eq=False)
+class EncodedImages:
+    """Images with the codes that the tokenizer gives them."""
 
-    Each pass encodes what the codes before it decode to.
+    pixels: Tensor  # (n, 3, S, S) uint8
+    codes: Tensor  # (n, h, w) or (n, h, w, Q) int64
+
+
+def idempotence(runner: BatchedRunner, codes: Tensor, first_pass: EncodedImages, passes: int = 3) -> Idempotence:
+    """Compare codes, (n, h, w) or (n, h, w, Q) int64, with those after passes of decode, round to uint8, encode.
+
+    `first_pass` holds what the codes decode to, and the codes of that.
     """
-    first_picture = picture = runner.decode(codes)
-    done, before, least_stable = [], codes, []
+    before, after, decoded, found = codes, first_pass.codes, first_pass.pixels, []
     for number in range(passes):
-        after = runner.encode(picture)
-        picture = runner.decode(after)
-        done.append(
+        if number > 0:
+            before, after = after, runner.encode(decoded)
+        decoded = runner.decode(after)
+        found.append(
             Pass(
                 same_as_first=_share(after == codes),
                 same_as_last=_share(after == before),
-                psnr=mean_psnr(picture, first_picture),
+                psnr=mean_psnr(decoded, first_pass.pixels),
             )
         )
-        if number == 0:
-            least_stable = _by_change(codes, after, runner, most=True)
-        before = after
-    return Idempotence(images=len(codes), passes=done, least_stable=least_stable)
+    least_stable = _by_change(codes, first_pass.codes, most=True)
+    return Idempotence(images=len(codes), passes=found, least_stable=least_stable)
 
 
-def sensitivity(runner: BatchedRunner, images: Tensor, *, of_decoded: bool = False) -> Sensitivity:
-    """Which codes change under a shift by one pixel, its edge repeated, and JPEG: (n, 3, S, S) uint8.
+def sensitivity(runner: BatchedRunner, images: EncodedImages, *, of_decoded: bool = False) -> Sensitivity:
+    """Measure which codes change under a shift by one pixel, its edge repeated, and under JPEG.
 
-    JPEG is Pillow's, with its default of colours at half the resolution.
+    JPEG is that of Pillow, with its default of colours at half the resolution.
     """
-    codes = runner.encode(images)
     found = []
     for name, perturb in PERTURBATIONS.items():
-        perturbed = perturb(images)
+        perturbed = perturb(images.pixels)
         after = runner.encode(perturbed)
         found.append(
             Perturbation(
                 name=name,
-                changed=_share(after != codes),
-                psnr=mean_psnr(perturbed, images),
-                most_changed=_by_change(codes, after, runner, most=True),
-                least_changed=_by_change(codes, after, runner, most=False),
+                changed=_share(after != images.codes),
+                psnr=mean_psnr(perturbed, images.pixels),
+                most_changed=_by_change(images.codes, after, most=True),
+                least_changed=_by_change(images.codes, after, most=False),
             )
         )
-    return Sensitivity(images=len(images), of_decoded=of_decoded, disturbances=found)
+    return Sensitivity(images=len(images.pixels), of_decoded=of_decoded, disturbances=found)
 
 
-def error_by_code(runner: BatchedRunner, images: Tensor) -> ErrorByCode | None:
-    """How far latents lie from what stands for them: (n, 3, S, S) uint8; None where codes lie in a space of their own.
+def encode_with_error(runner: BatchedRunner, images: Tensor) -> tuple[Tensor, ErrorByCode | None]:
+    """Encode (n, 3, S, S) uint8 and measure the distance of each latent to what its codes stand for.
 
-    A code's error is that of the whole latent, all stages and heads included.
+    Returns codes, (n, h, w) or (n, h, w, Q) int64, and the error; None for quantizers whose latents and codes share no
+    space. The error of a code is that of the whole latent, all stages and heads included.
     """
     quantizer = runner.tokenizer.quantizer
-    if not has_error(quantizer):
-        return None
     errors, tokens = np.zeros(quantizer.num_codes), np.zeros(quantizer.num_codes, np.int64)
-    power = 0.0
+    power, codes = 0.0, []
     for latents, quantized in runner.latents(images):
+        codes.append(quantized.codes.cpu())
         compared = quantizer.comparable_latents(latents)
-        assert compared is not None  # `has_error` says so
+        if compared is None:
+            continue
         distances = (compared - quantized.latents).double().square().mean(dim=1)  # (B, h, w)
-        codes = _of_first_codebook(quantized.codes, runner).cpu().numpy().ravel()
-        errors += np.bincount(codes, distances.cpu().numpy().ravel(), quantizer.num_codes)
-        tokens += np.bincount(codes, minlength=quantizer.num_codes)
+        first = first_codebook(codes[-1]).numpy().ravel()
+        errors += np.bincount(first, distances.cpu().numpy().ravel(), quantizer.num_codes)
+        tokens += np.bincount(first, minlength=quantizer.num_codes)
         power += float(compared.double().square().mean(dim=1).sum())
+    if not tokens.any():
+        return torch.cat(codes), None
     occurring = np.flatnonzero(tokens)
-    shown = np.sort(occurring[np.argsort(-tokens[occurring], kind="stable")[:MOST_ERRORS]])
-    return ErrorByCode(
+    listed = np.sort(occurring[np.argsort(-tokens[occurring], kind="stable")[:MOST_ERRORS]])
+    return torch.cat(codes), ErrorByCode(
         mean=float(errors.sum() / tokens.sum()),
         relative=float(errors.sum() / power) if power else 0.0,
-        codes=shown.tolist(),
-        errors=(errors[shown] / tokens[shown]).tolist(),
-        tokens=tokens[shown].tolist(),
+        codes=listed.tolist(),
+        errors=(errors[listed] / tokens[listed]).tolist(),
+        tokens=tokens[listed].tolist(),
     )
 
 
-def has_error(quantizer: Quantizer) -> bool:
-    """Whether latents and codes share a space, so that they can be compared."""
-    return quantizer.comparable_latents(torch.empty(0, quantizer.dim, 1, 1)) is not None
-
-
-def mean_psnr(pictures: Tensor, originals: Tensor) -> float | None:
-    """Mean PSNR of those that differ, in dB, None where none does: twice (n, 3, S, S) uint8."""
-    # One at a time, since they become float64.
-    pairs = zip(torch.split(pictures, 1), torch.split(originals, 1), strict=True)
-    values = torch.cat([psnr(picture, original) for picture, original in pairs])
+def mean_psnr(images: Tensor, originals: Tensor) -> float | None:
+    """Return the mean PSNR in dB of the images that differ, None where none does: twice (n, 3, S, S) uint8."""
+    # One at a time, because psnr holds them as float64.
+    pairs = zip(torch.split(images, 1), torch.split(originals, 1), strict=True)
+    values = torch.cat([psnr(image, original) for image, original in pairs])
     differing = values[values.isfinite()]
     return float(differing.mean()) if len(differing) else None
 
 
 def shift_right(images: Tensor) -> Tensor:
-    """By one pixel, the left edge repeated: (n, 3, H, W) -> the same shape."""
+    """Shift by one pixel and repeat the left edge: (n, 3, H, W) -> the same shape."""
     return torch.cat([images[..., :1], images[..., :-1]], dim=-1)
 
 
 def shift_down(images: Tensor) -> Tensor:
-    """By one pixel, the upper edge repeated: (n, 3, H, W) -> the same shape."""
+    """Shift by one pixel and repeat the upper edge: (n, 3, H, W) -> the same shape."""
     return torch.cat([images[..., :1, :], images[..., :-1, :]], dim=-2)
 
 
 def through_jpeg(images: Tensor, quality: int) -> Tensor:
-    """Saved as JPEG and read again: (n, 3, H, W) uint8 -> the same shape."""
+    """Save as JPEG and read again: (n, 3, H, W) uint8 -> the same shape."""
     restored = []
     for image in images:
         file = io.BytesIO()
@@ -143,12 +146,17 @@ PERTURBATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-def _by_change(before: Tensor, after: Tensor, runner: BatchedRunner, *, most: bool) -> list[CodeShare]:
-    """Codes seen often enough by how often they changed, equals in their order; `most` leaves out those that never did.
+def first_codebook(codes: Tensor) -> Tensor:
+    """Return the codes of the first codebook: (n, h, w) or (n, h, w, Q) -> (n, h, w)."""
+    return codes if codes.dim() == 3 else codes[..., 0]
 
-    Codes (n, h, w) or (n, h, w, Q) twice.
+
+def _by_change(before: Tensor, after: Tensor, *, most: bool) -> list[CodeShare]:
+    """List codes that occur often enough by how often they changed, equals in their order.
+
+    Codes (n, h, w) or (n, h, w, Q) twice. With `most`, codes that never changed are left out.
     """
-    start, end = (_of_first_codebook(codes, runner).numpy().ravel() for codes in (before, after))
+    start, end = (first_codebook(codes).numpy().ravel() for codes in (before, after))
     seen = np.bincount(start)
     shares = np.bincount(start, start != end) / np.maximum(seen, 1)
     codes = np.flatnonzero((seen >= SEEN) & (shares > 0) if most else seen >= SEEN)
@@ -156,9 +164,5 @@ def _by_change(before: Tensor, after: Tensor, runner: BatchedRunner, *, most: bo
     return [CodeShare(code=code, share=float(shares[code]), tokens=int(seen[code])) for code in codes[order].tolist()]
 
 
-def _of_first_codebook(codes: Tensor, runner: BatchedRunner) -> Tensor:
-    return codes if runner.tokenizer.num_codebooks == 1 else codes[..., 0]
-
-
-def _share(held: Tensor) -> float:
-    return float(held.double().mean())
+def _share(matches: Tensor) -> float:
+    return float(matches.double().mean())

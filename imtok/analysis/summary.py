@@ -1,4 +1,4 @@
-"""What was counted of a token set, and what its tokenizer showed, as one record of figures."""
+"""The summary: the counts of a token set and the diagnostics of its tokenizer, as one record of statistics."""
 
 # Axes: K codes, Q codebooks, h x w grid.
 
@@ -27,16 +27,16 @@ from imtok.usage import CodebookUsage
 _TOP = 8
 
 
-def statistics_of(
+def summarize(
     tokens: TokenDataset,
     tally: Tally,
     usage: CodebookUsage,
     tokenizer: TokenizerStatistics | None,
     check: Callable[[], None],
 ) -> Statistics:
-    """All figures and what is found in them; `check` is called now and then, and may raise to end it."""
+    """Compute all statistics and the findings; `check` is called between the steps and may raise to end it."""
     config = quantizer_config(tokens)
-    right, below = _of_neighbours(tally)
+    right, below = _neighbours(tally)
     check()
     statistics = Statistics(
         **usage.as_use().model_dump(),
@@ -69,10 +69,10 @@ def statistics_of(
     return statistics.model_copy(update={"findings": findings(statistics, usage, config)})
 
 
-def _of_neighbours(tally: Tally) -> tuple[Neighbours | None, Neighbours | None]:
-    """To the right and below."""
+def _neighbours(tally: Tally) -> tuple[Neighbours | None, Neighbours | None]:
+    """Measure the neighbours to the right and below."""
     sampling = tally.sampling
-    assert sampling is not None  # nothing else counts pairs
+    assert sampling is not None  # pairs are counted by a sample alone
     with ThreadPoolExecutor(2, "imtok-stats") as pool:
         right, below = pool.map(lambda tables: neighbours(tables, tally.counts, tally.images, sampling), tally.pairs)
     return right, below
@@ -84,7 +84,7 @@ def _bits(tokens: TokenDataset, counts: Counts, right: Neighbours | None, below:
     total = int(counts.sum())
     each = sum(coded_bits(row) for row in counts) / total if total else raw
     coders = {"fixed": raw, "frequencies": each}
-    if right:  # codes of the first column have no left neighbour and are coded without
+    if right:  # codes of the first column have no left neighbour
         coders["left neighbour"] = right.coded_bits + (each - right.coded_bits) / width
     if below:
         coders["neighbour above"] = below.coded_bits + (each - below.coded_bits) / height
@@ -102,7 +102,7 @@ def _bits(tokens: TokenDataset, counts: Counts, right: Neighbours | None, below:
 
 
 def quantizer_config(tokens: TokenDataset) -> QuantizerRecord | None:
-    """Of the tokenizer that lies in the token folder; None where there is none that can be read and fits the tokens."""
+    """Read the configuration of the quantizer in the token folder; None where none can be read and fits the tokens."""
     path = tokens.folder / TOKENIZER / "config.json"
     try:
         content = json.loads(path.read_bytes())
@@ -115,5 +115,5 @@ def quantizer_config(tokens: TokenDataset) -> QuantizerRecord | None:
 
 
 def name_of(folder: str | Path) -> str:
-    """A folder's name as text; bytes that are not UTF-8 are spelled out."""
+    """Return the name of a folder as text; bytes that are not UTF-8 become escapes."""
     return os.fsencode(folder).decode("utf-8", "backslashreplace")

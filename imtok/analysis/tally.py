@@ -1,6 +1,6 @@
-"""What is counted of tokens, unit by unit, so that it can be added up in any order and on any number of machines."""
+"""A tally: the counts of some units of a token set, to be merged with those of other units in any order."""
 
-# Axes: N images of a unit, h x w grid, P = h w places, Q codebooks, K codes.
+# Axes: N images of a unit, h x w grid, P = h w positions, Q codebooks, K codes.
 
 from __future__ import annotations
 
@@ -21,14 +21,11 @@ _BLOCK = 2**19  # tokens counted at once: few enough to stay in the cache, enoug
 
 
 class CodeOutOfRange(ValueError):
-    """A code that the codebook does not have."""
+    """A code outside the codebook."""
 
 
 class Tally:
-    """Counts of some units of a token set; `merge` adds those of others, and the order does not matter.
-
-    Without `sampling` the codes are counted and nothing else.
-    """
+    """Counts of some units of a token set; without `sampling` of the codes alone."""
 
     def __init__(
         self, grid: tuple[int, int], codebook_size: int, num_codebooks: int, sampling: Sampling | None
@@ -39,15 +36,15 @@ class Tally:
         self.counts = np.zeros((num_codebooks, codebook_size), np.int64)  # (Q, K)
         self.first = np.full((num_codebooks, codebook_size), NEVER)  # (Q, K) the first image with each code
         self.runs: list[Counts] = []  # (R,) codes used by each run of 256 images, summed over codebooks
-        # Right-hand neighbours of each codebook, then neighbours below.
+        # First the right-hand neighbours of each codebook, then the neighbours below.
         self.pairs = [[PairTable(codebook_size) for _ in range(num_codebooks)] for _ in range(2)]
         self.kept: list[tuple[Counts, Codes, Counts]] = []  # image numbers, codes (n, h, w[, Q]), labels
         self.hashes: list[tuple[npt.NDArray[np.uint64], Counts]] = []  # of grids, with their image numbers
-        self._unseen = [np.arange(codebook_size, dtype=np.uint32) for _ in range(num_codebooks)]  # by this very tally
+        self._unseen = [np.arange(codebook_size, dtype=np.uint32) for _ in range(num_codebooks)]  # by this tally itself
         self._wide = np.empty(0, np.intp)
 
     def add(self, start: int, codes: Codes, labels: Counts | None) -> None:
-        """Count a unit: codes (N, h, w) or (N, h, w, Q), its first image being number `start` of the set.
+        """Count a unit, codes (N, h, w) or (N, h, w, Q), whose first image has number `start` in the set.
 
         Units come in ascending order. Raises CodeOutOfRange on codes outside [0, K).
         """
@@ -68,7 +65,7 @@ class Tally:
             self._keep(start, codes, labels, self.sampling)
 
     def merge(self, other: Tally) -> None:
-        """Add what another tally of the same set has counted, of other units."""
+        """Add the counts of other units of the same set."""
         self.images += other.images
         self.counts += other.counts
         np.minimum(self.first, other.first, out=self.first)
@@ -80,7 +77,7 @@ class Tally:
                 table.merge(more)
 
     def kept_images(self) -> tuple[Counts, Codes, Counts]:
-        """What was kept for the map and the classes, by number: numbers (S,), codes (S, h, w[, Q]) and labels (S,)."""
+        """Return the images kept for the map and the classes: ascending numbers (S,), codes (S, ...), labels (S,)."""
         if not self.kept:
             return np.empty(0, np.int64), np.empty((0, *self.grid), np.uint8), np.empty(0, np.int64)
         numbers, codes, labels = (np.concatenate(parts) for parts in zip(*self.kept, strict=True))
@@ -92,10 +89,10 @@ class Tally:
             self.counts[number] += self._occurrences(codes[begin : begin + _BLOCK])
 
     def _count(self, number: int, start: int, rows: Codes) -> Counts:
-        """Count codes (N, P) of one codebook; how many each whole run of 256 images uses."""
-        places = rows.shape[1]
-        by_run = self.codebook_size <= 2 * RUN * places  # else looking at all K after every run would take longest
-        step = RUN if by_run else max(1, _BLOCK // places // RUN) * RUN
+        """Count codes (N, P) of one codebook, and return how many codes each whole run of 256 images uses."""
+        positions = rows.shape[1]
+        by_run = self.codebook_size <= 2 * RUN * positions  # for larger K, a look at all K after every run costs most
+        step = RUN if by_run else max(1, _BLOCK // positions // RUN) * RUN
         used: list[int] = []
         for begin in range(0, len(rows), step):
             block = rows[begin : begin + step]
@@ -106,15 +103,15 @@ class Tally:
             if by_run:
                 used += [int(np.count_nonzero(found))] * whole
             else:
-                used += [_distinct(run) for run in block[: whole * RUN].reshape(whole, RUN * places)]
+                used += [_distinct(run) for run in block[: whole * RUN].reshape(whole, RUN * positions)]
         return np.array(used, np.int64)
 
     def _occurrences(self, block: Codes) -> Counts:
         if block.size > len(self._wide):
             self._wide = np.empty(block.size, np.intp)
         wide = self._wide[: block.size]
-        np.copyto(wide, block.reshape(-1))  # bincount's own conversion would allocate anew each time
-        if block.dtype.itemsize > 2:  # bincount would make a table as long as the greatest code
+        np.copyto(wide, block.reshape(-1))  # the conversion inside bincount would allocate memory each time
+        if block.dtype.itemsize > 2:  # bincount would allocate a table as long as the greatest code
             self._check(int(block.max()))
         found = np.bincount(wide, minlength=self.codebook_size)
         self._check(len(found) - 1)
@@ -133,8 +130,8 @@ class Tally:
         self._unseen[number] = unseen[~is_new]
         table = np.zeros(self.codebook_size, bool)
         table[new] = True
-        places = np.flatnonzero(table[block.reshape(-1)])[::-1]  # backwards: of several the earliest is set last
-        self.first[number][block.reshape(-1)[places]] = start + places // block.shape[1]
+        indices = np.flatnonzero(table[block.reshape(-1)])[::-1]  # backwards: the earliest of several is set last
+        self.first[number][block.reshape(-1)[indices]] = start + indices // block.shape[1]
 
     def _count_pairs(self, number: int, start: int, plane: Codes, sampling: Sampling) -> None:
         offset = -start % sampling.pair_stride
@@ -145,19 +142,19 @@ class Tally:
             return
         height, width = self.grid
         flat = plane.reshape(-1)
-        places = np.flatnonzero(np.take(sampling.paired[number], flat, mode="clip"))
-        left, above = places[places % width < width - 1], places[places // width % height < height - 1]
+        indices = np.flatnonzero(np.take(sampling.paired[number], flat, mode="clip"))
+        left, above = indices[indices % width < width - 1], indices[indices // width % height < height - 1]
         self.pairs[0][number].add(flat[left], flat[left + 1])
         self.pairs[1][number].add(flat[above], flat[above + width])
 
     def _keep(self, start: int, codes: Codes, labels: Counts | None, sampling: Sampling) -> None:
         numbers = start + np.arange(len(codes))
         stride = sampling.map_stride
-        mine = slice(-start % stride, None, stride)
+        kept = slice(-start % stride, None, stride)
         if labels is None:
             labels = np.full(len(codes), NO_LABEL)
-        if len(numbers[mine]):
-            self.kept.append((numbers[mine], codes[mine].copy(), labels[mine].copy()))  # copies, as the file is mapped
+        if len(numbers[kept]):  # copies, because the file is memory-mapped
+            self.kept.append((numbers[kept], codes[kept].copy(), labels[kept].copy()))
         hashes = grid_hashes(codes)
         among = chosen(hashes, sampling.grid_share)
         self.hashes.append((hashes[among], numbers[among]))

@@ -1,4 +1,4 @@
-"""Swatches and mean patches against what the tokenizer decodes, and against a count by hand."""
+"""Swatches equal what the tokenizer decodes, and mean patches equal a mean by hand."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from making import QUANTIZERS, tiny
 
 from imtok.analysis.batched_runner import BatchedRunner
-from imtok.analysis.code_visualisation import mean_patches, most_used, swatches
+from imtok.analysis.visualisations import mean_patches, most_used, swatches
 from imtok.quantizer_config import FSQConfig, ProductConfig, ResidualConfig
 from imtok.tokenizer import Tokenizer, to_uint8
 
@@ -37,7 +37,7 @@ def test_a_swatch_is_the_middle_of_a_grid_full_of_the_code(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["residual", "residual-shared", "residual-fsq"])
-def test_of_a_residual_quantizer_the_first_stage_is_shown_alone(name: str) -> None:
+def test_a_swatch_of_a_residual_quantizer_shows_the_first_stage_alone(name: str) -> None:
     tokenizer = tiny(quantizer=QUANTIZERS[name]).eval()
     (found,) = swatches(BatchedRunner(tokenizer, device="cpu"), np.array([4]), use(tokenizer), side=3)
     np.testing.assert_array_equal(found, middle(tokenizer, torch.full((1, 3, 3, 1), 4)))
@@ -81,13 +81,13 @@ def test_the_most_used_codes_come_first_and_unused_ones_never() -> None:
     assert most_used(counts, 2).tolist() == [2, 1]
 
 
-def test_a_mean_patch_is_the_mean_of_the_places_where_the_code_stands() -> None:
+def test_a_mean_patch_is_the_mean_over_the_occurrences_of_a_code() -> None:
     images = torch.randint(0, 256, (2, 3, 4, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     grids = torch.tensor([[[7, 1, 7], [2, 2, 2]], [[2, 2, 2], [2, 2, 7]]])
     patches, found = mean_patches(images, grids, np.array([7, 1, 5]))
     assert found.tolist() == [3, 1, 0]
-    places = [images[0, :, 0:2, 0:2], images[0, :, 0:2, 4:6], images[1, :, 2:4, 4:6]]
-    mean = torch.stack(places).double().mean(dim=0).permute(1, 2, 0).numpy()
+    there = [images[0, :, 0:2, 0:2], images[0, :, 0:2, 4:6], images[1, :, 2:4, 4:6]]
+    mean = torch.stack(there).double().mean(dim=0).permute(1, 2, 0).numpy()
     np.testing.assert_array_equal(patches[0], mean.round().astype(np.uint8))
     np.testing.assert_array_equal(patches[1], images[0, :, 0:2, 2:4].permute(1, 2, 0).numpy())
     assert (patches[2] == 128).all()
