@@ -53,8 +53,9 @@ from imtok.networks import Decoder, Encoder
 from imtok.quantizer_config import VQConfig
 from imtok.tokenizer import to_float
 from imtok.training import TrainProgress, train
-from imtok.training.loop import resolve
+from imtok.training.resolve import resolve
 from imtok.training.state import TrainState
+from imtok.training.step import train_step
 
 CASES = ["rotation-vq-f8", "cosine-vq-f8"]
 EAGER = {"compile": False, "channels_last": False}
@@ -132,15 +133,15 @@ class Imtok:
         self.state = TrainState(config, device)
 
     def step(self, batch: Tensor) -> None:
-        self.state.step(batch)
+        train_step(self.state, batch)
 
     def figures(self) -> Statistics:
         """The loss since the last call, and how many codes were used."""
-        window = self.state.window
-        means = window.means()
+        metrics = self.state.metrics
+        means = metrics.means()
         assert not means["skipped_steps"], "a loss or gradient was not finite"
-        found = {"loss": round(means["loss"], 5), "codes": int((window.counts > 0).sum())}
-        window.clear()
+        found = {"loss": round(means["loss"], 5), "codes": int((metrics.counts > 0).sum())}
+        metrics.clear()
         return found
 
 
@@ -236,7 +237,7 @@ def comparable(config: TrainConfig) -> bool:
     quantizer, loss = config.tokenizer.quantizer, config.loss
     if not isinstance(quantizer, VQConfig) or quantizer.metric == "dot" or quantizer.entropy_weight > 0:
         return False
-    only_l2 = (loss.l1, loss.l2, loss.perceptual) == (0, 1, 0) and not config.adversarial.wanted
+    only_l2 = (loss.l1, loss.l2, loss.perceptual) == (0, 1, 0) and not config.adversarial.enabled
     return only_l2 and quantizer.codebook_update in ("ema", "gradient") and not quantizer.online_clustering
 
 

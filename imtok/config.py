@@ -14,11 +14,19 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from imtok.errors import ConfigError
 from imtok.quantizer_config import KINDS, FSQConfig, QuantizerConfig
 from imtok.records import Record
+from imtok.training_config import AdversarialConfig, DataConfig, LossConfig, OptimizerConfig
 
 
 class _Loader(yaml.SafeLoader):
@@ -55,12 +63,24 @@ class NetworkConfig(Record):
         return int(self.fold * 2 ** (len(self.channels) - 1))
 
 
+DecoderOutput = Literal["pixels", "logit_laplace"]
+
+
 class TokenizerConfig(Record):
     """What a tokenizer folder's config.json holds."""
 
     network: NetworkConfig = NetworkConfig()
     quantizer: QuantizerConfig = FSQConfig()
     size: int = Field(256, ge=8, description="image side it was trained for; `imtok encode` uses it by default")
+    decoder_output: DecoderOutput = Field("pixels", description="what the decoder's channels mean; follows the losses")
+
+    @model_serializer(mode="wrap")
+    def _leave_out_pixels(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write `decoder_output` only where it is not pixels, so that files stay as they were before it existed."""
+        values: dict[str, Any] = serialize(self)
+        if values.get("decoder_output") == "pixels":
+            del values["decoder_output"]
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -72,106 +92,8 @@ class TokenizerConfig(Record):
         return self
 
 
-class DataConfig(Record):
-    """How training images are taken."""
-
-    crop: int = Field(96, ge=1, description="side of the random training crops, at the tokenizer's `size`")
-    flip: bool = Field(True, description="mirror half of the crops")
-    permute_channels: bool = Field(
-        False, description="permute the colour channels of half of the crops: colours for sets of few pictures"
-    )
-    val_fraction: float = Field(0.05, ge=0, lt=1, description="held out for validation, chosen by key")
-    val_images: int = Field(256, ge=1, description="at most so many images are measured at a validation")
-    cache_gb: float = Field(2.0, ge=0, description="memory for decoded images, so that small sets decode once")
-    workers: int = Field(2, ge=1, le=1024, description="threads that decode images")
-
-
-class LossConfig(Record):
-    """Weights of the reconstruction losses; the quantizer's are with the quantizer."""
-
-    l1: float = Field(0.0, ge=0)
-    l2: float = Field(1.0, ge=0)
-    perceptual: float = Field(0.0, ge=0, description="LPIPS on VGG16's features; above 0 it needs VGG16's weights")
-    perceptual_weights: str = Field(
-        "", description="file of VGG16's weights; without it they are fetched once and kept in torch's cache"
-    )
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.l1 == 0 and self.l2 == 0:
-            raise ValueError("l1 and l2 are both 0; one must be above 0")
-        return self
-
-
-_Beta = Annotated[float, Field(ge=0, lt=1)]
-_Share = Annotated[float, Field(ge=0, lt=1)]
-
-
-class DiscriminatorConfig(Record):
-    """The network that tells reconstructions from images."""
-
-    kind: Literal["patchgan", "stylegan", "maskbit"] = "patchgan"
-    channels: int = Field(64, ge=4, description="width of its first layer; of stylegan the greatest width")
-    layers: int = Field(
-        3, ge=1, le=8, description="strided layers of patchgan, stages of maskbit; stylegan's follow from the crop"
-    )
-    norm: Literal["group", "batch", "act", "none"] = Field("group", description="normalisation of patchgan")
-
-
-class AdversarialConfig(Record):
-    """A discriminator, and what its judgement weighs; a weight of 0 leaves it out."""
-
-    weight: float = Field(0.0, ge=0, description="of the generator's adversarial loss, once fully ramped; 0: none")
-    adaptive: bool = Field(
-        False, description="times the ratio of reconstruction to adversarial gradient at the last decoder layer"
-    )
-    adaptive_max: float = Field(100.0, gt=0, description="greatest such ratio; published 10000, at which losses jump")
-    loss: Literal["hinge", "non_saturating", "least_squares"] = "hinge"
-    start: _Share = Field(0.25, description="share of the run after which the generator feels the discriminator")
-    warmup: _Share = Field(0.05, description="share of the run before `start` in which the discriminator learns alone")
-    ramp: _Share = Field(0.1, description="share of the run over which the weight rises from 0 after `start`")
-    r1: float = Field(
-        0.0, ge=0, description="weight of the R1 penalty on the gradient of the mean logit at images; published 10"
-    )
-    r1_every: int = Field(16, ge=1, description="steps between R1 penalties, each weighing that many times as much")
-    lecam: float = Field(0.001, ge=0, description="weight of LeCAM, which holds logits near their moving averages")
-    lecam_decay: float = Field(0.999, ge=0, lt=1)
-    discriminator: DiscriminatorConfig = DiscriminatorConfig()
-    learning_rate: float = Field(2e-4, gt=0, description="of the discriminator, falling as the generator's does")
-    betas: tuple[_Beta, _Beta] = (0.5, 0.9)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.warmup > self.start:
-            raise ValueError(
-                f"warmup {self.warmup:g} is longer than what lies before start {self.start:g}; set adversarial.warmup="
-                f"{self.start:g} or less too"
-            )
-        if self.start + self.ramp > 1:
-            raise ValueError(
-                f"start {self.start:g} and ramp {self.ramp:g} go beyond the end of the run; lower adversarial.ramp too"
-            )
-        return self
-
-    @property
-    def wanted(self) -> bool:
-        """There is a discriminator at all."""
-        return self.weight > 0
-
-
-class OptimizerConfig(Record):
-    """AdamW with linear warm-up, then cosine to zero."""
-
-    learning_rate: float = Field(1e-3, gt=0)
-    betas: tuple[_Beta, _Beta] = (0.9, 0.99)
-    weight_decay: float = Field(0.0, ge=0)
-    warmup: float = Field(0.05, ge=0, lt=1, description="share of the run")
-    clip_norm: float = Field(1.0, gt=0, description="gradient norm above which gradients are scaled down")
-
-
-# What a run, `imtok stats` and `imtok eval` count of each code takes 8 bytes: 128 MiB.
+# A run, `imtok stats` and `imtok eval` keep 8 bytes for each code: 128 MiB.
 _MOST_CODES = 2**24
-_LEAST_FOR_LPIPS = 16  # pixels of which VGG16's last level has one left
 
 
 class TrainConfig(Record):
@@ -202,16 +124,26 @@ class TrainConfig(Record):
     checkpoint_every: int = Field(0, ge=0, description="training images between checkpoints; 0: twenty a run")
     keep_checkpoints: int = Field(2, ge=1, description="newest checkpoints kept, besides the best")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _follow(cls, values: Any) -> Any:
+        """Build the decoder for the output that the losses need, unless `decoder_output` is given."""
+        loss, tokenizer = (values.get("loss"), values.get("tokenizer", {})) if isinstance(values, Mapping) else (0, 0)
+        if not isinstance(loss, Mapping) or not isinstance(tokenizer, Mapping) or not loss.get("logit_laplace"):
+            return values
+        return {**values, "tokenizer": {"decoder_output": "logit_laplace", **tokenizer}}
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulate {self.accumulate}")
         smallest = min(self.data.crop, self.tokenizer.size)
-        if self.loss.perceptual > 0 and smallest < _LEAST_FOR_LPIPS:
+        if smallest < self.loss.min_size:
             raise ValueError(
-                f"loss.perceptual needs pictures of {_LEAST_FOR_LPIPS} px a side or more, these are {smallest}; take "
+                f"loss.perceptual needs pictures of {self.loss.min_size} px a side or more, these are {smallest}; take "
                 "larger crops or loss.perceptual=0"
             )
+        self._check_decoder_output()
         if self.freeze_codes and not self.start_from:
             raise ValueError("freeze_codes needs a trained tokenizer: name it by start_from, for instance imtok-f8")
         downsample = self.tokenizer.network.downsample
@@ -230,6 +162,17 @@ class TrainConfig(Record):
                 "smaller codebooks say as much (quantizer.kind=product)"
             )
         return self
+
+    def _check_decoder_output(self) -> None:
+        found = self.tokenizer.decoder_output
+        if found != self.loss.decoder_output:
+            loss = "1" if found == "logit_laplace" else "0 and loss.l2=1"
+            raise ValueError(
+                f"tokenizer.decoder_output is {found}, the losses need {self.loss.decoder_output}; set "
+                f"loss.logit_laplace={loss}"
+            )
+        if found != "pixels" and self.adversarial.enabled:
+            raise ValueError("adversarial.weight needs a decoder of pixels; set it or loss.logit_laplace to 0")
 
     @property
     def validation_interval(self) -> int:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from imtok.config import TokenizerConfig, load_tokenizer_config
 from imtok.errors import ConfigError, TokenizerError
 from imtok.files import write_atomically
+from imtok.losses import OUTPUT_CHANNELS, output_to_images
 from imtok.networks import Decoder, Encoder
 from imtok.quantizers import Quantized, Quantizer
 from imtok.quantizers.record import QuantizerRecord
@@ -43,7 +44,8 @@ class Tokenizer(nn.Module):
         self.quantizer = _built(config.quantizer)
         shape = config.network.model_dump()
         self.encoder = Encoder(self.quantizer.dim, **shape)
-        self.decoder = Decoder(self.quantizer.code_dim, **shape)
+        output_channels = OUTPUT_CHANNELS[config.decoder_output]
+        self.decoder = Decoder(self.quantizer.code_dim, **shape, output_channels=output_channels)
 
     @property
     def num_codes(self) -> int:
@@ -85,7 +87,7 @@ class Tokenizer(nn.Module):
         return digest.hexdigest()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Quantized]:
-        """Images (B, 3, H, W) in [-1, 1] -> reconstructions of the same shape, and what the quantizer returned."""
+        """Return the decoder's raw output for images (B, 3, H, W) in [-1, 1], and what the quantizer returned."""
         quantized: Quantized = self.quantizer(self.encoder(images))
         return self.decoder(quantized.latents), quantized
 
@@ -120,8 +122,8 @@ class Tokenizer(nn.Module):
                 latents = self.quantizer.lookup(codes.to(self.device))
             except ValueError as error:
                 raise TokenizerError(f"{error}; were they made by this tokenizer?") from error
-            images: Tensor = self.decoder(latents.to(next(self.parameters()).dtype))
-        return images.float().clamp(-1, 1)
+            output: Tensor = self.decoder(latents.to(next(self.parameters()).dtype))
+        return output_to_images(output, self.config.decoder_output).float().clamp(-1, 1)
 
     def save(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors into `folder`, made if needed."""

@@ -279,7 +279,7 @@ def test_a_dry_run_prints_valid_yaml_and_what_follows_from_it_and_makes_nothing(
         "16 px to 4x4 = 16 tokens of 75 codes: 100 bits, 0.389 a pixel",
         "7 images, each seen 9.1 times: 64 in 8 steps of 8",
         "# validation     1 image, after every 8 training images",
-        "# discriminator  learns after 13 images, is felt after 16, with its whole weight after 22",
+        "# discriminator  learns after 13 images, is active in the generator's loss after 16, with its full",
         "on cpu: weights",
     ):
         assert any(words in line for line in told), (words, told)
@@ -287,8 +287,11 @@ def test_a_dry_run_prints_valid_yaml_and_what_follows_from_it_and_makes_nothing(
 
 def test_a_dry_run_names_the_step_from_which_codes_are_revived(pictures: Path, tmp_path: Path) -> None:
     plan = imtok(*vq_arguments(pictures, tmp_path / "run"), "--dry-run")
-    assert "# revival        cannot act before step 299: codes that are not used stay so until then" in plan.stdout
-    assert "# revival" not in imtok(*train_arguments(pictures, tmp_path / "run"), "--dry-run").stdout
+    assert (
+        "# dead codes     restart from step 299 on at the earliest: codes that are not used stay so until"
+        in plan.stdout
+    )
+    assert "# dead codes" not in imtok(*train_arguments(pictures, tmp_path / "run"), "--dry-run").stdout
 
 
 def test_the_advised_fsq_can_be_pasted_after_the_configuration_of_a_vq_run(pictures: Path, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_presets_for_a_gpu_have_vqgans_losses_and_the_others_need_no_download() 
         for name in names:
             config = load_train_config(preset(name), name)
             assert (config.loss.perceptual > 0) == (group == "gpu")
-            assert config.adversarial.wanted == (group == "gpu" or name == "cpu-gan-f4")
+            assert config.adversarial.enabled == (group == "gpu" or name == "cpu-gan-f4")
 
 
 @pytest.mark.parametrize(("name", "grid"), [("fsq-f8", 32), ("fsq-f16", 16), ("llamagen-vq-f16", 16)])

@@ -21,6 +21,7 @@ from imtok.cli import app
 from imtok.config import TrainConfig, load_train_config, merge, preset, preset_names
 from imtok.tokenizer import to_uint8
 from imtok.training.state import TrainState
+from imtok.training.step import train_step
 
 IMAGES = 3
 
@@ -122,14 +123,14 @@ def test_every_preset_trains(name: str) -> None:
     before = state.tokenizer.encoder.conv_out.weight.clone()
     for seed in range(2):
         generator = torch.Generator().manual_seed(seed)
-        state.step(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator))
+        train_step(state, torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator))
     assert not torch.equal(state.tokenizer.encoder.conv_out.weight, before)
-    means = state.window.means()
+    means = state.metrics.means()
     assert math.isfinite(means["loss"])
     assert means["skipped_steps"] == 0
     assert ("adversarial/weight" in means) is (state.config.adversarial.weight > 0)
     downsample, each = state.tokenizer.downsample, state.tokenizer.num_codebooks
-    assert state.window.counts.sum(dim=1).tolist() == [2 * 2 * (32 // downsample) ** 2] * each
+    assert state.metrics.counts.sum(dim=1).tolist() == [2 * 2 * (32 // downsample) ** 2] * each
 
 
 def test_every_kind_has_a_preset() -> None:

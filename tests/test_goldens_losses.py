@@ -31,10 +31,10 @@ from imtok.losses import (
     map_pixels,
     r1_penalty,
     ramp,
-    reconstruction_losses,
     unmap_pixels,
 )
 from imtok.losses.perceptual import ImageNetScaling, _empty_features
+from imtok.losses.reconstruction import L1Term
 from imtok.networks import MaskBitDiscriminator, PatchDiscriminator
 
 # --- adversarial losses
@@ -297,7 +297,7 @@ class Step:
 
     def reconstruction_loss(self) -> Tensor:
         """taming's nll_loss and rec_loss: L1 and the perceptual loss."""
-        l1 = reconstruction_losses(self.reconstructions, self.golden["in.x"])["l1"]
+        l1 = L1Term(1)(self.reconstructions, self.golden["in.x"])
         return l1 + self.golden.config["perceptual_weight"] * self.perceptual_loss()
 
     def adversarial_loss(self) -> Tensor:

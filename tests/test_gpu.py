@@ -25,6 +25,7 @@ from imtok.kernels import codebook_statistics, nearest, nearest_codes, nearest_g
 from imtok.quantizers import BSQ, FSQ, LFQ, Quantized, Quantizer, VectorQuantizer
 from imtok.quantizers.vector_options import CodebookUpdate, Estimator, VectorMetric
 from imtok.tokens import open_tokens
+from imtok.training import step as step_module
 from imtok.training import train
 from imtok.training.state import TrainState
 
@@ -273,14 +274,14 @@ def test_a_step_that_is_not_finite_changes_no_weight_on_the_gpu() -> None:
     settings = ["size=32", "data.crop=32", "network.channels=[16,32]", "device=cuda", "precision=fp32", "images=80"]
     state = TrainState(load_train_config(parse_settings(settings)), torch.device("cuda"))
     images = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)
-    state.step(images)
+    step_module.train_step(state, images)
     before = {name: value.clone() for name, value in state.tokenizer.state_dict().items()}
     handle = state.tokenizer.decoder.conv_out.register_forward_hook(lambda *_: handle.remove() or _[2] * float("inf"))
-    state.step(images)
-    assert int(state.skipped) == 1
+    step_module.train_step(state, images)
+    assert int(state.skipped.all) == 1
     assert all(torch.equal(value, before[name]) for name, value in state.tokenizer.state_dict().items())
-    state.step(images)
-    assert int(state.skipped_in_a_row) == 0
+    step_module.train_step(state, images)
+    assert int(state.skipped.in_a_row) == 0
 
 
 def test_compiled_and_plain_training_steps_agree_on_the_gpu() -> None:
@@ -293,6 +294,6 @@ def test_compiled_and_plain_training_steps_agree_on_the_gpu() -> None:
         config = load_train_config(parse_settings([*settings, f"compile={compiled}", f"channels_last={compiled}"]))
         state = TrainState(config, torch.device("cuda"))
         for _ in range(3):
-            state.step(images)
-        losses.append(state.window.means()["loss"])
+            step_module.train_step(state, images)
+        losses.append(state.metrics.means()["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)

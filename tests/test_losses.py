@@ -31,9 +31,9 @@ from imtok.losses import (
     perceptual,
     r1_penalty,
     ramp,
-    reconstruction_losses,
     unmap_pixels,
 )
+from imtok.losses.reconstruction import L1Term, L2Term
 
 KINDS: tuple[AdversarialKind, ...] = get_args(AdversarialKind)
 
@@ -51,10 +51,10 @@ def pictures(*shape: int, seed: int = 0) -> Tensor:
 
 def test_reconstruction_losses_are_means_over_all_values() -> None:
     reconstructions = torch.tensor([0.5, -1.0]).view(1, 1, 1, 2).requires_grad_()
-    losses = reconstruction_losses(reconstructions, torch.tensor([0.0, 1.0]).view(1, 1, 1, 2))
-    assert {name: loss.item() for name, loss in losses.items()} == {"l1": 1.25, "l2": 2.125}
-    for loss, expected in ((losses["l1"], [0.5, -0.5]), (losses["l2"], [0.5, -2.0])):
-        assert torch.autograd.grad(loss, reconstructions)[0].flatten().tolist() == expected
+    for term, value, gradient in ((L1Term(1), 1.25, [0.5, -0.5]), (L2Term(1), 2.125, [0.5, -2.0])):
+        loss = term(reconstructions, torch.tensor([0.0, 1.0]).view(1, 1, 1, 2))
+        assert loss.item() == value
+        assert torch.autograd.grad(loss, reconstructions)[0].flatten().tolist() == gradient
 
 
 # --- adversarial losses

@@ -15,7 +15,7 @@ from PIL import Image
 from runs import TINY, VQ, run_until, tiny
 
 import imtok
-import imtok.training.loop as loop
+import imtok.training.codebook_diagnosis as codebook_diagnosis
 from imtok.analysis import CodebookUsage
 from imtok.analysis.statistics import Finding
 from imtok.config import load_train_config, merge, parse_settings
@@ -25,8 +25,9 @@ from imtok.errors import ConfigError, Interrupted, SourceError, TrainingError
 from imtok.quantizer_config import VQConfig
 from imtok.quantizers import VectorQuantizer
 from imtok.training import TrainProgress, choose, train
-from imtok.training.schedule import average_decay, learning_rate
+from imtok.training.schedule import ema_decay, learning_rate
 from imtok.training.state import TrainState
+from imtok.training.step import train_step
 
 
 @pytest.fixture
@@ -298,30 +299,30 @@ def test_the_learning_rate_rises_then_falls_as_a_cosine() -> None:
 
 
 def test_the_weight_average_forgets_its_start_soon() -> None:
-    assert average_decay(0, 0.999) == pytest.approx(0.1)
-    assert average_decay(10**6, 0.999) == 0.999
+    assert ema_decay(0, 0.999) == pytest.approx(0.1)
+    assert ema_decay(10**6, 0.999) == 0.999
 
 
 def test_the_average_without_decay_is_the_live_tokenizer() -> None:
     state = TrainState(tiny("ema_decay=0"), torch.device("cpu"))
-    state.step(torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
+    train_step(state, torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
     for name, value in state.tokenizer.state_dict().items():
-        torch.testing.assert_close(state.average.state_dict()[name], value, rtol=0, atol=0)
+        torch.testing.assert_close(state.ema.model.state_dict()[name], value, rtol=0, atol=0)
 
 
 def test_a_revived_code_starts_anew_in_the_optimizer_and_in_the_average() -> None:
     state = TrainState(tiny(*VQ, "quantizer.codebook_update=gradient", "ema_decay=0.999"), torch.device("cpu"))
-    live, mean = state.tokenizer.quantizer, state.average.quantizer
+    live, mean = state.tokenizer.quantizer, state.ema.model.quantizer
     assert isinstance(live, VectorQuantizer)
     assert isinstance(mean, VectorQuantizer)
     for seed in range(3):
         torch.manual_seed(seed)
-        state.step(torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
-    moments = state.optimizer.state[live.codebook]  # type: ignore[index]
+        train_step(state, torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
+    moments = state.optimizer.adamw.state[live.codebook]  # type: ignore[index]
     moments["exp_avg"] += 1.0
     live.cluster_size[5] = 0
     old = live.codebook[5].detach().clone()
-    state.step(torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
+    train_step(state, torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
     assert (live.codebook[5] - old).norm() > 0.1
     assert (moments["exp_avg"][5] == 0).all()
     assert (moments["exp_avg"] != 0).any()
@@ -348,10 +349,10 @@ def test_the_quantizer_hears_before_each_step_how_far_the_run_is() -> None:
     state = TrainState(tiny(*GUMBEL), torch.device("cpu"))
     heard = []
     for _ in range(3):
-        state.step(torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
+        train_step(state, torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
         heard.append(float(state.tokenizer.get_buffer("quantizer.progress")))
     assert heard == pytest.approx([0, 8 / 96, 16 / 96])
-    assert float(state.average.get_buffer("quantizer.progress")) == heard[-1]
+    assert float(state.ema.model.get_buffer("quantizer.progress")) == heard[-1]
 
 
 def test_a_line_of_the_log_has_the_figures_that_stats_has(pictures: Path, tmp_path: Path) -> None:
@@ -375,7 +376,7 @@ def test_a_collapse_is_told_once_a_fifth_is_done_and_at_the_end_with_all_that_is
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [Finding(name=grade, grade=grade, text=grade, page="p") for grade in ("problem", "warning", "hint")]
-    monkeypatch.setattr(loop, "findings_of_use", lambda *_, **__: found)
+    monkeypatch.setattr(codebook_diagnosis, "findings_of_use", lambda *_, **__: found)
     told: list[tuple[int, str]] = []
 
     def note(progress: TrainProgress) -> None:
@@ -391,7 +392,7 @@ def test_a_codebook_is_not_judged_before_revival_has_had_its_time(
     def problem(*_: Any, instead: str) -> list[Finding]:
         return [Finding(name="x", grade="problem", text=f"few; {instead or 'fewer codes'}", page="p")]
 
-    monkeypatch.setattr(loop, "findings_of_use", problem)
+    monkeypatch.setattr(codebook_diagnosis, "findings_of_use", problem)
 
     def told(run: str, *settings: str) -> list[tuple[int, str]]:
         notes: list[tuple[int, str]] = []  # the last of which the report repeats
@@ -424,7 +425,12 @@ def test_a_codebook_is_not_judged_before_revival_has_had_its_time(
     ],
 )
 def test_the_first_step_of_revival_follows_from_the_configuration(settings: list[str], steps: int) -> None:
-    assert loop.steps_before_restart(load_train_config(merge(parse_settings(TINY), parse_settings(settings)))) == steps
+    assert (
+        codebook_diagnosis.steps_before_restart(
+            load_train_config(merge(parse_settings(TINY), parse_settings(settings)))
+        )
+        == steps
+    )
 
 
 @pytest.mark.parametrize(("kmeans_start", "latents"), [(True, 64), (False, 64), (True, 4), (False, 4)])
@@ -486,10 +492,10 @@ def test_a_handful_of_held_out_images_is_told(pictures: Path, tmp_path: Path) ->
 
 def test_the_average_is_of_parameters_and_takes_the_codebook_as_it_is() -> None:
     state = TrainState(tiny(*VQ), torch.device("cpu"))
-    start = state.average.encoder.conv_out.weight.clone()
+    start = state.ema.model.encoder.conv_out.weight.clone()
     for _ in range(3):
-        state.step(torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
-    live, mean = state.tokenizer, state.average
+        train_step(state, torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
+    live, mean = state.tokenizer, state.ema.model
     assert torch.equal(mean.get_buffer("quantizer.codebook"), live.get_buffer("quantizer.codebook"))
     between = (mean.encoder.conv_out.weight - start) / (live.encoder.conv_out.weight - start)
     assert 0.1 < between.median() < 0.95
@@ -497,10 +503,10 @@ def test_the_average_is_of_parameters_and_takes_the_codebook_as_it_is() -> None:
 
 def test_the_average_of_a_projected_codebook_is_of_the_projection() -> None:
     state = TrainState(tiny("quantizer.kind=vq", "quantizer.codebook_update=projection"), torch.device("cpu"))
-    start = state.average.get_parameter("quantizer.projection.weight").clone()
+    start = state.ema.model.get_parameter("quantizer.projection.weight").clone()
     for _ in range(3):
-        state.step(torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
-    live, mean = state.tokenizer, state.average
+        train_step(state, torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
+    live, mean = state.tokenizer, state.ema.model
     assert torch.equal(mean.get_buffer("quantizer.codebook"), live.get_buffer("quantizer.codebook"))
     moved = live.get_parameter("quantizer.projection.weight") - start
     between = (mean.get_parameter("quantizer.projection.weight") - start) / moved

@@ -11,12 +11,14 @@ from making import fill
 from runs import GAN, VQ, run_until, tiny
 from torch import Tensor, nn
 
-from imtok.config import AdversarialConfig, DiscriminatorConfig, TrainConfig
+from imtok.config import TrainConfig
 from imtok.errors import ConfigError
 from imtok.networks import MaskBitDiscriminator, PatchDiscriminator, StyleGANDiscriminator
 from imtok.training import train
 from imtok.training.adversarial import Adversary, build_discriminator
 from imtok.training.state import TrainState
+from imtok.training.step import accumulate_gradients, train_step
+from imtok.training_config import AdversarialConfig, DiscriminatorConfig
 
 CPU = torch.device("cpu")
 
@@ -72,11 +74,11 @@ def test_what_is_trained_follows_the_schedule() -> None:
     moved, felt = [], []
     for number in range(6):
         before = [p.detach().clone() for p in state.adversary.discriminator.parameters()]
-        state.step(batch(number))
+        train_step(state, batch(number))
         after = state.adversary.discriminator.parameters()
         moved.append(any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)))
-        means = state.window.means()
-        state.window.clear()
+        means = state.metrics.means()
+        state.metrics.clear()
         felt.append(means.get("adversarial/weight", 0.0))
     assert moved == [False, True, True, True, True, True]
     assert felt[:2] == [0, 0]
@@ -86,8 +88,8 @@ def test_what_is_trained_follows_the_schedule() -> None:
 def test_without_its_weight_there_is_no_discriminator(pictures: Path, tmp_path: Path) -> None:
     state = TrainState(tiny(), CPU)
     assert state.adversary is None
-    state.step(batch())
-    assert not any(name.startswith("adversarial/") for name in state.window.means())
+    train_step(state, batch())
+    assert not any(name.startswith("adversarial/") for name in state.metrics.means())
 
 
 def test_the_generator_gets_the_gradient_of_the_weighted_sum() -> None:
@@ -99,7 +101,7 @@ def test_the_generator_gets_the_gradient_of_the_weighted_sum() -> None:
     logits = plain.adversary.discriminator(reconstructions)
     loss = (reconstructions - images).square().mean() + quantized.loss - 0.1 * logits.mean()
     loss.backward()
-    state._learn_from(images)
+    accumulate_gradients(state, images)
     for expected, found in zip(plain.tokenizer.parameters(), state.tokenizer.parameters(), strict=True):
         torch.testing.assert_close(found.grad, expected.grad, atol=1e-7, rtol=1e-4)
 
@@ -113,7 +115,7 @@ def test_the_adaptive_weight_compares_gradients_at_the_last_layer() -> None:
     mse = (reconstructions - images).square().mean()
     adversarial = -state.adversary.discriminator(reconstructions).mean()
     norms = [torch.autograd.grad(loss, last, retain_graph=True)[0].norm() for loss in (mse, adversarial)]
-    figures = state._learn_from(images)
+    figures = accumulate_gradients(state, images)
     expected = min(float(norms[0] / (norms[1] + 1e-4)), 100.0)
     assert float(figures["adversarial/adaptive"]) == pytest.approx(expected, rel=1e-4)
     assert float(figures["adversarial/weight"]) == pytest.approx(0.1 * expected, rel=1e-4)
@@ -122,7 +124,9 @@ def test_the_adaptive_weight_compares_gradients_at_the_last_layer() -> None:
 def test_the_adaptive_weight_is_clamped() -> None:
     adaptive = ["adversarial.start=0", "adversarial.warmup=0", "adversarial.ramp=0", "adversarial.adaptive=true"]
     state = state_of(*adaptive, "adversarial.adaptive_max=0.001")
-    assert float(state._learn_from(batch().float() / 127.5 - 1)["adversarial/adaptive"]) == pytest.approx(0.001)
+    assert float(accumulate_gradients(state, batch().float() / 127.5 - 1)["adversarial/adaptive"]) == pytest.approx(
+        0.001
+    )
 
 
 def test_the_discriminator_learns_to_tell_images_from_reconstructions() -> None:
@@ -131,19 +135,19 @@ def test_the_discriminator_learns_to_tell_images_from_reconstructions() -> None:
     )
     accuracies = []
     for number in range(60):
-        state.step(batch(number))
-        accuracies.append(state.window.means().get("adversarial/accuracy", 0.5))
-        state.window.clear()
+        train_step(state, batch(number))
+        accuracies.append(state.metrics.means().get("adversarial/accuracy", 0.5))
+        state.metrics.clear()
     assert sum(accuracies[-10:]) / 10 > 0.9
 
 
 def test_r1_is_computed_every_so_many_steps_and_logged_by_its_own_mean() -> None:
     state = state_of("adversarial.start=0", "adversarial.warmup=0", "adversarial.r1_every=3")
     for number in range(7):
-        state.step(batch(number))
-    count = float(state.window.sums["adversarial/r1"][1])
+        train_step(state, batch(number))
+    count = float(state.metrics.sums["adversarial/r1"][1])
     assert count == 3
-    assert float(state.window.sums["adversarial/discriminator"][1]) == 7
+    assert float(state.metrics.sums["adversarial/discriminator"][1]) == 7
 
 
 def test_r1_reaches_the_discriminator() -> None:
@@ -153,7 +157,7 @@ def test_r1_reaches_the_discriminator() -> None:
         torch.manual_seed(0)
         config = AdversarialConfig(weight=1, r1=r1, lecam=0, discriminator=DiscriminatorConfig(channels=4, layers=1))
         adversary = Adversary(config, 16, CPU, "fp32")
-        adversary.learn(images, images.flip(0), 1.0)
+        adversary.accumulate_gradients(images, images.flip(0), 1.0)
         gradients.append(next(adversary.discriminator.parameters()).grad)
     assert not torch.allclose(gradients[0], gradients[1])
 

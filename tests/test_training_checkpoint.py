@@ -80,9 +80,10 @@ def test_a_single_wrong_bit_in_a_checkpoint_is_found(pictures: Path, tmp_path: P
 
 def test_a_checkpoint_comes_back_as_it_was_packed() -> None:
     tensors = {"a": torch.randn(3, 2), "b": torch.tensor(7), "c": torch.randn(4).to(torch.bfloat16), "e": torch.ones(0)}
-    found, facts = unpack(pack(tensors, {"seen": 5, "best": {"val/psnr": 1.5}}))
-    assert facts == {"seen": 5, "best": {"val/psnr": 1.5}}
-    assert found.keys() == tensors.keys()
+    facts = {"seen": 5, "best": {"val/psnr": 1.5}}
+    found = unpack(pack(tensors | facts))
+    assert {name: found[name] for name in facts} == facts
+    assert found.keys() == tensors.keys() | facts.keys()
     assert all(torch.equal(found[name], tensors[name]) for name in tensors)
     with pytest.raises(KeyError):
         unpack(safetensors.torch.save({"a": torch.ones(1)}, {"imtok": "{}"}))
@@ -96,11 +97,11 @@ def test_the_newest_checkpoints_and_the_best_are_kept(pictures: Path, tmp_path: 
         found = measure(*arguments, **options)
         return dataclasses.replace(found, metrics={**found.metrics, "psnr": next(quality)})
 
-    import imtok.training.loop as loop
+    import imtok.training.validation as validation
 
-    measure = loop.measure
+    measure = validation.measure
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "measure", measured)
+        patch.setattr(validation, "measure", measured)
         report = train([pictures], run, tiny("validate_every=16", "checkpoint_every=16", "keep_checkpoints=3"))
     assert report.best["images"] == 32
     assert report.best["val/psnr"] == 30

@@ -16,8 +16,8 @@ from imtok.errors import ConfigError, SourceError, TokenizerError, TrainingError
 from imtok.tokenizer import Tokenizer
 from imtok.training import plan as plans
 from imtok.training.adversarial import build_discriminator
-from imtok.training.loop import resolve
 from imtok.training.plan import TrainPlan, plan
+from imtok.training.resolve import resolve
 
 SMALL: dict[str, Any] = {
     "tokenizer": {"size": 32, "network": {"fold": 2, "channels": [8, 16], "blocks": 1}},
@@ -48,7 +48,7 @@ def test_every_preset_can_be_planned_on_any_machine(name: str, pictures: Path) -
     assert found.config == config.model_copy(update={"compile": False, "channels_last": False})
     assert found.memory.device < 60e9
     assert found.parameters["encoder"] > 1e5
-    assert ("discriminator" in found.parameters) == config.adversarial.wanted
+    assert ("discriminator" in found.parameters) == config.adversarial.enabled
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
@@ -88,9 +88,9 @@ def test_steps_epochs_and_images_are_those_of_the_run(pictures: Path) -> None:
 
 def test_the_discriminator_has_its_parameters_and_its_times(pictures: Path) -> None:
     without = plan(small(), [pictures])
-    assert (without.discriminator_learns, without.discriminator_felt, without.discriminator_whole) == (None,) * 3
+    assert (without.discriminator_learns, without.discriminator_active, without.discriminator_full) == (None,) * 3
     found = plan(small(*ADVERSARIAL, "adversarial.start=0.5"), [pictures])
-    assert (found.discriminator_learns, found.discriminator_felt, found.discriminator_whole) == (450, 500, 600)
+    assert (found.discriminator_learns, found.discriminator_active, found.discriminator_full) == (450, 500, 600)
     discriminator = build_discriminator(found.config.adversarial.discriminator, 16)
     assert found.parameters["discriminator"] == sum(p.numel() for p in discriminator.parameters())
 
@@ -105,9 +105,9 @@ def test_memory_of_weights_is_four_bytes_each_and_frozen_ones_have_no_moments(pi
     found = plan(small(*ADVERSARIAL), [pictures])
     tokenizer = sum(found.parameters.values()) - found.parameters["discriminator"]
     memory = found.memory
-    assert (memory.weights, memory.average) == (4 * sum(found.parameters.values()), 4 * tokenizer)
-    assert (memory.gradients, memory.moments) == (memory.weights, 2 * memory.weights)
-    assert memory.device == 4 * memory.weights + memory.average + memory.activations
+    assert (memory.weights, memory.ema) == (4 * sum(found.parameters.values()), 4 * tokenizer)
+    assert (memory.gradients, memory.optimizer_state) == (memory.weights, 2 * memory.weights)
+    assert memory.device == 4 * memory.weights + memory.ema + memory.activations
     tiny().save(tmp_path / "start")
     frozen = plan(trained_on(tmp_path / "start", "freeze_codes=true"), [pictures])
     assert frozen.memory.gradients == 4 * frozen.parameters["decoder"]

@@ -16,13 +16,16 @@ from making import fill
 from runs import GAN, FullDisk, logged, run_until, stop_at, tiny
 
 import imtok
+import imtok.losses.perceptual as perceptual
 import imtok.training.loop as loop
 import imtok.training.run as run_module
-import imtok.training.tensorboard as board_module
+import imtok.training.tensorboard as tensorboard
+import imtok.training.validation as validation
 from imtok.errors import ConfigError, DiskError, Interrupted, TokenizerError, TrainingError, disk_errors
 from imtok.training import TrainProgress, TrainReport, train
-from imtok.training.best import written_figures
+from imtok.training.best import written_metrics
 from imtok.training.run import JsonLines, RunFolder
+from imtok.training.skipped_steps import SkippedSteps
 from imtok.training.state import TrainState
 
 CPU = torch.device("cpu")
@@ -40,13 +43,13 @@ def best_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measured_qualities(patch: pytest.MonkeyPatch, psnr: Iterator[float]) -> None:
-    measure = loop.measure
+    measure = validation.measure
 
     def measured(*arguments: Any, **options: Any) -> Any:
         found = measure(*arguments, **options)
         return dataclasses.replace(found, metrics={**found.metrics, "psnr": next(psnr)})
 
-    patch.setattr(loop, "measure", measured)
+    patch.setattr(validation, "measure", measured)
 
 
 def stopped(pictures: Path, run: Path, seen: int, *settings: str) -> None:
@@ -191,7 +194,7 @@ def test_a_best_tokenizer_that_the_disk_refused_is_written_at_the_next_occasion(
 
     def note(progress: TrainProgress) -> None:
         disk.full = 20 < progress.seen < 48
-        there[progress.seen] = written_figures(tmp_path / "run" / "best").get("images")
+        there[progress.seen] = written_metrics(tmp_path / "run" / "best").get("images")
 
     report = train([pictures], tmp_path / "run", tiny(), progress=note)
     assert (there[48], there[56]) == (None, 40)
@@ -233,9 +236,10 @@ def test_a_run_that_is_given_up_names_its_best_tokenizer_only_where_it_is(
     full: bool, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FullDisk(monkeypatch, "best").full = full
-    monkeypatch.setattr(TrainState, "trouble", lambda self: "no good" if self.seen >= 64 else None)
+    seen = [0]
+    monkeypatch.setattr(SkippedSteps, "problem", lambda _: "no good" if seen[-1] >= 64 else None)
     with pytest.raises(TrainingError, match="no good") as caught:
-        train([pictures], tmp_path / "run", tiny())
+        train([pictures], tmp_path / "run", tiny(), progress=lambda p: seen.append(p.seen))
     assert (f"--start-from {tmp_path / 'run' / 'best'}" in str(caught.value)) is not full
 
 
@@ -256,13 +260,13 @@ def test_figures_stay_those_of_the_best_tokenizer_where_a_killed_run_goes_anothe
     assert RunFolder(run).checkpoints_seen() == [24]
     report = train([pictures], run, tiny())
     assert (run / "best/model.safetensors").read_bytes() == first
-    assert report.best == written_figures(run / "best")
+    assert report.best == written_metrics(run / "best")
     assert (report.best["images"], report.best["val/psnr"]) == (40, 30.0)
 
 
 def test_the_best_tokenizer_loads_with_its_figures_in_it(pictures: Path, tmp_path: Path) -> None:
     report = train([pictures], tmp_path / "run", tiny())
-    assert written_figures(tmp_path / "run" / "best") == report.best
+    assert written_metrics(tmp_path / "run" / "best") == report.best
     assert imtok.load(tmp_path / "run" / "best").config == tiny().tokenizer
     assert train([pictures], tmp_path / "run", tiny()).best == report.best
 
@@ -294,7 +298,7 @@ def test_tensorboard_on_a_full_disk_ends_its_events_and_not_the_run(
             raise OSError(errno.ENOSPC, "No space left on device")
         return Writer(refuses)
 
-    monkeypatch.setattr(board_module, "_open_writer", opened)
+    monkeypatch.setattr(tensorboard, "_open_writer", opened)
     report, notices = told(pictures, tmp_path / "run")
     assert report.tokenizer.is_dir()
     assert notices.count("TensorBoard's events end here (No space left on device)") == 1
@@ -304,7 +308,7 @@ def test_tensorboard_is_closed_where_a_run_is_stopped(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer = Writer("nothing")
-    monkeypatch.setattr(board_module, "_open_writer", lambda *_: writer)
+    monkeypatch.setattr(tensorboard, "_open_writer", lambda *_: writer)
     stopped(pictures, tmp_path / "run", 16)
     assert writer.closed == 1
 
@@ -355,7 +359,7 @@ def test_a_run_whose_end_the_disk_refused_has_only_its_tokenizer_to_write(
     assert RunFolder(run).checkpoints_seen()[0] == 96
     assert not RunFolder(run).finished
     steps: list[int] = []
-    monkeypatch.setattr(TrainState, "step", lambda _, batch: steps.append(len(batch)))
+    monkeypatch.setattr(loop, "train_step", lambda _, batch: steps.append(len(batch)))
     report = train([pictures], run, tiny())
     assert (report.resumed_from, steps) == (96, [])
     assert report.validation["val/psnr"] == logged(run)[-1]["val/psnr"] == 20
@@ -375,7 +379,7 @@ def test_what_cannot_begin_is_refused_before_any_work_and_leaves_no_folder(
     settings: list[str], error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imtok.Tokenizer(tiny().tokenizer).save(tmp_path / "start")
-    monkeypatch.setattr(loop, "find_vgg_weights", lambda path: pytest.fail(f"{path} was looked for"))
+    monkeypatch.setattr(perceptual, "find_vgg_weights", lambda path: pytest.fail(f"{path} was looked for"))
     config = tiny("loss.perceptual=1", *(setting.replace("START", str(tmp_path / "start")) for setting in settings))
     with pytest.raises(error, match=message):
         train([tmp_path / "no-images"], tmp_path / "run", config)

@@ -43,8 +43,8 @@ _GROUPS = {
 }
 
 
-def _print_presets(wanted: bool) -> None:
-    if not wanted:
+def _print_presets(requested: bool) -> None:
+    if not requested:
         return
     from imtok.config import load_train_config, preset, preset_about, preset_groups
 
@@ -186,7 +186,7 @@ def _refuse_launcher() -> None:
 
 def _print_plan(plan: TrainPlan) -> None:
     """The configuration as YAML, and what follows from it as its comments."""
-    from imtok.training.loop import steps_before_restart
+    from imtok.training.codebook_diagnosis import steps_before_restart
 
     config, memory = plan.config, plan.memory
     tokenizer, batch = config.tokenizer, config.batch_size
@@ -203,17 +203,16 @@ def _print_plan(plan: TrainPlan) -> None:
         else "nothing is held out",
     }
     if first := steps_before_restart(config):
-        rows["revival"] = f"cannot act before step {first}: codes that are not used stay so until then"
-    if plan.discriminator_felt is not None:
+        rows["dead codes"] = f"restart from step {first} on at the earliest: codes that are not used stay so until then"
+    if plan.discriminator_active is not None:
         rows["discriminator"] = (
-            f"learns after {plan.discriminator_learns} images, is felt after {plan.discriminator_felt}, with its whole "
-            f"weight after {plan.discriminator_whole}"
+            f"learns after {plan.discriminator_learns} images, is active in the generator's loss after "
+            f"{plan.discriminator_active}, with its full weight after {plan.discriminator_full}"
         )
-    if config.loss.perceptual > 0 and not config.loss.perceptual_weights:
-        rows["perceptual"] = "VGG16's weights are taken from torch's cache, or fetched into it (528 MB) at the start"
+    rows |= plan.requirements
     rows["memory"] = (
-        f"about {_bytes(memory.device)} on {config.device}: weights {_bytes(memory.weights)}, their average "
-        f"{_bytes(memory.average)}, gradients {_bytes(memory.gradients)}, Adam's moments {_bytes(memory.moments)}, "
+        f"about {_bytes(memory.device)} on {config.device}: weights {_bytes(memory.weights)}, their EMA "
+        f"{_bytes(memory.ema)}, gradients {_bytes(memory.gradients)}, optimizer {_bytes(memory.optimizer_state)}, "
         f"activations of {_images(part)} {_bytes(memory.activations)}"
     )
     rows["and besides"] = f"pictures kept decoded {_bytes(memory.pictures)}, the libraries, what single layers take"

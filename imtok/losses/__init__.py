@@ -8,14 +8,18 @@ from imtok.losses.adversarial import (
     generator_loss,
     ramp,
 )
+from imtok.losses.base import LossTerm
 from imtok.losses.logit_laplace import logit_laplace_loss, map_pixels, unmap_pixels
+from imtok.losses.output import OUTPUT_CHANNELS, output_to_images
 from imtok.losses.penalties import LeCAM, gradient_penalty, r1_penalty
 from imtok.losses.perceptual import PerceptualLoss, cached_vgg_weights, feature_distance, find_vgg_weights
-from imtok.losses.reconstruction import reconstruction_losses
+from imtok.losses.terms import loss_terms
 
 __all__ = [
+    "OUTPUT_CHANNELS",
     "AdversarialKind",
     "LeCAM",
+    "LossTerm",
     "PerceptualLoss",
     "adaptive_weight",
     "cached_vgg_weights",
@@ -26,9 +30,10 @@ __all__ = [
     "generator_loss",
     "gradient_penalty",
     "logit_laplace_loss",
+    "loss_terms",
     "map_pixels",
+    "output_to_images",
     "r1_penalty",
     "ramp",
-    "reconstruction_losses",
     "unmap_pixels",
 ]

@@ -7,8 +7,13 @@ that interval, since its ends have no logit.
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
+
+from imtok.config import DecoderOutput
+from imtok.losses.base import LossTerm
 
 
 def map_pixels(images: Tensor, eps: float = 0.1) -> Tensor:
@@ -31,3 +36,15 @@ def logit_laplace_loss(locations: Tensor, log_scales: Tensor, images: Tensor, ep
     log_scales = log_scales.float()
     distances = (torch.logit(targets) - locations.float()).abs()
     return (distances * torch.exp(-log_scales) + log_scales + torch.log(targets * (1 - targets))).mean()
+
+
+class LogitLaplaceTerm(LossTerm):
+    """The loss of a decoder whose six channels are the locations and log scales of the distribution of each pixel."""
+
+    name: ClassVar[str] = "logit_laplace"
+    decoder_output: ClassVar[DecoderOutput] = "logit_laplace"
+
+    def __call__(self, output: Tensor, images: Tensor) -> Tensor:
+        """Return the loss of `output` (B, 6, H, W) as a float32 scalar."""
+        locations, log_scales = output.chunk(2, dim=1)
+        return logit_laplace_loss(locations, log_scales, images)

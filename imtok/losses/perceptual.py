@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import Self
+from typing import ClassVar, Self
 from urllib.parse import urlparse
 
 import torch
@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from imtok.errors import ConfigError, disk_errors
+from imtok.losses.base import LossTerm
 
 _LEVEL_ENDS = (3, 8, 15, 22, 29)  # relu1_2, relu2_2, relu3_3, relu4_3, relu5_3 in torchvision's count
 _SMALLEST = 16  # pixels a side of which relu5_3 has one left
@@ -133,6 +134,47 @@ class PerceptualLoss(nn.Module):
         if not (low >= -1 - _RANGE_SLACK and high <= 1 + _RANGE_SLACK):
             raise ValueError(f"images have values in [{low:.3g}, {high:.3g}], expected [-1, 1]; scale them first")
         self._range_checked = True
+
+
+class PerceptualTerm(LossTerm):
+    """LPIPS as a term of the loss; `load` reads VGG16's weights, from `weights` or from torch's cache."""
+
+    name: ClassVar[str] = "perceptual"
+    autocast: ClassVar[bool] = True
+
+    def __init__(self, weight: float, weights: Path | None = None) -> None:
+        super().__init__(weight)
+        self.weights = weights
+        if weights is None:
+            self.requirement = "VGG16's weights are taken from torch's cache, or fetched into it (528 MB) at the start"
+        self._network: PerceptualLoss | None = None
+
+    def __call__(self, output: Tensor, images: Tensor) -> Tensor:
+        """Return the mean LPIPS of `output` (B, 3, H, W) as a float32 scalar."""
+        assert self._network is not None, "load comes before the first call"
+        loss: Tensor = self._network(output, images)
+        return loss
+
+    def check(self, *, fetch: bool) -> None:
+        """Read VGG16's weights to see that they are whole; without `fetch` only those of a named file."""
+        if fetch or self.weights is not None:
+            find_vgg_weights(self.weights)
+
+    def load(self, device: torch.device) -> None:
+        """Read VGG16's weights and bring them to the device."""
+        self._network = PerceptualLoss(self.weights).to(device)
+
+    @property
+    def network(self) -> PerceptualLoss | None:
+        """LPIPS, once it is loaded."""
+        return self._network
+
+    def outline(self) -> nn.Module:
+        """Build VGG16's convolutions without their weights."""
+        from torchvision.models import vgg16
+
+        layers: nn.Module = vgg16(weights=None).features
+        return layers.requires_grad_(False)
 
 
 def find_vgg_weights(path: Path | None) -> Path:

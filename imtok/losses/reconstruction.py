@@ -1,12 +1,30 @@
-"""Reconstruction losses, each a mean over all values of images in [-1, 1]."""
+"""Reconstruction losses on pixels, each a mean over all values of images in [-1, 1]."""
 
 from __future__ import annotations
+
+from typing import ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor
 
+from imtok.losses.base import LossTerm
 
-def reconstruction_losses(reconstructions: Tensor, images: Tensor) -> dict[str, Tensor]:
-    """Unweighted scalars by name: `l1` mean |x' - x|, `l2` mean (x' - x)^2; both inputs (B, 3, H, W) in [-1, 1]."""
-    reconstructions = reconstructions.float()
-    return {"l1": F.l1_loss(reconstructions, images), "l2": F.mse_loss(reconstructions, images)}
+
+class L1Term(LossTerm):
+    """Mean |x' - x|."""
+
+    name: ClassVar[str] = "l1"
+
+    def __call__(self, output: Tensor, images: Tensor) -> Tensor:
+        """Return the loss of `output` (B, 3, H, W) as a float32 scalar."""
+        return F.l1_loss(output.float(), images)
+
+
+class L2Term(LossTerm):
+    """Mean (x' - x)^2."""
+
+    name: ClassVar[str] = "l2"
+
+    def __call__(self, output: Tensor, images: Tensor) -> Tensor:
+        """Return the loss of `output` (B, 3, H, W) as a float32 scalar."""
+        return F.mse_loss(output.float(), images)

@@ -42,9 +42,11 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to images; the encoder's stages in reverse."""
+    """Latents to images, or to more channels for each pixel; the encoder's stages in reverse."""
 
-    def __init__(self, dim: int, *, fold: int, channels: Sequence[int], blocks: int, attention: bool) -> None:
+    def __init__(
+        self, dim: int, *, fold: int, channels: Sequence[int], blocks: int, attention: bool, output_channels: int = 3
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(dim, channels[-1], 3, padding=1)]
         if attention:
@@ -55,10 +57,10 @@ class Decoder(nn.Module):
                 layers.append(Upsample(channels[stage], channels[stage - 1]))
         self.trunk = nn.Sequential(*layers)
         self.norm_out = group_norm(channels[0])
-        self.conv_out = nn.Conv2d(channels[0], 3 * fold**2, 3, padding=1)
+        self.conv_out = nn.Conv2d(channels[0], output_channels * fold**2, 3, padding=1)
         self.unfold = nn.PixelShuffle(fold)
 
     def forward(self, latents: Tensor) -> Tensor:
-        """(B, dim, h, w) -> (B, 3, H, W), nominally in [-1, 1] but not clamped."""
+        """(B, dim, h, w) -> (B, output_channels, H, W); three channels are nominally in [-1, 1] but not clamped."""
         images: Tensor = self.unfold(self.conv_out(F.silu(self.norm_out(self.trunk(latents)))))
         return images

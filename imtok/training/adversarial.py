@@ -1,15 +1,16 @@
-"""The discriminator at work: when it learns, what it learns from, and what it tells the generator."""
+"""The discriminator in training: its schedule, its own loss, and its part in the generator's loss."""
 
 # Axes: B batch, S crop.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from imtok.config import AdversarialConfig, DiscriminatorConfig
 from imtok.devices import Precision, autocast
 from imtok.errors import ConfigError
 from imtok.losses import (
@@ -22,13 +23,16 @@ from imtok.losses import (
     ramp,
 )
 from imtok.networks import MaskBitDiscriminator, PatchDiscriminator, StyleGANDiscriminator
+from imtok.training.checkpoint import Stateful, collect, distribute
+from imtok.training.optimizer import Optimizer
 from imtok.training.schedule import learning_rate
+from imtok.training_config import AdversarialConfig, DiscriminatorConfig
 
 _POOL = 16  # logits a side after MaskBit's pooling
 
 
 def build_discriminator(config: DiscriminatorConfig, size: int) -> nn.Module:
-    """The network a configuration stands for; ConfigError where crops of `size` pixels are too small for it."""
+    """Build the configured network; raises ConfigError where crops of `size` pixels are too small for it."""
     try:
         network = _built(config, size)
     except ValueError as error:
@@ -53,41 +57,39 @@ def _built(config: DiscriminatorConfig, size: int) -> StyleGANDiscriminator | Ma
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What the generator hears about its reconstructions."""
+class GeneratorLoss:
+    """The discriminator's part in the generator's loss."""
 
     gradient: Tensor  # (B, 3, S, S) of the weighted adversarial loss at the reconstructions
-    figures: dict[str, Tensor | float]
+    metrics: dict[str, Tensor | float]
 
 
 class Adversary:
     """A discriminator with its optimizer and schedule.
 
-    It is first trained alone, from `start - warmup` on, before the generator feels it at `start`, with a weight that
-    rises over `ramp`; so no reconstruction is ever pushed by a network that has learned nothing.
+    It is trained alone from `start - warmup` on; the generator's loss is active from `start` on, with a weight that
+    rises over `ramp`. So no reconstruction is ever pushed by a network that has learned nothing.
     """
 
     def __init__(self, config: AdversarialConfig, size: int, device: torch.device, precision: Precision) -> None:
         self.config, self.device, self.precision = config, device, precision
         self.discriminator = build_discriminator(config.discriminator, size).to(device).train()
         self.lecam = LeCAM(decay=config.lecam_decay).to(device)
-        self.optimizer = torch.optim.AdamW(
-            self.discriminator.parameters(), lr=config.learning_rate, betas=config.betas, weight_decay=0.0, fused=True
-        )
+        self.optimizer = Optimizer(self.discriminator.parameters(), config.learning_rate, config.betas, 0.0)
         self.steps = 0
 
     def learns(self, progress: float) -> bool:
-        """The discriminator is trained at this share of the run."""
+        """Tell whether the discriminator is trained at this share of the run."""
         return progress >= self.config.start - self.config.warmup
 
     def weight(self, progress: float) -> float:
-        """Weight of the generator's loss at this share of the run."""
+        """Return the weight of the generator's loss at this share of the run."""
         return self.config.weight * ramp(progress, self.config.start, self.config.ramp)
 
-    def judge(
+    def generator_loss(
         self, output: Tensor, reconstructions: Tensor, gradient: Tensor, last_layer: Tensor, progress: float
-    ) -> Judgement:
-        """What `reconstructions` (B, 3, S, S) must change to be taken for images.
+    ) -> GeneratorLoss:
+        """Differentiate the generator's loss at `reconstructions` (B, 3, S, S).
 
         `output` is a float32 leaf that equals them; `gradient` is that of the reconstruction loss at it. With an
         adaptive weight both gradients are carried on to `last_layer`, where their norms are compared (Esser et al.,
@@ -97,26 +99,26 @@ class Adversary:
         with autocast(self.device, self.precision):
             logits = self.discriminator(output)
         loss = generator_loss(self.config.loss, logits)
-        (pull,) = torch.autograd.grad(loss, output)
-        figures: dict[str, Tensor | float] = {"generator": loss.detach()}
+        (adversarial,) = torch.autograd.grad(loss, output)
+        metrics: dict[str, Tensor | float] = {"generator": loss.detach()}
         factor: Tensor | float = weight
         if self.config.adaptive:
-            there = [
+            at_last_layer = [
                 torch.autograd.grad(reconstructions, last_layer, each.to(reconstructions.dtype), retain_graph=True)[0]
-                for each in (gradient, pull)
+                for each in (gradient, adversarial)
             ]
-            ratio = adaptive_weight(there[0], there[1], self.config.adaptive_max)
+            ratio = adaptive_weight(at_last_layer[0], at_last_layer[1], self.config.adaptive_max)
             factor = weight * ratio
-            figures["adaptive"] = ratio
-        figures["weight"] = factor
-        return Judgement(factor * pull, figures)
+            metrics["adaptive"] = ratio
+        metrics["weight"] = factor
+        return GeneratorLoss(factor * adversarial, metrics)
 
-    def learn(self, images: Tensor, reconstructions: Tensor, share: float) -> dict[str, Tensor]:
-        """Add to the discriminator's gradient what a batch, weighing `share`, teaches; figures by name."""
+    def accumulate_gradients(self, images: Tensor, reconstructions: Tensor, share: float) -> dict[str, Tensor]:
+        """Add the discriminator's gradients of a batch that weighs `share`; return the metrics by name."""
         with autocast(self.device, self.precision):
             real, fake = self.discriminator(images), self.discriminator(reconstructions)
         loss = discriminator_loss(self.config.loss, real, fake)
-        figures = {
+        metrics = {
             "discriminator": loss.detach(),
             "logits_real": real.detach().float().mean(),
             "logits_fake": fake.detach().float().mean(),
@@ -124,33 +126,49 @@ class Adversary:
         }
         if self.config.lecam > 0:
             penalty = self.lecam(real, fake)
-            figures["lecam"] = penalty.detach()
+            metrics["lecam"] = penalty.detach()
             loss = loss + self.config.lecam * penalty
         if self.config.r1 > 0 and self.steps % self.config.r1_every == 0:
             penalty = self._r1(images)
-            figures["r1"] = penalty.detach()
+            metrics["r1"] = penalty.detach()
             loss = loss + self.config.r1 * self.config.r1_every * penalty
         torch.autograd.backward(share * loss)
-        return figures
+        return metrics
 
-    def gradient_norm(self, clip_norm: float) -> Tensor:
-        """Scale the gradient down to `clip_norm` where it is longer; its norm before, ()."""
-        return nn.utils.clip_grad_norm_(self.discriminator.parameters(), clip_norm)
-
-    def step(self, seen: float, images: int, unsound: Tensor) -> None:
-        """One optimisation step after `seen` of `images` training images, none where `unsound` is 1."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(seen, images, self.config.learning_rate, 0.0)
-        self.optimizer.found_inf = unsound  # type: ignore[attr-defined]  # the fused kernel reads it
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+    def step(self, seen: float, images: int, finite: Tensor) -> None:
+        """Take one optimisation step after `seen` of `images` training images, where `finite`, () bool, is true."""
+        self.optimizer.step(learning_rate(seen, images, self.config.learning_rate, 0.0), finite)
         self.steps += 1
 
-    def _r1(self, images: Tensor) -> Tensor:
-        """R1 of an image's mean logit, so that the published weights suit a map of logits of any size.
+    def changed_by_forward(self) -> list[Tensor]:
+        """Return what a forward pass changes: running statistics and moving averages.
 
-        The gradient of their sum would be longer by their number: 36 logits a crop make 1296 times the penalty. In
-        float32, as second derivatives of bfloat16 are mostly rounding.
+        The flag of an ActNorm that has started is left out, as its start is not undone.
+        """
+        running = [*self.discriminator.buffers(), *self.lecam.buffers()]
+        return [tensor for tensor in running if tensor.dtype != torch.bool]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of all parts and the number of steps, by their names in a checkpoint."""
+        return collect(self._parts()) | {"discriminator_steps": self.steps}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Go back to what `state_dict` returned; other names are passed over."""
+        distribute(state_dict, self._parts())
+        self.steps = state_dict["discriminator_steps"]
+
+    def _parts(self) -> dict[str, Stateful]:
+        return {
+            "discriminator": self.discriminator,
+            "lecam": self.lecam,
+            "discriminator_optimizer": self.optimizer,
+        }
+
+    def _r1(self, images: Tensor) -> Tensor:
+        """Compute R1 of an image's mean logit, so that the published weights suit a map of logits of any size.
+
+        The gradient of the sum of logits would be longer by their number: 36 logits a crop make 1296 times the
+        penalty. It is computed in float32, as second derivatives of bfloat16 are mostly rounding.
         """
         leaf = images.detach().clone().requires_grad_()
         with autocast(self.device, "fp32"):

@@ -1,8 +1,8 @@
-"""The best tokenizer of a run, kept in one file with the figures by which it is the best.
+"""The best tokenizer of a run, kept in one file with the metrics by which it is the best.
 
-Its figures are in the metadata of its weights' file, which loading passes over: a kill can come between any two files,
-and then the figures would be of another tokenizer. It may be later than the checkpoint that a run goes on from; it is
-the best all the same, since on a GPU the steps in between need not come out alike again.
+The metrics are in the metadata of the file of weights, which loading passes over. In a file of their own they could
+belong to another tokenizer, since a kill can come between any two files. The best may be later than the checkpoint
+that a run goes on from; it stays the best, since on a GPU the steps in between need not come out alike again.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from imtok.evaluation import BEST_BY, METRICS
 from imtok.files import write_atomically
 from imtok.tokenizer import Tokenizer
 
-_WEIGHTS, _FIGURES = "model.safetensors", "validation"
+_WEIGHTS, _METRICS = "model.safetensors", "validation"
 
 
 class Best:
-    """The best tokenizer so far; what the disk refuses of it waits here."""
+    """The best tokenizer so far; files that the disk refused wait here."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.figures: dict[str, Any] = {}  # of its validation, and its `images`; empty before the first
+        self.metrics: dict[str, Any] = {}  # of its validation, and its `images`; empty before the first
         self._waiting: dict[str, bytes] = {}
 
     @property
     def is_written(self) -> bool:
-        """There is one, and `folder` holds it."""
-        return bool(self.figures) and not self._waiting
+        """Whether there is one and `folder` holds it."""
+        return bool(self.metrics) and not self._waiting
 
     @property
-    def is_there(self) -> bool:
-        """`folder` holds a tokenizer, this or the one before it."""
+    def exists(self) -> bool:
+        """Whether `folder` holds a tokenizer, this one or the one before it."""
         return (self.folder / _WEIGHTS).is_file()
 
-    def take(self, figures: Mapping[str, Any], tokenizer: Tokenizer) -> None:
+    def take(self, metrics: Mapping[str, Any], tokenizer: Tokenizer) -> None:
         """Make this one the best; `write` puts it in place."""
-        self.figures = dict(figures)
+        self.metrics = dict(metrics)
         files = tokenizer.files()
-        weights, metadata = safetensors.torch.load(files[_WEIGHTS]), {_FIGURES: json.dumps(self.figures)}
+        weights, metadata = safetensors.torch.load(files[_WEIGHTS]), {_METRICS: json.dumps(self.metrics)}
         self._waiting = files | {_WEIGHTS: safetensors.torch.save(weights, metadata)}
 
     def write(self) -> None:
-        """Put it in place of the last, where that is still to do; raises DiskError, and it waits on."""
+        """Put it in place of the one before, where that is still to do; after a DiskError it waits."""
         for name, data in self._waiting.items():
             write_atomically(self.folder / name, data)
         self._waiting = {}
@@ -56,30 +56,30 @@ class Best:
     def restore(self, logged: Mapping[str, Any], saved: Callable[[int], Tokenizer | None]) -> None:
         """Go on with what `folder` holds, or with the best validation of the log where that is better.
 
-        The latter was refused by a full disk before a stop, or came to a kill: `saved` finds the tokenizer after so
-        many training images, None where its checkpoint is gone.
+        A full disk or a kill can have kept the latter from the folder: `saved` finds the tokenizer after so many
+        training images, None where its checkpoint is gone.
         """
-        self.figures, self._waiting = written_figures(self.folder), {}
-        if logged and is_better(logged, self.figures):
+        self.metrics, self._waiting = written_metrics(self.folder), {}
+        if logged and is_better(logged, self.metrics):
             tokenizer = saved(logged["images"])
             if tokenizer is not None:
                 self.take(logged, tokenizer)
 
 
-def written_figures(folder: Path) -> dict[str, Any]:
-    """The figures of the best tokenizer in `folder`, empty where there is none."""
+def written_metrics(folder: Path) -> dict[str, Any]:
+    """Read the metrics of the best tokenizer in `folder`, empty where there is none."""
     try:
         with safe_open(str(folder / _WEIGHTS), framework="pt") as file:
             metadata = file.metadata() or {}
     except (OSError, SafetensorError):
         return {}
-    figures: dict[str, Any] = json.loads(metadata.get(_FIGURES, "{}"))
-    return figures
+    metrics: dict[str, Any] = json.loads(metadata.get(_METRICS, "{}"))
+    return metrics
 
 
-def is_better(figures: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
-    """A validation is better than the best so far, if there is one, by the first of `BEST_BY` that both have."""
+def is_better(metrics: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
+    """Tell whether a validation is better than the best so far, if there is one, by the first of `BEST_BY` in both."""
     if not best:
         return True
-    name = next(name for name in BEST_BY if f"val/{name}" in figures and f"val/{name}" in best)
-    return METRICS[name].is_better(figures[f"val/{name}"], best[f"val/{name}"])
+    name = next(name for name in BEST_BY if f"val/{name}" in metrics and f"val/{name}" in best)
+    return METRICS[name].is_better(metrics[f"val/{name}"], best[f"val/{name}"])

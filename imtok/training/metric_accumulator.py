@@ -1,4 +1,4 @@
-"""What happened since the last line of the log, summed where the networks compute so that no step waits for it."""
+"""The metrics since the last line of the log, summed on the device of the networks so that no step waits for them."""
 
 # Axes: B batch, K codes, Q codebooks.
 
@@ -12,28 +12,28 @@ from torch import Tensor
 from imtok.training.checkpoint import under
 
 
-class Window:
-    """Sums of scalars and occurrences of codes; reading them is the one moment a GPU is waited for."""
+class MetricAccumulator:
+    """Sums of scalars and counts of codes; only reading them waits for a GPU."""
 
     def __init__(self, num_codebooks: int, num_codes: int, device: torch.device) -> None:
         self.counts = torch.zeros(num_codebooks, num_codes, dtype=torch.int64, device=device)  # (Q, K)
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)  # steps
         self.sums: dict[str, Tensor] = {}  # by name (2,) float64: the sum, and how many were summed
 
-    def add(self, values: Mapping[str, Tensor | float], sound: Tensor) -> None:
-        """Take in the scalars of one step; where `sound`, () bool, is false, note a skipped step instead."""
+    def add(self, values: Mapping[str, Tensor | float], finite: Tensor) -> None:
+        """Add the scalars of one step; where `finite`, () bool, is false, count a skipped step instead."""
         for name, value in values.items():
             pair = torch.stack([self._scalar(value), self._scalar(1.0)])
-            self._sum(name).add_(torch.where(sound, pair, 0.0))
-        self.skipped += ~sound
+            self._sum(name).add_(torch.where(finite, pair, 0.0))
+        self.skipped += ~finite
 
     def count(self, codes: Tensor) -> None:
-        """Take in codes (B, h, w), or (B, h, w, Q)."""
+        """Count codes (B, h, w), or (B, h, w, Q)."""
         columns = codes.reshape(-1, len(self.counts)).T.contiguous()  # (Q, N)
         self.counts.scatter_add_(1, columns, torch.ones_like(columns))
 
     def means(self) -> dict[str, float]:
-        """The mean of each scalar over the steps that gave it, and how many steps were skipped."""
+        """Return the mean of each scalar over the steps that gave it, and the number of skipped steps."""
         pairs = {name: pair.tolist() for name, pair in sorted(self.sums.items())}
         means = {name: total / number for name, (total, number) in pairs.items() if number}
         return means | {"skipped_steps": int(self.skipped)}
@@ -44,20 +44,20 @@ class Window:
         self.counts.zero_()
         self.skipped.zero_()
 
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything by name, for a checkpoint."""
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return everything by name, for a checkpoint."""
         sums = {f"sums.{name}": pair for name, pair in self.sums.items()}
         return {"counts": self.counts, "skipped": self.skipped, **sums}
 
-    def restore(self, tensors: Mapping[str, Tensor]) -> None:
-        """Go back to what `tensors` gave."""
+    def load_state_dict(self, state_dict: Mapping[str, Tensor]) -> None:
+        """Go back to what `state_dict` returned."""
         device = self.counts.device
-        self.counts.copy_(tensors["counts"])
-        self.skipped.copy_(tensors["skipped"])
-        self.sums = {name: pair.to(device) for name, pair in under(tensors, "sums.").items()}
+        self.counts.copy_(state_dict["counts"])
+        self.skipped.copy_(state_dict["skipped"])
+        self.sums = {name: pair.to(device) for name, pair in under(state_dict, "sums.").items()}
 
     def _scalar(self, value: Tensor | float) -> Tensor:
-        """() float64, filled where it is: a copy from the CPU would be waited for."""
+        """Return the value as () float64, made on the device: a copy from the CPU would wait for it."""
         if isinstance(value, Tensor):
             return value.detach().to(self.counts.device, torch.float64)
         return torch.full((), value, dtype=torch.float64, device=self.counts.device)

@@ -1,6 +1,6 @@
-"""What a training run would be: its networks, tokens, steps and memory, told without training and without a file.
+"""The plan of a training run: its networks, tokens, steps and memory, found without training and without a file.
 
-The networks are run once on fake tensors (shapes and types, no values), so that a plan takes a moment at any size.
+The networks run once on fake tensors (shapes and types, no values), so that a plan takes a moment at any size.
 """
 
 # Axes: B images of a part of a batch, S crop, K codes, Q codebooks.
@@ -22,21 +22,21 @@ from imtok.config import TrainConfig
 from imtok.data.collection import ImageCollection
 from imtok.data.images import image_size
 from imtok.devices import Precision, autocast
-from imtok.errors import ImageError, SourceError, TrainingError
-from imtok.losses import find_vgg_weights
+from imtok.errors import ImageError, SourceError
+from imtok.losses import OUTPUT_CHANNELS, LossTerm, loss_terms
 from imtok.networks import Decoder, Encoder
 from imtok.quantizers import Quantizer
 from imtok.quantizers.record import QuantizerRecord
 from imtok.tokenizer import build_quantizer, check_quantizer
 from imtok.training.adversarial import build_discriminator
-from imtok.training.loop import resolve
+from imtok.training.initial import initial_tokenizer
+from imtok.training.resolve import resolve
 from imtok.training.run import RunFolder
-from imtok.training.state import beginning
 
 _LOOKED_AT = 200  # pictures, for the size of the others
 _FLOAT = 4  # bytes; weights and all that is kept of them are float32
-# What a step takes besides what is kept for its backward pass, as measured on CPUs: a third more for the gradients on
-# their way back, and some float32 copies of the images for the losses and theirs.
+# A step takes more than it keeps for its backward pass, as measured on CPUs: a third more for the gradients on their
+# way back, and some float32 copies of the images for the losses and their gradients.
 _MORE_FOR_GRADIENTS = 1 / 3
 _COPIES_OF_IMAGES = 10
 
@@ -49,21 +49,21 @@ class Memory:
     """
 
     weights: int  # of the tokenizer, the discriminator and the network behind a perceptual loss
-    average: int  # of the tokenizer's weights
+    ema: int  # of the tokenizer's weights
     gradients: int
-    moments: int  # the two that Adam keeps
+    optimizer_state: int  # two values for each weight
     activations: int  # of a part of a batch, at the moment when most are alive
     pictures: int  # decoded and kept in main memory, wherever the networks are
 
     @property
     def device(self) -> int:
-        """All that is where the networks are."""
-        return self.weights + self.average + self.gradients + self.moments + self.activations
+        """Bytes on the device of the networks."""
+        return self.weights + self.ema + self.gradients + self.optimizer_state + self.activations
 
 
 @dataclass(frozen=True)
 class TrainPlan:
-    """What `train` would do with the same arguments."""
+    """The run that `train` would begin with the same arguments."""
 
     config: TrainConfig  # with every `auto` made definite
     parameters: dict[str, int]  # by part; a codebook counts, however it learns
@@ -72,6 +72,7 @@ class TrainPlan:
     training_images: int
     validation_images: int
     memory: Memory
+    requirements: dict[str, str]  # sentences on what losses fetch before the run, by their names
 
     @property
     def tokens(self) -> int:
@@ -105,17 +106,17 @@ class TrainPlan:
         return self._after(adversarial.start - adversarial.warmup)
 
     @property
-    def discriminator_felt(self) -> int | None:
-        """Training images after which the generator begins to feel it."""
+    def discriminator_active(self) -> int | None:
+        """Training images after which the generator's adversarial loss is active."""
         return self._after(self.config.adversarial.start)
 
     @property
-    def discriminator_whole(self) -> int | None:
-        """Training images after which it has its whole weight."""
+    def discriminator_full(self) -> int | None:
+        """Training images after which that loss has its full weight."""
         return self._after(self.config.adversarial.start + self.config.adversarial.ramp)
 
     def _after(self, share: float) -> int | None:
-        return round(share * self.config.images) if self.config.adversarial.wanted else None
+        return round(share * self.config.images) if self.config.adversarial.enabled else None
 
 
 def plan(
@@ -126,54 +127,44 @@ def plan(
     run: Path | None = None,
     resume: bool = False,
 ) -> TrainPlan:
-    """The run that `train` would begin with these arguments; nothing is written.
+    """Plan the run that `train` would begin with these arguments; nothing is written.
 
-    With `run` also what that folder says counts: raises as `train` does where it is of another configuration, or
-    where `resume` finds no checkpoint. Raises ConfigError or SourceError for what cannot be used.
+    With `run` the folder counts too: raises as `train` does where it is of another configuration, or where `resume`
+    finds no checkpoint. Raises ConfigError or SourceError for what cannot be used.
     """
     check_quantizer(config.tokenizer.quantizer)
-    config = _resolved(config, run, resume=resume)
-    if config.start_from and not (run and RunFolder(run).has_checkpoint()):
+    folder = RunFolder(run) if run else None
+    config = folder.checked_config(config, folder.saved_config(), resume=resume) if folder else resolve(config)
+    if config.start_from and not (folder and folder.has_checkpoint()):
         with torch.random.fork_rng(devices=[]):
-            beginning(config)  # refuses what does not fit
-    if config.loss.perceptual > 0 and config.loss.perceptual_weights:  # those that are not named may be fetched later
-        find_vgg_weights(Path(config.loss.perceptual_weights))
+            initial_tokenizer(config)  # refuses what does not fit
+    losses = loss_terms(config.loss)
+    for term in losses:
+        term.check(fetch=False)
     images = ImageCollection.open(sources)
     if val:
         held_out = ImageCollection.open(val)
     else:
         images, held_out = images.split(config.data.val_fraction)
-    parts = _Parts(config)
+    networks = _Networks(config, losses)
     side = config.tokenizer.size // config.tokenizer.network.downsample
     each = len(config.tokenizer.quantizer.codebook_ids)
     return TrainPlan(
         config,
-        parts.parameters(),
+        networks.parameters(),
         (side, side) if each == 1 else (side, side, each),
         config.tokenizer.quantizer.num_codes,
         len(images),
         min(len(held_out), config.data.val_images),
-        parts.memory(_picture_bytes(images, config)),
+        networks.memory(_picture_bytes(images, config)),
+        {term.name: term.requirement for term in losses if term.requirement},
     )
 
 
-def _resolved(config: TrainConfig, run: Path | None, *, resume: bool) -> TrainConfig:
-    if run is None:
-        return resolve(config)
-    folder = RunFolder(run)
-    saved = folder.saved_config()
-    wanted = resolve(config, saved)
-    if saved is not None:
-        folder.check_config(saved, wanted)
-    if resume and not folder.finished and not folder.has_checkpoint():
-        raise TrainingError(f"{run}: --resume was given but there is no checkpoint; leave it out to begin")
-    return wanted
+class _Networks:
+    """The networks of a run without their values."""
 
-
-class _Parts:
-    """The networks of a run without their values, and what each of them keeps for its backward pass."""
-
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, losses: Sequence[LossTerm]) -> None:
         self.config = config
         with torch.random.fork_rng(devices=[]):
             self.quantizer = build_quantizer(config.tokenizer.quantizer)  # real: some compute with their values
@@ -181,12 +172,13 @@ class _Parts:
         self.fake = FakeTensorMode()
         with self.fake, torch.device(config.device):
             self.encoder = Encoder(self.quantizer.dim, **shape)
-            self.decoder = Decoder(self.quantizer.code_dim, **shape)
+            output_channels = OUTPUT_CHANNELS[config.tokenizer.decoder_output]
+            self.decoder = Decoder(self.quantizer.code_dim, **shape, output_channels=output_channels)
             self.discriminator = _discriminator(config)
-            self.perceptual = _vgg16() if config.loss.perceptual > 0 else None
+            self.frozen = [network for term in losses if (network := term.outline()) is not None]
 
     def parameters(self) -> dict[str, int]:
-        """Parameters of each part."""
+        """Count the parameters of each network."""
         counts = {
             "encoder": _count(self.encoder),
             "quantizer": _codebook_values(self.quantizer),
@@ -195,25 +187,28 @@ class _Parts:
         return counts | ({"discriminator": _count(self.discriminator)} if self.discriminator else {})
 
     def memory(self, pictures: int) -> Memory:
-        """Bytes of everything, `pictures` among them."""
+        """Estimate the memory of everything; `pictures` are the bytes of those kept decoded."""
         tokenizer = _count(self.encoder) + _codebook_values(self.quantizer) + _count(self.decoder)
         learning = _count(self.decoder)
         if not self.config.freeze_codes:
             learning += _count(self.encoder) + sum(p.numel() for p in self.quantizer.parameters())
         others = _count(self.discriminator) if self.discriminator else 0
-        frozen = _count(self.perceptual) if self.perceptual else 0
+        frozen = sum(map(_count, self.frozen))
         return Memory(
             weights=_FLOAT * (tokenizer + others + frozen),
-            average=_FLOAT * tokenizer,
+            ema=_FLOAT * tokenizer,
             gradients=_FLOAT * (learning + others),
-            moments=2 * _FLOAT * (learning + others),
+            optimizer_state=2 * _FLOAT * (learning + others),
             activations=self._activations(),
             pictures=pictures,
         )
 
     def _activations(self) -> int:
-        """The tokenizer's stay while each network that judges its output is run and done with; then they go, and the
-        discriminator learns from images and reconstructions."""
+        """Estimate the activations at the moment when most are alive.
+
+        The tokenizer's stay while the networks of the losses run, one after the other. Then they are freed, and the
+        discriminator learns from images and reconstructions.
+        """
         count, crop = self.config.batch_size // self.config.accumulate, self.config.data.crop
         images = (count, 3, crop, crop)
         side = crop // self.config.tokenizer.network.downsample
@@ -222,15 +217,15 @@ class _Parts:
         if not self.config.freeze_codes:
             tokenizer += self._kept(self.encoder, images)
             tokenizer += _quantizer_bytes(self.config.tokenizer.quantizer, count * side**2)
-        judged = self._kept(self.discriminator, images) if self.discriminator else 0
-        seen = 2 * self._kept(self.perceptual, images) if self.perceptual else 0  # half for the distances, in float32
-        kept = max(tokenizer + max(judged, seen), 2 * judged)
+        discriminator = self._kept(self.discriminator, images) if self.discriminator else 0
+        losses = [2 * self._kept(network, images) for network in self.frozen]  # half for the distances, in float32
+        kept = max(tokenizer + max(discriminator, *losses, 0), 2 * discriminator)
         return round((1 + _MORE_FOR_GRADIENTS) * kept) + _COPIES_OF_IMAGES * _FLOAT * math.prod(images)
 
     def _kept(self, network: nn.Module, shape: tuple[int, ...]) -> int:
-        """Bytes of the distinct tensors, besides parameters, that a forward pass on `shape` keeps for the backward."""
+        """Sum the bytes that a forward pass on `shape` keeps for the backward pass, parameters left out."""
         own = {_storage(parameter) for parameter in network.parameters()}
-        kept: dict[int, Tensor] = {}  # the tensors too, as a freed one's storage may come again
+        kept: dict[int, Tensor] = {}  # holds the tensors, as the storage of a freed one may be used again
 
         def note(tensor: Tensor) -> Tensor:
             kept[_storage(tensor)] = tensor
@@ -245,17 +240,9 @@ class _Parts:
 
 
 def _discriminator(config: TrainConfig) -> nn.Module | None:
-    if not config.adversarial.wanted:
+    if not config.adversarial.enabled:
         return None
     return build_discriminator(config.adversarial.discriminator, config.data.crop).eval()
-
-
-def _vgg16() -> nn.Module:
-    """The convolutions behind the perceptual loss, which are not trained."""
-    from torchvision.models import vgg16
-
-    layers: nn.Module = vgg16(weights=None).features
-    return layers.requires_grad_(False)
 
 
 def _storage(tensor: Tensor) -> int:
@@ -267,7 +254,7 @@ def _count(network: nn.Module) -> int:
 
 
 def _codebook_values(quantizer: Quantizer) -> int:
-    """Parameters and codebooks: one that learns by moving averages is no parameter to torch."""
+    """Count parameters and codebooks: a codebook that learns by moving averages is no parameter to torch."""
     parameters: Mapping[str, Any] = dict(quantizer.named_parameters())
     state = quantizer.state_dict()
     return sum(value.numel() for name, value in state.items() if name in parameters or name.endswith("codebook"))
@@ -280,7 +267,7 @@ def _quantizer_bytes(config: QuantizerRecord, vectors: int) -> int:
 
 
 def _picture_bytes(images: ImageCollection, config: TrainConfig) -> int:
-    """Bytes of the pictures that training keeps decoded, their shorter sides brought to the tokenizer's size."""
+    """Estimate the bytes of the decoded images that training keeps, their shorter sides at the tokenizer's size."""
     looked_at = images.subsample(_LOOKED_AT)
     values = []
     for place in range(len(looked_at)):
@@ -289,5 +276,5 @@ def _picture_bytes(images: ImageCollection, config: TrainConfig) -> int:
             values.append(3 * config.tokenizer.size**2 * max(sides) / min(sides))
     if not values:
         raise SourceError(f"none of {len(looked_at)} training images looked at can be read; check the files")
-    wanted = len(images) * sum(values) / len(values)
-    return int(min(wanted, config.data.cache_gb * 2**30))
+    all_images = len(images) * sum(values) / len(values)
+    return int(min(all_images, config.data.cache_gb * 2**30))

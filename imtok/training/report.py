@@ -1,4 +1,4 @@
-"""What a caller of `train` is told, during and after."""
+"""Progress and report: the news that `train` gives its caller during the run and after it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imtok.usage import CodebookUsage
 
 @dataclass(frozen=True)
 class TrainProgress:
-    """What the caller is told: after every step, with more filled in where there is news."""
+    """One piece of news: one after every step, with more fields filled in where there is more."""
 
     seen: int
     images: int
@@ -23,13 +23,13 @@ class TrainProgress:
     images_per_second: float = 0.0
     data_wait: float = 0.0  # share of the time spent waiting for images
     validation: Quality | None = None
-    best: dict[str, Any] = field(default_factory=dict)  # with a validation: the figures of the best so far
-    findings: tuple[Finding, ...] = ()  # with a validation: what is wrong with the use of the codebook
+    best: dict[str, Any] = field(default_factory=dict)  # with a validation: the metrics of the best so far
+    findings: tuple[Finding, ...] = ()  # with a validation: problems in the use of the codebook
     notice: str | None = None
 
     @property
     def notes(self) -> list[str]:
-        """What a person should read, a sentence each."""
+        """Return the sentences that a person should read."""
         found = [f"{finding.text} (see {finding.page})" for finding in self.findings]
         return [*found, self.notice] if self.notice else found
 
@@ -50,7 +50,7 @@ class TrainReport:
     images_per_second: float = 0.0  # of this call, validations and checkpoints left out
     data_wait: float = 0.0  # share of that time spent waiting for images
     skipped_steps: int = 0  # whose losses or gradients were not finite, in the whole run
-    findings: tuple[Finding, ...] = ()  # of the last validation: what is wrong with the use of the codebook
+    findings: tuple[Finding, ...] = ()  # of the last validation: problems in the use of the codebook
 
 
-Listener = Callable[[TrainProgress], None]
+ProgressCallback = Callable[[TrainProgress], None]

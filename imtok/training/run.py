@@ -34,6 +34,7 @@ from imtok.files import sweep_temporaries, sync_folder, write_atomically
 from imtok.tokenizer import Tokenizer
 from imtok.training.best import is_better
 from imtok.training.checkpoint import under, unpack
+from imtok.training.resolve import resolve
 from imtok.training.state import TrainState
 
 _UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, RuntimeError)
@@ -126,14 +127,26 @@ class RunFolder:
         """Write config.yaml."""
         write_atomically(self._config, config.to_yaml().encode())
 
-    def check_config(self, saved: TrainConfig, wanted: TrainConfig) -> None:
+    def checked_config(self, config: TrainConfig, saved: TrainConfig | None, *, resume: bool) -> TrainConfig:
+        """Resolve the configuration for this folder, whose own is `saved`.
+
+        Raises ConfigError where it differs from `saved`, TrainingError where `resume` finds no checkpoint.
+        """
+        config = resolve(config, saved)
+        if saved is not None:
+            self._check_config(saved, config)
+        if resume and not self.finished and not self.has_checkpoint():
+            raise TrainingError(f"{self.path}: --resume was given but there is no checkpoint; leave it out to begin")
+        return config
+
+    def _check_config(self, saved: TrainConfig, requested: TrainConfig) -> None:
         """Raise ConfigError naming the first setting in which the command differs from the run."""
-        old, new = _flat(saved.model_dump(mode="json")), _flat(wanted.model_dump(mode="json"))
+        old, new = _flat(saved.model_dump(mode="json")), _flat(requested.model_dump(mode="json"))
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
                 raise ConfigError(
-                    f"{self._config}: this run has {name} = {_shown(old.get(name))}, the command asks for "
-                    f"{_shown(new.get(name))}; choose another -o for a new run, or drop the setting to resume"
+                    f"{self._config}: this run has {name} = {_as_yaml(old.get(name))}, the command asks for "
+                    f"{_as_yaml(new.get(name))}; choose another -o for a new run, or drop the setting to resume"
                 )
 
     def has_checkpoint(self) -> bool:
@@ -197,13 +210,12 @@ class RunFolder:
             path.rename(aside)
         return f"{path}: damaged, passed over ({reason}); it is {aside.name} now"
 
-    def averaged_weights(self, seen: int) -> dict[str, Tensor] | None:
-        """The averaged tokenizer's weights after `seen` training images, None without a sound checkpoint of then."""
+    def ema_weights(self, seen: int) -> dict[str, Tensor] | None:
+        """Read the weights of the EMA model after `seen` training images, None without a whole checkpoint of then."""
         try:
-            tensors, _ = unpack(self._checkpoint_path(seen).read_bytes())
+            return under(unpack(self._checkpoint_path(seen).read_bytes()), "average.")
         except _UNREADABLE:
             return None
-        return under(tensors, "average.")
 
     def write_tokenizer(self, tokenizer: Tokenizer) -> None:
         """Put the finished tokenizer in place, whole or not at all."""
@@ -226,8 +238,8 @@ class RunFolder:
     def best_validation(self) -> dict[str, Any]:
         """The best validation in metrics.jsonl, empty where there is none."""
         best: dict[str, Any] = {}
-        for figures in self._validations():
-            best = figures if is_better(figures, best) else best
+        for metrics in self._validations():
+            best = metrics if is_better(metrics, best) else best
         return best
 
     def _validations(self) -> list[dict[str, Any]]:
@@ -266,5 +278,5 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _shown(value: Any) -> str:
+def _as_yaml(value: Any) -> str:
     return "nothing" if value is None else str(yaml.safe_dump(value, default_flow_style=True)).splitlines()[0]

@@ -1,4 +1,4 @@
-"""A run's figures for TensorBoard, where it is installed; a disk that refuses them ends them, and never the run."""
+"""The TensorBoard writer of a run, where TensorBoard is installed; a full disk ends its events, and never the run."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 
-class Board:
-    """The events of one call of `train`; what the disk says is told through `notice`, once."""
+class TensorBoardWriter:
+    """The events of one call of `train`; an error of the disk is reported through `notice`, once."""
 
     def __init__(self, folder: Path, seen: int, notice: Callable[[str], None]) -> None:
         self._notice = notice
@@ -20,15 +20,15 @@ class Board:
         with self._guarded():
             self._writer = _open_writer(folder, seen)
 
-    def add(self, figures: Mapping[str, float | None], seen: int) -> None:
-        """Plot figures after `seen` training images; those that are None are left out."""
+    def add(self, metrics: Mapping[str, float | None], seen: int) -> None:
+        """Write metrics after `seen` training images; those that are None are left out."""
         with self._guarded():
-            for name, value in figures.items():
+            for name, value in metrics.items():
                 if self._writer and value is not None:
                     self._writer.add_scalar(name, value, seen)
 
     def close(self) -> None:
-        """Write what is still on its way."""
+        """Write the events that still wait."""
         with self._guarded():
             if self._writer:
                 self._writer.close()
@@ -37,7 +37,7 @@ class Board:
     def _guarded(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:  # also what the writer's thread ran into some lines ago
+        except OSError as error:  # also an earlier error of the writer's thread
             self._writer = None
             self._notice(f"TensorBoard's events end here ({error.strerror or error})")
 

@@ -1,4 +1,4 @@
-"""The clock of a run: images a second, and the share of time spent waiting for data."""
+"""The throughput of a run: images a second, and the share of time spent waiting for data."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 
 @dataclass
-class Clock:
-    """What happens between two laps, and in all of them."""
+class Throughput:
+    """Images and seconds between two laps, and of all laps."""
 
     images: int = 0
-    all_images: int = 0  # of all laps, as the next two
+    all_images: int = 0  # of all laps, like the next two
     all_seconds: float = 0.0
     all_waited: float = 0.0
     _start: float = field(default_factory=time.perf_counter)
@@ -28,13 +28,13 @@ class Clock:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out what is neither training nor waiting."""
+        """Leave the time of the block out: it is neither training nor waiting."""
         start = time.perf_counter()
         yield
         self._start += time.perf_counter() - start
 
     def lap(self) -> tuple[float, float]:
-        """Images a second and the share of waiting since the last lap, and begin the next."""
+        """Return images a second and the share of waiting since the last lap, and begin the next."""
         seconds = max(time.perf_counter() - self._start, 1e-9)
         result = self.images / seconds, self._waited / seconds
         self.all_images += self.images

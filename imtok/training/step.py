@@ -1,0 +1,116 @@
+"""One optimisation step: a function of (state, batch) that changes the state."""
+
+# Axes: B batch, C channels of the decoder's output, S crop.
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from imtok.devices import autocast
+from imtok.errors import LatentsError
+from imtok.quantizers import Quantized, forget_moved_codes
+from imtok.tokenizer import to_float
+from imtok.training.schedule import learning_rate
+from imtok.training.state import TrainState
+
+Metrics = dict[str, Tensor | float]
+
+
+def train_step(state: TrainState, batch: Tensor) -> None:
+    """Take one optimisation step on a batch (B, 3, S, S) uint8.
+
+    A step whose losses or gradients are not finite changes no weight, codebook or EMA; it is counted, and
+    `state.skipped` says when that persists. Nothing in here waits for a GPU, save quantizers that refuse latents which
+    are not finite.
+    """
+    config, optimizer, adversary = state.config, state.optimizer, state.adversary
+    images = to_float(batch.to(state.device, non_blocking=True))
+    rate = learning_rate(state.middle, config.images, config.optimizer.learning_rate, config.optimizer.warmup)
+    state.tokenizer.quantizer.anneal(min(1.0, state.seen / config.images))
+    metrics: Metrics = {}
+    finite = torch.ones((), dtype=torch.bool, device=state.device)
+    before = [tensor.clone() for tensor in _changed_by_forward(state)]
+    try:
+        for part in torch.split(images, len(images) // config.accumulate):
+            for name, value in accumulate_gradients(state, part).items():
+                metrics[name] = metrics.get(name, 0.0) + value / config.accumulate
+    except LatentsError:
+        finite = ~finite
+    state.ema.restart_codes(state.tokenizer, forget_moved_codes(state.tokenizer, optimizer.adamw))
+    metrics["gradient_norm"] = norm = optimizer.clip(config.optimizer.clip_norm)
+    finite = finite & torch.isfinite(norm + metrics.get("loss", 0.0))
+    if adversary and adversary.learns(state.progress):
+        metrics["adversarial/gradient_norm"] = norm = adversary.optimizer.clip(config.optimizer.clip_norm)
+        finite = finite & torch.isfinite(norm)
+        adversary.step(state.middle, config.images, finite)
+    optimizer.step(rate, finite)
+    for tensor, old in zip(_changed_by_forward(state), before, strict=True):
+        tensor.copy_(torch.where(finite, tensor, old))
+    state.steps += 1
+    state.seen += len(batch)
+    state.ema.update(state.tokenizer, state.steps, finite)
+    state.skipped.count(finite)
+    state.metrics.add({**metrics, "learning_rate": rate}, finite)
+
+
+def accumulate_gradients(state: TrainState, images: Tensor) -> Metrics:
+    """Add the gradients of a part of the batch, (B, 3, S, S) in [-1, 1], and return its metrics by name.
+
+    The losses are differentiated to the decoder's output first, each through its own network, and the sum goes
+    through the decoder and the encoder once.
+    """
+    share, adversary = 1 / state.config.accumulate, state.adversary
+    raw, quantized = _forward(state, images)
+    output = raw.detach().float().requires_grad_()
+    losses, reconstruction = _reconstruction_loss(state, output, images)
+    (gradient,) = torch.autograd.grad(reconstruction, output)
+    losses |= quantized.losses
+    metrics: Metrics = {f"loss/{name}": value.detach() for name, value in losses.items()}
+    metrics["loss"] = (reconstruction + quantized.loss).detach()
+    if adversary and adversary.weight(state.progress) > 0:
+        last_layer = state.tokenizer.decoder.conv_out.weight
+        generator = adversary.generator_loss(output, raw, gradient, last_layer, state.progress)
+        gradient = gradient + generator.gradient
+        metrics |= {f"adversarial/{name}": value for name, value in generator.metrics.items()}
+    roots, gradients = [raw], [(share * gradient).to(raw.dtype)]
+    if quantized.loss.requires_grad:
+        roots.append(quantized.loss)
+        gradients.append(torch.full_like(quantized.loss, share))
+    torch.autograd.backward(roots, gradients)
+    if adversary and adversary.learns(state.progress):
+        learned = adversary.accumulate_gradients(images, output.detach(), share)
+        metrics |= {f"adversarial/{name}": value for name, value in learned.items()}
+    return metrics
+
+
+def _forward(state: TrainState, images: Tensor) -> tuple[Tensor, Quantized]:
+    """Return the decoder's output (B, C, S, S), of the autocast's type, and what the quantizer returned."""
+    if state.config.freeze_codes:  # codes as `imtok encode` makes them: in float32
+        with torch.no_grad():
+            quantized = state.tokenizer.quantizer(state.tokenizer.encoder(images))
+        with autocast(state.device, state.precision):
+            output = state.tokenizer.decoder(quantized.latents)
+    else:
+        with autocast(state.device, state.precision):
+            output, quantized = state.tokenizer(images)
+    state.metrics.count(quantized.codes)
+    return output, quantized
+
+
+def _reconstruction_loss(state: TrainState, output: Tensor, images: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the active terms by name, unweighted, and their weighted sum."""
+    losses, weighted = {}, []
+    for term in state.losses:
+        if term.active(state.progress):
+            with autocast(state.device, state.precision if term.autocast else "fp32"):
+                losses[term.name] = term(output, images)
+            if term.weight > 0:
+                weighted.append(term.weight * losses[term.name])
+    return losses, torch.stack(weighted).sum()
+
+
+def _changed_by_forward(state: TrainState) -> list[Tensor]:
+    """Return what passes change without an optimizer: codebooks, running statistics, moving averages."""
+    tensors = list(state.tokenizer.quantizer.state_dict().values())
+    return tensors + state.adversary.changed_by_forward() if state.adversary else tensors

@@ -1,0 +1,121 @@
+"""Validation of a run: the EMA model measured on held-out images, its previews, and the best tokenizer so far."""
+
+# Axes: B batch, S side.
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from imtok.analysis.statistics import Finding
+from imtok.data.collection import ImageCollection
+from imtok.data.images import decode_image, fit_image
+from imtok.errors import ImageError, LatentsError, SourceError, TrainingError
+from imtok.evaluation import METRICS, Quality, build_metrics, measure
+from imtok.tokenizer import Tokenizer
+from imtok.training.best import Best, is_better
+from imtok.training.codebook_diagnosis import CodebookDiagnosis
+from imtok.training.preview import write_preview
+from imtok.training.reporter import Reporter
+from imtok.training.run import RunFolder
+from imtok.training.skipped_steps import suggestions
+from imtok.training.state import TrainState
+from imtok.training.tensorboard import TensorBoardWriter
+
+_PREVIEWED = 8
+_FEW_HELD_OUT = 8
+
+
+class Validation:
+    """The held-out images, and what was found on them."""
+
+    def __init__(self, folder: RunFolder, state: TrainState, held_out: ImageCollection, reporter: Reporter) -> None:
+        self.folder, self.state, self.reporter = folder, state, reporter
+        self.images = self._readable(held_out.subsample(state.config.data.val_images))
+        self.last: Quality | None = None
+        self.best = Best(folder.best)
+        self.findings: tuple[Finding, ...] = ()  # of the last validation
+        self._diagnosis = CodebookDiagnosis(state.config)
+        size = state.config.tokenizer.size
+        fitted = [fit_image(decode_image(data), size).pixels for _, data in self.images.subsample(_PREVIEWED)]
+        self._previewed = torch.stack(fitted) if fitted else None  # (B, 3, S, S) uint8
+
+    def warn_of_few_images(self) -> None:
+        """Report that a metric of a handful of images says little, and that few tokens cannot use many codes."""
+        count = len(self.images)
+        if 0 < count < _FEW_HELD_OUT:
+            images = "1 image is" if count == 1 else f"{count} images are"
+            more = "--val SOURCE or --set data.val_fraction=0.2 gives more"
+            self.reporter.notice(f"{images} held out for validation, few to judge by; {more}")
+
+    def run(self, tensorboard: TensorBoardWriter) -> None:
+        """Measure the EMA model where images are held out; log, preview and report, and keep the best."""
+        if not len(self.images):
+            return
+        state, model, reporter = self.state, self.state.ema.model, self.reporter
+        metrics = build_metrics({term.name: term.network for term in state.losses if term.network is not None})
+        try:
+            quality = measure(model, self.images, size=state.config.tokenizer.size, metrics=metrics)
+        except LatentsError as error:
+            raise self.given_up("validation met latents that are not finite") from error
+        line = _log_line(quality)
+        with reporter.surviving("the log"):
+            self.folder.metrics.add({"images": state.seen, **line})
+        tensorboard.add(line, state.seen)
+        if self._previewed is not None:
+            with reporter.surviving("a preview"):
+                write_preview(self.folder.preview_path(state.seen), model, self._previewed)
+        if is_better(line, self.best.metrics):
+            self.best.take({"images": state.seen, **line}, model)
+        self.write_best()
+        self.last, self.findings = quality, self._diagnosis.findings(quality.usage, state.seen, state.steps)
+        reporter.report(validation=quality, best=dict(self.best.metrics), findings=self.findings)
+
+    def write_best(self, *, last: bool = False) -> None:
+        """Write the best tokenizer where that is still to do; a full disk is survived."""
+        with self.reporter.surviving("the best tokenizer", last=last):
+            self.best.write()
+
+    def restore_best(self) -> None:
+        """Go on with the best tokenizer of the folder, or with the best in the log where that is better."""
+        self.best.restore(self.folder.best_validation(), self._ema_model_after)
+
+    def metrics(self) -> dict[str, Any]:
+        """Return the metrics of the last validation, of this call or in the log; empty where there is none."""
+        return _log_line(self.last) if self.last else self.folder.last_validation()
+
+    def given_up(self, problem: str) -> TrainingError:
+        """Make the error that ends a run: the problem, the settings that help, and where to go on from."""
+        self.write_best(last=True)
+        best = f", which --start-from {self.best.folder} may begin where this one was best" if self.best.exists else ""
+        place = f"{self.folder.path}: training image {self.state.seen}"
+        return TrainingError(f"{place}: {problem}; {suggestions(self.state.config)}{best}")
+
+    def _ema_model_after(self, seen: int) -> Tokenizer | None:
+        """Return the EMA model as it was after `seen` training images, None where no checkpoint has it."""
+        weights = self.folder.ema_weights(seen)
+        if weights is None:
+            return None
+        tokenizer = copy.deepcopy(self.state.ema.model)
+        tokenizer.load_state_dict(weights)
+        return tokenizer
+
+    def _readable(self, held_out: ImageCollection) -> ImageCollection:
+        """Return the held-out images that can be read; report what is wrong with the others now."""
+        places = []
+        for place, key in enumerate(held_out.keys):
+            try:
+                decode_image(held_out.read(place))
+                places.append(place)
+            except (ImageError, SourceError) as error:
+                self.reporter.notice(f"{key}: passed over in validation ({error})")
+        return held_out.only(places)
+
+
+def _log_line(quality: Quality) -> dict[str, Any]:
+    """Name the metrics of a validation for the log; those with a network, which only some runs have, come last."""
+    use = {"val/usage": quality.usage.usage, "val/perplexity": quality.usage.perplexity}
+    values = {f"val/{name}": value for name, value in quality.values.items() if not METRICS[name].needs}
+    return values | use | {f"val/{name}": value for name, value in quality.values.items()}

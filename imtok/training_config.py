@@ -1,0 +1,133 @@
+"""Configuration of the parts of a training run: data, losses, discriminator and optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from imtok.records import Record
+
+_Beta = Annotated[float, Field(ge=0, lt=1)]
+_Share = Annotated[float, Field(ge=0, lt=1)]
+_VGG_SIZE = 16  # pixels a side of which VGG16's last level has one left
+
+
+class DataConfig(Record):
+    """How training images are taken."""
+
+    crop: int = Field(96, ge=1, description="side of the random training crops, at the tokenizer's `size`")
+    flip: bool = Field(True, description="mirror half of the crops")
+    permute_channels: bool = Field(
+        False, description="permute the colour channels of half of the crops: colours for sets of few pictures"
+    )
+    val_fraction: float = Field(0.05, ge=0, lt=1, description="held out for validation, chosen by key")
+    val_images: int = Field(256, ge=1, description="at most so many images are measured at a validation")
+    cache_gb: float = Field(2.0, ge=0, description="memory for decoded images, so that small sets decode once")
+    workers: int = Field(2, ge=1, le=1024, description="threads that decode images")
+
+
+class LossConfig(Record):
+    """Weights of the reconstruction losses; the quantizer's are with the quantizer."""
+
+    l1: float = Field(0.0, ge=0)
+    l2: float = Field(1.0, ge=0)
+    perceptual: float = Field(0.0, ge=0, description="LPIPS on VGG16's features; above 0 it needs VGG16's weights")
+    perceptual_weights: str = Field(
+        "", description="file of VGG16's weights; without it they are fetched once and kept in torch's cache"
+    )
+    logit_laplace: float = Field(
+        0.0, ge=0, description="likelihood of pixels (DALL-E), in place of the others; the decoder has six channels"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _follow(cls, values: Any) -> Any:
+        """Leave l2 out beside logit_laplace, unless it is given."""
+        return {"l2": 0.0, **values} if isinstance(values, Mapping) and values.get("logit_laplace") else values
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.logit_laplace > 0 and max(self.l1, self.l2, self.perceptual) > 0:
+            raise ValueError(
+                "logit_laplace is a loss of a decoder of six channels, the others are of its pixels; set l1, l2 and "
+                "perceptual to 0, or logit_laplace"
+            )
+        if max(self.l1, self.l2, self.logit_laplace) == 0:
+            raise ValueError("l1 and l2 are both 0; one must be above 0")
+        return self
+
+    @property
+    def decoder_output(self) -> Literal["pixels", "logit_laplace"]:
+        """The output that the decoder must be built for."""
+        return "logit_laplace" if self.logit_laplace > 0 else "pixels"
+
+    @property
+    def min_size(self) -> int:
+        """Least side of the images, pixels."""
+        return _VGG_SIZE if self.perceptual > 0 else 1
+
+
+class DiscriminatorConfig(Record):
+    """The network that tells reconstructions from images."""
+
+    kind: Literal["patchgan", "stylegan", "maskbit"] = "patchgan"
+    channels: int = Field(64, ge=4, description="width of its first layer; of stylegan the greatest width")
+    layers: int = Field(
+        3, ge=1, le=8, description="strided layers of patchgan, stages of maskbit; stylegan's follow from the crop"
+    )
+    norm: Literal["group", "batch", "act", "none"] = Field("group", description="normalisation of patchgan")
+
+
+class AdversarialConfig(Record):
+    """The discriminator and the weight of the generator's loss from it; a weight of 0 leaves it out."""
+
+    weight: float = Field(0.0, ge=0, description="of the generator's adversarial loss, once fully ramped; 0: none")
+    adaptive: bool = Field(
+        False, description="multiply by the ratio of reconstruction to adversarial gradient at the last decoder layer"
+    )
+    adaptive_max: float = Field(
+        100.0, gt=0, description="upper limit of that ratio; published 10000, at which losses jump"
+    )
+    loss: Literal["hinge", "non_saturating", "least_squares"] = "hinge"
+    start: _Share = Field(0.25, description="share of the run after which the generator's adversarial loss is active")
+    warmup: _Share = Field(0.05, description="share of the run before `start` in which the discriminator learns alone")
+    ramp: _Share = Field(0.1, description="share of the run over which the weight rises from 0 after `start`")
+    r1: float = Field(
+        0.0, ge=0, description="weight of the R1 penalty on the gradient of the mean logit at images; published 10"
+    )
+    r1_every: int = Field(16, ge=1, description="steps between R1 penalties, each weighing that many times as much")
+    lecam: float = Field(0.001, ge=0, description="weight of LeCAM, which holds logits near their moving averages")
+    lecam_decay: float = Field(0.999, ge=0, lt=1)
+    discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    learning_rate: float = Field(2e-4, gt=0, description="of the discriminator, falling as the generator's does")
+    betas: tuple[_Beta, _Beta] = (0.5, 0.9)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.warmup > self.start:
+            raise ValueError(
+                f"warmup {self.warmup:g} is longer than what lies before start {self.start:g}; set adversarial.warmup="
+                f"{self.start:g} or less too"
+            )
+        if self.start + self.ramp > 1:
+            raise ValueError(
+                f"start {self.start:g} and ramp {self.ramp:g} go beyond the end of the run; lower adversarial.ramp too"
+            )
+        return self
+
+    @property
+    def enabled(self) -> bool:
+        """The run has a discriminator."""
+        return self.weight > 0
+
+
+class OptimizerConfig(Record):
+    """AdamW with linear warm-up, then cosine to zero."""
+
+    learning_rate: float = Field(1e-3, gt=0)
+    betas: tuple[_Beta, _Beta] = (0.9, 0.99)
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the run")
+    clip_norm: float = Field(1.0, gt=0, description="gradient norm above which gradients are scaled down")
