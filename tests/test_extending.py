@@ -26,9 +26,9 @@ def recipe(title: str) -> str:
     return "\n".join(re.findall(r"^```python\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL))
 
 
-def run(title: str) -> None:
-    """Run the code of one section."""
-    exec(compile(recipe(title), f"{PAGE.name}: {title}", "exec"), {"__name__": "recipe"})
+def run(title: str, **names: object) -> None:
+    """Run the code of one section, which may use `names`."""
+    exec(compile(recipe(title), f"{PAGE.name}: {title}", "exec"), {"__name__": "recipe", **names})
 
 
 def imtok(*arguments: object) -> str:
@@ -57,3 +57,12 @@ def test_an_added_metric_is_seen_wherever_metrics_are(tmp_path: Path, monkeypatc
     assert f"{value:.2f} levels" in imtok(*deep, "--report", page)
     assert f"MAE {value:.2f} levels" in page.read_text()
     assert "mean over images of the mean absolute error" in page.read_text()
+
+
+def test_an_added_loss_is_trained_on_and_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "photos", (f"{number}.png" for number in range(8)))
+    run("Add a loss", run=tmp_path / "run", config=tiny("images=16"))
+    first = next(row for row in logged(tmp_path / "run") if "loss" in row)
+    assert first["loss"] == pytest.approx(first["loss/l2"] + 0.5 * first["loss/charbonnier"])
+    assert first["loss/charbonnier"] > 0

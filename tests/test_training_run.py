@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -384,3 +385,16 @@ def test_what_cannot_begin_is_refused_before_any_work_and_leaves_no_folder(
     with pytest.raises(error, match=message):
         train([tmp_path / "no-images"], tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_of_the_first_format_resumes_to_the_end_it_would_have_had(tmp_path: Path) -> None:
+    """tests/formats/run-v1: VQ with a discriminator, stopped after 28 of 48 images, and the log of its own end."""
+    kept = Path(__file__).parent / "formats" / "run-v1"
+    shutil.copytree(kept / "run", tmp_path / "run")
+    config = RunFolder(tmp_path / "run").saved_config()
+    assert config is not None
+    report = train([kept / "pictures"], tmp_path / "run", config, resume=True)
+    assert report.resumed_from == 28
+    expected = [json.loads(line) for line in (kept / "expected.jsonl").read_text().splitlines()]
+    for found, row in zip(logged(tmp_path / "run"), expected, strict=True):
+        assert found == pytest.approx(row, rel=1e-2, abs=1e-3)  # the same bits on the machine that made it
