@@ -26,7 +26,8 @@ from imtok.analysis import CodebookUsage
 from imtok.analysis.statistics import Finding
 from imtok.cli import app
 from imtok.cli.console import reports_errors
-from imtok.cli.train import _configuration, _Display, _print_report
+from imtok.cli.train import _configuration
+from imtok.cli.train_display import TrainDisplay, print_report
 from imtok.config import load_train_config, read_config_file
 from imtok.errors import SlowerWarning
 from imtok.evaluation import Quality
@@ -358,7 +359,7 @@ LINE = {
 }
 
 
-def shown(display: _Display, seen: int, width: int = 80) -> list[str]:
+def shown(display: TrainDisplay, seen: int, width: int = 80) -> list[str]:
     """What a terminal of this width shows after `seen` of 1000 images."""
     console = Console(record=True, width=width, force_terminal=True, file=io.StringIO())
     console.print(display.render(TrainProgress(seen, 1000)))
@@ -379,7 +380,7 @@ def validated(psnr: float, seen: int) -> TrainProgress:
 
 
 def test_the_live_display_is_aligned_and_tells_what_there_is() -> None:
-    display = _Display(load_train_config({}))
+    display = TrainDisplay(load_train_config({}))
     assert len(shown(display, 8)) == 1
     display.update(line_of_log(**LINE))
     display.update(validated(24.0, 400))
@@ -410,13 +411,13 @@ def test_the_live_display_is_aligned_and_tells_what_there_is() -> None:
 
 
 def test_the_live_display_ends_at_the_end_where_the_last_batch_goes_beyond_it() -> None:
-    display = _Display(load_train_config({}))
+    display = TrainDisplay(load_train_config({}))
     display.update(line_of_log())
     assert shown(display, 1016)[0].endswith(" 100% 1000 of 1000 0:00 left")
 
 
 def test_the_figures_of_codes_stay_on_one_line_of_100_columns_each() -> None:
-    display = _Display(load_train_config({}))
+    display = TrainDisplay(load_train_config({}))
     usage = CodebookUsage(np.arange(65_536) % 7000, 0)
     display.update(dataclasses.replace(line_of_log(), usage=usage))
     assert [line.split("  ")[0] for line in shown(display, 600, width=100)][2:5] == [
@@ -428,7 +429,7 @@ def test_the_figures_of_codes_stay_on_one_line_of_100_columns_each() -> None:
 
 @pytest.mark.parametrize("absent", [name for name in LINE if name != "loss"])
 def test_the_live_display_does_without_any_one_figure(absent: str) -> None:
-    display = _Display(load_train_config({}))
+    display = TrainDisplay(load_train_config({}))
     display.update(line_of_log(**{name: value for name, value in LINE.items() if name != absent}))
     assert max(map(len, shown(display, 600))) <= 80
 
@@ -451,18 +452,18 @@ def test_the_end_of_a_training_names_speed_and_the_best_where_that_is_not_the_la
         data_wait=0.012,
         skipped_steps=2,
     )
-    _print_report(report)
+    print_report(report)
     captured = capsys.readouterr()
     assert "trained on 1000 images in 10 s (120 images/s, 1.2% waiting for data)" in captured.err
     assert "2 steps were skipped" in captured.err
     assert "validation PSNR 23.50 dB, SSIM 0.500, 75.0% of the codes used" in captured.out
     assert "the best was after 900 images (PSNR 24.25 dB, SSIM 0.500): run/best" in captured.out
-    _print_report(dataclasses.replace(report, best={"images": 1000, **figures}, skipped_steps=0))
+    print_report(dataclasses.replace(report, best={"images": 1000, **figures}, skipped_steps=0))
     captured = capsys.readouterr()
     assert "best" not in captured.out
     assert "skipped" not in captured.err
     found = [Finding(name="n", grade=grade, text="dead [1, 2]", page="p#n") for grade in ("problem", "warning")]
-    _print_report(dataclasses.replace(report, findings=tuple(found)))
+    print_report(dataclasses.replace(report, findings=tuple(found)))
     assert capsys.readouterr().out.splitlines()[-2:] == ["problem dead [1, 2] (p#n)", "warning dead [1, 2] (p#n)"]
 
 

@@ -1,0 +1,65 @@
+"""The plan of a training run as `imtok train --dry-run` prints it: the configuration as YAML, the rest as comments."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from imtok.cli.console import tell
+
+if TYPE_CHECKING:
+    from imtok.training.plan import TrainPlan
+
+
+def print_plan(plan: TrainPlan) -> None:
+    """Print the configuration as YAML, and what follows from it as its comments."""
+    from imtok.training.codebook_diagnosis import steps_before_restart
+
+    config, memory = plan.config, plan.memory
+    tokenizer, batch = config.tokenizer, config.batch_size
+    part = batch // config.accumulate
+    bits = f"{plan.bits:.0f} bits, {plan.bits_per_pixel:.3f} a pixel"
+    rows = {
+        "parameters": ", ".join(f"{name} {_short(count)}" for name, count in plan.parameters.items()),
+        "an image": f"{tokenizer.size} px to {'x'.join(map(str, plan.grid))} = {plan.tokens} tokens of "
+        f"{plan.num_codes} codes: {bits}",
+        "training": f"{_images(plan.training_images)}, each seen {plan.epochs:.1f} times: {config.images} in "
+        f"{plan.steps} steps of {batch}",
+        "validation": f"{_images(plan.validation_images)}, after every {config.validation_interval} training images"
+        if plan.validation_images
+        else "nothing is held out",
+    }
+    if first := steps_before_restart(config):
+        rows["dead codes"] = f"restart from step {first} on at the earliest: codes that are not used stay so until then"
+    if plan.discriminator_active is not None:
+        rows["discriminator"] = (
+            f"learns after {plan.discriminator_learns} images, is active in the generator's loss after "
+            f"{plan.discriminator_active}, with its full weight after {plan.discriminator_full}"
+        )
+    rows |= plan.requirements
+    rows["memory"] = (
+        f"about {_bytes(memory.device)} on {config.device}: weights {_bytes(memory.weights)}, their EMA "
+        f"{_bytes(memory.ema)}, gradients {_bytes(memory.gradients)}, optimizer {_bytes(memory.optimizer_state)}, "
+        f"activations of {_images(part)} {_bytes(memory.activations)}"
+    )
+    rows["and besides"] = f"pictures kept decoded {_bytes(memory.pictures)}, the libraries, what single layers take"
+    tell(config.to_yaml().rstrip())
+    for name, value in rows.items():
+        for line in textwrap.wrap(f"{name:15}{value}", 98, subsequent_indent=" " * 15):
+            tell(f"# {line}")
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"
+
+
+def _short(count: int) -> str:
+    """Shorten a count: 47824579 becomes 47.8 M."""
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g} {letter}"
+    return str(count)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
