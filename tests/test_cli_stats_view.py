@@ -1,4 +1,4 @@
-"""The figures of stats in a terminal."""
+"""The statistics of `imtok stats` in a terminal."""
 
 from __future__ import annotations
 
@@ -13,17 +13,14 @@ from statistics_example import example
 
 from imtok.analysis.statistics import Dimension, Duplicates, Finding, PositionMap, Statistics, Use
 from imtok.cli.stats_charts import bar, columns, heat_map, plain, sparkline
-from imtok.cli.stats_view import print_comparison, print_figures
+from imtok.cli.stats_view import print_sets
 
 WIDTHS = [24, 40, 60, 80, 120, 200]
 
 
-def text(*sets: Statistics, width: int = 80, compare: bool = False, **options: Any) -> str:
+def text(*sets: Statistics, width: int = 80, **options: Any) -> str:
     console = Console(file=io.StringIO(), width=width, highlight=False, **options)
-    if compare:
-        print_comparison(console, sets)
-    else:
-        print_figures(console, sets[0])
+    print_sets(console, sets)
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -46,7 +43,7 @@ def empty() -> Statistics:
     return statistics.model_copy(update={"images": 0, **nothing, **absent})
 
 
-def test_main_figures_stand_by_their_names() -> None:
+def test_main_statistics_stand_beside_their_names() -> None:
     shown = text(healthy())
     for line in (
         r"images +1,000, 3 inputs skipped",
@@ -117,7 +114,7 @@ def test_several_codebooks_are_told_by_their_mean_and_the_worst() -> None:
     assert "999.0" not in shown
 
 
-def test_what_counts_all_codebooks_together_or_the_first_alone_says_so() -> None:
+def test_charts_name_the_codebooks_that_they_count() -> None:
     shown = text(several_codebooks(), width=200)
     for words in (
         r"most used .*, all codebooks together",
@@ -139,7 +136,7 @@ def test_a_map_of_hardly_anything_but_noise_spans_a_bit() -> None:
     assert text(example(positions=positions)).count("7.10  ░▒▓█ 8.10") == 2
 
 
-def test_a_grade_has_its_colour() -> None:
+def test_each_severity_has_its_colour() -> None:
     problem = Finding(name="x", grade="problem", text="collapsed", page="docs/x.md")
     assert "\x1b[1;31mproblem\x1b[0m" in text(
         example(findings=[problem]), force_terminal=True, color_system="truecolor", no_color=False
@@ -148,7 +145,7 @@ def test_a_grade_has_its_colour() -> None:
 
 def test_a_set_without_images_says_so_and_is_not_called_healthy() -> None:
     shown = text(empty())
-    assert "no images: there are no tokens to tell anything from; 3 inputs were skipped" in shown
+    assert "no images: there are no tokens to analyze; 3 inputs were skipped" in shown
     assert "healthy" not in shown
     assert "codes by how often" not in shown
     assert re.search(r"(?m)^most used +none", shown)
@@ -159,12 +156,12 @@ def test_no_line_is_wider_than_the_console(width: int) -> None:
     books = [Use(**{name: getattr(example(), name) for name in Use.model_fields})] * 12
     long = {"name": "folder/" * 40, "quantizer": "VQ " * 50, "num_codebooks": 12, "codebooks": books}
     pages = [text(example(**long), width=width), text(empty(), width=width), text(with_grid(70, 90), width=width)]
-    pages.append(text(*[example(**long)] * 3, width=width, compare=True))
+    pages.append(text(*[example(**long)] * 3, width=width))
     for page in pages:
         assert max(cell_len(line) for line in page.splitlines()) <= width
 
 
-def test_the_histogram_tells_each_group_of_codes() -> None:
+def test_the_histogram_has_a_bar_for_each_group_of_codes() -> None:
     shown = text(healthy(), width=60)
     for line in (r"never █\S* +44", r"once \S+ +6", r"10 to 99 █+\S? +300", r"100 to 999 █+\S? +560"):
         assert re.search(line, shown), line
@@ -183,7 +180,7 @@ def test_bits_a_token_are_bars_in_proportion() -> None:
     assert "6.70 to 7.40" in shown
 
 
-def test_neighbours_that_were_sampled_are_told() -> None:
+def test_sampled_neighbours_are_reported() -> None:
     statistics = healthy()
     assert statistics.horizontal
     sampled = statistics.horizontal.model_copy(update={"contexts_share": 0.125})
@@ -193,7 +190,8 @@ def test_neighbours_that_were_sampled_are_told() -> None:
 
 def test_a_map_in_colours_has_two_rows_a_line() -> None:
     shown = text(with_grid(16, 16), force_terminal=True, color_system="truecolor", no_color=False)
-    rows = [line for line in shown.splitlines() if "▀" in line]
+    *rows, scale = [line for line in shown.splitlines() if "▀" in line]
+    assert "30.00" in scale
     assert len(rows) == 8
     assert {line.count("▀") for line in rows} == {32}
     assert "\x1b[38;2;68;1;84;48;2;" in rows[0]
@@ -208,7 +206,7 @@ def test_a_map_without_colours_is_made_of_shades(options: dict[str, Any]) -> Non
     assert "0.00  ░▒▓█ 30.00" in shown
 
 
-def test_entropy_by_place_is_left_out_where_the_images_are_too_few_to_tell_it() -> None:
+def test_entropy_by_place_is_left_out_for_too_few_images() -> None:
     full = PositionMap(images=8, entropy_bits=[[3.0, 2.99]], limit_bits=3.0, surprisal_bits=[[8.0, 12.5]])
     shown = text(example(positions=full))
     assert "entropy left out: 8 images are too few" in shown
@@ -218,25 +216,25 @@ def test_entropy_by_place_is_left_out_where_the_images_are_too_few_to_tell_it() 
 
 @pytest.mark.parametrize(("high", "wide", "lines", "across"), [(4, 4, 10, 20), (8, 8, 8, 16), (32, 32, 16, 32)])
 def test_small_maps_are_enlarged_in_whole_steps(high: int, wide: int, lines: int, across: int) -> None:
-    rows = heat_map([[0.0] * wide] * high, 0, 1, 60, colours=True)
+    rows = heat_map([[0.0] * wide] * high, 0, 1, 60, colours=True)[:-1]
     assert (len(rows), {len(row) for row in rows}) == (lines, {across})
 
 
 def test_large_maps_are_pooled_by_their_means() -> None:
-    rows = heat_map([[1.0] * 32 + [0.0] * 32] * 64, 0, 1, 32, colours=False)
+    rows = heat_map([[1.0] * 32 + [0.0] * 32] * 64, 0, 1, 32, colours=False)[:-1]
     assert [row.plain for row in rows] == ["█" * 16 + " " * 16] * 16
-    ragged = heat_map([[1.0] * 5] * 5, 0, 1, 3, colours=False)
+    ragged = heat_map([[1.0] * 5] * 5, 0, 1, 3, colours=False)[:-1]
     assert [row.plain for row in ragged] == ["███"] * 2
 
 
-def test_a_map_of_an_odd_number_of_rows_ends_in_half_a_line() -> None:
+def test_a_map_of_an_odd_number_of_rows_fills_its_last_line() -> None:
     rows = heat_map([[0.0, 1.0]] * 21, 0, 1, 2, colours=True)
-    assert len(rows) == 11
-    assert [span.style.bgcolor for span in rows[-1].spans] == [None, None]  # type: ignore[union-attr]
+    assert len(rows[:-1]) == 11
+    assert {row.plain for row in rows[:-1]} == {"▀▀"}
 
 
 def test_a_map_of_one_value_is_drawn() -> None:
-    assert [row.plain for row in heat_map([[3.0]], 3, 3, 4, colours=False)] == ["    "] * 2
+    assert [row.plain for row in heat_map([[3.0]], 3, 3, 4, colours=False)[:-1]] == ["    "] * 2
 
 
 def test_names_and_keys_are_no_markup_and_move_no_cursor() -> None:
@@ -251,7 +249,7 @@ def test_names_and_keys_are_no_markup_and_move_no_cursor() -> None:
         assert words in shown
     assert "\x1b" not in shown
     assert "and 2 more such groups" in shown
-    assert "[bold]tokens[/]" in text(statistics, statistics, compare=True)
+    assert "[bold]tokens[/]" in text(statistics, statistics)
 
 
 def test_a_long_name_keeps_its_end() -> None:
@@ -259,7 +257,7 @@ def test_a_long_name_keeps_its_end() -> None:
     assert cell_len(plain("層" * 20, 12).plain) <= 12
 
 
-def test_stages_dimensions_and_classes_are_told_where_there_are_any() -> None:
+def test_codebooks_dimensions_and_classes_are_listed_where_there_are_any() -> None:
     assert "by codebook" not in text(healthy())
     assert "by dimension" not in text(healthy())
     assert "by class" not in text(healthy())
@@ -282,7 +280,7 @@ def test_the_tokenizer_has_its_own_part() -> None:
     shown = text(example(), width=120)
     for words in (
         r"the tokenizer in tokens/tokenizer",
-        r"PSNR +25\.90 dB at 2,560 bits",
+        r"PSNR +25\.90 dB",
         r"bits +2,560 an image, 1,894 coded",
         r"protocol: PIL bicubic to 128, uint8 RGB",
         r"pass 3 █+\S? +76\.0%  34\.8 dB",
@@ -296,7 +294,7 @@ def test_the_tokenizer_has_its_own_part() -> None:
     assert "the tokenizer in" not in text(healthy())
 
 
-def test_without_images_the_tokenizer_shows_what_decoded_ones_tell() -> None:
+def test_without_images_the_diagnostics_use_decoded_ones() -> None:
     shown = text(example(images=False))
     assert "codes changed, 64 decoded images" in shown
     assert "PSNR" not in shown
@@ -305,7 +303,7 @@ def test_without_images_the_tokenizer_shows_what_decoded_ones_tell() -> None:
 
 def test_a_comparison_stars_the_best_and_keeps_every_set() -> None:
     sets = [example(name=f"set-{number}", usage=0.5 + number / 20) for number in range(7)]
-    shown = text(*sets, compare=True)
+    shown = text(*sets)
     for statistics in sets:
         assert statistics.name in shown
     assert shown.count("80.0% *") == 1
@@ -314,12 +312,12 @@ def test_a_comparison_stars_the_best_and_keeps_every_set() -> None:
 
 
 def test_a_comparison_of_wide_consoles_has_bits_in_the_same_line() -> None:
-    shown = text(example(name="a"), example(name="b"), width=120, compare=True)
+    shown = text(example(name="a"), example(name="b"), width=120)
     assert re.search(r"PSNR +25\.90 dB at 2,560 bits +25\.90 dB at 2,560 bits", shown)
     assert "dominated by: another set" in shown
 
 
-def test_bars_and_columns_are_exact_to_an_eighth_and_show_what_is_not_nothing() -> None:
+def test_bars_are_exact_to_an_eighth_and_small_values_visible() -> None:
     assert bar(0.5, 4) == "██"
     assert bar(0.5 + 1 / 32, 4) == "██▏"
     assert bar(1e-9, 4) == "▏"
@@ -329,7 +327,7 @@ def test_bars_and_columns_are_exact_to_an_eighth_and_show_what_is_not_nothing() 
     assert columns([0.25, 0.75, 1.0], 2) == [" ▄█", "▄██"]
 
 
-def test_codes_that_more_images_would_show_are_not_left_to_look_dead() -> None:
+def test_codes_that_more_images_would_use_are_not_called_dead() -> None:
     statistics = example(expected_used=1010.4)
     assert re.search(
         r"dead codes +44, and 12 nearly dead; more images would show 30 of them or more", text(statistics, width=110)

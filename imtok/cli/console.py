@@ -253,5 +253,9 @@ def escaped(text: str, *, lines: bool = False) -> str:
     """
     from rich.markup import escape
 
-    printable = "".join(c if c.isprintable() or (lines and c == "\n") else repr(c)[1:-1] for c in text)
-    return escape(printable)
+    return escape(printable(text, lines=lines))
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """Spell out control characters; `lines` keeps line feeds."""
+    return "".join(c if c.isprintable() or (lines and c == "\n") else repr(c)[1:-1] for c in text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from functools import partial as preset
+from functools import partial as with_preset
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,53 +17,35 @@ from imtok.files import check_file_target, check_folder_target
 
 if TYPE_CHECKING:
     from imtok.analysis import Analysis
-    from imtok.analysis.job import Options, Progress, Stage
+    from imtok.analysis.job import Progress, Stage
+    from imtok.analysis.statistics import Statistics
 
-_file_option = preset(typer.Option, rich_help_panel="Report")
-_tokenizer_option = preset(typer.Option, rich_help_panel="Looking at the tokenizer")
-_NEEDS_TOKENIZER = "only where the tokenizer is looked at, as with --deep"
+_file_option = with_preset(typer.Option, rich_help_panel="Report")
+_deep_option = with_preset(typer.Option, rich_help_panel="Tokenizer diagnostics")
+_NEEDS_TOKENIZER = "only for the tokenizer diagnostics, as with --deep"
 
 
 def stats(
-    tokens: Annotated[
-        list[Path], typer.Argument(metavar="TOKENS", help="Folder written by `imtok encode`; several are compared.")
-    ],
-    compare: Annotated[
-        bool, typer.Option("--compare", help="What follows TOKENS are further token folders, side by side with it.")
-    ] = False,
+    tokens: Annotated[list[Path], typer.Argument(metavar="TOKENS", help="Folder of `imtok encode`, or several.")],
+    compare: Annotated[bool, typer.Option("--compare", help="Further token folders follow TOKENS.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
     partial: Annotated[bool, typer.Option("--partial", help="Accept a token folder with units missing.")] = False,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes that count a large set. (default: one a core)")
-    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Counting processes. (default: one a core)")] = None,
     report: Annotated[Path | None, _file_option(metavar="FILE", help="Write all of it as one HTML file.")] = None,
     plots: Annotated[Path | None, _file_option(metavar="DIR", help="Write every plot as a PNG.")] = None,
-    deep: Annotated[
-        bool, _tokenizer_option("--deep", help="Look at the tokenizer in TOKENS too, as --report and --plots do.")
-    ] = False,
+    deep: Annotated[bool, _deep_option("--deep", help="Run these, as --report and --plots do.")] = False,
     tokenizer: Annotated[
         Path | None,
-        _tokenizer_option(
-            "-t", "--tokenizer", help="Tokenizer to use instead of the copy in TOKENS; its fingerprint must match."
-        ),
+        _deep_option("-t", "--tokenizer", help="Instead of the copy in TOKENS; its fingerprint must match."),
     ] = None,
     images: Annotated[
-        list[str] | None,
-        _tokenizer_option(
-            metavar="SOURCE",
-            help="Images, those of the tokens or others: for quality, quantization error, reconstructions. "
-            "Once for each SOURCE.",
-        ),
+        list[str] | None, _deep_option(metavar="SOURCE", help="Images, of the tokens or others; once for each SOURCE.")
     ] = None,
-    sample: Annotated[
-        int | None, _tokenizer_option(min=1, help="Images to run through the tokenizer. (default: 64)")
-    ] = None,
-    device: Annotated[
-        str | None, _tokenizer_option(help="cpu, cuda or cuda:N. (default: a GPU where there is one)")
-    ] = None,
-    tokens_only: Annotated[bool, _tokenizer_option("--tokens-only", help="Leave the tokenizer out.")] = False,
+    sample: Annotated[int | None, _deep_option(min=1, help="Images for these. (default: 64)")] = None,
+    device: Annotated[str | None, _deep_option(help="cpu, cuda or cuda:N. (default: a GPU if any)")] = None,
+    tokens_only: Annotated[bool, _deep_option("--tokens-only", help="Leave the tokenizer out.")] = False,
 ) -> None:
-    """Tell whether the codebook is alive, from the tokens alone or with their tokenizer, and what to change.
+    """Report whether the codebook is alive, from the tokens alone or with their tokenizer, and what to change.
 
     usage: share of the codes that occur. entropy: -sum p log2 p of the code shares, in bits a token, at most log2 of
     the codebook size. perplexity: 2^entropy, the number of equally frequent codes that would say as much. bits coded:
@@ -80,23 +62,28 @@ def stats(
         (report is not None and report == plots, "--report, --plots", "a file and a directory cannot have one name"),
     )
     _check_paths(tokens if images else [], report, plots)
-    from imtok.analysis.job import Options
+    from imtok.analysis.job import Options, open_job
 
-    options = [
-        Options(
-            partial=partial,
-            tokenizer=_tokenizer_of(folder, tokenizer, deep) if uses_tokenizer and not tokens_only else None,
-            images=images or (),
-            sample=sample or Options.sample,
-            device=device or Options.device,
-        )
-        for folder in tokens
-    ]
-    with stop_on_signals() as should_stop:
-        analyses = _analyze(tokens, options, workers, should_stop)
+    runs_tokenizer = uses_tokenizer and not tokens_only
+    with stop_on_signals() as should_stop, _progress() as progress:
         with ends_on_signals(should_stop):
-            written = _write(analyses, report, plots)
-    _print(analyses, as_json)
+            jobs = [  # all opened before the first is counted
+                open_job(
+                    folder,
+                    Options(
+                        partial=partial,
+                        tokenizer=_tokenizer_of(folder, tokenizer, required=deep) if runs_tokenizer else None,
+                        images=images or (),
+                        sample=sample or Options.sample,
+                        device=device or Options.device,
+                    ),
+                )
+                for folder in tokens
+            ]
+        analyses = [job.run(workers=workers, progress=progress, should_stop=should_stop) for job in jobs]
+        with ends_on_signals(should_stop):
+            written = list(_write(analyses, report, plots))
+    _print([each.statistics for each in analyses], as_json)
     for line in written:
         say(line)
 
@@ -108,9 +95,9 @@ def _refuse(*rules: tuple[bool, str, str]) -> None:
             raise typer.BadParameter(message, param_hint=option)
 
 
-def _check_paths(token_folders: Sequence[Path], report: Path | None, plots: Path | None) -> None:
-    """Raise TokensError for an image folder among `token_folders`, OSError for a file that cannot be written."""
-    for folder in token_folders if len(token_folders) > 1 else ():
+def _check_paths(folders: Sequence[Path], report: Path | None, plots: Path | None) -> None:
+    """Raise TokensError for an image folder among token folders, OSError for a file that cannot be written."""
+    for folder in folders if len(folders) > 1 else ():
         if not (folder / "imtok.json").is_file():
             raise TokensError(f"{folder}: not a token folder; if it holds images, give --images once for each SOURCE")
     if report is not None:
@@ -119,60 +106,41 @@ def _check_paths(token_folders: Sequence[Path], report: Path | None, plots: Path
         check_folder_target(plots)
 
 
-def _tokenizer_of(folder: Path, tokenizer: Path | None, required: bool) -> Path | None:
+def _tokenizer_of(folder: Path, tokenizer: Path | None, *, required: bool) -> Path | None:
     """Return the tokenizer of a token folder; None where the folder has none and none is required."""
     if tokenizer is None and (required or (folder / "tokenizer" / "config.json").is_file()):
         return folder
     return tokenizer
 
 
-def _analyze(
-    tokens: Sequence[Path], options: Sequence[Options], workers: int | None, should_stop: Callable[[], bool]
-) -> list[Analysis]:
-    """Analyze each token folder, once all of them are opened."""
-    from imtok.analysis.job import open_job
-
-    with ends_on_signals(should_stop):
-        jobs = [open_job(folder, each) for folder, each in zip(tokens, options, strict=True)]
-    with _progress() as progress:
-        return [job.run(workers=workers, progress=progress, should_stop=should_stop) for job in jobs]
-
-
-def _write(analyses: Sequence[Analysis], report: Path | None, plots: Path | None) -> list[str]:
-    """Write the requested files; return a line about each."""
+def _write(analyses: Sequence[Analysis], report: Path | None, plots: Path | None) -> Iterator[str]:
+    """Write the requested files; yield a line about each."""
     if report is None and plots is None:
-        return []
+        return
     from imtok.report.writing import write_all_plots, write_report  # matplotlib loads here
 
-    sets, lines = [(each.statistics, each.pictures) for each in analyses], []
+    sets = [(each.statistics, each.pictures) for each in analyses]
     if report is not None:
         write_report(report, sets)
-        lines.append(f"report in {report}")
+        yield f"report in {report}"
     if plots is not None:
-        lines.append(f"{write_all_plots(plots, sets)} plots in {plots}")
-    return lines
+        yield f"{write_all_plots(plots, sets)} plots in {plots}"
 
 
-def _print(analyses: Sequence[Analysis], as_json: bool) -> None:
-    statistics = [each.statistics for each in analyses]
-    if as_json and len(statistics) == 1:
-        typer.echo(statistics[0].model_dump_json())
-    elif as_json:
+def _print(sets: Sequence[Statistics], as_json: bool) -> None:
+    if as_json:
         from imtok.analysis.comparison import comparison_dict
 
-        typer.echo(json.dumps(comparison_dict(statistics)))
+        typer.echo(sets[0].model_dump_json() if len(sets) == 1 else json.dumps(comparison_dict(sets)))
     else:
-        from imtok.cli.stats_view import print_comparison, print_figures
+        from imtok.cli.stats_view import print_sets
 
-        if len(statistics) == 1:
-            print_figures(out(), statistics[0])
-        else:
-            print_comparison(out(), statistics)
+        print_sets(out(), sets)
 
 
 @contextmanager
 def _progress() -> Iterator[Progress]:
-    """A bar for each stage, one after the other."""
+    """Show a bar for each stage, one after the other."""
     from imtok.analysis.job import UNITS
 
     bars: dict[Stage, Callable[[int, int | None], None]] = {}
