@@ -23,7 +23,7 @@ from imtok.decoding import decode
 from imtok.encoding import encode
 from imtok.kernels import codebook_statistics, nearest, nearest_codes, nearest_gpu, rotate_to
 from imtok.quantizers import BSQ, FSQ, LFQ, Quantized, Quantizer, VectorQuantizer
-from imtok.quantizers.vector_options import CodebookUpdate, Estimator, VectorMetric
+from imtok.quantizers.vector_config import CodebookUpdate, Estimator, VectorMetric
 from imtok.tokens import open_tokens
 from imtok.training import step as step_module
 from imtok.training import train

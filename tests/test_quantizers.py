@@ -158,14 +158,17 @@ def test_results_can_be_compared_and_kept_in_sets() -> None:
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: VectorQuantizer(8, 16.5), "num_codes is 16.5, expected a whole number"),  # type: ignore[arg-type]
-        (lambda: VectorQuantizer(math.inf, 16), "dim is inf, expected a whole number"),  # type: ignore[arg-type]
-        (lambda: GumbelQuantizer(8.5, 16), "dim is 8.5, expected a whole number"),  # type: ignore[arg-type]
-        (lambda: GumbelQuantizer(8, math.nan), "num_codes is nan, expected a whole number"),  # type: ignore[arg-type]
-        (lambda: GumbelQuantizer(8, 16, code_dim=2.5), "code_dim is 2.5, expected a whole"),  # type: ignore[arg-type]
-        (lambda: LFQ(math.nan), "dim is nan, expected a whole number"),  # type: ignore[arg-type]
-        (lambda: BSQ(8, entropy_group=1.5), "entropy_group is 1.5, expected a whole number"),  # type: ignore[arg-type]
-        (lambda: FSQ([5, math.inf]), "expected whole numbers"),  # type: ignore[list-item]
+        (
+            lambda: VectorQuantizer(8, 16.5),
+            "num_codes is 16.5, expected a valid integer, got a number with a fractional part",
+        ),  # type: ignore[arg-type]
+        (lambda: VectorQuantizer(math.inf, 16), "dim is inf, expected a finite number"),  # type: ignore[arg-type]
+        (lambda: GumbelQuantizer(8.5, 16), "dim is 8.5, expected a valid integer"),  # type: ignore[arg-type]
+        (lambda: GumbelQuantizer(8, math.nan), "num_codes is nan, expected a finite number"),  # type: ignore[arg-type]
+        (lambda: GumbelQuantizer(8, 16, code_dim=2.5), "code_dim is 2.5, expected a valid integer"),  # type: ignore[arg-type]
+        (lambda: LFQ(math.nan), "dim is nan, expected a finite number"),  # type: ignore[arg-type]
+        (lambda: BSQ(8, entropy_group=1.5), "entropy_group is 1.5, expected a valid integer"),  # type: ignore[arg-type]
+        (lambda: FSQ([5, math.inf]), "levels.1 is inf, expected a finite number"),  # type: ignore[list-item]
         (lambda: ResidualQuantizer(FSQ([5]), depth=1.5), "depth is 1.5, expected a whole number"),  # type: ignore[arg-type]
     ],
 )
@@ -381,8 +384,8 @@ def test_fsq_reaches_its_outermost_codes_and_has_nothing_to_save() -> None:
     [
         ([8, 2], r"FSQ levels are \[8, 2\], expected 3 or more"),
         ([1], "expected 3 or more"),
-        ([], "needs at least one level count"),
-        ([5.5, 4], "expected whole numbers"),
+        ([], "tuple should have at least 1 item"),
+        ([5.5, 4], "levels.0 is 5.5, expected a valid integer"),
         ([64] * 6, r"make 68719476736 codes, at most 2\^31"),
     ],
 )

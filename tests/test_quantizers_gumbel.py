@@ -243,14 +243,14 @@ def test_what_decides_the_codes_is_named() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"dim": 0}, "dim 0, num_codes 16 and code_dim 4 must be 1 or more"),
-        ({"num_codes": 0}, "num_codes 0"),
-        ({"code_dim": 0}, "code_dim 0"),
-        ({"temperature": math.inf}, "temperature inf and final_temperature 0.0625 must be finite"),
-        ({"temperature": math.nan}, "temperature nan"),
-        ({"final_temperature": 0.0}, "final_temperature 0.0 must be finite, above 0"),
-        ({"final_temperature": 1.5}, "the final one not the higher"),
-        ({"kl_weight": -1.0}, "kl_weight is -1.0, expected a finite number, 0 or more"),
+        ({"dim": 0}, "dim is 0, expected greater than or equal to 1"),
+        ({"num_codes": 0}, "num_codes is 0"),
+        ({"code_dim": 0}, "code_dim is 0"),
+        ({"temperature": math.inf}, "temperature is inf, expected a finite number"),
+        ({"temperature": math.nan}, "temperature is nan"),
+        ({"final_temperature": 0.0}, "final_temperature is 0.0, expected greater than 0"),
+        ({"final_temperature": 1.5}, "final_temperature 1.5 is higher than temperature 1.0"),
+        ({"kl_weight": -1.0}, "kl_weight is -1.0, expected greater than or equal to 0"),
         ({"kl_weight": math.nan}, "kl_weight is nan"),
     ],
 )

@@ -11,41 +11,35 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from imtok.kernels import SignEntropies, codes_to_signs, sign_codes, sign_entropies, to_sphere
 from imtok.kernels.sphere import directions
-from imtok.quantizers.base import Quantizer, mean_square, refuse_missing, whole_number
-
-_LARGEST_GROUP = 20
+from imtok.quantizers.base import Quantizer, mean_square, refuse_missing
+from imtok.quantizers.binary_config import BSQConfig, LFQConfig, SignConfig
+from imtok.quantizers.record import signature
 
 
 class _SignQuantizer(Quantizer):
     """What LFQ and BSQ share; they differ in the magnitude of a sign, and in what latents are compared as."""
 
-    def __init__(
-        self,
-        dim: int,
-        *,
-        commitment_weight: float = 0.25,
-        entropy_weight: float = 0.1,
-        sample_entropy_weight: float = 1.0,
-        batch_entropy_weight: float = 1.0,
-        temperature: float = 1.0,
-        entropy_group: int = 1,
-    ) -> None:
+    record: ClassVar[type[SignConfig]]
+    sample_entropy_weight: float
+    batch_entropy_weight: float
+    temperature: float
+    entropy_group: int
+
+    def __init__(self, dim: int, **options: Any) -> None:
         super().__init__()
-        dim, entropy_group = whole_number("dim", dim), whole_number("entropy_group", entropy_group)
-        _check_sizes(dim, entropy_group)
-        _check_numbers(temperature, commitment_weight, entropy_weight, sample_entropy_weight, batch_entropy_weight)
-        self.dim, self.num_codes = dim, 2**dim
-        self.sample_entropy_weight, self.batch_entropy_weight = sample_entropy_weight, batch_entropy_weight
-        self.temperature, self.entropy_group = temperature, entropy_group
-        self.loss_weights = {"commitment": commitment_weight}
-        if entropy_weight > 0:
-            self.loss_weights["entropy"] = entropy_weight
+        checked = self.record.checked(dim=dim, **options)
+        vars(self).update(checked.model_dump(exclude={"kind"}))  # each option is an attribute
+        self.num_codes = checked.num_codes
+        self.loss_weights = {"commitment": checked.commitment_weight}
+        if checked.entropy_weight > 0:
+            self.loss_weights["entropy"] = checked.entropy_weight
 
     @property
     def residual_ratio(self) -> float:
@@ -121,6 +115,9 @@ class LFQ(_SignQuantizer):
     on that of the joint batch.
     """
 
+    record: ClassVar[type[SignConfig]] = LFQConfig
+    __signature__ = signature(LFQConfig, "dim")
+
     @property
     def magnitude(self) -> float:
         """1: a code is its signs."""
@@ -141,6 +138,9 @@ class BSQ(_SignQuantizer):
     passes z / |z|; `LFQ` learns there.
     """
 
+    record: ClassVar[type[SignConfig]] = BSQConfig
+    __signature__ = signature(BSQConfig, "dim")
+
     @property
     def magnitude(self) -> float:
         """1 / sqrt(dim): codes have unit length."""
@@ -152,34 +152,3 @@ class BSQ(_SignQuantizer):
 
     def _points(self, latents: Tensor) -> Tensor:
         return to_sphere(latents)
-
-
-def _check_sizes(dim: int, entropy_group: int) -> None:
-    if not 1 <= dim <= 31:
-        raise ValueError(f"dim is {dim}, expected a whole number from 1 to 31: codes are numbers of dim bits")
-    if entropy_group < 1 or dim % entropy_group:
-        raise ValueError(f"entropy_group is {entropy_group}, expected a divisor of dim {dim}; 1 is cheapest")
-    if entropy_group > _LARGEST_GROUP:
-        raise ValueError(
-            f"entropy_group is {entropy_group}, which holds 2^{entropy_group} probabilities; at most "
-            f"{_LARGEST_GROUP} is supported, and 1 needs no table"
-        )
-
-
-def _check_numbers(temperature: float, commitment: float, entropy: float, sample: float, batch: float) -> None:
-    if not 1e-6 <= temperature < math.inf:
-        raise ValueError(f"temperature is {temperature}, expected 1e-6 or more and finite; 1 is usual")
-    weights = {
-        "commitment_weight": commitment,
-        "entropy_weight": entropy,
-        "sample_entropy_weight": sample,
-        "batch_entropy_weight": batch,
-    }
-    for name, weight in weights.items():
-        if not 0 <= weight < math.inf:
-            raise ValueError(f"{name} is {weight}, expected finite and not negative; 0 leaves the term out")
-    if entropy > 0 and sample == 0 and batch == 0:
-        raise ValueError(
-            "entropy_weight above 0 with sample_entropy_weight and batch_entropy_weight both 0 has no effect; "
-            "give one of them above 0, or entropy_weight=0"
-        )

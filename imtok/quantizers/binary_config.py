@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from imtok.quantizers.record import LOWER_RATE, Problem, QuantizerRecord, axis_sums
 
@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from imtok.entropy import Counts
     from imtok.quantizers.binary import BSQ, LFQ
 
+_LARGEST_GROUP = 20
 
-class _SignConfig(QuantizerRecord):
+
+class SignConfig(QuantizerRecord):
     """What LFQ and BSQ share; the fields are those of `imtok.quantizers.LFQ`."""
 
     code_fields: ClassVar[set[str]] = {"dim"}
@@ -25,8 +27,26 @@ class _SignConfig(QuantizerRecord):
     entropy_weight: float = Field(0.1, ge=0)
     sample_entropy_weight: float = Field(1.0, ge=0)
     batch_entropy_weight: float = Field(1.0, ge=0)
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, ge=1e-6)
     entropy_group: int = Field(1, ge=1, description="dimensions whose joint entropy is exact; divides dim")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.dim % self.entropy_group:
+            raise ValueError(
+                f"entropy_group is {self.entropy_group}, expected a divisor of dim {self.dim}; 1 is cheapest"
+            )
+        if self.entropy_group > _LARGEST_GROUP:
+            raise ValueError(
+                f"entropy_group is {self.entropy_group}, which holds 2^{self.entropy_group} probabilities; at most "
+                f"{_LARGEST_GROUP} is supported, and 1 needs no table"
+            )
+        if self.entropy_weight > 0 and self.sample_entropy_weight == 0 and self.batch_entropy_weight == 0:
+            raise ValueError(
+                "entropy_weight above 0 with sample_entropy_weight and batch_entropy_weight both 0 has no effect; "
+                "give one of them above 0, or entropy_weight=0"
+            )
+        return self
 
     @property
     def num_codes(self) -> int:
@@ -50,7 +70,7 @@ class _SignConfig(QuantizerRecord):
         return [entropy, self.fewer_codes(key), LOWER_RATE]
 
 
-class LFQConfig(_SignConfig):
+class LFQConfig(SignConfig):
     """Lookup-free quantization; the fields are those of `imtok.quantizers.LFQ`."""
 
     kind: Literal["lfq"] = "lfq"
@@ -67,7 +87,7 @@ class LFQConfig(_SignConfig):
         return f"LFQ of {self.dim} bits ({self.num_codes} codes)"
 
 
-class BSQConfig(_SignConfig):
+class BSQConfig(SignConfig):
     """Binary spherical quantization; the fields are those of `imtok.quantizers.BSQ`."""
 
     kind: Literal["bsq"] = "bsq"

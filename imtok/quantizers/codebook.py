@@ -19,7 +19,7 @@ from imtok.kernels import codebook_statistics, unit_rows
 from imtok.kernels.sphere import directions
 from imtok.quantizers.base import Quantizer
 from imtok.quantizers.clustering import anchor_pull, anchors, kmeans
-from imtok.quantizers.vector_options import CodebookUpdate, VectorMetric
+from imtok.quantizers.vector_config import CodebookUpdate, VectorMetric
 
 # A revived code's count, in thresholds: it has ln 2 / (1 - decay) steps, 69 at decay 0.99, to find latents.
 _GRACE = 2

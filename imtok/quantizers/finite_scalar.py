@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from imtok.kernels import codes_to_digits, finite_scalar_bound, finite_scalar_codes
-from imtok.kernels.finite_scalar import MOST_LEVELS
 from imtok.quantizers.base import Quantizer, refuse_missing
+from imtok.quantizers.finite_scalar_config import FSQConfig
 
 
 class FSQ(Quantizer):
@@ -25,24 +24,9 @@ class FSQ(Quantizer):
 
     def __init__(self, levels: Sequence[int]) -> None:
         super().__init__()
-        if not levels:
-            raise ValueError("FSQ needs at least one level count, for instance [8, 5, 5, 5]")
-        if not all(math.isfinite(level) and level == int(level) for level in levels):
-            raise ValueError(f"FSQ levels are {list(levels)}, expected whole numbers")
-        levels = [int(level) for level in levels]
-        if min(levels) < 3:
-            raise ValueError(f"FSQ levels are {list(levels)}, expected 3 or more in each dimension")
-        if max(levels) > MOST_LEVELS:
-            raise ValueError(
-                f"FSQ levels are {list(levels)}, expected {MOST_LEVELS} or fewer in each dimension: the published "
-                "bound reaches no more; take more dimensions"
-            )
-        if math.prod(levels) > 2**31:
-            raise ValueError(f"FSQ levels {list(levels)} make {math.prod(levels)} codes, at most 2^31 are supported")
-        self.dim = len(levels)
-        self.num_codes = math.prod(levels)
+        checked = FSQConfig.checked(levels=tuple(levels))
+        self.levels, self.dim, self.num_codes = checked.levels, checked.dim, checked.num_codes
         self.loss_weights = {}
-        self.levels = tuple(levels)
         self.register_buffer("half_widths", torch.tensor(self.levels) // 2, persistent=False)
 
     @property

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from imtok.entropy import Counts
     from imtok.quantizers.finite_scalar import FSQ
 
+MOST_LEVELS = 1000  # the kernel's own limit
+
 
 class FSQConfig(QuantizerRecord):
     """Finite scalar quantization; the fields are those of `imtok.quantizers.FSQ`."""
@@ -28,8 +30,16 @@ class FSQConfig(QuantizerRecord):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        found = f"FSQ levels are {list(self.levels)}"
         if min(self.levels) < 3:
-            raise ValueError(f"levels are {list(self.levels)}, expected 3 or more in each dimension")
+            raise ValueError(f"{found}, expected 3 or more in each dimension")
+        if max(self.levels) > MOST_LEVELS:
+            raise ValueError(
+                f"{found}, expected {MOST_LEVELS} or fewer in each dimension: the published bound reaches no more; "
+                "take more dimensions"
+            )
+        if self.num_codes > 2**31:
+            raise ValueError(f"FSQ levels {list(self.levels)} make {self.num_codes} codes, at most 2^31 are supported")
         return self
 
     def build(self) -> FSQ:

@@ -11,6 +11,7 @@ a tokenizer must give the same codes for the same image.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +19,9 @@ from torch import Tensor, nn
 
 from imtok.errors import LatentsError
 from imtok.kernels import nearest_codes
-from imtok.quantizers.base import Quantizer, to_grid, to_rows, whole_number
+from imtok.quantizers.base import Quantizer, to_grid, to_rows
+from imtok.quantizers.gumbel_config import GumbelConfig
+from imtok.quantizers.record import signature
 
 
 class GumbelQuantizer(Quantizer):
@@ -42,35 +45,20 @@ class GumbelQuantizer(Quantizer):
 
     progress: Tensor  # () float32 in [0, 1]: how much of the run is done
 
-    def __init__(
-        self,
-        dim: int,
-        num_codes: int,
-        *,
-        code_dim: int | None = None,
-        temperature: float = 1.0,
-        final_temperature: float = 1 / 16,
-        kl_weight: float = 5e-4,
-        straight_through: bool = True,
-    ) -> None:
+    __signature__ = signature(GumbelConfig, "dim", "num_codes")
+
+    temperature: float
+    final_temperature: float
+    straight_through: bool
+
+    def __init__(self, dim: int, num_codes: int, **options: Any) -> None:
         super().__init__()
-        dim, num_codes = whole_number("dim", dim), whole_number("num_codes", num_codes)
-        code_dim = dim if code_dim is None else whole_number("code_dim", code_dim)
-        if dim < 1 or num_codes < 1 or code_dim < 1:
-            raise ValueError(f"dim {dim}, num_codes {num_codes} and code_dim {code_dim} must be 1 or more")
-        if not 0 < final_temperature <= temperature < math.inf:
-            raise ValueError(
-                f"temperature {temperature} and final_temperature {final_temperature} must be finite, above 0, and "
-                "the final one not the higher: a softmax that grows softer moves away from single codes"
-            )
-        if not 0 <= kl_weight < math.inf:
-            raise ValueError(f"kl_weight is {kl_weight}, expected a finite number, 0 or more")
-        self.dim, self.num_codes, self._code_dim = dim, num_codes, code_dim
-        self.temperature, self.final_temperature = temperature, final_temperature
-        self.straight_through = straight_through
-        self.loss_weights = {"kl": kl_weight}
-        self.projection = nn.Linear(dim, num_codes)
-        self.codebook = nn.Parameter(torch.randn(num_codes, code_dim))
+        checked = GumbelConfig.checked(dim=dim, num_codes=num_codes, **options)
+        vars(self).update(checked.model_dump(exclude={"kind", "code_dim"}))  # each option is an attribute
+        self._code_dim = checked.code_dim or checked.dim
+        self.loss_weights = {"kl": checked.kl_weight}
+        self.projection = nn.Linear(self.dim, self.num_codes)
+        self.codebook = nn.Parameter(torch.randn(self.num_codes, self._code_dim))
         self.register_buffer("progress", torch.zeros(()))
 
     @property

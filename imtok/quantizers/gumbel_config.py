@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from imtok.quantizers.record import Problem, QuantizerRecord
 
@@ -28,6 +28,15 @@ class GumbelConfig(QuantizerRecord):
     final_temperature: float = Field(1 / 16, gt=0)
     kl_weight: float = Field(5e-4, ge=0)
     straight_through: bool = True
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.final_temperature > self.temperature:
+            raise ValueError(
+                f"final_temperature {self.final_temperature} is higher than temperature {self.temperature}: a softmax "
+                "that grows softer moves away from single codes; give a lower one"
+            )
+        return self
 
     def build(self) -> GumbelQuantizer:
         """See `QuantizerRecord.build`."""

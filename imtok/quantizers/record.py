@@ -8,7 +8,10 @@ Records import no torch, so that `imtok --help` stays quick; `build` imports the
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from inspect import Parameter, Signature
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
+
+from pydantic import ValidationError
 
 from imtok.records import Record
 
@@ -50,6 +53,22 @@ class QuantizerRecord(Record):
         @property
         def dim(self) -> int:
             """D of the latents."""
+
+    @classmethod
+    def checked(cls, **options: Any) -> Self:
+        """Return the record for the options of a constructor.
+
+        Raises ValueError, in one line, on a value or a combination that does not work, TypeError on an unknown option.
+        """
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            problem = error.errors()[0]
+        name, message = ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
+        message = message.replace("Input should be", "expected")
+        if problem["type"] == "extra_forbidden":
+            raise TypeError(f"{name}: unknown option; known are {', '.join(signature(cls).parameters)}")
+        raise ValueError(f"{name} is {problem['input']!r}, {message[0].lower()}{message[1:]}" if name else message)
 
     def build(self) -> Quantizer:
         """Return the quantizer, its random tensors newly drawn; raises ValueError on values that it refuses."""
@@ -131,6 +150,20 @@ class QuantizerRecord(Record):
 def enough_for_restart(updates: int) -> int:
     """Return how many updates, or steps, show the effect of restarts when the first one comes after `updates`."""
     return math.ceil(_MARGIN * updates)
+
+
+def signature(record: type[QuantizerRecord], *positional: str, **defaults: Any) -> Signature:
+    """Return the signature of a constructor that takes a record's options, for `help` and editors."""
+    named = [parameter for name, parameter in record.__signature__.parameters.items() if name != "kind"]
+    named.sort(key=lambda parameter: parameter.name not in positional)
+    return Signature(
+        [
+            parameter.replace(kind=Parameter.POSITIONAL_OR_KEYWORD, default=Parameter.empty)
+            if parameter.name in positional
+            else parameter.replace(default=defaults.get(parameter.name, parameter.default))
+            for parameter in named
+        ]
+    )
 
 
 def axis_sums(counts: Counts, shape: tuple[int, ...]) -> list[Counts]:

@@ -4,9 +4,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from imtok.quantizers.binary_config import BSQConfig, LFQConfig
 from imtok.quantizers.finite_scalar_config import FSQConfig
@@ -84,12 +84,6 @@ class ResidualConfig(CompositeConfig):
         None, description="size of each stage's codes; left out: 2 ** -i for FSQ, signs and cosine, else 1"
     )
     quantizer_dropout: float = Field(0.0, ge=0, le=1, description="share of the images with their first stages alone")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.scales is not None and len(self.scales) != self.depth:
-            raise ValueError(f"there are {len(self.scales)} scales for {self.depth} stages, expected one a stage")
-        return self
 
     def build(self) -> ResidualQuantizer:
         """See `QuantizerRecord.build`."""

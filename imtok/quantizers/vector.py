@@ -10,6 +10,7 @@ clustering of codes that are not used.
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,11 +27,16 @@ from imtok.kernels import (
 )
 from imtok.quantizers.base import mean_square, to_grid, to_rows
 from imtok.quantizers.codebook import CodebookQuantizer
-from imtok.quantizers.vector_options import CodebookUpdate, Estimator, VectorMetric, VectorOptions
+from imtok.quantizers.record import signature
+from imtok.quantizers.vector_config import Estimator, VQConfig
 
 
 class VectorQuantizer(CodebookQuantizer):
     """Each latent becomes the nearest of `num_codes` learned vectors.
+
+    The options are the fields of `imtok.quantizer_config.VQConfig`, with its checks and defaults. Only the k-means
+    start and the restart of dead codes are off here unless they are requested, since they need more of the caller:
+    see `take_moved_codes`.
 
     metric
         `euclidean`; `cosine`: latents and codes are l2-normalised at the search, at the look-up and so on decode
@@ -76,55 +82,26 @@ class VectorQuantizer(CodebookQuantizer):
     An optimizer's moments of a code that was put elsewhere belong to its old place: see `take_moved_codes`.
     """
 
+    estimator: Estimator
+    entropy_temperature: float
+
+    __signature__ = signature(VQConfig, "dim", "num_codes", kmeans_start=False, revival_threshold=0.0)
+
     def __init__(
-        self,
-        dim: int,
-        num_codes: int,
-        *,
-        metric: VectorMetric = "euclidean",
-        estimator: Estimator = "straight_through",
-        codebook_update: CodebookUpdate = "ema",
-        decay: float = 0.99,
-        commitment_weight: float = 0.25,
-        codebook_weight: float = 1.0,
-        entropy_weight: float = 0.0,
-        entropy_temperature: float = 0.01,
-        projection_bias: bool = False,
-        kmeans_start: bool = False,
-        revival_threshold: float = 0.0,
-        online_clustering: bool = False,
-        eps: float = 1e-5,
+        self, dim: int, num_codes: int, *, kmeans_start: bool = False, revival_threshold: float = 0.0, **options: Any
     ) -> None:
         super().__init__()
-        VectorOptions(
-            dim=dim,
-            num_codes=num_codes,
-            metric=metric,
-            estimator=estimator,
-            codebook_update=codebook_update,
-            decay=decay,
-            commitment_weight=commitment_weight,
-            codebook_weight=codebook_weight,
-            entropy_weight=entropy_weight,
-            entropy_temperature=entropy_temperature,
-            kmeans_start=kmeans_start,
-            revival_threshold=revival_threshold,
-            online_clustering=online_clustering,
-            eps=eps,
-        ).check()
-        self.dim, self.num_codes = int(dim), int(num_codes)
-        self.metric, self.estimator, self.codebook_update = metric, estimator, codebook_update
-        self.decay, self.eps, self.entropy_temperature = decay, eps, entropy_temperature
-        self.kmeans_start, self.revival_threshold = kmeans_start, revival_threshold
-        self.online_clustering = online_clustering
-        self.loss_weights = {"commitment": commitment_weight}
-        if codebook_update in ("gradient", "projection"):
-            self.loss_weights["codebook"] = codebook_weight
-        if estimator == "index_propagation":
+        options |= {"kmeans_start": kmeans_start, "revival_threshold": revival_threshold}
+        checked = VQConfig.checked(dim=dim, num_codes=num_codes, **options)
+        vars(self).update(checked.model_dump(exclude={"kind"}))  # each option is an attribute
+        self.loss_weights = {"commitment": checked.commitment_weight}
+        if self.codebook_update in ("gradient", "projection"):
+            self.loss_weights["codebook"] = checked.codebook_weight
+        if self.estimator == "index_propagation":
             self.loss_weights["double_quantization"] = 1.0
-        if entropy_weight > 0:
-            self.loss_weights["entropy"] = entropy_weight
-        self._make_codebook(projection_bias)
+        if checked.entropy_weight > 0:
+            self.loss_weights["entropy"] = checked.entropy_weight
+        self._make_codebook(checked.projection_bias)
 
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; in training mode the codebook learns after the look-up, never before."""

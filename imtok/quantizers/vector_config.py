@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,10 @@ from imtok.quantizers.record import Problem, QuantizerRecord, enough_for_restart
 
 if TYPE_CHECKING:
     from imtok.quantizers.vector import VectorQuantizer
+
+VectorMetric = Literal["euclidean", "cosine", "dot"]
+Estimator = Literal["straight_through", "rotation", "index_propagation"]
+CodebookUpdate = Literal["ema", "gradient", "projection", "frozen"]
 
 _FEW_CHANNELS = 16  # ViT-VQGAN and LlamaGen take 8 to 32; nearest codes among hundreds of channels leave most unused
 _LEVELS = ((8, 6, 5), (8, 5, 5, 5), (7, 5, 5, 5, 5), (8, 8, 8, 6, 5), (8, 8, 8, 5, 5, 5))  # FSQ's, table 1 of its paper
@@ -36,19 +40,19 @@ class VQConfig(QuantizerRecord):
     kind: Literal["vq"] = "vq"
     dim: int = Field(8, ge=1)
     num_codes: int = Field(1024, ge=1)
-    metric: Literal["euclidean", "cosine", "dot"] = "euclidean"
-    estimator: Literal["straight_through", "rotation", "index_propagation"] = "straight_through"
-    codebook_update: Literal["ema", "gradient", "projection", "frozen"] = "ema"
-    decay: float = Field(0.99, ge=0, lt=1)
+    metric: VectorMetric = "euclidean"
+    estimator: Estimator = "straight_through"
+    codebook_update: CodebookUpdate = "ema"
+    decay: float = Field(0.99, ge=0, lt=1, description="0.99 averages over about 100 steps")
     commitment_weight: float = Field(0.25, ge=0)
     codebook_weight: float = Field(1.0, ge=0)
     entropy_weight: float = Field(0.0, ge=0)
     entropy_temperature: float = Field(0.01, gt=0)
     projection_bias: bool = False
     kmeans_start: bool = True
-    revival_threshold: float = Field(0.05, ge=0, lt=1)
+    revival_threshold: float = Field(0.05, ge=0, lt=1, description="of dead codes, a fraction of the fair share N / K")
     online_clustering: bool = False
-    eps: float = Field(1e-5, gt=0)
+    eps: float = Field(1e-5, gt=0, description="keeps the mean of no latents from 0 / 0")
 
     @model_validator(mode="before")
     @classmethod
@@ -64,6 +68,70 @@ class VQConfig(QuantizerRecord):
         if known.get("online_clustering") is True:
             implied |= {"codebook_update": "gradient", "revival_threshold": 0.0}
         return implied | dict(values)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        """Refuse, with the reason, options that do not go together."""
+        self._check_index_propagation()
+        self._check_losses()
+        self._check_moved_codes()
+        return self
+
+    def _check_index_propagation(self) -> None:
+        propagates = self.estimator == "index_propagation"
+        if propagates and (self.metric, self.codebook_update) != ("dot", "gradient"):
+            raise ValueError(
+                f"index propagation learns every code through softmax(z.e), and has no other gradient: with "
+                f"metric={self.metric!r} and codebook_update={self.codebook_update!r} the code that is found and the "
+                f"softmax would disagree, or nothing would learn; give metric='dot', codebook_update='gradient'"
+            )
+        if self.metric == "dot" and not propagates:
+            raise ValueError(
+                "by the greatest product the longest codes take all latents, and without index propagation the "
+                "others never learn; give estimator='index_propagation', or metric='euclidean' or 'cosine'"
+            )
+
+    def _check_losses(self) -> None:
+        held = self.commitment_weight > 0 or self.metric == "cosine"
+        if self.codebook_update in ("ema", "frozen") and not held:
+            named = "an EMA codebook" if self.codebook_update == "ema" else "a frozen codebook"
+            raise ValueError(
+                f"{named} with commitment_weight 0 diverges: nothing holds the latents near the codes; "
+                "give a commitment_weight above 0 (0.25 is usual) or metric='cosine'"
+            )
+        if self.codebook_update in ("gradient", "projection") and self.codebook_weight == 0:
+            raise ValueError(
+                f"a {self.codebook_update} codebook with codebook_weight 0 never learns from the latents; "
+                "give 1.0 or codebook_update='ema'"
+            )
+
+    def _check_moved_codes(self) -> None:
+        if self.online_clustering and self.revival_threshold > 0:
+            raise ValueError(
+                f"online_clustering and revival_threshold {self.revival_threshold} both move codes that are not "
+                "used; give one of them"
+            )
+        if self.online_clustering and self.codebook_update == "ema":
+            raise ValueError(
+                "online_clustering moves codes, and moving averages put them back at the next step; "
+                "give codebook_update='gradient', or revival_threshold=0.05 in its place"
+            )
+        requested = {
+            "kmeans_start": self.kmeans_start,
+            "revival_threshold": self.revival_threshold > 0,
+            "online_clustering": self.online_clustering,
+        }
+        found = " and ".join(name for name, given in requested.items() if given)
+        if found and self.codebook_update in ("projection", "frozen"):
+            raise ValueError(
+                f"{found} moves single codes, and the codebook of codebook_update={self.codebook_update!r} is fixed "
+                "noise; leave it out"
+            )
+        if found and self.metric == "dot":
+            raise ValueError(
+                f"{found} puts codes where latents are, which is no place of greatest product; index propagation "
+                "moves every code at each step and needs none of it: leave it out"
+            )
 
     def build(self) -> VectorQuantizer:
         """See `QuantizerRecord.build`."""
