@@ -1,10 +1,15 @@
 """Metrics of reconstructions, and the protocol by which a tokenizer is measured: `evaluate(tokenizer, sources)`."""
 
+from typing import TYPE_CHECKING
+
 from imtok.evaluation.metric import ImageMean, Metric
 from imtok.evaluation.metrics import BEST_BY, METRICS, build_metrics, first_metric
 from imtok.evaluation.perceptual import LPIPS
 from imtok.evaluation.pixels import PSNR, SSIM, psnr, ssim
-from imtok.evaluation.protocol import Measurement, Quality, evaluate, measure
+from imtok.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from imtok.evaluation.protocol import Measurement, Quality, evaluate, measure
 
 __all__ = [
     "BEST_BY",
@@ -23,3 +28,7 @@ __all__ = [
     "psnr",
     "ssim",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__, dict.fromkeys(("Measurement", "Quality", "evaluate", "measure"), "imtok.evaluation.protocol")
+)

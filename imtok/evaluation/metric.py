@@ -10,10 +10,10 @@ the number.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:  # whoever shows metrics loads no torch
+    from torch import Tensor, nn
 
 _DECIMALS_IN_A_LINE = 3
 
@@ -105,6 +105,8 @@ class ImageMean(Metric):
 
     def compute(self) -> float:
         """Return the mean over images."""
+        import torch
+
         return float(torch.cat(self.values).mean())
 
     def merge(self, other: Self) -> None:

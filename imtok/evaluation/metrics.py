@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING
 
 from imtok.errors import ConfigError
 from imtok.evaluation.metric import Metric
 from imtok.evaluation.perceptual import LPIPS
 from imtok.evaluation.pixels import PSNR, SSIM
+
+if TYPE_CHECKING:  # whoever shows metrics loads no torch
+    import torch
+    from torch import nn
 
 METRICS: dict[str, type[Metric]] = {metric.name: metric for metric in (PSNR, SSIM, LPIPS)}
 BEST_BY = ("lpips", "psnr")  # the first of these that was measured decides which tokenizer of a run is the best

@@ -4,14 +4,12 @@
 
 from __future__ import annotations
 
-from typing import Self
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Self
 
 from imtok.evaluation.metric import Metric
-from imtok.losses import PerceptualLoss, cached_vgg_weights
-from imtok.tokenizer import to_float
+
+if TYPE_CHECKING:  # whoever shows metrics loads no torch
+    from torch import Tensor, nn
 
 
 class LPIPS(Metric):
@@ -27,13 +25,17 @@ class LPIPS(Metric):
         super().__init__(network)
         self.total, self.images = 0.0, 0
 
-    @torch.no_grad()
     def update(self, restored: Tensor, originals: Tensor) -> None:
         """Add a batch; it is computed where the network is."""
+        import torch
+
+        from imtok.tokenizer import to_float
+
         assert self.network is not None
         device = next(self.network.parameters()).device
         pair = (to_float(each.to(device)) for each in (restored, originals))
-        self.total += float(self.network(*pair)) * len(originals)
+        with torch.no_grad():
+            self.total += float(self.network(*pair)) * len(originals)
         self.images += len(originals)
 
     def compute(self) -> float:
@@ -48,10 +50,14 @@ class LPIPS(Metric):
     @classmethod
     def unavailable(cls) -> str:
         """Name the file of VGG16's weights where it is absent; nothing is fetched."""
+        from imtok.losses import cached_vgg_weights
+
         file = cached_vgg_weights()
         return "" if file.is_file() else f"{file}: no such file; put VGG16's weights there, as torchvision has them"
 
     @classmethod
     def open_network(cls) -> nn.Module:
         """Open VGG16 with the weights in torch's cache, which are fetched where they are absent."""
+        from imtok.losses import PerceptualLoss
+
         return PerceptualLoss()

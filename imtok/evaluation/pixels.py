@@ -5,17 +5,18 @@
 from __future__ import annotations
 
 import math
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, cast
 
 from imtok.evaluation.metric import ImageMean
+
+if TYPE_CHECKING:  # whoever shows metrics loads no torch
+    from torch import Tensor
 
 
 def psnr(restored: Tensor, originals: Tensor) -> Tensor:
     """Return 10 log10(255^2 / MSE) of each image in dB: two (B, 3, H, W) uint8 -> (B,) float64, infinite for equals."""
     errors = (restored.double() - originals.double()).square().mean(dim=(1, 2, 3))
-    return 10 * torch.log10(255**2 / errors)
+    return 10 * (255**2 / errors).log10()
 
 
 def ssim(restored: Tensor, originals: Tensor) -> Tensor:
@@ -25,8 +26,7 @@ def ssim(restored: Tensor, originals: Tensor) -> Tensor:
     values = structural_similarity_index_measure(
         restored.float(), originals.float(), data_range=255.0, reduction="none"
     )
-    assert isinstance(values, Tensor)
-    return values.double().reshape(-1)
+    return cast("Tensor", values).double().reshape(-1)
 
 
 class PSNR(ImageMean):
@@ -42,6 +42,8 @@ class PSNR(ImageMean):
 
     def compute(self) -> float:
         """Return the mean over the images that have an error."""
+        import torch
+
         values = torch.cat(self.values)
         inexact = values[values.isfinite()]
         return float(inexact.mean()) if len(inexact) else math.inf
