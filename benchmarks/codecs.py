@@ -37,7 +37,7 @@ Encoder = Callable[[Image.Image, int], bytes]
 
 @dataclass(frozen=True)
 class Kept:
-    """What one way of keeping the photographs gives."""
+    """Metrics and size of the photographs in one format."""
 
     metrics: dict[str, float]
     size: float  # bytes an image, mean
@@ -97,7 +97,7 @@ def best_file(encoder: Encoder, picture: Image.Image, allowed: float) -> bytes:
 
 
 def measured(restored: Tensor, originals: Tensor, sizes: list[float] | list[int], allowed: float) -> Kept:
-    """The figures of one way: two (B, 3, S, S) uint8 and the bytes of each image."""
+    """Measure one format: two (B, 3, S, S) uint8 and the bytes of each image."""
     over = sum(size > allowed for size in sizes)
     metrics = build_metrics()
     for metric in metrics:

@@ -1,8 +1,8 @@
-"""Entropies, code lengths and other figures of a list of counts.
+"""Entropies, code lengths and other statistics of a list of counts.
 
-A plug-in entropy comes out low where counts are few; Miller's correction undoes the first term of that bias. A code
-length has none of it: it is what a coder needs that starts out knowing nothing and learns from what it has coded. For
-a Dirichlet prior it depends on the counts alone, not on their order, so it too can be had from a table of counts.
+The plug-in entropy is too low where counts are few; Miller's correction removes the first term of that bias. A code
+length has no such bias: an adaptive coder starts with a Dirichlet prior and learns from the tokens it has coded. Its
+code length depends on the counts alone, not on their order, so a table of counts is enough.
 """
 
 # Axes: K codes, n_k occurrences of code k, N = sum n_k, m codes that occur.
@@ -22,13 +22,13 @@ _LN2 = math.log(2)
 _HALF_LN_2PI = math.log(2 * math.pi) / 2
 _SERIES_FROM = 8  # from here on seven terms of Stirling's series leave an error below 1e-15
 _STIRLING = (1 / 156, -691 / 360360, 1 / 1188, -1 / 1680, 1 / 1260, -1 / 360, 1 / 12)  # the last term first
-_RANKS = 64  # at which Zipf's line is fitted: all ranks would leave it to the rare codes
-# What is tried for a prior's pseudo-counts: which one served best takes a coder a few bits to say, once.
+_RANKS = 64  # points of the fit of Zipf's line; with all ranks the many rare codes would decide it
+# Pseudo-counts of the prior. The coder tries all and sends once which one is best, in a few bits.
 _PRIORS = 2.0 ** np.arange(-10, 2)
 
 
 def entropy_bits(counts: Counts) -> float:
-    """-sum p_k log2 p_k with p_k = n_k / N, in bits, at most log2 K (Shannon, 1948); 0 where nothing was counted."""
+    """Return -sum p_k log2 p_k with p_k = n_k / N, in bits, at most log2 K (Shannon, 1948); 0 for no tokens."""
     total = int(counts.sum())
     if total == 0:
         return 0.0
@@ -38,7 +38,7 @@ def entropy_bits(counts: Counts) -> float:
 
 
 def corrected_entropy_bits(counts: Counts) -> float:
-    """`entropy_bits` + (m - 1) / (2 N ln 2), at most log2 K (Miller, 1955)."""
+    """Return `entropy_bits` + (m - 1) / (2 N ln 2), at most log2 K (Miller, 1955)."""
     total = int(counts.sum())
     if total == 0:
         return 0.0
@@ -46,19 +46,22 @@ def corrected_entropy_bits(counts: Counts) -> float:
 
 
 def miller_bits(different: float, total: int) -> float:
-    """By how much a plug-in entropy comes out low, to first order: (m - 1) / (2 N ln 2) (Miller, 1955)."""
+    """Return the bias of the plug-in entropy to first order: (m - 1) / (2 N ln 2) bits too low (Miller, 1955)."""
     return (different - 1) / (2 * total * _LN2)
 
 
 def expected_used(counts: Counts) -> float:
-    """Codes more tokens would show: m + f1 (f1 - 1) / (2 (f2 + 1)), at most K, a lower bound (Chao, 1984)."""
+    """Estimate how many codes more tokens would show, a lower bound (Chao, 1984).
+
+    With f1 codes seen once and f2 seen twice it is m + f1 (f1 - 1) / (2 (f2 + 1)), at most K.
+    """
     once, twice = int(np.count_nonzero(counts == 1)), int(np.count_nonzero(counts == 2))
     unseen = once * (once - 1) / (2 * (twice + 1))
     return min(float(len(counts)), int(np.count_nonzero(counts)) + unseen)
 
 
 def gini(counts: Counts) -> float:
-    """Gini's coefficient over all K codes: 0 where all are equal, 1 - 1/K where one has all; 0 for no tokens."""
+    """Return Gini's coefficient over all K codes: 0 for equal counts or no tokens, 1 - 1/K where one code has all."""
     total, size = int(counts.sum()), len(counts)
     if total == 0:
         return 0.0
@@ -67,9 +70,9 @@ def gini(counts: Counts) -> float:
 
 
 def zipf_slope(counts: Counts) -> float | None:
-    """Slope of log n over log rank, the codes that occur ranked from the most frequent (Zipf, 1949).
+    """Return the slope of log n over log rank, the most frequent code first (Zipf, 1949).
 
-    Least squares at 64 ranks evenly spaced in the logarithm; None where fewer than three codes occur.
+    The line is fitted by least squares at 64 ranks evenly spaced in the logarithm. None for fewer than three codes.
     """
     ranked = np.sort(counts[counts > 0])[::-1]
     if len(ranked) < 3:
@@ -80,15 +83,15 @@ def zipf_slope(counts: Counts) -> float | None:
 
 
 def log_spaced(last: int, count: int) -> Counts:
-    """At most `count` different whole numbers from 1 to `last`, evenly spaced in the logarithm."""
+    """Return at most `count` different integers from 1 to `last`, evenly spaced in the logarithm."""
     return np.unique(np.geomspace(1, last, count).round().astype(np.int64))
 
 
 def coded_bits(counts: Counts) -> float:
-    """Bits an adaptive coder without context needs for all N tokens, learning included.
+    """Return the bits that an adaptive coder without context needs for all N tokens, learning included.
 
-    Every code starts with the pseudo-count of 12 tried that serves best (1/2 is Krichevsky & Trofimov's, 1981). 0 for
-    no tokens.
+    Every code starts with the same pseudo-count, the best of 12 (1/2 is that of Krichevsky & Trofimov, 1981). 0 for no
+    tokens.
     """
     total = int(counts.sum())
     if total == 0:

@@ -1,4 +1,4 @@
-"""How a codebook is used, from code counts alone."""
+"""Statistics of how a codebook is used, from code counts alone."""
 
 # Axes: K codes, Q codebooks.
 
@@ -76,10 +76,10 @@ class Span(Record):
 
 @dataclass(frozen=True)
 class CodebookUsage:
-    """Counts of each code over a set of tokens, and what follows from them.
+    """Counts of each code over a set of tokens, and the statistics that follow from them.
 
-    The figures are those of the record `Use`, where they are defined. With several codebooks they are of all their
-    codes together, code k of one being counted with code k of the others; `codebooks` has each one's own.
+    The record `Use` defines the statistics. With several codebooks they are of all codes together: code k of one
+    codebook is counted with code k of the others. `codebooks` has the statistics of each codebook.
     """
 
     counts: Counts  # (K,) over all codebooks
@@ -88,7 +88,7 @@ class CodebookUsage:
 
     @classmethod
     def of_codebooks(cls, counts: Counts, images: int) -> CodebookUsage:
-        """From the counts of each codebook, (Q, K)."""
+        """Build from the counts of each codebook, (Q, K)."""
         return cls(counts.sum(axis=0), images, counts if len(counts) > 1 else None)
 
     @property
@@ -105,7 +105,7 @@ class CodebookUsage:
 
     @cached_property
     def tokens(self) -> int:
-        """How many codes were counted."""
+        """Number of codes that were counted."""
         return int(self.counts.sum())
 
     @cached_property
@@ -140,7 +140,7 @@ class CodebookUsage:
 
     @cached_property
     def entropy_corrected_bits(self) -> float:
-        """The same with the first term of its small-sample bias undone (Miller, 1955)."""
+        """`entropy_bits` without the first term of its small-sample bias (Miller, 1955)."""
         return corrected_entropy_bits(self.counts)
 
     @property
@@ -169,12 +169,12 @@ class CodebookUsage:
         return math.log2(self.codebook_size)
 
     def top(self, count: int) -> list[tuple[int, int]]:
-        """The most used codes as (code, count), the most used first, equals by code."""
+        """Return the most used codes as (code, count), the most used first, ties by code."""
         order = np.argsort(-self.counts, kind="stable")[:count]
         return [(int(code), int(self.counts[code])) for code in order if self.counts[code] > 0]
 
     def by_frequency(self) -> list[Span]:
-        """How many codes occur never, once, 2 to 9 times, 10 to 99 times and so on, up to the most frequent."""
+        """Count the codes that occur never, once, 2 to 9 times, 10 to 99 times and so on."""
         spans = [Span(low=number, high=number, codes=int(np.count_nonzero(self.counts == number))) for number in (0, 1)]
         low, high, most = 2, 10, int(self.counts.max(initial=0))
         while low <= most:
@@ -184,18 +184,18 @@ class CodebookUsage:
         return spans
 
     def by_rank(self) -> list[tuple[int, int]]:
-        """(rank, occurrences) of the codes that occur, from the most used, at ranks spaced in the logarithm."""
+        """Return (rank, occurrences) from the most used code down, at ranks evenly spaced in the logarithm."""
         ranked = np.sort(self.counts[self.counts > 0])[::-1]
         if not len(ranked):
             return []
         return [(int(rank), int(ranked[rank - 1])) for rank in log_spaced(len(ranked), _RANKS)]
 
     def as_use(self) -> Use:
-        """The figures as a record."""
+        """Return the statistics as a record."""
         return Use(**{name: getattr(self, name) for name in Use.model_fields})
 
     def as_dict(self) -> dict[str, Any]:
-        """The figures by their public names, as `imtok eval --json` prints them."""
+        """Return the statistics by their public names, as `imtok eval --json` prints them."""
         return {
             "images": self.images,
             "codebook_size": self.codebook_size,
@@ -206,14 +206,14 @@ class CodebookUsage:
 
 
 def count_codes(arrays: Iterable[npt.NDArray[np.integer[Any]]], codebook_size: int) -> Counts:
-    """Occurrences of each code over arrays of any shape: (K,) int64; raises ValueError on codes outside [0, K)."""
+    """Count each code over arrays of any shape: (K,) int64; raises ValueError on codes outside [0, K)."""
     return count_by_codebook(arrays, codebook_size, 1).reshape(-1)
 
 
 def count_by_codebook(arrays: Iterable[npt.NDArray[np.integer[Any]]], codebook_size: int, num_codebooks: int) -> Counts:
-    """Occurrences of each code in each codebook: (Q, K) int64; raises ValueError on codes outside [0, K).
+    """Count each code of each codebook: (Q, K) int64; raises ValueError on codes outside [0, K).
 
-    Where Q is more than 1, the last axis of the arrays is that of the codebooks.
+    For Q > 1 the last axis of the arrays is the codebook.
     """
     counts = np.zeros((num_codebooks, codebook_size), dtype=np.int64)
     for codes in arrays:
