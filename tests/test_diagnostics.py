@@ -1,4 +1,4 @@
-"""Advice: what is found in which figures, what is told to do, and that nothing is told of a healthy codebook."""
+"""Diagnostics: which statistics give which findings and suggestions; a healthy codebook has none."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 import yaml
 from statistics_example import example
 
-import imtok.analysis.diagnostics as advice
-import imtok.analysis.usage_diagnostics as use_advice
+import imtok.analysis.diagnostics as diagnostics
+import imtok.analysis.usage_diagnostics as usage_diagnostics
 from imtok.analysis.diagnostics import findings, usage_findings
 from imtok.analysis.statistics import Duplicates, Finding, Pass, Perturbation, Statistics
-from imtok.analysis.suggestions import against
+from imtok.analysis.usage_diagnostics import suggest
 from imtok.config import load_train_config, merge, parse_settings
 from imtok.quantizer_config import (
     BSQConfig,
@@ -82,7 +82,7 @@ def drawn(shares: Any, tokens: int) -> Any:
     return np.random.default_rng(0).multinomial(tokens, np.array(shares) / np.sum(shares))
 
 
-def test_counts_of_the_example_fit_its_figures() -> None:
+def test_counts_of_the_example_fit_its_statistics() -> None:
     statistics, counted = example(), usage(EXAMPLE)
     for name in ("tokens", "used", "dead", "nearly_dead", "codebook_size"):
         assert getattr(counted, name) == getattr(statistics, name)
@@ -96,7 +96,7 @@ def test_a_healthy_codebook_has_no_findings() -> None:
         assert usage_findings(usage([10] * 1024), config) == []
 
 
-def test_an_empty_or_tiny_set_is_not_judged() -> None:
+def test_an_empty_or_tiny_set_has_no_diagnosis() -> None:
     assert usage_findings(usage([0] * 64), VQ) == []
     (few,) = usage_findings(usage([99] + [0] * 63), VQ)  # one picture of one colour
     assert (few.name, few.grade) == ("too-few-tokens", "hint")
@@ -131,7 +131,7 @@ USED: dict[str, tuple[Any, QuantizerConfig | None, list[str]]] = {
 
 
 @pytest.mark.parametrize("case", USED)
-def test_how_codes_are_used_is_found_from_counts_alone_and_with_all_figures_alike(case: str) -> None:
+def test_counts_alone_give_the_findings_of_all_statistics(case: str) -> None:
     counts, config, expected = USED[case]
     assert names(usage_findings(usage(counts), config)) == expected
     used = usage(counts, 1000)
@@ -140,7 +140,7 @@ def test_how_codes_are_used_is_found_from_counts_alone_and_with_all_figures_alik
     assert [each.text for each in of_figures] == [each.text for each in usage_findings(used, config)]
 
 
-def test_the_numbers_the_threshold_and_the_remedy_are_told() -> None:
+def test_a_finding_names_number_threshold_and_suggestion() -> None:
     plain = VQConfig(num_codes=1024, kmeans_start=False, revival_threshold=0)
     (found,) = usage_findings(usage([67] * 603 + [1] * 8 + [2] + [0] * 412), plain)
     assert found.text == (
@@ -162,7 +162,7 @@ PART = VQConfig(num_codes=100)
 EVEN, ONE = [10] * 100, [1000] + [0] * 99
 
 
-def test_of_several_codebooks_the_collapsed_one_is_found_though_others_hide_it() -> None:
+def test_one_collapsed_codebook_of_several_is_found() -> None:
     used = several(EVEN, ONE, EVEN)
     for found in (usage_findings(used, ProductConfig(heads=3, part=PART)), usage_findings(used, None)):
         assert names(found) == ["collapsed-stage"]
@@ -176,7 +176,7 @@ def test_of_several_codebooks_the_collapsed_one_is_found_though_others_hide_it()
     assert found.text.startswith("2 of 3 codebooks, worst in codebook 3: 40 of 100 codes are never used")
 
 
-def test_a_ruling_code_is_found_in_one_of_several_codebooks() -> None:
+def test_a_dominant_code_in_one_of_several_codebooks_is_found() -> None:
     used = several(EVEN, [10] * 40 + [500] + [10] * 59, EVEN)
     statistics = statistics_of(used, tokenizer=None, dimensions=[])
     assert statistics.top[0][1] < 0.2 * statistics.tokens  # over all codebooks it is not seen
@@ -186,7 +186,7 @@ def test_a_ruling_code_is_found_in_one_of_several_codebooks() -> None:
         assert found.text.startswith("codebook 2 of 3: code 40 alone makes up 33.6% of the tokens (reported above 20%)")
 
 
-def test_codebooks_that_share_a_table_are_judged_by_what_they_use_of_it_together() -> None:
+def test_a_shared_codebook_is_diagnosed_on_all_its_uses() -> None:
     shared = ResidualConfig(depth=2, part=PART, shared=True)
     same_half = several(*[[60] * 50 + [0] * 50] * 2)
     found = findings(statistics_of(same_half, tokenizer=None, dimensions=[]), same_half, shared)
@@ -194,7 +194,7 @@ def test_codebooks_that_share_a_table_are_judged_by_what_they_use_of_it_together
     assert found[0].text.startswith("50 of 100 codes are never used at 60 tokens per code")
 
 
-def test_places_that_share_a_codebook_may_each_use_a_part_of_it() -> None:
+def test_each_use_of_a_shared_codebook_may_be_partial() -> None:
     used = several([60] * 40 + [0] * 60, [0] * 60 + [60] * 40, [0] * 40 + [60] * 20 + [0] * 40)
     shared = ResidualConfig(depth=3, part=PART, shared=True)
     assert usage_findings(used, shared) == []
@@ -207,7 +207,7 @@ def test_places_that_share_a_codebook_may_each_use_a_part_of_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "told", "not_told"),
+    ("config", "expected", "not_expected"),
     [
         (FSQ, ["learning_rate", "quantizer.levels"], ["kmeans", "estimator", "num_codes"]),
         (LFQConfig(), ["quantizer.entropy_weight", "quantizer.dim"], ["kmeans", "num_codes"]),
@@ -225,30 +225,28 @@ def test_places_that_share_a_codebook_may_each_use_a_part_of_it() -> None:
         (None, ["k-means", "revival"], ["--set"]),
     ],
 )
-def test_remedies_are_settings_that_the_quantizer_has_and_that_are_not_yet_made(
-    config: QuantizerConfig | None, told: list[str], not_told: list[str]
+def test_suggestions_are_settings_of_the_quantizer_not_yet_made(
+    config: QuantizerConfig | None, expected: list[str], not_expected: list[str]
 ) -> None:
     counts = [[1000] + [0] * 1023] * (len(config.codebook_ids) if config else 1)
     (found,) = usage_findings(several(*counts), config)
-    assert all(words in found.text for words in told)
-    assert not any(words in found.text for words in not_told)
+    assert all(words in found.text for words in expected)
+    assert not any(words in found.text for words in not_expected)
 
 
 @pytest.mark.parametrize("codes", [64, 256, 1000, 1024, 4096, 16384, 65536])
 @pytest.mark.parametrize("nested", [False, True])
-def test_advised_settings_are_taken_as_a_shell_reads_them_over_the_runs_own_configuration(
-    codes: int, nested: bool
-) -> None:
+def test_suggested_settings_can_be_pasted_into_a_shell(codes: int, nested: bool) -> None:
     part = VQConfig(num_codes=codes, kmeans_start=False, revival_threshold=0)
     quantizer = ResidualConfig(depth=2, part=part) if nested else part
     run = yaml.safe_load(load_train_config({"quantizer": quantizer.model_dump(mode="json")}).to_yaml())
 
-    def taken(advice: str) -> Any:
-        words = shlex.split(advice)
+    def taken(suggestion: str) -> Any:
+        words = shlex.split(suggestion)
         settings = [value for word, value in pairwise(words) if word == "--set"]
         return load_train_config(merge(run, parse_settings(settings))).tokenizer.quantizer.base
 
-    both, _, fsq = against("unused codes", quantizer).removeprefix("start a new run with ").split("; or with ")
+    both, _, fsq = suggest("unused codes", quantizer).removeprefix("start a new run with ").split("; or with ")
     assert set(shlex.split(both)[::2]) == {"--set"}
     assert taken(both) == VQConfig(num_codes=codes)
     assert isinstance(taken(fsq), FSQConfig)
@@ -315,13 +313,13 @@ def first_pass(share: float) -> dict[str, Any]:
         (shifted("JPEG quality 75", 0.6), []),
     ],
 )
-def test_what_figures_beyond_counts_tell(changes: dict[str, Any], expected: list[str]) -> None:
+def test_statistics_beyond_counts_have_thresholds(changes: dict[str, Any], expected: list[str]) -> None:
     found = findings_of_example(changed_example(**changes), VQ)
     assert names(found) == expected
     assert all(finding.page.endswith(f"#{finding.name}") for finding in found)
 
 
-def test_findings_beyond_counts_name_their_settings_and_their_codebook() -> None:
+def test_findings_beyond_counts_name_setting_and_codebook() -> None:
     narrow = changed_example(**changed_tokenizer("geometry", effective_rank_used=3.0))
     (found,) = findings_of_example(narrow, VQConfig(dim=32))
     assert "start a new run with --set quantizer.dim=8; it" in found.text
@@ -331,7 +329,7 @@ def test_findings_beyond_counts_name_their_settings_and_their_codebook() -> None
     assert found.text.endswith("start a new run with one dimension fewer")
 
 
-def test_of_several_tables_that_lie_badly_the_worst_is_told_of_once() -> None:
+def test_only_the_worst_of_several_codebooks_is_reported() -> None:
     statistics = example().tokenizer
     assert statistics is not None
     (one,) = statistics.geometry
@@ -350,7 +348,7 @@ def test_of_several_tables_that_lie_badly_the_worst_is_told_of_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "expected"),
     [
         (None, "fewer codes"),
         (FSQ, "fewer codes (quantizer.levels)"),
@@ -358,18 +356,18 @@ def test_of_several_tables_that_lie_badly_the_worst_is_told_of_once() -> None:
         (ProductConfig(part=GumbelConfig()), "fewer codes (quantizer.part.num_codes)"),
     ],
 )
-def test_a_smaller_codebook_is_advised_by_the_setting_that_makes_it(config: QuantizerConfig | None, told: str) -> None:
+def test_a_smaller_codebook_is_suggested_by_its_setting(config: QuantizerConfig | None, expected: str) -> None:
     one = {"num_codebooks": len(config.codebook_ids) if config else 1}
     statistics = changed_example(**bits(coded_per_token=4.0), **one)
     codebooks = {"codebooks": statistics.codebooks * statistics.num_codebooks}
     (found,) = findings_of_example(statistics.model_copy(update=codebooks), config)
     assert found.text == (
-        f"an adaptive coder stores these tokens in 4.00 of 10 bits each (reported below 60%); a coarser grid or {told} "
-        "would carry nearly as much"
+        f"an adaptive coder stores these tokens in 4.00 of 10 bits each (reported below 60%); a coarser grid or "
+        f"{expected} would carry nearly as much"
     )
 
 
-def test_the_worst_comes_first_and_what_follows_from_a_collapse_is_left_out() -> None:
+def test_the_worst_comes_first_and_a_collapse_hides_its_effects() -> None:
     broken = same(900) | dimension(0.0) | first_pass(0.1)
     collapsed, dead = usage([9000] + [0] * 999), usage([40] * 612 + [0] * 412)
     found = findings(statistics_of(collapsed, skipped=400, **broken), collapsed, FSQ)
@@ -378,9 +376,9 @@ def test_the_worst_comes_first_and_what_follows_from_a_collapse_is_left_out() ->
     assert [(each.name, each.grade) for each in found] == [("dead-codes", "warning"), ("unstable-tokens", "hint")]
 
 
-def test_every_finding_has_a_heading_in_the_page_on_collapse_and_no_heading_is_left_over() -> None:
-    source = Path(advice.__file__).read_text() + Path(use_advice.__file__).read_text()
-    known = set(re.findall(r'(?:_finding|Verdict)\(\s*"([a-z-]+)"', source)) | {"collapsed-stage"}
+def test_findings_and_headings_in_the_docs_agree() -> None:
+    source = Path(diagnostics.__file__).read_text() + Path(usage_diagnostics.__file__).read_text()
+    known = set(re.findall(r'(?:_finding|Diagnosis)\(\s*"([a-z-]+)"', source)) | {"collapsed-stage"}
     assert {"collapsed-codebook", "dead-codes", "idle-dimension", "sensitive-tokens"} < known
     headings = set(re.findall(r"^### ([a-z-]+)$", PAGE.read_text(), flags=re.MULTILINE))
     assert headings == known

@@ -1,13 +1,13 @@
-"""Token sets side by side: bits per image first, and beside every figure of quality.
+"""Token sets side by side: bits per image first, and beside every metric of quality.
 
-A best one is named only where better means something and the sets were measured alike: figures of use on as many images
-of one size, figures of pictures by one protocol. That the images are the same ones is for the caller to see to. Fewer
-bits alone are not better, and codes that hardly vary are hardly disturbed, so bits, idempotence and sensitivity have no
-best. What bits and quality say together is a row of its own: who lies on the Pareto front of rate and distortion.
-With several codebooks the figures of use are means over them, beside the codebook where each is worst.
+A best set is named only where better has a meaning and the sets were measured alike: statistics of use on as many
+images of one size, metrics by one protocol. The caller sees to it that the images are the same ones. Fewer bits alone
+are not better, and codes that hardly vary hardly change, so bits, idempotence and sensitivity have no best. One row
+names the sets on the Pareto front of rate and distortion. With several codebooks the statistics of use are means over
+them, beside the codebook where each is worst.
 """
 
-# Axes: K codes, Q codebooks, h x w grid of an image's codes.
+# Axes: K codes, Q codebooks, h x w grid of the codes of an image.
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from typing import Any
 from imtok.analysis.formatting import over_codebooks, significant, worst
 from imtok.analysis.statistics import (
     Bits,
+    Comparison,
     Duplicates,
     ErrorByCode,
     Neighbours,
@@ -36,23 +37,23 @@ ABSENT = "-"
 
 @dataclass(frozen=True)
 class Row:
-    """One figure of all sets."""
+    """One statistic of all sets."""
 
-    key: str  # stays the same whatever the name is
+    key: str  # does not change with the name
     name: str
-    values: tuple[str, ...]  # one a set, "-" where it has none
-    beside: tuple[str, ...]  # what belongs to each value: its price in bits, or the codebook where it is worst; or ""
-    best: int | None  # which set is best; None where that cannot be said
+    values: tuple[str, ...]  # of each set; "-" where it has none
+    beside: tuple[str, ...]  # to show with each value: its price in bits, or the codebook where it is worst; or ""
+    best: int | None  # index of the best set; None where there is none
     definition: str
 
-    def whole(self, place: int) -> str:
-        """The value of one set with what belongs to it."""
-        return " ".join(filter(None, (self.values[place], self.beside[place])))
+    def whole(self, index: int) -> str:
+        """Return the value of one set with what is shown beside it."""
+        return " ".join(filter(None, (self.values[index], self.beside[index])))
 
 
 @dataclass(frozen=True)
-class _Kind:
-    """A figure: what it means, where it is found, how it is shown, which way is better: 1 more, -1 less, 0 neither."""
+class _Statistic:
+    """A statistic to compare; `better` is 1 where more is better, -1 where less is better, and 0 otherwise."""
 
     key: str
     name: str
@@ -60,44 +61,85 @@ class _Kind:
     value: Callable[[Statistics], Any]
     show: Callable[[Any], str] = str
     better: int = 0
-    alike: Callable[[Statistics], Hashable] = lambda statistics: (statistics.images, statistics.size)
+    alike: Callable[[Statistics], Hashable] = lambda each: (each.images, each.size)
     beside: Callable[[Statistics], str] = lambda _: ""
+
+    def row(self, sets: Sequence[Statistics]) -> Row:
+        """Compare the sets."""
+        values = [self.value(each) for each in sets]
+        shown = tuple(ABSENT if value is None else self.show(value) for value in values)
+        beside = tuple("" if value is None else self.beside(each) for value, each in zip(values, sets, strict=True))
+        return Row(self.key, self.name, shown, beside, self._best(sets, values, shown), self.definition)
+
+    def _best(self, sets: Sequence[Statistics], values: Sequence[Any], shown: Sequence[str]) -> int | None:
+        """Find the best set; None where another is shown with the same value or was measured otherwise."""
+        found = [
+            (self.better * value, index) for index, value in enumerate(values) if value is not None and self.better
+        ]
+        if len(found) < 2 or len({self.alike(sets[index]) for _, index in found}) > 1:
+            return None
+        index = max(found)[1]
+        return index if shown.count(shown[index]) == 1 else None
 
 
 def comparison_rows(sets: Sequence[Statistics]) -> list[Row]:
-    """The rows of a comparison, bits first; figures that no set has are left out."""
-    names = dict.fromkeys(each.name for statistics in sets for each in _perturbations(statistics))
-    rows = [_row(kind, sets) for kind in (*_BITS, *map(_of_metric, METRICS.values()))]
-    rows.append(_dominated_row(sets))
-    rows += [_row(kind, sets) for kind in (*_STABILITY, *map(_changed, names), *_USE, *_ORIGIN)]
+    """Return the rows of a comparison, bits first, without statistics that no set has."""
+    perturbations = dict.fromkeys(name for each in sets for name in _changed(each))
+    rows = [each.row(sets) for each in (*_BITS, *map(_of_metric, METRICS.values()))]
+    dominating = tuple(_dominating(each, sets) for each in sets)
+    rows.append(Row("dominated-by", "dominated by", dominating, ("",) * len(sets), None, _DOMINATED))
+    rows += [each.row(sets) for each in (*_STABILITY, *map(_of_perturbation, perturbations), *_USE, *_ORIGIN)]
     return [row for row in rows if any(value != ABSENT for value in row.values)]
 
 
 def comparison_dict(sets: Sequence[Statistics]) -> dict[str, Any]:
-    """The whole records of all sets, for JSON."""
-    tokenizers = [statistics.model_dump(mode="json") for statistics in sets]
-    return {"format": "imtok-comparison", "version": 1, "tokenizers": tokenizers}
+    """Return the whole records of all sets, for JSON."""
+    return Comparison(tokenizers=list(sets)).model_dump(mode="json")
 
 
-def _row(kind: _Kind, sets: Sequence[Statistics]) -> Row:
-    values = [kind.value(statistics) for statistics in sets]
-    shown = [ABSENT if value is None else kind.show(value) for value in values]
-    best = _best(kind, sets, values, shown) if kind.better else None
-    beside = ["" if value is None else kind.beside(statistics) for value, statistics in zip(values, sets, strict=True)]
-    return Row(kind.key, kind.name, tuple(shown), tuple(beside), best, kind.definition)
+def mutual_information(statistics: Statistics, side: Neighbours) -> str:
+    """Format a range: from what a coder gains by the neighbour to the estimate, which is too high for few pairs."""
+    gained = max(0.0, statistics.own_entropy_bits - side.coded_bits)
+    return f"{gained:.2f} to {max(gained, side.mutual_information_corrected_bits):.2f}"
 
 
-def _best(kind: _Kind, sets: Sequence[Statistics], values: Sequence[float | None], shown: Sequence[str]) -> int | None:
-    """The set with the best value, unless another is shown with the same one or was measured otherwise."""
-    found = [(kind.better * value, place) for place, value in enumerate(values) if value is not None]
-    if len(found) < 2 or len({kind.alike(sets[place]) for _, place in found}) > 1:
-        return None
-    place = max(found)[1]
-    return place if shown.count(shown[place]) == 1 else None
+def alike_in_rate_and_distortion(statistics: Statistics) -> Hashable:
+    """Return what two sets must share for a comparison of bits and first metric; None where a set has no metric.
+
+    The number of images is part of it: they share the price that an adaptive coder pays for learning.
+    """
+    protocol = _protocol(statistics)
+    return protocol and (protocol, statistics.images, statistics.size)
+
+
+_DOMINATED = (
+    "another set, of as many images of one size and measured by one protocol, that has at least this "
+    f"{first_metric().label} at no more bits, raw and coded, and is ahead in one of the three; nobody: this one lies "
+    "on the Pareto front of rate and distortion (Shannon, 1959)"
+)
+
+
+def _dominating(statistics: Statistics, sets: Sequence[Statistics]) -> str:
+    alike, own = alike_in_rate_and_distortion(statistics), _rate_and_distortion(statistics)
+    others = [each for each in sets if each is not statistics and alike_in_rate_and_distortion(each) == alike]
+    if alike is None or not others:
+        return ABSENT
+    names = [
+        each.name
+        for each, other in zip(others, map(_rate_and_distortion, others), strict=True)
+        if other != own and all(theirs <= mine for theirs, mine in zip(other, own, strict=True))
+    ]
+    return ", ".join(names) or "nobody"
+
+
+def _rate_and_distortion(statistics: Statistics) -> tuple[float, float, float]:
+    """Return distortion and both rates; less is better in each."""
+    distortion = -(_measured(statistics, first_metric()) or 0.0)
+    return distortion, statistics.bits.raw_per_image, statistics.bits.coded_per_image
 
 
 def _at(path: str) -> Callable[[Statistics], Any]:
-    """What stands at a dotted path of names; None where the way there ends early."""
+    """Return a function that reads the value at a dotted path of names; None where the path ends early."""
 
     def value(statistics: Statistics) -> Any:
         found: Any = statistics
@@ -112,7 +154,7 @@ _reconstruction = _at("tokenizer.reconstruction")
 
 
 def _measured(statistics: Statistics, metric: type[Metric]) -> float | None:
-    """A metric of reconstructions; better than any number where all images are exact, None where it is absent."""
+    """Return a metric of reconstructions, infinitely good where all images are exact; None where it is absent."""
     found = _reconstruction(statistics)
     if found is None or metric.name not in found.metrics:
         return None
@@ -129,59 +171,10 @@ def _protocol(statistics: Statistics) -> Hashable:
     return found and (found.images, found.size, found.protocol)
 
 
-def alike_in_rate_and_distortion(statistics: Statistics) -> Hashable:
-    """What two sets must share for their bits and their first metric to be compared; None where a set has none.
-
-    The number of images is part of it: what an adaptive coder pays for learning is shared by all of them.
-    """
-    protocol = _protocol(statistics)
-    return protocol and (protocol, statistics.images, statistics.size)
-
-
-def _dominated_row(sets: Sequence[Statistics]) -> Row:
-    values = tuple(_dominating(statistics, sets) for statistics in sets)
-    return Row("dominated-by", "dominated by", values, ("",) * len(sets), None, _DOMINATED)
-
-
-_DOMINATED = (
-    "another set, of as many images of one size and measured by one protocol, that has at least this "
-    f"{first_metric().label} at no more bits, raw and coded, and is ahead in one of the three; nobody: this one lies "
-    "on the Pareto front of rate and distortion (Shannon, 1959)"
-)
-
-
-def _dominating(statistics: Statistics, sets: Sequence[Statistics]) -> str:
-    alike = alike_in_rate_and_distortion(statistics)
-    others = [other for other in sets if other is not statistics and alike_in_rate_and_distortion(other) == alike]
-    if alike is None or not others:
-        return ABSENT
-    return ", ".join(other.name for other in others if _dominates(_place(other), _place(statistics))) or "nobody"
-
-
-def _place(statistics: Statistics) -> tuple[float, float, float]:
-    """Where a set lies between rate and distortion; less is better in each."""
-    return (
-        -(_measured(statistics, first_metric()) or 0.0),
-        statistics.bits.raw_per_image,
-        statistics.bits.coded_per_image,
-    )
-
-
-def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one != other and all(mine <= theirs for mine, theirs in zip(one, other, strict=True))
-
-
-def _perturbations(statistics: Statistics) -> list[Perturbation]:
-    return statistics.tokenizer.sensitivity.disturbances if statistics.tokenizer else []
-
-
-def _changed(name: str) -> _Kind:
-    """How many codes one disturbance changes."""
-
-    def value(statistics: Statistics) -> float | None:
-        return next((each.changed for each in _perturbations(statistics) if each.name == name), None)
-
-    return _Kind(f"changed by {name}", name, definition(Perturbation, "changed"), value, "{:.1%} changed".format)
+def _changed(statistics: Statistics) -> dict[str, float]:
+    """Return the share of tokens that each perturbation changes."""
+    found = statistics.tokenizer.sensitivity.disturbances if statistics.tokenizer else []
+    return {each.name: each.changed for each in found}
 
 
 def _same_after_a_pass(statistics: Statistics) -> float | None:
@@ -189,63 +182,51 @@ def _same_after_a_pass(statistics: Statistics) -> float | None:
     return passes[0].same_as_first if passes else None
 
 
-def _duplicates(statistics: Statistics) -> str:
-    return f"{statistics.duplicates.duplicates:,} of {statistics.duplicates.images:,}"
-
-
-def mutual_information(statistics: Statistics, side: Neighbours) -> str:
-    """From what a coder gains by the neighbour, learning paid for, to the estimate, too high where pairs are few."""
-    gained = max(0.0, statistics.own_entropy_bits - side.coded_bits)
-    return f"{gained:.2f} to {max(gained, side.mutual_information_corrected_bits):.2f}"
-
-
 def _codes(statistics: Statistics) -> str:
     books = (statistics.num_codebooks,) if statistics.num_codebooks > 1 else ()
     return " x ".join(map(str, (*statistics.grid, *books))) + f" of {statistics.codebook_size:,}"
-
-
-def _findings(statistics: Statistics) -> str:
-    return ", ".join(finding.name for finding in statistics.findings) or "none"
 
 
 def _price(statistics: Statistics) -> str:
     return f"at {statistics.bits.raw_per_image:,.0f} bits"
 
 
-def _of_set(name: str, field: str, show: str) -> _Kind:
-    return _Kind(field, name, definition(Statistics, field), _at(field), show.format)
+def _of_set(name: str, field: str, show: str) -> _Statistic:
+    return _Statistic(field, name, definition(Statistics, field), _at(field), show.format)
 
 
-def _of_use(name: str, field: str, show: str, better: int = 0) -> _Kind:
-    """A figure of `Use`, with the codebook where it is worst."""
+def _of_bits(name: str, field: str, show: str, text: str = "") -> _Statistic:
+    return _Statistic(field, name, definition(Bits, field) + text, _at(f"bits.{field}"), show.format)
 
-    def value(statistics: Statistics) -> float | None:
-        return over_codebooks(statistics, field)
+
+def _of_use(name: str, field: str, show: str, better: int = 0) -> _Statistic:
+    """Compare a statistic of `Use`, beside the codebook where it is worst."""
 
     def beside(statistics: Statistics) -> str:
-        found = worst(statistics, field)
-        if found is None:
-            return ""
-        return f"(mean of {len(statistics.codebooks)} codebooks; worst: {found.place}, {show.format(found.value)})"
+        found, number = worst(statistics, field), len(statistics.codebooks)
+        return f"(mean of {number} codebooks; worst: {found.place}, {show.format(found.value)})" if found else ""
 
     text = f"{definition(Use, field)}; mean over codebooks where there are several"
-    return _Kind(field, name, text, value, show.format, better, beside=beside)
+    return _Statistic(field, name, text, lambda each: over_codebooks(each, field), show.format, better, beside=beside)
 
 
-def _of_bits(name: str, field: str, show: str, text: str = "") -> _Kind:
-    return _Kind(field, name, definition(Bits, field) + text, _at(f"bits.{field}"), show.format)
+def _of_metric(metric: type[Metric]) -> _Statistic:
+    """Compare a metric of reconstructions, beside the bits that it costs."""
+    return _Statistic(
+        metric.name,
+        metric.label,
+        metric.description,
+        lambda each: _measured(each, metric),
+        lambda value: metric.format(value if math.isfinite(value) else None),
+        _sign(metric),
+        _protocol,
+        _price,
+    )
 
 
-def _of_metric(metric: type[Metric]) -> _Kind:
-    """A metric of reconstructions, with the bits that it costs."""
-
-    def show(value: float) -> str:
-        return metric.format(value if math.isfinite(value) else None)
-
-    def value(statistics: Statistics) -> float | None:
-        return _measured(statistics, metric)
-
-    return _Kind(metric.name, metric.label, metric.description, value, show, _sign(metric), _protocol, _price)
+def _of_perturbation(name: str) -> _Statistic:
+    text = definition(Perturbation, "changed")
+    return _Statistic(f"changed by {name}", name, text, lambda each: _changed(each).get(name), "{:.1%} changed".format)
 
 
 _BITS = (
@@ -254,7 +235,7 @@ _BITS = (
     _of_bits("bits per pixel, coded", "coded_per_pixel", "{:.4f}"),
 )
 _STABILITY = (
-    _Kind(
+    _Statistic(
         "error",
         "quantization error",
         f"{definition(ErrorByCode, 'relative')}, each set in its own latents",
@@ -262,7 +243,7 @@ _STABILITY = (
         significant,
         beside=_price,
     ),
-    _Kind(
+    _Statistic(
         "same-after-a-pass",
         "same after a pass",
         f"{definition(Pass, 'same_as_first')}, after one pass of decode, round to uint8, encode",
@@ -272,7 +253,7 @@ _STABILITY = (
 )
 _USE = (
     _of_use("usage", "usage", "{:.1%}", better=1),
-    _Kind(
+    _Statistic(
         "usage-per-256-images",
         "usage per 256 images",
         definition(Runs, "usage"),
@@ -287,19 +268,29 @@ _USE = (
     _of_use("entropy", "entropy_corrected_bits", "{:.3f} bits"),
     _of_use("Gini", "gini", "{:.3f}", better=-1),
     _of_use("Zipf slope", "zipf_slope", "{:.2f}"),
-    _Kind(
+    _Statistic(
         "mutual-information",
         "mutual information",
         f"bits, of horizontal neighbours: from the entropy less {definition(Neighbours, 'coded_bits')}; to the "
         "estimate, which is too high where pairs are few a code",
         lambda statistics: statistics.horizontal and mutual_information(statistics, statistics.horizontal),
     ),
-    _Kind("duplicates", "duplicates", f"{definition(Duplicates, 'duplicates')}, of those compared", _duplicates),
-    _Kind("findings", "findings", definition(Statistics, "findings"), _findings),
+    _Statistic(
+        "duplicates",
+        "duplicates",
+        f"{definition(Duplicates, 'duplicates')}, of those compared",
+        lambda each: f"{each.duplicates.duplicates:,} of {each.duplicates.images:,}",
+    ),
+    _Statistic(
+        "findings",
+        "findings",
+        definition(Statistics, "findings"),
+        lambda each: ", ".join(finding.name for finding in each.findings) or "none",
+    ),
 )
 _ORIGIN = (
     _of_set("images", "images", "{:,}"),
     _of_set("size", "size", "{} pixels"),
-    _Kind("codes", "codes", "h x w grid of an image's codes, x Q codebooks where there are several, of K", _codes),
+    _Statistic("codes", "codes", "h x w grid of an image's codes, x Q codebooks where there are several, of K", _codes),
     _of_set("quantizer", "quantizer", "{}"),
 )
