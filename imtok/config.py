@@ -1,7 +1,7 @@
-"""Configuration: frozen records that check themselves, and how presets, files and `--set` become one of them.
+"""Configuration: the records of a tokenizer and of a run, and how presets, files and `--set` become one of them.
 
 `TokenizerConfig` is saved with the weights; `TrainConfig` holds it and all else a run needs. The records of the
-quantizers are in `imtok.quantizer_config`.
+quantizers are in `imtok.quantizer_config`, those of the parts of a run in `imtok.training_config`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import (
-    BaseModel,
     Field,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -23,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from imtok.config_errors import did_you_mean, first_problem
 from imtok.errors import ConfigError
 from imtok.quantizer_config import KINDS, FSQConfig, QuantizerConfig
 from imtok.records import Record
@@ -30,7 +30,7 @@ from imtok.training_config import AdversarialConfig, DataConfig, LossConfig, Opt
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 takes 1e5 for text, as it has no dot; here it is a number."""
+    """Reads 1e5 as a number; YAML 1.1 takes it for text, as it has no dot."""
 
 
 _Loader.add_implicit_resolver(
@@ -67,7 +67,7 @@ DecoderOutput = Literal["pixels", "logit_laplace"]
 
 
 class TokenizerConfig(Record):
-    """What a tokenizer folder's config.json holds."""
+    """The configuration of a tokenizer, as its config.json holds it."""
 
     network: NetworkConfig = NetworkConfig()
     quantizer: QuantizerConfig = FSQConfig()
@@ -97,7 +97,7 @@ _MOST_CODES = 2**24
 
 
 class TrainConfig(Record):
-    """All that decides the outcome of a training run, besides its images."""
+    """The configuration of a training run: with the images it decides the outcome."""
 
     tokenizer: TokenizerConfig = TokenizerConfig()
     data: DataConfig = DataConfig()
@@ -185,18 +185,18 @@ class TrainConfig(Record):
         return self.checkpoint_every or max(self.batch_size, self.images // 20)
 
     def to_yaml(self) -> str:
-        """The whole configuration as YAML; `load_train_config` reads it back to an equal record."""
+        """Write the whole configuration as YAML; `load_train_config` reads it back to an equal record."""
         return str(yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False))
 
 
 def preset_names() -> list[str]:
-    """Names that `--preset` takes; files that begin with `_` are bases of others and no presets themselves."""
+    """List the names that `--preset` takes; files that begin with `_` are bases of presets, and no presets."""
     files = (resources.files("imtok") / "presets").iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in files if re.fullmatch(r"[^_].*\.yaml", file.name))
 
 
 def preset_groups() -> dict[str, list[str]]:
-    """The names by what they are for: `cpu` (minutes on a CPU), `gpu` (published recipes), `quantizer` (one each)."""
+    """Group the names by purpose: `cpu` (minutes on a CPU), `gpu` (published recipes), `quantizer` (one each)."""
     groups: dict[str, list[str]] = {"cpu": [], "gpu": [], "quantizer": []}
     for name in preset_names():
         groups[_preset_file(name)["group"]].append(name)
@@ -204,20 +204,20 @@ def preset_groups() -> dict[str, list[str]]:
 
 
 def preset(name: str) -> dict[str, Any]:
-    """The mapping a preset stands for; raises ConfigError on an unknown name."""
+    """Return the mapping a preset stands for; raises ConfigError on an unknown name."""
     names = preset_names()
     if name not in names:
-        raise ConfigError(f"--preset {name}: unknown, expected one of {', '.join(names)}{_did_you_mean(name, names)}")
+        raise ConfigError(f"--preset {name}: unknown, expected one of {', '.join(names)}{did_you_mean(name, names)}")
     return {key: value for key, value in _preset_file(name).items() if key not in ("about", "group")}
 
 
 def preset_about(name: str) -> str:
-    """One sentence on what a preset is for."""
+    """Return the sentence that says what a preset is for."""
     return str(_preset_file(name)["about"])
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; raises ConfigError where there is none."""
+    """Read the mapping in a YAML file; raises ConfigError where there is none."""
     try:
         content = _read_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
@@ -235,7 +235,7 @@ def read_config_file(path: Path) -> dict[str, Any]:
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """`["tokenizer.quantizer.levels=[8,5,5,5]", …]` -> the nested mapping it stands for.
+    """Parse `["tokenizer.quantizer.levels=[8,5,5,5]", …]` into the nested mapping it stands for.
 
     `quantizer.…`, `network.…` and `size` may leave out the leading `tokenizer.`.
     """
@@ -255,7 +255,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`base` with `over` laid upon it, key by key; a quantizer of another kind replaces the whole quantizer."""
+    """Lay `over` upon `base`, key by key; a quantizer of another kind replaces the whole quantizer."""
     result = dict(base)
     for key, value in over.items():
         old = result.get(key)
@@ -275,7 +275,7 @@ def lift(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def load_train_config(values: Mapping[str, Any], origin: str = "configuration") -> TrainConfig:
-    """A checked TrainConfig; raises ConfigError with one line for the first thing that is wrong."""
+    """Check a TrainConfig; raises ConfigError with one line for the first thing that is wrong."""
     values = lift(values)
     tokenizer = values.get("tokenizer")
     if isinstance(tokenizer, Mapping) and isinstance(tokenizer.get("quantizer"), Mapping):
@@ -285,12 +285,12 @@ def load_train_config(values: Mapping[str, Any], origin: str = "configuration") 
 
 
 def load_tokenizer_config(values: Mapping[str, Any], origin: str) -> TokenizerConfig:
-    """A checked TokenizerConfig, `origin` naming its file in errors."""
+    """Check a TokenizerConfig; `origin` names its file in errors."""
     return _checked(TokenizerConfig, values, origin)
 
 
 def _preset_file(name: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
-    """All a preset's file says, laid over the file named by its `base`, and that over its own."""
+    """Read a preset's file, laid over the file that its `base` names, and so on."""
     assert name not in above, f"preset {name} has itself for a base"
     text = (resources.files("imtok") / "presets" / f"{name}.yaml").read_text(encoding="utf-8")
     values = dict(_read_yaml(text))
@@ -302,46 +302,9 @@ def _checked(record: type[_R], values: Mapping[str, Any], origin: str) -> _R:
     try:
         return record.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{origin}: {_first_problem(error, record)}") from error
-
-
-def _first_problem(error: ValidationError, record: type[BaseModel]) -> str:
-    problem = error.errors()[0]
-    place = [str(part) for part in problem["loc"] if part not in KINDS]
-    name = ".".join(place)
-    if problem["type"] == "extra_forbidden":
-        known = _field_names(record, problem["loc"][:-1])
-        if record is TrainConfig and len(place) == 1:
-            known += TokenizerConfig.model_fields  # which may leave out their `tokenizer.`
-        kind = next((f" for kind {part}" for part in reversed(problem["loc"]) if part in KINDS), "")
-        others = _kinds_that_know(place[-1]) if kind else []
-        whose = ".".join([*place[:-1], "kind"]).removeprefix("tokenizer.")
-        hint = f"; it belongs to {whose}={' or '.join(others)}" if others else _did_you_mean(place[-1], known)
-        return f"{name}: unknown key{kind}{hint}; known here: {', '.join(known)}"
-    message = problem["msg"].removeprefix("Value error, ")
-    found = problem["input"]
-    if isinstance(found, str | int | float | list | tuple | bool):
-        message += f" (found {found!r})"
-    return f"{name}: {message}" if name else message
-
-
-def _field_names(record: type[BaseModel], place: Iterable[int | str]) -> list[str]:
-    """The keys known at a place; a quantizer's kind stands in the place after `quantizer`."""
-    for part in place:
-        annotation = KINDS[part] if part in KINDS else record.model_fields[str(part)].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            record = annotation
-    return list(record.model_fields)
-
-
-def _kinds_that_know(key: str) -> list[str]:
-    """The kinds of quantizer that have this field."""
-    return [str(kind) for kind, record in KINDS.items() if key in record.model_fields]
-
-
-def _did_you_mean(name: str, names: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+        # Keys of the tokenizer may leave out their leading `tokenizer.`.
+        also = list(TokenizerConfig.model_fields) if record is TrainConfig else []
+        raise ConfigError(f"{origin}: {first_problem(error, record, also)}") from error
 
 
 def _full_key(name: str) -> list[str]:
@@ -350,23 +313,24 @@ def _full_key(name: str) -> list[str]:
 
 
 def _with_kind(quantizer: Mapping[str, Any], place: str) -> dict[str, Any]:
-    """A quantizer, or a part of one, given without its kind is told by its fields, misspelt ones included.
+    """Find the kind of a quantizer, or of a part of one, that is given without it, from its fields.
 
-    Where several kinds have them all it is the first of `fsq` and `vq`; ConfigError where it is neither.
+    Misspelt fields count too. Where several kinds have all fields, the kind is the first of `fsq` and `vq`; raises
+    ConfigError where it is neither.
     """
-    told = dict(quantizer)
-    if "kind" not in told:
-        likeness = {str(kind): _likeness(told, record) for kind, record in KINDS.items()}
+    known = dict(quantizer)
+    if "kind" not in known:
+        likeness = {str(kind): _likeness(known, record) for kind, record in KINDS.items()}
         likeliest = [kind for kind, found in likeness.items() if found == max(likeness.values())]
         if len(likeliest) > 1 and likeliest[0] not in ("fsq", "vq"):
-            raise ConfigError(f"{place}: {' and '.join(likeliest)} have {', '.join(told)}; say which by kind")
-        told = {"kind": likeliest[0], **told}
-    if isinstance(told.get("part"), Mapping):
-        told["part"] = _with_kind(told["part"], f"{place}.part")
-    return told
+            raise ConfigError(f"{place}: {' and '.join(likeliest)} have {', '.join(known)}; say which by kind")
+        known = {"kind": likeliest[0], **known}
+    if isinstance(known.get("part"), Mapping):
+        known["part"] = _with_kind(known["part"], f"{place}.part")
+    return known
 
 
 def _likeness(values: Mapping[str, Any], record: type[Record]) -> tuple[int, int]:
-    """How many keys are fields of a record, and how many are nearly so."""
+    """Count the keys that are fields of a record, and those that nearly are."""
     names = record.model_fields
     return sum(key in names for key in values), sum(bool(difflib.get_close_matches(str(k), names)) for k in values)

@@ -35,7 +35,7 @@ TRAINED_ON = len(_SEEN)
 
 @dataclass(frozen=True)
 class DemoReport:
-    """The figures of the demo."""
+    """What the demo measured."""
 
     seen: Quality
     unseen: Quality
@@ -51,9 +51,9 @@ def run_demo(
     progress: Callable[[TrainProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> DemoReport:
-    """Fill `output` with run/, tokens/, images/ and comparison.png; goes on where an earlier call stopped.
+    """Fill `output` with run/, tokens/, images/ and comparison.png, going on where an earlier call stopped.
 
-    Two photographs are kept out of training. Raises ConfigError where scikit-image is not installed.
+    Two photographs are held out of training. Raises ConfigError where scikit-image is not installed.
     """
     started = time.perf_counter()
     seen, unseen = _photographs(_SEEN), _photographs(_UNSEEN)
@@ -86,7 +86,7 @@ def _photographs(names: tuple[str, ...]) -> list[Path]:
 
 
 def _compare(output: Path, photographs: list[Path], size: int) -> None:
-    """Write comparison.png: each photograph above what `decode` made of it."""
+    """Write comparison.png: each photograph above its reconstruction by `decode`."""
     originals = [fit_image(decode_image(path.read_bytes()), size).pixels for path in photographs]
     restored = [
         fit_image(decode_image((output / "images" / f"{path.name}.png").read_bytes()), size).pixels

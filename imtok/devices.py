@@ -1,4 +1,4 @@
-"""Where to compute and in what precision: `auto` made definite."""
+"""Devices and precision: `auto` made definite, autocast, and deterministic results."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from imtok.errors import ConfigError
 
 Precision = Literal["fp32", "bf16"]
 
-_GAIN = 0.85  # share of the time in fp32 that bf16 must stay below to repay its rounding
+_GAIN = 0.85  # share of the time in fp32 below which bf16 repays its rounding
 
-# Images a batch in encoding and decoding, by type of device, where none is asked for.
+# Images a batch in encoding and decoding by type of device, unless a size is given.
 BATCH_SIZE = {"cpu": 16, "cuda": 64}
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto` -> a GPU where there is one, else the CPU; raises ConfigError on a device that is not here."""
+    """Return the device of a name, for `auto` a GPU where there is one; raises ConfigError on a missing device."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -37,22 +37,24 @@ def resolve_device(name: str) -> torch.device:
 
 
 def fast_precision(device: torch.device) -> Precision:
-    """bf16 on GPUs that have it, and on CPUs where a residual block is found to learn faster in it, else fp32.
+    """Choose bf16 on GPUs that have it and on CPUs where a residual block learns faster in it, else fp32.
 
-    Having the instructions says little: with the same AVX-512 BF16 one processor trains 1.7 times as fast and another
-    at 0.7 of the speed. So the CPU is timed, for a quarter of a second.
+    The instructions say little: with the same AVX-512 BF16 one processor trains 1.7 times as fast and another at 0.7 of
+    the speed. So the CPU is timed, for a quarter of a second.
     """
     if device.type == "cuda":
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     if not torch.cpu._is_avx512_bf16_supported():
         return "fp32"
-    rounds = [(_block_seconds("bf16"), _block_seconds("fp32")) for _ in range(8)]  # in turn, as others may compute too
+    rounds = [
+        (_block_seconds("bf16"), _block_seconds("fp32")) for _ in range(8)
+    ]  # in turn, as other processes may compute too
     fastest = [min(seconds) for seconds in zip(*rounds, strict=True)]
     return "bf16" if fastest[0] < _GAIN * fastest[1] else "fp32"
 
 
 def _block_seconds(precision: Precision) -> float:
-    """How long the forward and backward pass of a residual block takes on the CPU."""
+    """Time the forward and backward pass of a residual block on the CPU, in seconds."""
     values = torch.linspace(-1, 1, 8 * 64 * 24 * 24).sin().view(8, 64, 24, 24)  # no random numbers are drawn
     weight = torch.linspace(-0.04, 0.04, 64 * 64 * 9).view(64, 64, 3, 3).requires_grad_()
     start = time.perf_counter()
@@ -64,7 +66,7 @@ def _block_seconds(precision: Precision) -> float:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
-    """The autocast a precision stands for; fp32 switches any surrounding one off."""
+    """Return the autocast of a precision; fp32 switches a surrounding one off."""
     context: AbstractContextManager[None] = torch.autocast(
         device.type, torch.bfloat16, enabled=precision == "bf16", cache_enabled=False
     )
@@ -72,7 +74,7 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def deterministic(device: torch.device) -> AbstractContextManager[None]:
-    """Within the block cuDNN repeats its results bit for bit, and fp32 is not quietly computed in TF32."""
+    """Make cuDNN repeat its results bit for bit within the block, and compute fp32 without TF32."""
     if device.type != "cuda":
         return nullcontext()
     context: AbstractContextManager[None] = torch.backends.cudnn.flags(

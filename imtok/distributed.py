@@ -1,22 +1,24 @@
-"""Sums, draws and nearest rows over all ranks, so that a codebook learns from the joint batch and is one everywhere.
+"""Sums, draws and choices over all ranks of a process group, of rows that are spread over the ranks.
 
-The joint batch is the ranks' rows one after the other. Ranks may hold different numbers of rows, and none; every
-rank must call. Without a process group the joint batch is the batch. What one rank refuses all ranks refuse, before
-any of them learns: a rank that raised alone would leave the others waiting for it.
+The joint batch is the ranks' rows one after the other. Ranks may hold different numbers of rows, and none; every rank
+must call. Without a process group the joint batch is the batch.
 """
 
-# Axes: N rows of this rank, D dimensions, K codes, R ranks.
+# Axes: N rows of this rank, D dimensions, K candidates, R ranks.
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from imtok.errors import LatentsError
+
+def is_distributed() -> bool:
+    """Tell whether a process group exists."""
+    return dist.is_available() and dist.is_initialized()
 
 
 def sum_over_ranks(*tensors: Tensor) -> None:
@@ -26,9 +28,20 @@ def sum_over_ranks(*tensors: Tensor) -> None:
             dist.all_reduce(tensor)
 
 
+def from_first_rank(tensor: Tensor) -> Tensor:
+    """Return the first rank's tensor on every rank; shapes must agree."""
+    if is_distributed():
+        tensor = tensor.contiguous()
+        dist.broadcast(tensor, src=0)
+    return tensor
+
+
 @contextmanager
-def refusing_together(device: torch.device) -> Iterator[None]:
-    """A ValueError raised inside on one rank is raised on all of them after it."""
+def raising_together(device: torch.device, elsewhere: Exception) -> Iterator[None]:
+    """Raise a ValueError of one rank there, and `elsewhere` on all other ranks.
+
+    A rank that raised alone would leave the others waiting for it.
+    """
     if not is_distributed():
         yield
         return
@@ -42,26 +55,11 @@ def refusing_together(device: torch.device) -> Iterator[None]:
     if failure is not None:
         raise failure
     if failures > 0:
-        raise LatentsError("another rank refused its latents, NaN or infinite values most likely; nothing is learned")
-
-
-def refuse_unfinite(latents: Tensor, together: bool) -> None:
-    """Raise LatentsError on NaN or infinite latents, and with `together` on those of any rank."""
-    with refusing_together(latents.device) if together else nullcontext():
-        if not torch.isfinite(latents.detach()).all():
-            raise LatentsError("the latents hold NaN or infinite values; no code exists")
-
-
-def from_first_rank(tensor: Tensor) -> Tensor:
-    """The first rank's tensor, on every rank; shapes must agree."""
-    if is_distributed():
-        tensor = tensor.contiguous()
-        dist.broadcast(tensor, src=0)
-    return tensor
+        raise elsewhere
 
 
 def joint_size(rows: Tensor) -> tuple[int, int]:
-    """How many rows (N, D) the joint batch has, and how many of them stand before this rank's."""
+    """Count the rows (N, D) of the joint batch, and those of them before this rank's."""
     if not is_distributed():
         return len(rows), 0
     rank = dist.get_rank()
@@ -73,7 +71,7 @@ def joint_size(rows: Tensor) -> tuple[int, int]:
 
 
 def draw_rows(rows: Tensor, count: int) -> Tensor:
-    """Random rows of the joint batch, on every rank the same: (N, D) -> (count, D).
+    """Draw random rows of the joint batch, the same on every rank: (N, D) -> (count, D).
 
     The first rank draws, as one process with the joint batch would. No row comes twice before all came once.
     """
@@ -87,8 +85,8 @@ def draw_rows(rows: Tensor, count: int) -> Tensor:
     return drawn
 
 
-def spread(rows: Tensor) -> Tensor:
-    """Standard deviation of the joint batch, the mean over dimensions: (N, D) -> ()."""
+def standard_deviation(rows: Tensor) -> Tensor:
+    """Compute the standard deviation of the joint batch, the mean over dimensions: (N, D) -> ()."""
     total, _ = joint_size(rows)
     mean = rows.sum(dim=0)
     sum_over_ranks(mean)
@@ -97,10 +95,10 @@ def spread(rows: Tensor) -> Tensor:
     return (squares / total).sqrt().mean()
 
 
-def least_over_ranks(distances: Tensor, rows: Tensor) -> Tensor:
-    """Of each code's candidates, one a rank, the row at the least distance: (K,), (K, D) -> (K, D).
+def rows_at_least_distance(distances: Tensor, rows: Tensor) -> Tensor:
+    """Choose among the ranks' rows the one at the least distance, K times: (K,), (K, D) -> (K, D).
 
-    Equal distances go to the lower rank, as they go to the earlier row within a rank.
+    Of equal distances the lower rank's row is chosen, as the earlier row is within a rank.
     """
     if not is_distributed():
         return rows
@@ -108,11 +106,6 @@ def least_over_ranks(distances: Tensor, rows: Tensor) -> Tensor:
     table[dist.get_rank()] = distances
     dist.all_reduce(table)
     won = table.argmin(dim=0) == dist.get_rank()
-    least = torch.where(won.unsqueeze(1), rows, torch.zeros_like(rows))
-    dist.all_reduce(least)
-    return least
-
-
-def is_distributed() -> bool:
-    """Whether a process group exists."""
-    return dist.is_available() and dist.is_initialized()
+    chosen = torch.where(won.unsqueeze(1), rows, torch.zeros_like(rows))
+    dist.all_reduce(chosen)
+    return chosen

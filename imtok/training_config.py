@@ -29,7 +29,7 @@ class DataConfig(Record):
 
 
 class LossConfig(Record):
-    """Weights of the reconstruction losses; the quantizer's are with the quantizer."""
+    """Weights of the reconstruction losses; those of the quantizer's losses are in its own record."""
 
     l1: float = Field(0.0, ge=0)
     l2: float = Field(1.0, ge=0)

@@ -142,8 +142,8 @@ def test_activations_are_what_autograd_keeps_and_follow_batch_and_precision(pict
 
 
 def test_pictures_kept_decoded_are_counted_at_the_size_of_the_tokenizer(pictures: Path) -> None:
-    assert plan(small(), [pictures]).memory.pictures == pytest.approx(9 * 3 * 32 * 32 * 48 / 40, rel=0.01)
-    assert plan(small("data.cache_gb=0"), [pictures]).memory.pictures == 0
+    assert plan(small(), [pictures]).memory.decoded == pytest.approx(9 * 3 * 32 * 32 * 48 / 40, rel=0.01)
+    assert plan(small("data.cache_gb=0"), [pictures]).memory.decoded == 0
 
 
 def test_a_plan_draws_no_random_number_and_makes_no_file(pictures: Path, tmp_path: Path) -> None:

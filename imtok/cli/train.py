@@ -93,7 +93,7 @@ def train(
             short = {"images": images, "device": device, "start_from": start_from, "freeze_codes": freeze_codes or None}
             typed = parse_settings(settings or [])
             typed = merge(typed, {key: value for key, value in short.items() if value is not None})
-            saved = imtok.training.run.RunFolder(output).saved_config()  # an output that cannot be is told first
+            saved = imtok.training.run.RunFolder(output).saved_config()  # reports an impossible output first
             chosen = imtok.training.resolve(_configuration(sources, output, preset, config, typed), saved)
         if dry_run:
             from imtok.cli.train_plan import print_plan
@@ -117,7 +117,7 @@ def train(
 def _configuration(
     sources: list[str], output: Path, preset: str | None, config: Path | None, typed: dict[str, Any]
 ) -> TrainConfig:
-    """What the command asks for; for a run that exists, the run's own with what was typed laid over it."""
+    """Build the requested configuration; for a run that exists its own, with the typed settings laid over it."""
     from imtok import config as configs
     from imtok.tokenizer import check_quantizer
 
@@ -140,7 +140,7 @@ def _configuration(
 
 
 def _as_trained(start: str) -> dict[str, Any]:
-    """A configuration for going on from a tokenizer: its own networks and size, and crops that suit them."""
+    """Build a configuration that starts from a tokenizer: its networks and size, and crops that suit them."""
     from imtok.tokenizer import load
 
     tokenizer = load(start).config

@@ -42,7 +42,7 @@ def print_plan(plan: TrainPlan) -> None:
         f"{_bytes(memory.ema)}, gradients {_bytes(memory.gradients)}, optimizer {_bytes(memory.optimizer_state)}, "
         f"activations of {_images(part)} {_bytes(memory.activations)}"
     )
-    rows["and besides"] = f"pictures kept decoded {_bytes(memory.pictures)}, the libraries, what single layers take"
+    rows["and besides"] = f"images kept decoded {_bytes(memory.decoded)}, the libraries, what single layers take"
     tell(config.to_yaml().rstrip())
     for name, value in rows.items():
         for line in textwrap.wrap(f"{name:15}{value}", 98, subsequent_indent=" " * 15):

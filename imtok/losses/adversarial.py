@@ -21,7 +21,7 @@ AdversarialKind = Literal["hinge", "non_saturating", "least_squares"]
 
 
 def discriminator_loss(kind: AdversarialKind, real: Tensor, fake: Tensor) -> Tensor:
-    """What the discriminator minimises, from logits of images and of reconstructions: a float32 scalar.
+    """Compute the discriminator's loss from logits of images and of reconstructions: a float32 scalar.
 
     hinge           1/2 E[relu(1 - D(x)) + relu(1 + D(x'))]
     non_saturating  1/2 E[softplus(-D(x)) + softplus(D(x'))]
@@ -38,7 +38,7 @@ def discriminator_loss(kind: AdversarialKind, real: Tensor, fake: Tensor) -> Ten
 
 
 def generator_loss(kind: AdversarialKind, fake: Tensor) -> Tensor:
-    """What the generator minimises, from logits of its reconstructions: a float32 scalar.
+    """Compute the generator's loss from logits of its reconstructions: a float32 scalar.
 
     hinge           -E[D(x')]
     non_saturating  E[softplus(-D(x'))]
@@ -55,7 +55,7 @@ def generator_loss(kind: AdversarialKind, fake: Tensor) -> Tensor:
 
 
 def discriminator_accuracy(real: Tensor, fake: Tensor, kind: AdversarialKind = "hinge") -> Tensor:
-    """Share of logits on their own side, reals above and fakes below, each half the answer: a scalar in [0, 1].
+    """Compute the share of logits on their own side, reals above and fakes below, each counting half: in [0, 1].
 
     The border is 0, for `least_squares` 1/2. At 0.5 the discriminator knows nothing, at 1 the generator has lost.
     """
@@ -64,10 +64,10 @@ def discriminator_accuracy(real: Tensor, fake: Tensor, kind: AdversarialKind = "
 
 
 def adaptive_weight(reconstruction_gradient: Tensor, adversarial_gradient: Tensor, largest: float = 1e4) -> Tensor:
-    """|reconstruction gradient| / (|adversarial gradient| + 1e-4), in [0, largest], detached: a float32 scalar.
+    """Compute |reconstruction gradient| / (|adversarial gradient| + 1e-4) in [0, largest], detached, a float32 scalar.
 
     Both are gradients at the weight of the last decoder layer (Esser et al., 2021, eq. 7). Where one of them is not
-    finite the weight is NaN: a clamped ratio would hide it from whoever checks losses and gradients.
+    finite the weight is NaN: a clamped ratio would hide that from checks of losses and gradients.
     """
     reconstruction = torch.linalg.vector_norm(reconstruction_gradient.detach().float())
     adversarial = torch.linalg.vector_norm(adversarial_gradient.detach().float())
@@ -76,7 +76,7 @@ def adaptive_weight(reconstruction_gradient: Tensor, adversarial_gradient: Tenso
 
 
 def ramp(progress: float, start: float, length: float) -> float:
-    """0 up to `start`, from there linearly to 1 over `length`, then 1; with a length of 0 it is 1 from `start` on."""
+    """Return 0 up to `start`, then a line to 1 over `length`, then 1; with a length of 0 it is 1 from `start` on."""
     if progress < start:
         return 0.0
     return min(1.0, (progress - start) / length) if length > 0 else 1.0

@@ -1,8 +1,8 @@
 """The logit-Laplace loss of DALL-E's tokenizer (Ramesh et al., 2021, "Zero-Shot Text-to-Image Generation", A.3).
 
-The likelihood of pixels under a Laplace distribution passed through a sigmoid, whose support is (0, 1): a decoder that
-models pixels so wastes nothing on values no pixel can have, and says how sure it is. Pixels are first mapped inside
-that interval, since its ends have no logit.
+The loss is the likelihood of pixels under a Laplace distribution passed through a sigmoid, whose support is (0, 1). A
+decoder that models pixels in this way gives no probability to values that no pixel can have, and its scale says how
+sure it is. Pixels are first mapped inside the interval, since its ends have no logit.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from imtok.losses.base import LossTerm
 
 
 def map_pixels(images: Tensor, eps: float = 0.1) -> Tensor:
-    """Images in [-1, 1] to float32 in [eps, 1 - eps]."""
+    """Map images in [-1, 1] to float32 in [eps, 1 - eps]."""
     return (1 - 2 * eps) * (images.float() + 1) / 2 + eps
 
 
 def unmap_pixels(mapped: Tensor, eps: float = 0.1) -> Tensor:
-    """What `map_pixels` made, or the sigmoid of a decoder's locations, to images in [-1, 1], float32, clamped."""
+    """Map values of `map_pixels`, or the sigmoid of a decoder's locations, back to images in [-1, 1], clamped."""
     return ((mapped.float() - eps) / (1 - 2 * eps)).clamp(0, 1) * 2 - 1
 
 
 def logit_laplace_loss(locations: Tensor, log_scales: Tensor, images: Tensor, eps: float = 0.1) -> Tensor:
-    """Negative log-likelihood of images, less its constant log 2, a mean over all values: a float32 scalar.
+    """Compute the negative log-likelihood of images without its constant log 2, a mean over all values.
 
     |logit(t) - mu| / b + log b + log(t (1 - t)), with t the mapped pixels, mu the locations and log b the log scales
     that a decoder of six channels gives; all three inputs (B, 3, H, W), images in [-1, 1].

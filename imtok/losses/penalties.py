@@ -1,8 +1,8 @@
-"""Penalties that keep a discriminator smooth (R1, gradient penalty) or humble where data is scarce (LeCAM).
+"""Penalties that keep a discriminator smooth (R1, gradient penalty) or moderate where data is scarce (LeCAM).
 
 Gradient penalties differentiate a gradient, which a discriminator compiled by `torch.compile` does not allow: they are
-for logits of the plain network. Their gradient reaches the discriminator's weights, which it does not in published
-code that takes the inner gradient without `create_graph`: such a penalty shows in the log and does nothing.
+for logits of the plain network. Their gradient reaches the discriminator's weights. In published code that takes the
+inner gradient without `create_graph` it does not: such a penalty is logged and does nothing.
 """
 
 # Axes: B batch, H x W image.
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 
 def gradient_penalty(logits: Tensor, images: Tensor, center: float = 0.0) -> Tensor:
-    """Mean over the batch of (|dD/dx| - center)^2, D an image's logits summed: a float32 scalar to differentiate.
+    """Compute the mean over the batch of (|dD/dx| - center)^2, with D the sum of an image's logits, a float32 scalar.
 
     `logits` are of `images` (B, 3, H, W), which required a gradient before the discriminator saw them; ValueError
     otherwise. A center of 0 is R1; 1 is the penalty of WGAN-GP (Gulrajani et al., 2017), there taken at points between
@@ -32,7 +32,7 @@ def gradient_penalty(logits: Tensor, images: Tensor, center: float = 0.0) -> Ten
 
 
 def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
-    """R1 (Mescheder et al., 2018, eq. 9): mean over the batch of |dD/dx|^2, at real images; see `gradient_penalty`.
+    """Compute R1 (Mescheder et al., 2018, eq. 9), the batch's mean of |dD/dx|^2 at images; see `gradient_penalty`.
 
     Their factor of 1/2 is left to the weight, as tokenizers have it: a weight of 10 is their gamma of 20. Taken every
     n-th step alone (lazily), it weighs n times as much.
@@ -63,7 +63,7 @@ class LeCAM(nn.Module):
         self.register_buffer("fake_mean", torch.zeros(()))
 
     def forward(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        """The penalty; its gradient reaches both logits, not the averages."""
+        """Return the penalty; its gradient reaches both logits, not the averages."""
         real, fake = real_logits.float(), fake_logits.float()
         before = self.real_mean, self.fake_mean
         after = self._moved(self.real_mean, real), self._moved(self.fake_mean, fake)
@@ -76,7 +76,7 @@ class LeCAM(nn.Module):
         return penalty
 
     def _moved(self, average: Tensor, logits: Tensor) -> Tensor:
-        """The average after these logits, chosen without a branch, which would wait for the device."""
+        """Return the average after these logits, without a branch, which would wait for the device."""
         if not self.training:
             return average
         mean = logits.detach().mean()

@@ -39,7 +39,7 @@ _TIMEOUT = 10.0  # seconds without an answer after which a fetch is given up
 def feature_distance(
     features_a: Sequence[Tensor], features_b: Sequence[Tensor], heads: Sequence[Tensor], eps: float = 1e-8
 ) -> Tensor:
-    """LPIPS from levels of features (B, C, h, w) and a head (1, C, 1, 1) for each: (B,) float32.
+    """Compute LPIPS from levels of features (B, C, h, w) and a head (1, C, 1, 1) for each: (B,) float32.
 
     Each level's features are scaled to unit length over channels; their squared difference, weighted by the head, is
     averaged over the grid; levels are summed (Zhang et al., 2018, eq. 1). `eps` is added under the root of the length:
@@ -78,9 +78,9 @@ class ImageNetScaling(nn.Module):
 class PerceptualLoss(nn.Module):
     """LPIPS between reconstructions and images, the mean over a batch.
 
-    `weights` names a file of VGG16's weights; without it they are looked for, and at last fetched, as
-    `find_vgg_weights` says. Raises ConfigError where there are none. Nothing in here is ever trained, and `train()`
-    leaves it in evaluation mode. It computes in what precision its caller's autocast says, distances in float32.
+    `weights` names a file of VGG16's weights; without it `find_vgg_weights` looks for them and fetches them at last.
+    Raises ConfigError where there are none. No parameter is ever trained, and `train()` leaves the module in evaluation
+    mode. The network computes in the precision of its caller's autocast, distances in float32.
     """
 
     def __init__(self, weights: Path | None = None) -> None:
@@ -93,12 +93,11 @@ class PerceptualLoss(nn.Module):
         self._range_checked = False
 
     def forward(self, reconstructions: Tensor, images: Tensor) -> Tensor:
-        """A float32 scalar; both inputs (B, 3, H, W), 16 pixels a side or more, with values in [-1, 1].
+        """Return a float32 scalar; both inputs are (B, 3, H, W), 16 pixels a side or more, with values in [-1, 1].
 
-        Reconstructions may go beyond that, and feel it: clamped, they would have no gradient there. Images may not:
-        ValueError names the range found. It cannot tell images in [0, 1] from pale ones. On a GPU the first call
-        alone is checked, since reading a value from it would hold up every step. The gradient reaches reconstructions,
-        not images.
+        Reconstructions may go beyond that range, where clamped ones would have no gradient. Images may not: ValueError
+        names the range found, which cannot tell images in [0, 1] from pale ones. On a GPU only the first call is
+        checked, since reading a value from it would delay every step. The gradient reaches reconstructions, not images.
         """
         self._check(reconstructions, images)
         with torch.no_grad():
@@ -106,7 +105,7 @@ class PerceptualLoss(nn.Module):
         return feature_distance(self.feature_levels(reconstructions), expected, list(self.heads)).mean()
 
     def feature_levels(self, images: Tensor) -> list[Tensor]:
-        """The five levels of features of images (B, 3, H, W) in [-1, 1], finest first."""
+        """Compute the five levels of features of images (B, 3, H, W) in [-1, 1], finest first."""
         activations, levels = self.scaling(images), []
         for number, layer in enumerate(self.features):
             activations = layer(activations)
@@ -115,7 +114,7 @@ class PerceptualLoss(nn.Module):
         return levels
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002
-        """Stays in evaluation mode."""
+        """Stay in evaluation mode."""
         return super().train(False)
 
     def _check(self, reconstructions: Tensor, images: Tensor) -> None:
@@ -178,11 +177,11 @@ class PerceptualTerm(LossTerm):
 
 
 def find_vgg_weights(path: Path | None) -> Path:
-    """The file of VGG16's weights: the one named, or the one in torch's cache, fetched into it where it is not there.
+    """Find the file of VGG16's weights: the one named, or the one in torch's cache, fetched where it is not there.
 
-    A file is a state dict of torchvision's `vgg16` as .pth or .safetensors, with or without the classifier. It is
-    read, to see that it is whole and of this network. Raises ConfigError where it is not, or cannot be had; DiskError
-    where the disk has no room for it.
+    The file is a state dict of torchvision's `vgg16` as .pth or .safetensors, with or without the classifier. It is
+    read, to see that it is whole and of this network. Raises ConfigError on another file or none, DiskError where the
+    disk has no room for it.
     """
     found = _locate(path)
     _read_weights(found)
@@ -200,7 +199,7 @@ def _locate(path: Path | None) -> Path:
 
 
 def _fetched() -> Path:
-    """The file in torch's cache, where torchvision keeps it too."""
+    """Return the file in torch's cache, where torchvision keeps it too; fetch it where it is absent."""
     url, file = _vgg_url(), cached_vgg_weights()
     if file.is_file():
         return file
@@ -231,7 +230,7 @@ def _vgg_url() -> str:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """torch's download sets none, and waits for ever where packets are dropped."""
+    """Set a timeout for the block: torch's download sets none, and waits for ever where packets are dropped."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:
@@ -241,13 +240,13 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-    """In one line: of an OSError its text without number, where urllib has wrapped one that one's."""
+    """Give the reason of an error in one line: the text of an OSError, also of one that urllib has wrapped."""
     cause = getattr(error, "reason", error)
     return " ".join(str(getattr(cause, "strerror", None) or cause).split())
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
-    """The convolutions' weights and biases by torchvision's names, without the leading `features.`."""
+    """Read the convolutions' weights and biases by torchvision's names, without the leading `features.`."""
     try:
         if path.suffix == ".safetensors":
             state = load_file(path)
@@ -273,14 +272,14 @@ def _form(shapes: dict[str, tuple[int, ...]], key: str) -> str:
 
 
 def _vgg_features(weights: dict[str, Tensor]) -> nn.Sequential:
-    """VGG16's layers up to the last level of features, with these weights in float32."""
+    """Build VGG16's layers up to the last level of features, with these weights in float32."""
     features = _empty_features().to_empty(device="cpu")
     features.load_state_dict(weights)
     return features[: _LEVEL_ENDS[-1] + 1]
 
 
 def _empty_features() -> nn.Sequential:
-    """VGG16's convolutional half, on the device that has shapes alone: no memory, no random numbers."""
+    """Build VGG16's convolutional half on the meta device: no memory, no random numbers."""
     from torchvision.models import vgg16
 
     with torch.device("meta"):
@@ -289,7 +288,7 @@ def _empty_features() -> nn.Sequential:
 
 
 def _read_heads() -> list[Tensor]:
-    """The published linear heads, (1, C, 1, 1) each, float32, as they come with torchmetrics."""
+    """Read the published linear heads, (1, C, 1, 1) each, float32, which come with torchmetrics."""
     file = resources.files("torchmetrics.functional.image") / "lpips_models" / "vgg.pth"
     try:
         with resources.as_file(file) as path:

@@ -16,12 +16,12 @@ from imtok.distributed import (
     draw_rows,
     from_first_rank,
     joint_size,
-    least_over_ranks,
-    refusing_together,
-    spread,
+    rows_at_least_distance,
+    standard_deviation,
     sum_over_ranks,
 )
 from imtok.kernels import codebook_statistics, nearest_codes, unit_rows
+from imtok.quantizers.refusal import refusing_together
 
 _KMEANS_ITERATIONS = 10
 
@@ -30,13 +30,13 @@ def kmeans(rows: Tensor, num_codes: int, metric: str) -> tuple[Tensor, Tensor]:
     """Lloyd's k-means on latents: (N, D) -> centres (K, D), latents of each (K,).
 
     For the cosine metric rows and centres are unit vectors. A centre left without latents keeps its place. Where
-    there are fewer latents than codes, those that come again are told apart by noise of a tenth of the spread.
+    there are fewer latents than codes, noise of a tenth of the standard deviation tells repeated latents apart.
     """
     centres = draw_rows(rows, num_codes)
     total, _ = joint_size(rows)
     if total < num_codes:
         noise = from_first_rank(torch.randn_like(centres[total:]))
-        centres[total:] += 0.1 * spread(rows) * noise
+        centres[total:] += 0.1 * standard_deviation(rows) * noise
     counts = centres.new_ones(num_codes)
     for _ in range(_KMEANS_ITERATIONS):
         if metric == "cosine":
@@ -52,9 +52,9 @@ def kmeans(rows: Tensor, num_codes: int, metric: str) -> tuple[Tensor, Tensor]:
 def anchors(rows: Tensor, codebook: Tensor) -> Tensor:
     """The latent of the joint batch nearest to each code: (N, D), (K, D) -> (K, D); CVQ's `closest` anchors."""
     if len(rows) == 0:
-        return least_over_ranks(codebook.new_full((len(codebook),), math.inf), torch.zeros_like(codebook))
+        return rows_at_least_distance(codebook.new_full((len(codebook),), math.inf), torch.zeros_like(codebook))
     nearest = rows[nearest_codes(codebook, rows)]
-    return least_over_ranks((nearest - codebook).square().sum(dim=1), nearest)
+    return rows_at_least_distance((nearest - codebook).square().sum(dim=1), nearest)
 
 
 def anchor_pull(usage: Tensor, decay: float) -> Tensor:

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from imtok.distributed import refuse_unfinite
 from imtok.quantizers.base import Quantized, Quantizer
 from imtok.quantizers.composite import CompositeQuantizer, join_codes, mean_losses, split_codes
+from imtok.quantizers.refusal import refuse_non_finite
 
 
 class ProductQuantizer(CompositeQuantizer):
@@ -52,7 +52,7 @@ class ProductQuantizer(CompositeQuantizer):
 
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; the heads know nothing of each other."""
-        refuse_unfinite(latents, together=self.training)  # a head would have learned before a later one refused
+        refuse_non_finite(latents, together=self.training)  # a head would have learned before a later one refused
         heads = self.uses
         outs: list[Quantized] = [head(part) for head, part in zip(heads, latents.chunk(len(heads), dim=1), strict=True)]
         values = torch.cat([out.latents for out in outs], dim=1)

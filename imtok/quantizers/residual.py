@@ -17,9 +17,9 @@ from functools import reduce
 import torch
 from torch import Tensor
 
-from imtok.distributed import refuse_unfinite
 from imtok.quantizers.base import Quantized, Quantizer
 from imtok.quantizers.composite import CompositeQuantizer, join_codes, mean_losses, split_codes
+from imtok.quantizers.refusal import refuse_non_finite
 
 
 class ResidualQuantizer(CompositeQuantizer):
@@ -81,7 +81,7 @@ class ResidualQuantizer(CompositeQuantizer):
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; bad latents are refused before any stage learns."""
         if self.training:
-            refuse_unfinite(latents, together=True)  # the first stage may refuse on its rank alone
+            refuse_non_finite(latents, together=True)  # the first stage may refuse on its rank alone
         described = torch.zeros((), dtype=latents.dtype, device=latents.device)
         values, codes, losses = [], [], []
         for stage, scale in zip(self.uses, self._scales_of(latents), strict=True):

@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from imtok.distributed import refusing_together
 from imtok.kernels import (
     assignment_entropies,
     assignment_logits,
@@ -28,6 +27,7 @@ from imtok.kernels import (
 from imtok.quantizers.base import mean_square, to_grid, to_rows
 from imtok.quantizers.codebook import CodebookQuantizer
 from imtok.quantizers.record import signature
+from imtok.quantizers.refusal import refusing_together
 from imtok.quantizers.vector_config import Estimator, VQConfig
 
 

@@ -1,4 +1,4 @@
-"""A configuration for images nobody has described: look at some of them and choose."""
+"""A configuration chosen from the images: their sizes decide size, downsampling and crops."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _SIZES = (32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class Choice:
-    """What was chosen, and a sentence that says why."""
+    """The chosen values, and a sentence that says why."""
 
     values: dict[str, Any]
     reason: str
 
 
 def choose(images: ImageCollection, *, gpu: bool) -> Choice:
-    """Values for `load_train_config` that suit the images' sizes and the device.
+    """Choose values for `load_train_config` that suit the sizes of the images and the device.
 
-    The training size is the largest of 32, 64, 128, 256 that the median picture fills. Small pictures get
-    downsampling 4, others 8, so that a picture becomes 64 to 1024 tokens. FSQ is the codebook that cannot collapse.
+    The training size is the largest of 32, 64, 128, 256 that the median image fills. Small images get downsampling 4,
+    others 8, so that an image becomes 64 to 1024 tokens. FSQ has no codebook that could collapse.
     """
     shorter = _shorter_sides(images)
     median = int(statistics.median(shorter))
@@ -52,7 +52,7 @@ def choose(images: ImageCollection, *, gpu: bool) -> Choice:
 
 
 def _length(size: int, gpu: bool) -> int:
-    """Training images that take some minutes on two CPU cores, or some on a GPU."""
+    """Return the number of training images that take some minutes on two CPU cores, or some on a GPU."""
     on_cpu = 120_000 if size <= 64 else 60_000
     return on_cpu * 20 if gpu else on_cpu
 

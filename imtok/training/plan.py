@@ -33,7 +33,7 @@ from imtok.training.initial import initial_tokenizer
 from imtok.training.resolve import resolve
 from imtok.training.run import RunFolder
 
-_LOOKED_AT = 200  # pictures, for the size of the others
+_LOOKED_AT = 200  # images, from which the sizes of the others are estimated
 _FLOAT = 4  # bytes; weights and all that is kept of them are float32
 # A step takes more than it keeps for its backward pass, as measured on CPUs: a third more for the gradients on their
 # way back, and some float32 copies of the images for the losses and their gradients.
@@ -43,9 +43,9 @@ _COPIES_OF_IMAGES = 10
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes that the parts of a training take, as estimated: real use is within about a factor of 1.5 of it.
+    """Estimated bytes of a training run by part: real use is within about a factor of 1.5.
 
-    Left out are what single layers compute in, what compiled networks save, and the libraries themselves.
+    The estimate leaves out the workspace of single layers, the savings of compiled networks, and the libraries.
     """
 
     weights: int  # of the tokenizer, the discriminator and the network behind a perceptual loss
@@ -53,7 +53,7 @@ class Memory:
     gradients: int
     optimizer_state: int  # two values for each weight
     activations: int  # of a part of a batch, at the moment when most are alive
-    pictures: int  # decoded and kept in main memory, wherever the networks are
+    decoded: int  # images kept decoded, in main memory wherever the networks are
 
     @property
     def device(self) -> int:
@@ -81,7 +81,7 @@ class TrainPlan:
 
     @property
     def bits(self) -> float:
-        """Bits an image, all codes taken for equally likely."""
+        """Bits an image, where all codes are equally likely."""
         return self.tokens * math.log2(self.num_codes)
 
     @property
@@ -156,7 +156,7 @@ def plan(
         config.tokenizer.quantizer.num_codes,
         len(images),
         min(len(held_out), config.data.val_images),
-        networks.memory(_picture_bytes(images, config)),
+        networks.memory(_decoded_bytes(images, config)),
         {term.name: term.requirement for term in losses if term.requirement},
     )
 
@@ -186,8 +186,8 @@ class _Networks:
         }
         return counts | ({"discriminator": _count(self.discriminator)} if self.discriminator else {})
 
-    def memory(self, pictures: int) -> Memory:
-        """Estimate the memory of everything; `pictures` are the bytes of those kept decoded."""
+    def memory(self, decoded: int) -> Memory:
+        """Estimate the memory of everything; `decoded` are the bytes of images kept decoded."""
         tokenizer = _count(self.encoder) + _codebook_values(self.quantizer) + _count(self.decoder)
         learning = _count(self.decoder)
         if not self.config.freeze_codes:
@@ -200,7 +200,7 @@ class _Networks:
             gradients=_FLOAT * (learning + others),
             optimizer_state=2 * _FLOAT * (learning + others),
             activations=self._activations(),
-            pictures=pictures,
+            decoded=decoded,
         )
 
     def _activations(self) -> int:
@@ -266,7 +266,7 @@ def _quantizer_bytes(config: QuantizerRecord, vectors: int) -> int:
     return _FLOAT * vectors * len(config.codebook_ids) * (8 * base.dim + base.assignment_tables * base.num_codes)
 
 
-def _picture_bytes(images: ImageCollection, config: TrainConfig) -> int:
+def _decoded_bytes(images: ImageCollection, config: TrainConfig) -> int:
     """Estimate the bytes of the decoded images that training keeps, their shorter sides at the tokenizer's size."""
     looked_at = images.subsample(_LOOKED_AT)
     values = []

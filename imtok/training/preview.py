@@ -1,4 +1,4 @@
-"""Originals beside their reconstructions, as one picture."""
+"""Previews: originals above their reconstructions, as one PNG."""
 
 # Axes: B batch, S side.
 
@@ -17,19 +17,19 @@ from imtok.files import write_atomically
 from imtok.tokenizer import Tokenizer, to_uint8
 
 _LARGEST = 1024  # pixels across
-_SMALLEST = 96  # pixels a side of each picture: smaller ones are shown larger, pixel by pixel
+_SMALLEST = 96  # pixels a side of each image: smaller ones are enlarged, pixel by pixel
 
 
 def write_preview(path: Path, tokenizer: Tokenizer, images: Tensor) -> None:
-    """Write images (B, 3, S, S) uint8 and, below each, what the tokenizer makes of it, as a PNG."""
+    """Write images (B, 3, S, S) uint8 and, below each, its reconstruction, as a PNG."""
     restored = to_uint8(tokenizer.decode(tokenizer.encode(images))).cpu()
     times = -(-_SMALLEST // images.shape[-1])
-    shown = [each.repeat_interleave(times, 2).repeat_interleave(times, 3) for each in (images, restored)]
-    write_atomically(path, png_bytes(pair_grid(*shown)))
+    enlarged = [each.repeat_interleave(times, 2).repeat_interleave(times, 3) for each in (images, restored)]
+    write_atomically(path, png_bytes(pair_grid(*enlarged)))
 
 
 def pair_grid(originals: Tensor, restored: Tensor) -> Image.Image:
-    """Rows of originals, each above the row of its reconstructions: twice (B, 3, S, S) uint8 -> a picture.
+    """Lay out rows of originals, each above the row of its reconstructions: twice (B, 3, S, S) uint8 -> one image.
 
     The last row is filled up with white.
     """
@@ -42,7 +42,7 @@ def pair_grid(originals: Tensor, restored: Tensor) -> Image.Image:
 
 
 def png_bytes(picture: Image.Image) -> bytes:
-    """A picture as PNG."""
+    """Encode an image as PNG."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG")
     return buffer.getvalue()

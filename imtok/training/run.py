@@ -1,12 +1,12 @@
 """The run folder: its configuration, checkpoints, metrics and the finished tokenizer.
 
-config.yaml                     resolved, written once
-metrics.jsonl                   deterministic: no times, so that a resumed run has the same bytes
+config.yaml                     the resolved configuration, written once
+metrics.jsonl                   without times, so that a resumed run has the same bytes
 timing.jsonl                    images/s and data wait
 checkpoints/000012800.safetensors    the newest and the best, named by training images seen
 checkpoints/000012800.damaged        one that a run could not go on from
-best/                           the tokenizer with the best figure on the images held out, which its file holds too
-previews/000012800.png          originals over reconstructions, images held out
+best/                           the best tokenizer by the held-out images, with its metrics in its file
+previews/000012800.png          held-out images above their reconstructions
 tensorboard/                    where tensorboard is installed
 tokenizer/                      written last: the finished tokenizer
 """
@@ -42,19 +42,19 @@ _UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, RuntimeError)
 
 @dataclass
 class JsonLines:
-    """A .jsonl file that a full disk cannot break: lines it refused wait for the next try, and none is left half."""
+    """A .jsonl file that a full disk cannot break: refused lines wait for the next try, and no line is left half."""
 
     path: Path
     length: int = 0  # bytes known to be whole lines
     waiting: list[str] = field(default_factory=list)
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Write one line, after those that wait; raises DiskError where the disk refuses, the line then waits."""
+        """Write one line after those that wait; after a DiskError the line waits too."""
         self.waiting.append(json.dumps(row) + "\n")
         self.write()
 
     def write(self, *, durable: bool = False) -> None:
-        """Write what waits, and put it on the disk itself where it must outlive a power cut."""
+        """Write the lines that wait; `durable` makes them outlive a power cut."""
         data = "".join(self.waiting).encode()
         with disk_errors(self.path), self.path.open("ab") as file:
             file.truncate(self.length)
@@ -68,7 +68,7 @@ class JsonLines:
     def rewind(self, length: int | None = None, waiting: Sequence[str] = ()) -> None:
         """Cut the file back to its first `length` bytes, or to its last whole line, and let `waiting` lines follow.
 
-        Raises TrainingError where it is shorter.
+        Raises TrainingError where the file is shorter.
         """
         with disk_errors(self.path):
             self.path.touch()
@@ -93,7 +93,7 @@ class RunFolder:
         self._checkpoints = path / "checkpoints"
 
     def saved_config(self) -> TrainConfig | None:
-        """The configuration the run began with, None for a new run; raises on a folder that is no run."""
+        """Read the configuration of the run, None for a new one; raises TrainingError on a folder that is no run."""
         if self._config.is_file():
             return load_train_config(read_config_file(self._config), str(self._config))
         if self.path.is_dir() and any(item.name != ".lock" for item in self.path.iterdir()):
@@ -104,7 +104,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """The tokenizer has been written."""
+        """Whether the finished tokenizer is in place."""
         return self.tokenizer.is_dir()
 
     @contextmanager
@@ -150,17 +150,17 @@ class RunFolder:
                 )
 
     def has_checkpoint(self) -> bool:
-        """There is something to resume from."""
+        """Tell whether there is a checkpoint to resume from."""
         return bool(self._checkpoint_paths())
 
     def checkpoints_seen(self) -> list[int]:
-        """Training images seen at each checkpoint, newest first."""
+        """List the training images seen at each checkpoint, newest first."""
         return [int(path.stem) for path in self._checkpoint_paths()]
 
     def save_checkpoint(self, state: TrainState, facts: dict[str, Any], *, kept: int, best: int | None) -> None:
         """Write a checkpoint whole or not at all, then drop all but the `kept` newest and that of `best` images seen.
 
-        On a full disk the damaged and the older ones make room first. Raises DiskError where that is not enough.
+        On a full disk the damaged and the older ones make room first; raises DiskError where that is not enough.
         """
         path, data = self._checkpoint_path(state.seen), state.to_bytes(facts)
         try:
@@ -172,8 +172,10 @@ class RunFolder:
         self._drop_checkpoints(kept, best, damaged=kept, written=path)
 
     def _drop_checkpoints(self, kept: int, best: int | None, *, damaged: int, written: Path | None = None) -> int:
-        """Remove all but the `kept` newest, the best and the one just written, and all but the `damaged` newest of
-        those set aside; how many went."""
+        """Remove old checkpoints and return their number.
+
+        The `kept` newest stay, the best, the one just written, and the `damaged` newest of those set aside.
+        """
         spared = {written, None if best is None else self._checkpoint_path(best)}
         old = [path for path in self._checkpoint_paths()[kept:] if path not in spared]
         old += sorted(self._checkpoints.glob("[0-9]*.damaged"), reverse=True)[damaged:]
@@ -183,9 +185,9 @@ class RunFolder:
         return len(old)
 
     def restore_newest(self, state: TrainState) -> tuple[dict[str, Any] | None, list[str]]:
-        """Restore the newest sound checkpoint: its extra facts, None without one, and words on damaged ones.
+        """Restore the newest whole checkpoint; return its facts, None without one, and notices on damaged ones.
 
-        The damaged are set aside, as the next checkpoints would else be older than they. Raises TrainingError, and
+        Damaged checkpoints are set aside, since the next ones would be older than they are. Raises TrainingError, and
         leaves all as it is, where no checkpoint can be read.
         """
         reasons: dict[Path, str] = {}
@@ -199,12 +201,14 @@ class RunFolder:
             else:
                 return facts, [self._set_aside(damaged, reason) for damaged, reason in reasons.items()]
         if reasons:
-            told = "; ".join(f"{path.name}: {reason}" for path, reason in reasons.items())
-            raise TrainingError(f"{self._checkpoints}: no checkpoint can be read ({told}); begin again with another -o")
+            found = "; ".join(f"{path.name}: {reason}" for path, reason in reasons.items())
+            raise TrainingError(
+                f"{self._checkpoints}: no checkpoint can be read ({found}); begin again with another -o"
+            )
         return None, []
 
     def _set_aside(self, path: Path, reason: str) -> str:
-        """Take a damaged checkpoint out of the count; a word on it."""
+        """Take a damaged checkpoint out of the count; return a notice on it."""
         aside = path.with_suffix(".damaged")
         with disk_errors(path):
             path.rename(aside)
@@ -228,15 +232,15 @@ class RunFolder:
             sync_folder(self.path)
 
     def preview_path(self, seen: int) -> Path:
-        """Where the preview after `seen` training images goes."""
+        """Return the path of the preview after `seen` training images."""
         return self.path / "previews" / f"{seen:012d}.png"
 
     def last_validation(self) -> dict[str, Any]:
-        """The last validation in metrics.jsonl, empty where there is none."""
+        """Read the last validation in metrics.jsonl, empty where there is none."""
         return next(reversed(self._validations()), {})
 
     def best_validation(self) -> dict[str, Any]:
-        """The best validation in metrics.jsonl, empty where there is none."""
+        """Read the best validation in metrics.jsonl, empty where there is none."""
         best: dict[str, Any] = {}
         for metrics in self._validations():
             best = metrics if is_better(metrics, best) else best
@@ -255,17 +259,17 @@ class RunFolder:
         return self._checkpoints / f"{seen:012d}.safetensors"
 
     def _checkpoint_paths(self) -> list[Path]:
-        """Newest first."""
+        """List the checkpoints, newest first."""
         return sorted(self._checkpoints.glob("[0-9]*.safetensors"), reverse=True)
 
 
 def _reason(error: Exception) -> str:
-    """Why a checkpoint cannot be gone on from, in a word."""
+    """Say in a few words why a checkpoint cannot be resumed from."""
     if isinstance(error, OSError):
         return error.strerror or str(error)
     if isinstance(error, SafetensorError):  # a header or sizes that are not those of a whole file
         return "cut short or overwritten"
-    if isinstance(error, KeyError) or str(error).startswith("Error(s) in loading"):  # sound, but of other parts
+    if isinstance(error, KeyError) or str(error).startswith("Error(s) in loading"):  # whole, but of other parts
         return "written by an earlier imtok"
     return str(error).splitlines()[0]
 
