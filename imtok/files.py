@@ -7,15 +7,19 @@ sweep removes what the dead left and nothing else.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, Any, BinaryIO
 
-from imtok.errors import disk_errors
+from imtok.errors import ImtokError, disk_errors
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 _PREFIX = ".tmp-"
 
@@ -78,6 +82,20 @@ def check_folder_target(path: Path) -> None:
     _check_writable(path)
 
 
+def check_locks() -> None:
+    """Raise ImtokError where the system has no file locks, as on Windows: whatever imtok writes relies on them."""
+    if fcntl is None:
+        raise ImtokError(
+            "this system has no file locks (Python's fcntl), which imtok needs to write; use Linux, macOS or WSL"
+        )
+
+
+def lock(file: IO[Any], *, wait: bool) -> None:
+    """Lock an open file for this process; raises OSError where another holds it and `wait` is False."""
+    check_locks()
+    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 def _check_regular(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, "is a directory, expected the name of a file", str(path))
@@ -86,7 +104,8 @@ def _check_regular(path: Path) -> None:
 
 
 def _check_writable(folder: Path) -> None:
-    """Of a folder that may have to be made: the nearest that is there has to take entries."""
+    """Check a folder that may have to be made: the nearest that is there has to take entries."""
+    check_locks()
     there = next((place for place in (folder, *folder.parents) if os.path.lexists(place)), folder)
     if not there.is_dir():
         raise NotADirectoryError(errno.ENOTDIR, "is no directory, expected one to write into", str(there))
@@ -99,7 +118,7 @@ def sweep_temporaries(folder: Path) -> int:
     swept = 0
     for temporary in folder.rglob(f"{_PREFIX}*"):
         with suppress(OSError), temporary.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(file, wait=False)
             temporary.unlink()
             swept += 1
     return swept
@@ -117,6 +136,7 @@ def sync_folder(folder: Path) -> None:
 @contextmanager
 def _temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
     """An open, locked temporary beside `path`; gone afterwards unless it was renamed."""
+    check_locks()
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         temporary = path.parent / f"{_PREFIX}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
@@ -127,7 +147,7 @@ def _temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
             raise
         # Some cluster file systems know no locks; a sweep cannot take one there either, and leaves all as it is.
         with suppress(OSError):
-            fcntl.flock(file, fcntl.LOCK_EX)
+            lock(file, wait=True)
         # A sweep between creation and lock may have taken it: then the name is gone, and another is tried.
         if temporary.exists():
             break

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from imtok.errors import TokensError
-from imtok.files import atomic_writer, write_atomically
+from imtok.files import atomic_writer, check_locks, write_atomically
 
 
 class Sink(Protocol):
@@ -21,6 +21,7 @@ class Sink(Protocol):
 @contextmanager
 def open_sink(output: Path) -> Iterator[Sink]:
     """A sink for `output`, a folder unless it ends in .tar; the tar appears when the block ends well."""
+    check_locks()
     if output.suffix.lower() != ".tar":
         if output.exists() and not output.is_dir():
             raise TokensError(f"{output}: a file, expected a folder for the images or a name ending in .tar")

@@ -12,7 +12,7 @@ from imtok.data.sources import find_sources
 from imtok.encoding.inputs import Plan
 from imtok.encoding.settings import Asked, Settings, check_tokenizer, describe, settle
 from imtok.errors import SourceError, TokenizerError, TokensError, disk_errors
-from imtok.files import publish_once, write_atomically
+from imtok.files import check_locks, publish_once, write_atomically
 from imtok.tokenizer import Tokenizer, load
 from imtok.tokens.folder import (
     INFO,
@@ -53,6 +53,7 @@ def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, a
     plan_hash = hashlib.sha256(plan_bytes).hexdigest()
     if recorded is None:
         ours = describe(settings, tokenizer, fingerprint, plan, plan_hash)
+        check_locks()
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         if not publish_once(folder / INFO, ours.to_bytes()):

@@ -13,7 +13,6 @@ tokenizer/                      written last: the finished tokenizer
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -30,7 +29,7 @@ from torch import Tensor
 
 from imtok.config import TrainConfig, load_train_config, read_config_file
 from imtok.errors import ConfigError, DiskError, TrainingError, disk_errors
-from imtok.files import sweep_temporaries, sync_folder, write_atomically
+from imtok.files import check_locks, lock, sweep_temporaries, sync_folder, write_atomically
 from imtok.tokenizer import Tokenizer
 from imtok.training.best import is_better
 from imtok.training.checkpoint import under, unpack
@@ -110,12 +109,13 @@ class RunFolder:
     @contextmanager
     def claimed(self) -> Iterator[None]:
         """Hold the run for this process; raises TrainingError while another holds it."""
+        check_locks()
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / ".lock").open("a")
-        with lock:
+            file = (self.path / ".lock").open("a")
+        with file:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(file, wait=False)
             except OSError as error:
                 raise TrainingError(
                     f"{self.path}: another process is training this run; wait for it or stop it"

@@ -1,4 +1,4 @@
-"""Files of the formats as they were first released: every later imtok reads them to the same codes."""
+"""A tokenizer and a token folder of format 1, kept as files: every later imtok reads them to the same codes."""
 
 from __future__ import annotations
 
