@@ -503,3 +503,8 @@ def test_a_file_of_settings_lies_over_the_tokenizer_a_run_starts_from(tmp_path: 
     chosen = _configuration([], tmp_path / "run", None, tmp_path / "c.yaml", {"start_from": str(start)})
     assert chosen.tokenizer == load(start).config
     assert chosen.optimizer.learning_rate == 0.002
+
+
+def test_signs_that_an_encoding_lacks_become_ascii() -> None:
+    assert "never ██▎ ▁▄█ ░▒▓ … é".encode("ascii", "imtok.ascii") == b"never ##: .=# .-* . ?"
+    assert "é\udcff".encode("latin-1", "imtok.ascii") == b"\xe9?"

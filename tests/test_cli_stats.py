@@ -142,8 +142,8 @@ def test_token_sets_stand_side_by_side(tokens: dict[str, Path], tmp_path: Path) 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["{fsq}", "--sample", "8"], 2, "only for the tokenizer diagnostics"),
-        (["{fsq}", "--device", "cpu"], 2, "only for the tokenizer diagnostics"),
+        (["{fsq}", "--sample", "8"], 2, "only for diagnostics, as with --deep"),
+        (["{fsq}", "--device", "cpu"], 2, "only for diagnostics, as with --deep"),
         (["{fsq}", "{fsq}/imtok.json"], 1, "imtok.json: not a token folder"),
         (["{fsq}", "--compare"], 2, "expected further token folders"),
         (["{fsq}", "{vq}", "-t", "imtok-f8"], 2, "has its own"),

@@ -12,7 +12,7 @@ from rich.console import Console
 from statistics_example import example
 
 from imtok.analysis.statistics import Dimension, Duplicates, Finding, PositionMap, Statistics, Use
-from imtok.cli.stats_charts import bar, columns, heat_map, plain, sparkline
+from imtok.cli.stats_charts import bar, heat_map, plain, sparkline
 from imtok.cli.stats_view import print_sets
 
 WIDTHS = [24, 40, 60, 80, 120, 200]
@@ -324,7 +324,7 @@ def test_bars_are_exact_to_an_eighth_and_small_values_visible() -> None:
     assert bar(0.0, 4) == ""
     assert bar(2.0, 4) == "████"
     assert sparkline([0, 1e-9, 0.5, 1]) == " ▁▄█"
-    assert columns([0.25, 0.75, 1.0], 2) == [" ▄█", "▄██"]
+    assert sparkline([0.25, 0.75, 1.0], 2).splitlines() == [" ▄█", "▄██"]
 
 
 def test_codes_that_more_images_would_use_are_not_called_dead() -> None:

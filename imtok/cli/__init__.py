@@ -5,6 +5,7 @@ No torch here at module level, so that `imtok --help` stays quick.
 
 from __future__ import annotations
 
+import codecs
 import inspect
 import io
 import os
@@ -35,8 +36,22 @@ app = typer.Typer(
 )
 
 
+_BLOCKS = str.maketrans("▁▂▃▄▅▆▇█▏▎▍▌▋▊▉░▒▓─…−×", ".:-=+*%#.:-=+*%.-*-.-x")
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    """Replace the signs that an encoding lacks: those of charts by ASCII of about their weight, others by "?"."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end].translate(_BLOCKS)
+    return "".join(sign if sign.isascii() else "?" for sign in lost), error.end
+
+
+codecs.register_error("imtok.ascii", _in_ascii)
+
+
 def _reflowed(text: str) -> str:
-    """A docstring with each paragraph on one line, for a help page to wrap at its own width."""
+    """Join the lines of each paragraph of a docstring, for a help page to wrap at its own width."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
     return "\n\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs)
 
@@ -55,8 +70,8 @@ for _name, _command in _COMMANDS.items():
     app.command(_name, help=_reflowed(_command.__doc__ or ""))(reports_errors(_command))
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"imtok {__version__}")
         raise typer.Exit
 
@@ -77,7 +92,7 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show a sign is no reason to fail
+            stream.reconfigure(errors="imtok.ascii")  # a terminal that cannot show a sign is no reason to fail
     try:
         app(prog_name="imtok")
     except OSError as error:  # in what Typer prints itself: help, version

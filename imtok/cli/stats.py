@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _file_option = with_preset(typer.Option, rich_help_panel="Report")
 _deep_option = with_preset(typer.Option, rich_help_panel="Tokenizer diagnostics")
-_NEEDS_TOKENIZER = "only for the tokenizer diagnostics, as with --deep"
 
 
 def stats(
@@ -57,8 +56,7 @@ def stats(
         (compare and len(tokens) < 2, "--compare", "expected further token folders: TOKENS --compare OTHER..."),
         (tokenizer is not None and len(tokens) > 1, "--tokenizer", "each of several token folders has its own"),
         (tokens_only and deep, "--tokens-only", "it leaves out what --deep, --tokenizer and --images are for"),
-        (sample is not None and not uses_tokenizer, "--sample", _NEEDS_TOKENIZER),
-        (device is not None and not uses_tokenizer, "--device", _NEEDS_TOKENIZER),
+        (bool(sample or device) and not uses_tokenizer, "--sample, --device", "only for diagnostics, as with --deep"),
         (report is not None and report == plots, "--report, --plots", "a file and a directory cannot have one name"),
     )
     _check_paths(tokens if images else [], report, plots)
@@ -100,10 +98,9 @@ def _check_paths(folders: Sequence[Path], report: Path | None, plots: Path | Non
     for folder in folders if len(folders) > 1 else ():
         if not (folder / "imtok.json").is_file():
             raise TokensError(f"{folder}: not a token folder; if it holds images, give --images once for each SOURCE")
-    if report is not None:
-        check_file_target(report)
-    if plots is not None:
-        check_folder_target(plots)
+    for check, path in ((check_file_target, report), (check_folder_target, plots)):
+        if path is not None:
+            check(path)
 
 
 def _tokenizer_of(folder: Path, tokenizer: Path | None, *, required: bool) -> Path | None:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.color import Color
 from rich.console import RenderableType
 from rich.style import Style
@@ -38,9 +38,7 @@ def plain(text: str, width: int | None = None, style: str = "") -> Text:
     """Show a text without markup or control characters; a text too wide keeps its end, in which names differ."""
     shown = printable(text)
     if width is not None and cell_len(shown) > width:
-        while shown and cell_len(shown) > width - 1:
-            shown = shown[1:]
-        shown = f"…{shown}"
+        shown = "…" + set_cell_size(shown[::-1], max(width - 1, 0))[::-1].lstrip()
     return Text(shown, style)
 
 
@@ -83,15 +81,11 @@ def grid(rows: Iterable[Sequence[RenderableType]], *styles: str, gap: int = 2) -
     return table
 
 
-def columns(shares: Sequence[float] | Values, height: int) -> list[str]:
-    """Draw values in [0, 1] as columns: lines from the top; a value above 0 is visible."""
+def sparkline(shares: Sequence[float] | Values, height: int = 1) -> str:
+    """Draw values in [0, 1] as columns of `height` lines, one character each; a value above 0 is visible."""
     eighths = [max(round(min(share, 1.0) * height * 8), 1 if share > 0 else 0) for share in shares]
-    return ["".join(_UP[min(max(each - 8 * line, 0), 8)] for each in eighths) for line in reversed(range(height))]
-
-
-def sparkline(shares: Sequence[float] | Values) -> str:
-    """Draw one character for each value in [0, 1]; a value above 0 is visible."""
-    return columns(shares, 1)[0]
+    lines = reversed(range(height))
+    return "\n".join("".join(_UP[min(max(each - 8 * line, 0), 8)] for each in eighths) for line in lines)
 
 
 def resampled(points: Sequence[tuple[float, float]], width: int) -> Values:

@@ -15,7 +15,7 @@ from rich.text import Text
 from imtok.analysis import formatting
 from imtok.analysis.formatting import several, together
 from imtok.analysis.statistics import CodeShare, Geometry, Histogram, PositionMap, Statistics, TokenizerStatistics
-from imtok.cli.stats_charts import Bar, bar, bars, columns, grid, heat_map, plain, resampled, sparkline
+from imtok.cli.stats_charts import Bar, bars, grid, heat_map, plain, resampled, sparkline
 from imtok.evaluation import METRICS
 
 _GAP = 4  # between maps
@@ -42,12 +42,12 @@ def token_panels(statistics: Statistics, width: int, *, colours: bool) -> Iterat
         yield _panel("by codebook", *_codebooks(statistics, width))
 
 
-def wide_panels(statistics: Statistics, *, own_codes: bool) -> Iterator[RenderableType]:
-    """Draw the charts and tables that take the whole width, with or without the codes most a class's own."""
+def wide_panels(statistics: Statistics) -> Iterator[RenderableType]:
+    """Draw the charts and tables that take the whole width."""
     if statistics.dimensions:
         yield _panel("by dimension: how its levels are used, and their bits", *_dimensions(statistics))
     if statistics.classes:
-        yield _panel(f"by class{together(statistics)}", *_classes(statistics, own_codes=own_codes))
+        yield _panel(f"by class{together(statistics)}", *_classes(statistics))
     if statistics.duplicates.duplicates:
         equal = Text(" = ", "dim", no_wrap=True, overflow="ellipsis")
         lines = [equal.join(plain(key, 30) for key in keys) for keys in statistics.duplicates.largest]
@@ -76,11 +76,9 @@ def tokenizer_panels(found: TokenizerStatistics, of_set: Statistics, width: int)
         title = f"codes changed, {found.sensitivity.images:,} {'decoded ' * found.sensitivity.of_decoded}images"
         yield _panel(title, bars(rows, width, 1.0), *_codes(f"changed most{first}", largest.most_changed))
     if error := found.error:
-        facts = [
-            ("mean", f"{error.mean:.4g} a channel, squared"),
-            ("relative", f"{error.relative:.1%} of the latents' power"),
-            ("by code", f"{min(error.errors):.2g} to {max(error.errors):.2g}{first}"),
-        ]
+        facts = [("mean", f"{error.mean:.4g} a channel, squared")]
+        facts += [("relative", f"{error.relative:.1%} of the latents' power")]
+        facts += [("by code", f"{min(error.errors):.2g} to {max(error.errors):.2g}{first}")]
         yield _panel("quantization error", grid(facts, "dim", ""))
     for geometry in found.geometry[:_GEOMETRIES]:
         of = f" of codebook {geometry.codebook + 1}" if len(found.geometry) > 1 else ""
@@ -102,10 +100,10 @@ def _ranks(points: Sequence[tuple[int, int]], width: int) -> list[Text]:
     most, last = f"{points[0][1]:,}", f"{points[-1][0]:,}"
     across = max(10, width - len(most) - 1)
     heights = resampled([(math.log(rank), math.log(max(count, 1))) for rank, count in points], across)
-    lines = columns((heights / (math.log(points[0][1]) or 1.0)).clip(0.01), _RANKS_HEIGHT)
-    names = [name.rjust(len(most)) for name in (most, *[""] * (_RANKS_HEIGHT - 2), "1")]
-    chart = [Text.assemble((name, "dim"), " ", (line, "cyan")) for name, line in zip(names, lines, strict=True)]
-    return [*chart, Text(" " * (len(most) + 1) + "rank 1" + last.rjust(across - 6), "dim")]
+    lines = sparkline((heights / (math.log(points[0][1]) or 1.0)).clip(0.01), _RANKS_HEIGHT).splitlines()
+    names = [f"{name:>{len(most)}} " for name in (most, *[""] * (_RANKS_HEIGHT - 2), "1")]
+    chart = [Text.assemble((name, "dim"), (line, "cyan")) for name, line in zip(names, lines, strict=True)]
+    return [*chart, Text(" " * len(names[0]) + "rank 1" + last.rjust(across - 6), "dim")]
 
 
 def _growth(points: Sequence[tuple[int, int]], width: int) -> list[Text]:
@@ -123,10 +121,10 @@ def _maps(positions: PositionMap, width: int, *, colours: bool) -> list[Renderab
     if not formatting.tells_places_apart(positions):
         del maps["entropy"]
         note = f"entropy left out: {positions.images:,} images are too few"
-    drawn = [
-        Group(Text(name, "dim"), *heat_map(bits, *formatting.map_range(bits), width, colours=colours))
-        for name, bits in maps.items()
-    ]
+    drawn = []
+    for name, bits in maps.items():
+        lines = heat_map(bits, *formatting.map_range(bits), width, colours=colours)
+        drawn.append(Group(Text(name, "dim"), *lines))
     return [Columns(drawn, padding=(0, _GAP)), Text(note, "dim")]
 
 
@@ -143,11 +141,11 @@ def _bits(statistics: Statistics, width: int) -> list[RenderableType]:
 
 
 def _codebooks(statistics: Statistics, width: int) -> list[RenderableType]:
-    rows: list[Sequence[RenderableType]] = [("", "", *(Text(each, "dim") for each in ("used", "perplexity", "bits")))]
+    rows = [Bar("", 0.0, "", "used perplexity  bits")]
     for number, use in enumerate(statistics.codebooks[:_ROWS], 1):
-        values = f"{use.used:,}", f"{use.perplexity:,.1f}", f"{use.entropy_corrected_bits:.2f}"
-        rows.append((f"{number}", bar(use.usage, max(4, width - 26)), *values))
-    return [grid(rows, ">dim", "green", ">", ">", ">", gap=1), *_more(len(statistics.codebooks), "codebooks")]
+        values = f"{use.used:,} {use.perplexity:10,.1f} {use.entropy_corrected_bits:5.2f}"
+        rows.append(Bar(f"{number}", use.usage, "green", values))
+    return [bars(rows, width, 1.0), *_more(len(statistics.codebooks), "codebooks")]
 
 
 def _dimensions(statistics: Statistics) -> list[RenderableType]:
@@ -159,15 +157,14 @@ def _dimensions(statistics: Statistics) -> list[RenderableType]:
     return [Columns(cells, padding=(0, 3)), *_more(len(statistics.dimensions), "dimensions", _DIMENSIONS)]
 
 
-def _classes(statistics: Statistics, *, own_codes: bool) -> list[RenderableType]:
+def _classes(statistics: Statistics) -> list[RenderableType]:
     names = "", "images", "codes used", "perplexity", "KL divergence", "codes most its own"
-    rows: list[list[RenderableType]] = [[Text(name, "dim") for name in names]]
+    rows: list[list[RenderableType]] = [[Text(name, "dim", no_wrap=True, overflow="ellipsis") for name in names]]
     for each in statistics.classes[:_ROWS]:
         own = ", ".join(f"{code} ({times:.1f}x)" for code, times in each.own[:3])
         values = f"{each.images:,}", f"{each.used:,}", f"{each.perplexity:,.1f}", f"{each.divergence_bits:.2f}"
         rows.append([plain(each.name, 20), *values, Text(own, no_wrap=True, overflow="ellipsis")])
-    table = grid((row[: 6 if own_codes else 5] for row in rows), "", ">", ">", ">", ">", "")
-    return [table, *_more(len(statistics.classes), "classes")]
+    return [grid(rows, "", ">", ">", ">", ">", ""), *_more(len(statistics.classes), "classes")]
 
 
 def _geometry(found: Geometry, width: int) -> Table:

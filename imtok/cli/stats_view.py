@@ -23,7 +23,7 @@ from imtok.cli.stats_charts import grid, plain
 from imtok.cli.stats_panels import token_panels, tokenizer_panels, wide_panels
 
 _GAP = 4  # between columns of charts
-_MEANINGS_FROM, _TWO_COLUMNS_FROM, _OWN_CODES_FROM = 118, 76, 72  # characters of the console's width
+_MEANINGS_FROM, _TWO_COLUMNS_FROM = 118, 76  # characters of the console's width
 _NARROWEST_SET, _WIDEST_SET, _NARROWEST_NAMES = 16, 40, 22  # columns of a comparison
 
 
@@ -40,8 +40,7 @@ def print_sets(console: Console, sets: Sequence[Statistics]) -> None:
     if statistics.images:
         colours = not console.no_color and console.color_system in ("truecolor", "256")
         _print_panels(console, token_panels(statistics, column, colours=colours), column)
-        for panel in wide_panels(statistics, own_codes=width >= _OWN_CODES_FROM):
-            console.print(panel)
+        console.print(Group(*wide_panels(statistics)))
     if statistics.tokenizer:
         name = plain(statistics.tokenizer.name, width - 17)
         console.print(Text.assemble("\n", ("the tokenizer in ", "bold"), name))
@@ -66,11 +65,10 @@ def _print_comparison(console: Console, sets: Sequence[Statistics]) -> None:
                 cells[row.best] = plain(f"{row.whole(row.best)} *", style="bold green")
             table.add_row(plain(row.name), *cells.values())
         console.print(table, "", sep="\n")
+    notes = [f"{row.name}: {row.definition}" for row in rows if row.key == "dominated-by"]
     if any(row.best is not None for row in rows):
-        console.print(Text("* the best, where better means something and all were measured alike", "dim"))
-    for row in rows:
-        if row.key == "dominated-by":
-            console.print(Text(f"{row.name}: {row.definition}", "dim"))
+        notes.insert(0, "* the best, where better means something and all were measured alike")
+    console.print(Text("\n".join(notes), "dim"), end="\n" * bool(notes))
 
 
 def _print_headline(console: Console, statistics: Statistics) -> None:
@@ -98,12 +96,12 @@ def _print_headline(console: Console, statistics: Statistics) -> None:
 def _main_rows(statistics: Statistics) -> Iterator[tuple[str, str, str]]:
     """Yield name, value and meaning of the main statistics; those that the set lacks are left out."""
     head, bits = headline(statistics), statistics.bits
+    skipped = f", {statistics.skipped:,} inputs skipped" if statistics.skipped else ""
 
     def worst_of(name: str, label: str, style: str) -> str:
         found = worst(statistics, name)
         return f"; {label}: {found.place}, {found.value:{style}}" if found else ""
 
-    skipped = f", {statistics.skipped:,} inputs skipped" if statistics.skipped else ""
     yield "images", f"{statistics.images:,}{skipped}", ""
     yield "tokens", f"{statistics.tokens:,}", ""
     mean = f", mean of {len(statistics.codebooks)} codebooks" if several(statistics) else ""
