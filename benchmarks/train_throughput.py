@@ -12,19 +12,19 @@ alike:
                          optimizer: as resolved, and eager in fp32
 
 What limits a step is the convolutions, and so `bare`; beyond them imtok pays for the quantizer, the losses, AdamW, the
-moving average of the weights and the count of codes. The peer has no such average or count. It has a k-means start as
-imtok has, but no revival of dead codes, which spares it work. Its cosine codebook cannot learn by gradient, so there it
+EMA of the weights and the count of codes. The peer has no EMA and no count. It has a k-means start as imtok has, but no
+restart of dead codes, which spares it work. Its cosine codebook cannot learn by gradient, so there it
 learns by moving averages; a Euclidean one that learns by gradient has one weight for both losses. The peer runs under
-torch's defaults, on a GPU with convolutions in TF32; the others under imtok's, repeatable and without it.
+torch's defaults, on a GPU with convolutions in TF32; the others under imtok's, deterministic and without TF32.
 
-The first steps compile and start codebooks. They are not timed with the rest; `first step` tells what they take, the
-kernels' compilation in the first row of imtok's that needs it. In them the loss must fall, and codes must be in use, of
-peer and imtok alike. A ratio is the quotient of medians. Run nothing else meanwhile.
+The first steps compile and start codebooks. They are not timed with the rest; `first step` is their time, and the first
+row of imtok that needs compiled kernels includes the compilation. In them the loss must fall and codes must be in use,
+in peer and imtok alike. A ratio is the quotient of medians. Run nothing else meanwhile.
 
     pip install 'imtok[bench]'
     python benchmarks/train_throughput.py --source ../shared/data/photos
 
-With --source, `imtok train` itself also trains on those images, with reading, logging and waiting in its figures.
+With --source, `imtok train` itself also trains on those images, and its speed includes reading, logging and waiting.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ Statistics = dict[str, Any]
 
 
 class Peer:
-    """A training script that knows nothing of imtok but its networks."""
+    """A training script with nothing of imtok but its networks."""
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         torch.manual_seed(config.seed)
@@ -102,8 +102,8 @@ class Peer:
         self.optimizer.zero_grad()
         self.loss = loss.item()
 
-    def figures(self) -> Statistics:
-        """The loss of the last step, and how many codes it used."""
+    def statistics(self) -> Statistics:
+        """Return the loss of the last step, and how many codes it used."""
         return {"loss": round(self.loss, 5), "codes": self.codes.unique().numel()}
 
 
@@ -135,8 +135,8 @@ class Imtok:
     def step(self, batch: Tensor) -> None:
         train_step(self.state, batch)
 
-    def figures(self) -> Statistics:
-        """The loss since the last call, and how many codes were used."""
+    def statistics(self) -> Statistics:
+        """Return the loss since the last call, and how many codes were used."""
         metrics = self.state.metrics
         means = metrics.means()
         assert not means["skipped_steps"], "a loss or gradient was not finite"
@@ -162,8 +162,8 @@ class Bare:
         reconstructions.backward(self.gradient.to(reconstructions.dtype))
         self.tokenizer.zero_grad()
 
-    def figures(self) -> Statistics:
-        """None: nothing is learned."""
+    def statistics(self) -> Statistics:
+        """Return nothing: nothing is learned."""
         return {}
 
 
@@ -198,7 +198,7 @@ def parse() -> argparse.Namespace:
 
 
 def run(case: str, args: argparse.Namespace, device: torch.device) -> dict[str, Any]:
-    """All that is found out about one preset."""
+    """Measure one preset."""
     config = configuration(case, args)
     batches = pictures(args.steps, config.batch_size, config.data.crop, device)
     # No warm-up, so that the first steps learn, and slow, so that no codebook is left behind; it costs the same.
@@ -223,7 +223,7 @@ def run(case: str, args: argparse.Namespace, device: torch.device) -> dict[str, 
 
 
 def configuration(case: str, args: argparse.Namespace) -> TrainConfig:
-    """A preset with the command line laid over it, resolved for this machine."""
+    """Lay the command line over a preset, and resolve it for this machine."""
     typed = {"batch_size": args.batch_size, "device": args.device, "threads": args.threads, "data": {"crop": args.crop}}
     values = merge(merge(preset(case), typed), parse_settings(args.set))
     config = resolve(load_train_config(values, case))
@@ -233,7 +233,7 @@ def configuration(case: str, args: argparse.Namespace) -> TrainConfig:
 
 
 def comparable(config: TrainConfig) -> bool:
-    """The peer can be trained in this way."""
+    """Tell whether the peer can be trained in this way."""
     quantizer, loss = config.tokenizer.quantizer, config.loss
     if not isinstance(quantizer, VQConfig) or quantizer.metric == "dot" or quantizer.entropy_weight > 0:
         return False
@@ -242,7 +242,7 @@ def comparable(config: TrainConfig) -> bool:
 
 
 def pictures(steps: int, batch_size: int, size: int, device: torch.device) -> list[Tensor]:
-    """Coloured clouds, (B, 3, S, S) uint8 for each step; where a GPU can fetch them by itself."""
+    """Make coloured clouds, (B, 3, S, S) uint8 for each step, in pinned memory for a GPU."""
     generator = torch.Generator().manual_seed(0)
     values = torch.full((steps * batch_size, 3, size, size), 127.5)
     for octave in range(5):  # the finer the weaker, as in photographs
@@ -261,17 +261,17 @@ def make_row(name: str, config: TrainConfig, device: torch.device, batch: Tensor
 
 
 def first_steps(row: Row, batch: Tensor, device: torch.device) -> Statistics:
-    """Seconds of the first step; the losses of the first and the last on one batch, and the codes then in use."""
+    """Time the first step; return also the losses of the first and the last on one batch, and the codes in use then."""
     seconds, found = [], []
     for _ in range(FIRST_STEPS):
         seconds.append(timed(row, [batch], device))
-        found.append(row.figures())
+        found.append(row.statistics())
     learned = found[-1] | {"loss": [found[0]["loss"], found[-1]["loss"]]} if found[-1] else {}
     return {"seconds": round(seconds[0], 3), **learned}
 
 
 def check(name: str, found: Statistics, config: TrainConfig) -> None:
-    """What is to be timed is training: its loss falls, and its codebook has not collapsed."""
+    """Check that training is timed: its loss falls, and its codebook has not collapsed."""
     if "loss" not in found:
         return
     assert found["loss"][-1] < found["loss"][0], f"{name} does not learn: {found}"
@@ -281,7 +281,7 @@ def check(name: str, found: Statistics, config: TrainConfig) -> None:
 
 
 def timed(row: Row, batches: list[Tensor], device: torch.device) -> float:
-    """Seconds of a step on each batch, under the settings a row has outside of this script."""
+    """Time a step on each batch, in seconds, under the settings a row has outside of this script."""
     with nullcontext() if isinstance(row, Peer) else deterministic(device):
         synchronize(device)
         started = time.perf_counter()
@@ -297,7 +297,7 @@ def synchronize(device: torch.device) -> None:
 
 
 def measure(rows: dict[str, Row], batches: list[Tensor], rounds: int, device: torch.device) -> dict[str, list[float]]:
-    """Images per second of each row, one value a round; one round before that warms up."""
+    """Measure images per second of each row, one value a round; one round before that warms up."""
     images = sum(map(len, batches))
     speeds: dict[str, list[float]] = {name: [] for name in rows}
     for number in range(rounds + 1):
@@ -315,7 +315,7 @@ def quotients(medians: dict[str, float], base: str) -> dict[str, float]:
 
 
 def train_on(source: str, config: TrainConfig, images: int) -> dict[str, float]:
-    """`imtok train` on real images: what it reports of itself, and the median over the lines of its log."""
+    """Run `imtok train` on real images; return the speed that it reports, and the median over the lines of its log."""
     rates: list[float] = []
 
     def listen(progress: TrainProgress) -> None:

@@ -75,7 +75,7 @@ def test_a_whole_training_run_is_measured_on_real_images(
 ) -> None:
     fill(tmp_path, [f"{number}.png" for number in range(12)])
     call(*TINY, "--case", "rotation-vq-f8", "--rows", "imtok", "--source", tmp_path, "--images", "16")
-    *_, told, last = capsys.readouterr().out.splitlines()
+    *_, summary, last = capsys.readouterr().out.splitlines()
     result = json.loads(last)
     assert result["settings"]["source"] == tmp_path.name
     case = result["cases"]["rotation-vq-f8"]
@@ -84,7 +84,7 @@ def test_a_whole_training_run_is_measured_on_real_images(
     assert training["images_per_second"] > 0
     assert training["median_of_log"] > 0
     assert 0 <= training["data_wait"] <= 1
-    assert told.startswith("`imtok train`")
+    assert summary.startswith("`imtok train`")
 
 
 def test_the_peer_differs_from_imtok_where_it_has_no_option(script: ModuleType) -> None:

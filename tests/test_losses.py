@@ -85,7 +85,7 @@ def test_generator_losses_fall_as_fakes_are_taken_for_real() -> None:
         ("least_squares", [0.5, -0.5], [0.0, -1.0], [-0.5, -1.5]),
     ],
 )
-def test_gradients_push_reals_up_and_fakes_down_and_the_generator_pushes_back(
+def test_gradients_push_logits_as_each_side_needs(
     kind: AdversarialKind, for_real: list[float], for_fake: list[float], for_generator: list[float] | None
 ) -> None:
     real, fake = torch.tensor([2.0, 0.0]).requires_grad_(), torch.tensor([0.0, -2.0]).requires_grad_()
@@ -118,7 +118,7 @@ def test_accuracy_counts_reals_above_and_fakes_below_the_border() -> None:
     assert not discriminator_accuracy(real.requires_grad_(), fake).requires_grad
 
 
-def test_adaptive_weight_is_the_ratio_of_norms_held_in_its_range() -> None:
+def test_adaptive_weight_is_the_clamped_ratio_of_norms() -> None:
     reconstruction, adversarial = torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 2.0]])
     assert adaptive_weight(reconstruction, adversarial).item() == pytest.approx(5 / 2.0001)
     assert adaptive_weight(reconstruction, adversarial, largest=2).item() == 2
@@ -130,7 +130,7 @@ def test_adaptive_weight_is_the_ratio_of_norms_held_in_its_range() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_adaptive_weight_does_not_hide_a_gradient_that_is_not_finite(bad: float) -> None:
+def test_adaptive_weight_does_not_hide_a_non_finite_gradient(bad: float) -> None:
     good, broken = torch.ones(3), torch.tensor([1.0, bad])
     assert adaptive_weight(good, broken).isnan()
     assert adaptive_weight(broken, good).isnan()
@@ -203,7 +203,7 @@ def test_lecam_of_each_logit_with_averages_that_know_this_step() -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_lecam_keeps_its_averages_from_logits_that_are_not_finite(bad: float) -> None:
+def test_lecam_averages_pass_over_non_finite_logits(bad: float) -> None:
     lecam = LeCAM(decay=0.5)
     lecam(torch.tensor([2.0]), torch.tensor([-2.0]))
     penalty = lecam(torch.tensor([1.0, bad]), torch.tensor([-4.0]))
@@ -212,7 +212,7 @@ def test_lecam_keeps_its_averages_from_logits_that_are_not_finite(bad: float) ->
     assert bad < 0 or not penalty.isfinite()  # which who guards the step sees; relu takes minus infinity for 0
 
 
-def test_lecam_goes_on_from_its_state_and_learns_nothing_at_evaluation() -> None:
+def test_lecam_resumes_and_learns_nothing_at_evaluation() -> None:
     lecam, resumed = LeCAM(), LeCAM()
     lecam(noise(4, seed=1).bfloat16(), noise(4, seed=2).bfloat16())
     resumed.load_state_dict(lecam.state_dict())
@@ -429,7 +429,7 @@ def refuse_batch_norm(path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("find", [find_vgg_weights, PerceptualLoss])
-def test_a_file_that_is_not_vgg16_is_refused_in_one_line(
+def test_a_file_other_than_vgg16_is_refused(
     find: Callable[[Path], object], tmp_path: Path, write: Callable[[Path], None], message: str
 ) -> None:
     path = tmp_path / "vgg16.pth"
@@ -441,7 +441,7 @@ def test_a_file_that_is_not_vgg16_is_refused_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_offline_it_says_in_one_line_what_is_missing_and_what_to_do(elsewhere: Callable[[str], Path]) -> None:
+def test_missing_weights_offline_are_one_clear_line(elsewhere: Callable[[str], Path]) -> None:
     url = "http://127.0.0.1:9/vgg16-397923af.pth"
     file = elsewhere(url)
     with pytest.raises(ConfigError) as caught:

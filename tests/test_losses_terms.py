@@ -63,7 +63,7 @@ def test_an_image_of_logit_laplace_is_the_sigmoid_mapped_back() -> None:
     assert output_to_images(output, "pixels") is output
 
 
-def test_a_tokenizer_of_six_channels_saves_loads_and_decodes_to_images(tmp_path: Path) -> None:
+def test_a_tokenizer_of_six_channels_saves_loads_and_decodes(tmp_path: Path) -> None:
     torch.manual_seed(0)
     tokenizer = imtok.Tokenizer(small("loss.logit_laplace=1").tokenizer).eval()
     tokenizer.save(tmp_path)
@@ -75,7 +75,7 @@ def test_a_tokenizer_of_six_channels_saves_loads_and_decodes_to_images(tmp_path:
     assert json.loads((tmp_path / "config.json").read_bytes())["decoder_output"] == "logit_laplace"
 
 
-def test_a_decoder_of_pixels_leaves_files_and_fingerprint_as_they_were(tmp_path: Path) -> None:
+def test_a_decoder_of_pixels_changes_neither_files_nor_fingerprint(tmp_path: Path) -> None:
     torch.manual_seed(0)
     pixels = imtok.Tokenizer(small().tokenizer)
     pixels.save(tmp_path)

@@ -50,9 +50,7 @@ RESIDUAL = [
     [[], VQ, [*VQ, "quantizer.codebook_update=gradient"], ["precision=bf16"], GUMBEL, RESIDUAL],
     ids=["fsq", "vq-ema", "vq-gradient", "bf16", "gumbel", "residual-dropout"],
 )
-def test_a_stopped_and_resumed_run_equals_an_unbroken_one_bit_for_bit(
-    settings: list[str], pictures: Path, tmp_path: Path
-) -> None:
+def test_a_resumed_run_equals_an_unbroken_one(settings: list[str], pictures: Path, tmp_path: Path) -> None:
     config = tiny(*settings)
     run_until([], pictures, tmp_path / "unbroken", config)
     run_until([13, 40, 80], pictures, tmp_path / "broken", config)
@@ -169,7 +167,7 @@ def test_other_validation_images_are_refused(pictures: Path, tmp_path: Path) -> 
         part(pictures / "02.png")
 
 
-def test_unreadable_held_out_images_are_told_at_the_start_and_passed_over(pictures: Path, tmp_path: Path) -> None:
+def test_unreadable_held_out_images_are_reported_at_the_start(pictures: Path, tmp_path: Path) -> None:
     held_out = ImageCollection.open([pictures]).split(0.2)[1].keys
     notices: list[str] = []
     for number, key in enumerate(held_out, 1):
@@ -266,7 +264,7 @@ def test_permuted_channels_keep_the_pixels_and_change_their_colours(pictures: Pa
     assert not changed.all()
 
 
-def test_every_epoch_shows_each_image_once_in_an_order_of_its_own(pictures: Path) -> None:
+def test_every_epoch_has_its_own_order_of_all_images(pictures: Path) -> None:
     images = ImageCollection.open([pictures])
     crops = torch.cat(list(stream(images, crop=16, flip=False, batch_size=1, size=16).batches(0, 60)))
     means = crops.float().mean(dim=(1, 2, 3))  # one number a picture, nearly independent of where the crop was
@@ -277,12 +275,12 @@ def test_every_epoch_shows_each_image_once_in_an_order_of_its_own(pictures: Path
 
 
 @pytest.mark.parametrize("count", [1, 7, 20, 29, 30, 50])
-def test_a_spread_has_as_many_images_as_asked_for(count: int, pictures: Path) -> None:
+def test_a_subsample_has_the_requested_number_of_images(count: int, pictures: Path) -> None:
     images = ImageCollection.open([pictures])
     assert len(set(images.subsample(count).keys)) == min(count, 30)
 
 
-def test_the_split_is_decided_by_key_so_that_a_grown_set_keeps_it(pictures: Path) -> None:
+def test_a_grown_set_keeps_its_split(pictures: Path) -> None:
     before = set(ImageCollection.open([pictures]).split(0.2)[1].keys)
     Image.new("RGB", (24, 20)).save(pictures / "zz.png")
     training, validation = ImageCollection.open([pictures]).split(0.2)
@@ -298,19 +296,19 @@ def test_the_learning_rate_rises_then_falls_as_a_cosine() -> None:
     assert learning_rate(0, 1000, 1.0, 0.0) == 1.0
 
 
-def test_the_weight_average_forgets_its_start_soon() -> None:
+def test_the_ema_forgets_its_first_weights_soon() -> None:
     assert ema_decay(0, 0.999) == pytest.approx(0.1)
     assert ema_decay(10**6, 0.999) == 0.999
 
 
-def test_the_average_without_decay_is_the_live_tokenizer() -> None:
+def test_the_ema_without_decay_is_the_live_tokenizer() -> None:
     state = TrainState(tiny("ema_decay=0"), torch.device("cpu"))
     train_step(state, torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
     for name, value in state.tokenizer.state_dict().items():
         torch.testing.assert_close(state.ema.model.state_dict()[name], value, rtol=0, atol=0)
 
 
-def test_a_revived_code_starts_anew_in_the_optimizer_and_in_the_average() -> None:
+def test_a_restarted_code_has_new_optimizer_state_and_ema() -> None:
     state = TrainState(tiny(*VQ, "quantizer.codebook_update=gradient", "ema_decay=0.999"), torch.device("cpu"))
     live, mean = state.tokenizer.quantizer, state.ema.model.quantizer
     assert isinstance(live, VectorQuantizer)
@@ -345,17 +343,17 @@ def test_the_automatic_choice_follows_the_images(
     assert f"size {size}" in choice.reason
 
 
-def test_the_quantizer_hears_before_each_step_how_far_the_run_is() -> None:
+def test_the_quantizer_anneals_with_the_progress_of_the_run() -> None:
     state = TrainState(tiny(*GUMBEL), torch.device("cpu"))
-    heard = []
+    received = []
     for _ in range(3):
         train_step(state, torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8))
-        heard.append(float(state.tokenizer.get_buffer("quantizer.progress")))
-    assert heard == pytest.approx([0, 8 / 96, 16 / 96])
-    assert float(state.ema.model.get_buffer("quantizer.progress")) == heard[-1]
+        received.append(float(state.tokenizer.get_buffer("quantizer.progress")))
+    assert received == pytest.approx([0, 8 / 96, 16 / 96])
+    assert float(state.ema.model.get_buffer("quantizer.progress")) == received[-1]
 
 
-def test_a_line_of_the_log_has_the_figures_that_stats_has(pictures: Path, tmp_path: Path) -> None:
+def test_the_log_has_the_statistics_of_stats(pictures: Path, tmp_path: Path) -> None:
     usages: list[CodebookUsage] = []
 
     def note(progress: TrainProgress) -> None:
@@ -372,21 +370,21 @@ def test_a_line_of_the_log_has_the_figures_that_stats_has(pictures: Path, tmp_pa
     assert any("codebook/zipf_slope" in row for row in logged)
 
 
-def test_a_collapse_is_told_once_a_fifth_is_done_and_at_the_end_with_all_that_is_wasted(
+def test_a_collapse_is_reported_once_and_at_the_end(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [Finding(name=grade, grade=grade, text=grade, page="p") for grade in ("problem", "warning", "hint")]
     monkeypatch.setattr(codebook_diagnosis, "findings_of_use", lambda *_, **__: found)
-    told: list[tuple[int, str]] = []
+    reported: list[tuple[int, str]] = []
 
     def note(progress: TrainProgress) -> None:
-        told.extend((progress.seen, note) for note in progress.notes if note.endswith("(see p)"))
+        reported.extend((progress.seen, note) for note in progress.notes if note.endswith("(see p)"))
 
     train([pictures], tmp_path / "run", tiny("validate_every=16"), progress=note)  # after 16, 32, 48 and so on of 96
-    assert told == [(32, "problem (see p)"), (96, "problem (see p)"), (96, "warning (see p)")]
+    assert reported == [(32, "problem (see p)"), (96, "problem (see p)"), (96, "warning (see p)")]
 
 
-def test_a_codebook_is_not_judged_before_revival_has_had_its_time(
+def test_a_codebook_is_diagnosed_after_dead_codes_could_restart(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def problem(*_: Any, instead: str) -> list[Finding]:
@@ -394,7 +392,7 @@ def test_a_codebook_is_not_judged_before_revival_has_had_its_time(
 
     monkeypatch.setattr(codebook_diagnosis, "findings_of_use", problem)
 
-    def told(run: str, *settings: str) -> list[tuple[int, str]]:
+    def findings(run: str, *settings: str) -> list[tuple[int, str]]:
         notes: list[tuple[int, str]] = []  # the last of which the report repeats
 
         def note(progress: TrainProgress) -> None:
@@ -404,11 +402,11 @@ def test_a_codebook_is_not_judged_before_revival_has_had_its_time(
         assert [finding.text for finding in report.findings] == [notes[-1][1]]
         return notes
 
-    assert told("judged", "quantizer.decay=0.8") == [(48, "few; fewer codes"), (96, "few; fewer codes")]
+    assert findings("judged", "quantizer.decay=0.8") == [(48, "few; fewer codes"), (96, "few; fewer codes")]
     short = "few; revival cannot act before step 69 and this run had 12 steps; train longer, in a new run with --images"
-    assert told("short") == [(96, f"{short} 832 or more")]
+    assert findings("short") == [(96, f"{short} 832 or more")]
     late = "few; revival acts from step 11 on and this run had 12 steps; train longer, in a new run with --images"
-    assert told("late", "quantizer.decay=0.938") == [(96, f"{late} 136 or more")]
+    assert findings("late", "quantizer.decay=0.938") == [(96, f"{late} 136 or more")]
 
 
 @pytest.mark.parametrize(
@@ -424,7 +422,7 @@ def test_a_codebook_is_not_judged_before_revival_has_had_its_time(
         (["quantizer={kind: residual, depth: 3, part: {kind: vq, num_codes: 64}}"], 299),
     ],
 )
-def test_the_first_step_of_revival_follows_from_the_configuration(settings: list[str], steps: int) -> None:
+def test_the_first_dead_code_restart_follows_from_the_configuration(settings: list[str], steps: int) -> None:
     assert (
         codebook_diagnosis.steps_before_restart(
             load_train_config(merge(parse_settings(TINY), parse_settings(settings)))
@@ -434,7 +432,7 @@ def test_the_first_step_of_revival_follows_from_the_configuration(settings: list
 
 
 @pytest.mark.parametrize(("kmeans_start", "latents"), [(True, 64), (False, 64), (True, 4), (False, 4)])
-def test_a_code_that_is_no_longer_used_is_revived_at_the_step_that_is_told(kmeans_start: bool, latents: int) -> None:
+def test_a_dead_code_restarts_at_the_predicted_step(kmeans_start: bool, latents: int) -> None:
     config = VQConfig(dim=2, num_codes=8, decay=0.9, kmeans_start=kmeans_start)
     quantizer = VectorQuantizer(2, 8, decay=0.9, revival_threshold=0.05).train()
     quantizer.cluster_size.fill_(max(1.0, latents / 8) if kmeans_start else 1.0)
@@ -447,12 +445,10 @@ def test_a_code_that_is_no_longer_used_is_revived_at_the_step_that_is_told(kmean
     assert quantizer.cluster_size[7] > still
 
 
-def test_no_more_is_told_done_than_there_is_where_the_last_batch_goes_beyond_the_end(
-    pictures: Path, tmp_path: Path
-) -> None:
-    told: list[int] = []
-    train([pictures], tmp_path / "run", tiny("images=90"), progress=lambda progress: told.append(progress.seen))
-    assert max(told) == told[-1] == 90
+def test_progress_never_goes_beyond_the_end_of_the_run(pictures: Path, tmp_path: Path) -> None:
+    reported: list[int] = []
+    train([pictures], tmp_path / "run", tiny("images=90"), progress=lambda progress: reported.append(progress.seen))
+    assert max(reported) == reported[-1] == 90
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["images"] == 96
 
@@ -471,13 +467,13 @@ def test_each_codebook_is_logged_where_there_are_several(pictures: Path, tmp_pat
     assert all(each.tokens == 8 * 4 * 4 for each in usages[0].codebooks)
 
 
-def test_what_no_quantizer_can_be_is_refused_before_the_images_are_looked_for(tmp_path: Path) -> None:
+def test_an_impossible_quantizer_is_refused_before_images_are_read(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^quantizer: entropy_group is 3"):
         train([tmp_path / "none"], tmp_path / "run", tiny("quantizer.kind=lfq", "quantizer.entropy_group=3"))
     assert not (tmp_path / "run").exists()
 
 
-def test_a_handful_of_held_out_images_is_told(pictures: Path, tmp_path: Path) -> None:
+def test_few_held_out_images_are_reported(pictures: Path, tmp_path: Path) -> None:
     notices: list[str] = []
 
     def note(progress: TrainProgress) -> None:
@@ -490,7 +486,7 @@ def test_a_handful_of_held_out_images_is_told(pictures: Path, tmp_path: Path) ->
     assert not any("held out for validation" in notice for notice in notices)
 
 
-def test_the_average_is_of_parameters_and_takes_the_codebook_as_it_is() -> None:
+def test_the_ema_averages_parameters_and_copies_the_codebook() -> None:
     state = TrainState(tiny(*VQ), torch.device("cpu"))
     start = state.ema.model.encoder.conv_out.weight.clone()
     for _ in range(3):
@@ -501,7 +497,7 @@ def test_the_average_is_of_parameters_and_takes_the_codebook_as_it_is() -> None:
     assert 0.1 < between.median() < 0.95
 
 
-def test_the_average_of_a_projected_codebook_is_of_the_projection() -> None:
+def test_the_ema_of_a_projected_codebook_averages_the_projection() -> None:
     state = TrainState(tiny("quantizer.kind=vq", "quantizer.codebook_update=projection"), torch.device("cpu"))
     start = state.ema.model.get_parameter("quantizer.projection.weight").clone()
     for _ in range(3):

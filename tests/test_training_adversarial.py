@@ -60,7 +60,7 @@ def test_a_stopped_and_resumed_adversarial_run_equals_an_unbroken_one(
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
 
 
-def test_the_discriminator_learns_alone_before_the_generator_feels_it_and_its_weight_ramps() -> None:
+def test_the_discriminator_learns_alone_before_its_weight_ramps() -> None:
     adversary = Adversary(AdversarialConfig(weight=0.8, start=0.4, warmup=0.1, ramp=0.2), 32, CPU, "fp32")
     assert [adversary.learns(progress) for progress in (0.0, 0.29, 0.31, 1.0)] == [False, False, True, True]
     assert [adversary.weight(progress) for progress in (0.0, 0.39, 0.5, 0.6, 1.0)] == pytest.approx(
@@ -71,7 +71,7 @@ def test_the_discriminator_learns_alone_before_the_generator_feels_it_and_its_we
 def test_what_is_trained_follows_the_schedule() -> None:
     state = state_of("images=80")  # steps of 8: the discriminator from the second on, the generator from the third
     assert state.adversary is not None
-    moved, felt = [], []
+    moved, weights = [], []
     for number in range(6):
         before = [p.detach().clone() for p in state.adversary.discriminator.parameters()]
         train_step(state, batch(number))
@@ -79,10 +79,10 @@ def test_what_is_trained_follows_the_schedule() -> None:
         moved.append(any(not torch.equal(a, b) for a, b in zip(before, after, strict=True)))
         means = state.metrics.means()
         state.metrics.clear()
-        felt.append(means.get("adversarial/weight", 0.0))
+        weights.append(means.get("adversarial/weight", 0.0))
     assert moved == [False, True, True, True, True, True]
-    assert felt[:2] == [0, 0]
-    assert felt[2:] == pytest.approx([0.1 * share for share in (0.0, 0.4, 0.8, 1.0)], abs=1e-6)
+    assert weights[:2] == [0, 0]
+    assert weights[2:] == pytest.approx([0.1 * share for share in (0.0, 0.4, 0.8, 1.0)], abs=1e-6)
 
 
 def test_without_its_weight_there_is_no_discriminator(pictures: Path, tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ def test_the_discriminator_learns_to_tell_images_from_reconstructions() -> None:
     assert sum(accuracies[-10:]) / 10 > 0.9
 
 
-def test_r1_is_computed_every_so_many_steps_and_logged_by_its_own_mean() -> None:
+def test_lazy_r1_is_logged_by_its_own_mean() -> None:
     state = state_of("adversarial.start=0", "adversarial.warmup=0", "adversarial.r1_every=3")
     for number in range(7):
         train_step(state, batch(number))
@@ -204,9 +204,7 @@ def test_each_kind_of_discriminator_is_built(config: DiscriminatorConfig, kind: 
     assert isinstance(build_discriminator(config, 32), kind)
 
 
-def test_crops_too_small_for_the_discriminator_are_refused_before_there_is_a_run(
-    pictures: Path, tmp_path: Path
-) -> None:
+def test_crops_too_small_for_the_discriminator_are_refused(pictures: Path, tmp_path: Path) -> None:
     config = tiny(*GAN, "adversarial.discriminator.layers=6")
     with pytest.raises(ConfigError, match=r"adversarial\.discriminator: crops of 16 px are too small"):
         train([pictures], tmp_path / "run", config)

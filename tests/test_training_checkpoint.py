@@ -48,9 +48,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("settings", [[*VQ], [*GAN, "adversarial.adaptive=true"]], ids=["vq", "adversarial"])
-def test_a_run_killed_at_random_steps_ends_as_an_unbroken_one_bit_for_bit(
-    settings: list[str], pictures: Path, tmp_path: Path
-) -> None:
+def test_a_run_killed_at_random_steps_ends_as_unbroken(settings: list[str], pictures: Path, tmp_path: Path) -> None:
     config = tiny(*settings)
     run_until([], pictures, tmp_path / "unbroken", config)
     (tmp_path / "config.yaml").write_text(config.to_yaml())
@@ -122,7 +120,7 @@ def test_the_best_outlives_a_restart(pictures: Path, tmp_path: Path) -> None:
     ).read_bytes()
 
 
-def test_training_goes_on_over_a_full_disk_and_tells_it_once(
+def test_a_full_disk_is_reported_once_and_stops_nothing(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_until([], pictures, tmp_path / "unbroken", tiny())
@@ -135,14 +133,14 @@ def test_training_goes_on_over_a_full_disk_and_tells_it_once(
 
     train([pictures], tmp_path / "run", tiny(), progress=note)
     assert disk.refused >= 3
-    told = [notice for notice in notices if "could not be written" in notice]
-    assert len(told) == 2  # a checkpoint, and the best tokenizer: each once
-    assert all("No space left" in notice and "training goes on" in notice for notice in told)
+    reported = [notice for notice in notices if "could not be written" in notice]
+    assert len(reported) == 2  # a checkpoint, and the best tokenizer: each once
+    assert all("No space left" in notice and "training goes on" in notice for notice in reported)
     for name in ("metrics.jsonl", "tokenizer/model.safetensors"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
 
 
-def test_stopped_on_a_full_disk_a_run_keeps_its_last_checkpoint(
+def test_a_stop_on_a_full_disk_keeps_the_last_checkpoint(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_until([], pictures, tmp_path / "unbroken", tiny())
@@ -180,9 +178,7 @@ def test_older_checkpoints_make_room_for_a_newer_one(tmp_path: Path, monkeypatch
     assert folder.checkpoints_seen() == [24, 16]
 
 
-def test_lines_that_a_full_disk_refused_are_written_later_and_none_is_left_half(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_lines_refused_by_a_full_disk_are_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = JsonLines(tmp_path / "metrics.jsonl")
     lines.rewind(0)
     lines.add({"images": 8})
@@ -203,7 +199,7 @@ def test_lines_that_a_full_disk_refused_are_written_later_and_none_is_left_half(
     assert [json.loads(line)["images"] for line in lines.path.read_text().splitlines()] == [8, 16, 24, 32]
 
 
-def test_the_report_tells_speed_wait_and_skips(pictures: Path, tmp_path: Path) -> None:
+def test_the_report_has_speed_wait_and_skips(pictures: Path, tmp_path: Path) -> None:
     report = train([pictures], tmp_path / "run", tiny())
     assert report.images_per_second > 0
     assert 0 <= report.data_wait <= 1
@@ -236,7 +232,7 @@ def test_fine_tuning_starts_where_the_tokenizer_was(pictures: Path, tmp_path: Pa
     assert all(parameter.requires_grad for parameter in state.tokenizer.parameters())
 
 
-def test_a_fine_tuned_run_resumes_without_the_tokenizer_it_began_with(pictures: Path, tmp_path: Path) -> None:
+def test_a_fine_tuned_run_resumes_without_its_initial_tokenizer(pictures: Path, tmp_path: Path) -> None:
     train([pictures], tmp_path / "first", tiny())
     config = tiny(f"start_from={tmp_path / 'first'}", "freeze_codes=true")
     with pytest.raises(Interrupted):
@@ -246,7 +242,7 @@ def test_a_fine_tuned_run_resumes_without_the_tokenizer_it_began_with(pictures: 
     assert report.resumed_from == 40
 
 
-def test_a_tokenizer_of_another_shape_is_refused_before_there_is_a_run(pictures: Path, tmp_path: Path) -> None:
+def test_an_initial_tokenizer_of_another_shape_is_refused(pictures: Path, tmp_path: Path) -> None:
     train([pictures], tmp_path / "first", tiny())
     config = tiny(f"start_from={tmp_path / 'first'}", "quantizer.levels=[7,5,5]")
     with pytest.raises(ConfigError, match=r"first: its quantizer is not that of this run .*7, 5, 5"):
@@ -259,7 +255,7 @@ def test_frozen_codes_need_a_tokenizer_to_start_from() -> None:
         tiny("freeze_codes=true")
 
 
-def test_what_a_run_starts_from_is_measured_first_and_may_be_the_best(pictures: Path, tmp_path: Path) -> None:
+def test_the_initial_tokenizer_is_measured_and_may_be_best(pictures: Path, tmp_path: Path) -> None:
     train([pictures], tmp_path / "first", tiny("images=800", "optimizer.learning_rate=0.01"))
     ruinous = tiny(f"start_from={tmp_path / 'first'}", "optimizer.learning_rate=3", "ema_decay=0")
     report = train([pictures], tmp_path / "second", ruinous)

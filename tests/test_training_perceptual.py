@@ -33,9 +33,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_training_by_a_perceptual_loss_resumes_bit_for_bit_and_chooses_its_best_by_it(
-    weights: Path, tmp_path: Path
-) -> None:
+def test_a_perceptual_run_resumes_and_chooses_its_best_by_lpips(weights: Path, tmp_path: Path) -> None:
     pictures = fill(tmp_path / "pictures", (f"{number:02}.png" for number in range(20)))
     named = ["loss.perceptual=0.5", f"loss.perceptual_weights={weights}"]
     config = tiny(*named, "images=24", "validate_every=8", "checkpoint_every=8", "batch_size=4")

@@ -101,7 +101,7 @@ def test_every_discriminator_can_be_planned(kind: str, pictures: Path) -> None:
     assert plan(small(*settings), [pictures]).memory.activations > plan(small(), [pictures]).memory.activations
 
 
-def test_memory_of_weights_is_four_bytes_each_and_frozen_ones_have_no_moments(pictures: Path, tmp_path: Path) -> None:
+def test_memory_counts_four_bytes_and_no_state_of_frozen_weights(pictures: Path, tmp_path: Path) -> None:
     found = plan(small(*ADVERSARIAL), [pictures])
     tokenizer = sum(found.parameters.values()) - found.parameters["discriminator"]
     memory = found.memory
@@ -141,7 +141,7 @@ def test_activations_are_what_autograd_keeps_and_follow_batch_and_precision(pict
     assert halved == pytest.approx((measured / 2 + cast) * 4 / 3, rel=0.1)
 
 
-def test_pictures_kept_decoded_are_counted_at_the_size_of_the_tokenizer(pictures: Path) -> None:
+def test_decoded_images_are_counted_at_the_size_of_the_tokenizer(pictures: Path) -> None:
     assert plan(small(), [pictures]).memory.decoded == pytest.approx(9 * 3 * 32 * 32 * 48 / 40, rel=0.01)
     assert plan(small("data.cache_gb=0"), [pictures]).memory.decoded == 0
 

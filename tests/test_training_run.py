@@ -58,7 +58,7 @@ def stopped(pictures: Path, run: Path, seen: int, *settings: str) -> None:
         train([pictures], run, tiny(*settings), **stop_at(seen))
 
 
-def told(pictures: Path, run: Path, *settings: str) -> tuple[TrainReport, list[str]]:
+def trained(pictures: Path, run: Path, *settings: str) -> tuple[TrainReport, list[str]]:
     """Train to the end, and what was said meanwhile."""
     notices: list[str] = []
     report = train([pictures], run, tiny(*settings), progress=lambda p: notices.append(p.notice or ""))
@@ -89,9 +89,7 @@ def full_for(patch: pytest.MonkeyPatch, name: str) -> Callable[[bool], None]:
 
 
 @pytest.mark.parametrize("kept", [1, 2])
-def test_a_damaged_checkpoint_ahead_of_a_run_takes_no_newer_one_with_it(
-    kept: int, pictures: Path, tmp_path: Path
-) -> None:
+def test_a_damaged_checkpoint_removes_no_newer_one(kept: int, pictures: Path, tmp_path: Path) -> None:
     settings, run = f"keep_checkpoints={kept}", tmp_path / "run"
     run_until([], pictures, tmp_path / "unbroken", tiny(settings))
     stopped(pictures, run, 64, settings)
@@ -112,7 +110,7 @@ def test_the_checkpoint_just_written_is_never_dropped(tmp_path: Path) -> None:
     assert folder.checkpoints_seen() == [64, 56]
 
 
-def test_of_damaged_checkpoints_as_many_are_kept_as_of_sound_ones(tmp_path: Path) -> None:
+def test_as_many_damaged_checkpoints_are_kept_as_whole_ones(tmp_path: Path) -> None:
     folder, state = RunFolder(tmp_path), TrainState(tiny(), CPU)
     for state.seen in (8, 16, 24, 32):
         folder.save_checkpoint(state, {}, kept=4, best=None)
@@ -139,12 +137,12 @@ def test_a_checkpoint_that_cannot_be_read_is_passed_over_too(
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", failing)
-    report, notices = told(pictures, tmp_path / "run")
+    report, notices = trained(pictures, tmp_path / "run")
     assert report.resumed_from == 48
     assert any("64.safetensors: damaged, passed over (Input/output error)" in notice for notice in notices)
 
 
-def test_where_no_checkpoint_can_be_read_the_reasons_are_told_and_all_stays(tmp_path: Path) -> None:
+def test_unreadable_checkpoints_stay_and_their_reasons_are_reported(tmp_path: Path) -> None:
     folder, state = RunFolder(tmp_path), TrainState(tiny(), CPU)
     for state.seen in (8, 16, 24):
         folder.save_checkpoint(state, {}, kept=3, best=None)
@@ -188,7 +186,7 @@ def test_older_checkpoints_make_room_only_where_room_is_lacking(
 
 
 @pytest.mark.usefixtures("best_is_first")
-def test_a_best_tokenizer_that_the_disk_refused_is_written_at_the_next_occasion(
+def test_a_refused_best_tokenizer_is_written_later(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk, there = FullDisk(monkeypatch, "best"), {}
@@ -204,18 +202,18 @@ def test_a_best_tokenizer_that_the_disk_refused_is_written_at_the_next_occasion(
 
 
 @pytest.mark.usefixtures("best_is_first")
-def test_a_best_tokenizer_refused_to_the_end_is_told_and_not_reported(
+def test_a_best_tokenizer_refused_to_the_end_is_a_notice(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FullDisk(monkeypatch, "best").full = True
-    report, notices = told(pictures, tmp_path / "run")
+    report, notices = trained(pictures, tmp_path / "run")
     assert report.best_tokenizer is None
     assert report.best["images"] == 40
     assert notices[-1] == "the best tokenizer could not be written (No space left on device)"
 
 
 @pytest.mark.parametrize("log_too", [False, True])
-def test_a_best_tokenizer_refused_before_a_stop_comes_back_from_its_checkpoint(
+def test_a_refused_best_tokenizer_comes_back_from_its_checkpoint(
     log_too: bool, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -233,7 +231,7 @@ def test_a_best_tokenizer_refused_before_a_stop_comes_back_from_its_checkpoint(
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_a_run_that_is_given_up_names_its_best_tokenizer_only_where_it_is(
+def test_a_run_given_up_names_its_written_best_tokenizer(
     full: bool, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     FullDisk(monkeypatch, "best").full = full
@@ -244,7 +242,7 @@ def test_a_run_that_is_given_up_names_its_best_tokenizer_only_where_it_is(
     assert (f"--start-from {tmp_path / 'run' / 'best'}" in str(caught.value)) is not full
 
 
-def test_figures_stay_those_of_the_best_tokenizer_where_a_killed_run_goes_another_way(
+def test_best_metrics_belong_to_the_best_tokenizer_after_a_kill(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a GPU: the steps after the last checkpoint come out worse the second time."""
@@ -265,7 +263,7 @@ def test_figures_stay_those_of_the_best_tokenizer_where_a_killed_run_goes_anothe
     assert (report.best["images"], report.best["val/psnr"]) == (40, 30.0)
 
 
-def test_the_best_tokenizer_loads_with_its_figures_in_it(pictures: Path, tmp_path: Path) -> None:
+def test_the_best_tokenizer_loads_with_its_metrics_in_it(pictures: Path, tmp_path: Path) -> None:
     report = train([pictures], tmp_path / "run", tiny())
     assert written_metrics(tmp_path / "run" / "best") == report.best
     assert imtok.load(tmp_path / "run" / "best").config == tiny().tokenizer
@@ -273,7 +271,7 @@ def test_the_best_tokenizer_loads_with_its_figures_in_it(pictures: Path, tmp_pat
 
 
 class Writer:
-    """Stands for TensorBoard's; refuses what it is told to."""
+    """Stands for TensorBoard's; refuses the events that a test names."""
 
     def __init__(self, refuses: str) -> None:
         self.refuses, self.closed = refuses, 0
@@ -291,7 +289,7 @@ class Writer:
 
 
 @pytest.mark.parametrize("refuses", ["open", "add", "close"])
-def test_tensorboard_on_a_full_disk_ends_its_events_and_not_the_run(
+def test_tensorboard_on_a_full_disk_does_not_end_the_run(
     refuses: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def opened(*_: object) -> Writer:
@@ -300,7 +298,7 @@ def test_tensorboard_on_a_full_disk_ends_its_events_and_not_the_run(
         return Writer(refuses)
 
     monkeypatch.setattr(tensorboard, "_open_writer", opened)
-    report, notices = told(pictures, tmp_path / "run")
+    report, notices = trained(pictures, tmp_path / "run")
     assert report.tokenizer.is_dir()
     assert notices.count("TensorBoard's events end here (No space left on device)") == 1
 
@@ -322,7 +320,7 @@ def test_half_a_line_that_a_kill_left_is_cut_off(tmp_path: Path) -> None:
     assert [json.loads(line)["images"] for line in lines.path.read_text().splitlines()] == [8, 16]
 
 
-def test_a_refused_line_of_metrics_takes_no_line_of_timing_with_it(
+def test_a_refused_line_of_metrics_costs_no_line_of_timing(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_until([], pictures, tmp_path / "unbroken", tiny())
@@ -342,7 +340,7 @@ def test_lines_of_timing_refused_late_are_written_at_the_end(
 
 
 @pytest.mark.parametrize("refused", ["tokenizer", "metrics"])
-def test_a_run_whose_end_the_disk_refused_has_only_its_tokenizer_to_write(
+def test_a_run_refused_at_its_end_has_only_its_tokenizer_left(
     refused: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
@@ -376,7 +374,7 @@ def test_a_run_whose_end_the_disk_refused_has_only_its_tokenizer_to_write(
     ],
     ids=["discriminator", "start", "no-start"],
 )
-def test_what_cannot_begin_is_refused_before_any_work_and_leaves_no_folder(
+def test_an_impossible_run_is_refused_and_leaves_no_folder(
     settings: list[str], error: type[Exception], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     imtok.Tokenizer(tiny().tokenizer).save(tmp_path / "start")
@@ -387,7 +385,7 @@ def test_what_cannot_begin_is_refused_before_any_work_and_leaves_no_folder(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_of_the_first_format_resumes_to_the_end_it_would_have_had(tmp_path: Path) -> None:
+def test_a_run_of_the_first_format_resumes_to_its_own_end(tmp_path: Path) -> None:
     """tests/formats/run-v1: VQ with a discriminator, stopped after 28 of 48 images, and the log of its own end."""
     kept = Path(__file__).parent / "formats" / "run-v1"
     shutil.copytree(kept / "run", tmp_path / "run")

@@ -56,7 +56,7 @@ def kept(state: TrainState) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("part", ["decoder", "encoder"])
 @pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS.keys())
-def test_a_step_that_is_not_finite_changes_nothing_but_is_counted(settings: list[str], part: str) -> None:
+def test_a_non_finite_step_changes_nothing_and_is_counted(settings: list[str], part: str) -> None:
     torch.manual_seed(0)
     state = TrainState(tiny(*settings), CPU)
     for _ in range(6):
@@ -95,7 +95,7 @@ def test_the_command_line_shows_that_advice_as_one_line(pictures: Path, tmp_path
     assert "unforeseen" not in result.output
 
 
-def test_only_latents_without_a_code_are_skipped_and_other_mistakes_are_told() -> None:
+def test_only_latents_without_a_code_skip_a_step() -> None:
     state = TrainState(tiny(), CPU)
 
     def fail(*_: Any) -> None:
@@ -107,7 +107,7 @@ def test_only_latents_without_a_code_are_skipped_and_other_mistakes_are_told() -
 
 
 @pytest.mark.parametrize("settings", [[], GAN], ids=["pixels", "adversarial"])
-def test_a_restored_state_steps_on_as_the_one_it_was_taken_from_in_any_memory_order(settings: list[str]) -> None:
+def test_a_restored_state_steps_on_as_the_original(settings: list[str]) -> None:
     torch.manual_seed(0)
     config = tiny(*settings, "channels_last=true")
     batches = torch.randint(0, 256, (8, 8, 3, 16, 16), dtype=torch.uint8)
@@ -121,7 +121,7 @@ def test_a_restored_state_steps_on_as_the_one_it_was_taken_from_in_any_memory_or
     assert all(torch.equal(a, b) for a, b in zip(first.optimizer.parameters, second.optimizer.parameters, strict=True))
 
 
-def test_metrics_are_the_same_bytes_after_a_stop_within_a_line(pictures: Path, tmp_path: Path) -> None:
+def test_a_stop_within_a_line_keeps_the_bytes_of_metrics(pictures: Path, tmp_path: Path) -> None:
     length = ["images=900", "batch_size=2", "validate_every=900", "checkpoint_every=900"]  # more steps than lines
     config = tiny(*GAN, *length)
     run_until([], pictures, tmp_path / "unbroken", config)
@@ -131,12 +131,12 @@ def test_metrics_are_the_same_bytes_after_a_stop_within_a_line(pictures: Path, t
     ).read_bytes()
 
 
-def test_pictures_too_small_for_a_perceptual_loss_are_refused_at_once() -> None:
+def test_images_too_small_for_a_perceptual_loss_are_refused() -> None:
     with pytest.raises(ConfigError, match="16 px a side or more, these are 8"):
         tiny("data.crop=8", "loss.perceptual=1")
 
 
-def test_a_codebook_that_learned_in_another_way_is_refused_by_name(pictures: Path, tmp_path: Path) -> None:
+def test_a_codebook_that_learned_in_another_way_is_refused(pictures: Path, tmp_path: Path) -> None:
     train([pictures], tmp_path / "first", tiny(*VQ))
     config = tiny(*VQ, "quantizer.codebook_update=gradient", f"start_from={tmp_path / 'first'}")
     with pytest.raises(ConfigError, match=r"learned in another way; leave codebook_update of the quantizer"):
