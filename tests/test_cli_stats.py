@@ -28,7 +28,7 @@ from imtok.analysis.statistics import json_schema
 from imtok.cli import app
 from imtok.config import TokenizerConfig
 from imtok.quantizer_config import FSQConfig, QuantizerConfig, ResidualConfig, VQConfig
-from imtok.report.words import WORDS
+from imtok.report.plots import OF_ONE, OF_SEVERAL
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "stats.schema.json"
 
@@ -186,7 +186,7 @@ def test_mistakes_are_reported_in_one_line_before_counting(
         "imtok.analysis.batched_runner.BatchedRunner.encode",
         "imtok.analysis.summary.neighbours",
         "imtok.report.writing.report_page",
-        "imtok.report.plots.png",
+        "imtok.report.plot.Plot.png",
     ],
 )
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -297,5 +297,6 @@ def test_every_plot_has_its_picture_in_the_docs() -> None:
         pytest.skip("the checkout's docs are not here")
     shown = re.findall(r"\(images/stats/([\w-]+)\.(png|jpg)\)", page.read_text())
     assert all((page.parent / "images" / "stats" / f"{name}.{kind}").is_file() for name, kind in shown)
-    compared = {"use", "bits", "stability", "quality", "rank-frequency", "growth"}
-    assert {*WORDS, *(f"compared-{name}" for name in compared)} <= {name for name, _ in shown}
+    drawn = [draw.__name__ for draw in OF_ONE] + [f"compared-{draw.__name__}" for draw in OF_SEVERAL]
+    expected = {name.replace("_", "-") for name in drawn} | {"swatches", "reconstructions"}
+    assert expected <= {name for name, _ in shown}

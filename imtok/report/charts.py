@@ -16,25 +16,26 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 
 from imtok.analysis.formatting import brief
 from imtok.analysis.statistics import Histogram
-from imtok.report.style import BLUE, INK, LINE, SOFT, WIDE, panel, shortened
+from imtok.report.style import BLUE, INK, LINE, SOFT, WIDE, panel
+from imtok.report.text import shortened
 
 _ROW = 30  # pixels
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One row: its name, how long its bar is, what is written at its end."""
+    """One row: a name, a bar, and a text at its end."""
 
     label: str
     value: float
     text: str
     colour: str = BLUE
-    mark: float | None = None  # a second figure on the same scale, as a stroke across the bar
-    upto: float = 0.0  # the bar goes on to here in a paler colour, where the figure is a range
+    mark: float | None = None  # a second value on the same scale, as a stroke across the bar
+    upto: float = 0.0  # the upper end of a range that begins at `value`, in a paler colour
 
 
 def bar_rows(bars: Sequence[Bar], *, limit: float, note: str = "") -> Figure:
-    """Bars one below the other, each in a track that ends at `limit`; names at the left, figures at the right."""
+    """Draw bars below one another, each in a track that ends at `limit`; names at the left, texts at the right."""
     figure, axes = panel(24 + _ROW * len(bars) + (_ROW if note else 0))
     draw_bars(axes, bars, limit)
     if note:
@@ -43,45 +44,45 @@ def bar_rows(bars: Sequence[Bar], *, limit: float, note: str = "") -> Figure:
 
 
 def bar_columns(bars: Sequence[Bar], *, limit: float) -> Figure:
-    """Many bars, in three columns across a wide figure."""
+    """Draw many bars in three columns across a wide figure."""
     rows = -(-len(bars) // 3)
     layout = ConstrainedLayoutEngine(wspace=0.08)
     figure = Figure(figsize=(WIDE / 72, (24 + _ROW * rows) / 72), layout=layout)
-    for place, axes in enumerate(figure.subplots(1, 3)):
-        draw_bars(axes, bars[place * rows : (place + 1) * rows], limit)
+    for column, axes in enumerate(figure.subplots(1, 3)):
+        draw_bars(axes, bars[column * rows : (column + 1) * rows], limit)
         axes.set_ylim(rows - 0.4, -0.6)
     return figure
 
 
 def draw_bars(axes: Axes, bars: Sequence[Bar], limit: float, *, letters: int = 24) -> None:
-    """The bars of `bar_rows` in given axes."""
-    places = np.arange(len(bars))
+    """Draw the bars of `bar_rows` in given axes."""
+    rows = np.arange(len(bars))
     limit = limit or 1.0
-    axes.barh(places, limit, height=0.5, color=LINE, alpha=0.55)
+    axes.barh(rows, limit, height=0.5, color=LINE, alpha=0.55)
     for values, alpha in (([bar.upto for bar in bars], 0.35), ([bar.value for bar in bars], 1.0)):
-        axes.barh(places, values, height=0.5, color=[bar.colour for bar in bars], alpha=alpha)
-    for place, bar in zip(places, bars, strict=True):
+        axes.barh(rows, values, height=0.5, color=[bar.colour for bar in bars], alpha=alpha)
+    for row, bar in zip(rows, bars, strict=True):
         if bar.mark is not None:
-            axes.plot([bar.mark] * 2, [place - 0.36, place + 0.36], color=INK, linewidth=2, solid_capstyle="butt")
+            axes.plot([bar.mark] * 2, [row - 0.36, row + 0.36], color=INK, linewidth=2, solid_capstyle="butt")
     axes.set(xlim=(0, limit), ylim=(len(bars) - 0.4, -0.6))
-    axes.set_yticks(places, [shortened(bar.label, letters) for bar in bars])
+    axes.set_yticks(rows, [shortened(bar.label, letters) for bar in bars])
     right = axes.twinx()
     right.set(ylim=axes.get_ylim())
-    right.set_yticks(places, [bar.text for bar in bars])
+    right.set_yticks(rows, [bar.text for bar in bars])
     right.tick_params(labelcolor=INK)
     for each in (axes, right):
         bare(each)
 
 
 def bare(axes: Axes) -> None:
-    """No axes to be seen: the figures stand beside what is drawn."""
+    """Hide grid, spines and the x axis."""
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.xaxis.set_visible(False)
 
 
 def histogram(axes: Axes, data: Histogram) -> None:
-    """Counts between edges, as one filled outline."""
+    """Draw counts between edges as one filled outline."""
     axes.stairs(data.counts, data.edges, fill=True, color=BLUE, alpha=0.85)
     axes.set_ylim(0, max([*data.counts, 1]) * 1.18)
     axes.xaxis.set_major_locator(MaxNLocator(5))
@@ -91,26 +92,26 @@ def histogram(axes: Axes, data: Histogram) -> None:
 
 
 def dots(axes: Axes, points: npt.ArrayLike, diameter: float, colour: str, alpha: float = 1.0) -> None:
-    """Dots of one kind as a single path: strokes of no length with round ends, some 15 bytes each in an SVG.
+    """Draw dots as one path of very short strokes with round ends, some 25 bytes each in an SVG.
 
-    Call it when the axes' scales and limits are set.
+    Call it when the scales and limits of the axes are set.
     """
     starts = np.asarray(points, float).reshape(-1, 2)
     if not len(starts):
         return
     low, high = axes.get_xlim()
-    # A stroke of exactly no length is not drawn by every renderer.
+    # Some renderers draw no stroke of length zero.
     step = starts[:, :1] * 1e-3 if axes.get_xscale() == "log" else np.full((len(starts), 1), (high - low) * 1e-4)
     ends = starts + np.hstack([step, np.zeros_like(step)])
     path = Path(np.stack([starts, ends], 1).reshape(-1, 2), [Path.MOVETO, Path.LINETO] * len(starts))
     path.should_simplify = False
     patch = PathPatch(path, fill=False, edgecolor=colour, alpha=alpha, linewidth=diameter, capstyle="round")
-    patch.set(clip_on=False, snap=False)  # snapped to pixels, the strokes would have no length again
+    patch.set(clip_on=False, snap=False)  # snapping to pixels would make the strokes' length zero
     axes.add_patch(patch)
 
 
 def count_axis(axes: Axes, which: str, *, log: bool = True) -> None:
-    """Axis `which` ("x" or "y") shows counts: powers of ten where `log`, each written briefly."""
+    """Let axis `which` ("x" or "y") show counts, at powers of ten where `log`, each written briefly."""
     axis = axes.xaxis if which == "x" else axes.yaxis
     if log:
         axes.set(**{f"{which}scale": "log"})
@@ -122,14 +123,14 @@ def count_axis(axes: Axes, which: str, *, log: bool = True) -> None:
 
 
 def share_axis(axes: Axes, least: float) -> None:
-    """The upright axis shows shares from `least` to 1, with room above for words."""
+    """Let the y axis show shares from `least` to 1, with room above for words."""
     ticks = [tick for tick in MaxNLocator(5).tick_values(least, 1) if least <= tick <= 1]
     axes.set_ylim(least, 1 + 0.1 * (1 - least))
     axes.set_yticks(ticks, [f"{100 * tick:g}%" for tick in ticks])
 
 
 def level(axes: Axes, height: float, text: str, *, below: bool = False) -> None:
-    """A dashed line across the axes with its name on it, or below."""
+    """Draw a dashed line across the axes with its name above it, or below."""
     axes.axhline(height, color=SOFT, linewidth=1.2, dashes=(4, 3))
     axes.annotate(
         text,
@@ -143,13 +144,13 @@ def level(axes: Axes, height: float, text: str, *, below: bool = False) -> None:
 
 
 def small_panels(count: int, draw: Callable[[Axes, int], None], *, across: int, width: int, height: int) -> Figure:
-    """So many small axes of `height` pixels in rows of `across`; `draw` takes the axes and their number."""
+    """Draw `count` small axes of `height` pixels in rows of `across`; `draw` receives axes and index."""
     rows = -(-count // across)
     figure = Figure(figsize=(width / 72, rows * height / 72), layout="constrained")
     grid = figure.subplots(rows, across, squeeze=False)
-    for place, axes in enumerate(grid.flat):
-        if place < count:
-            draw(axes, place)
+    for index, axes in enumerate(grid.flat):
+        if index < count:
+            draw(axes, index)
         else:
             axes.set_visible(False)
     return figure

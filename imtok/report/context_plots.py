@@ -1,6 +1,6 @@
-"""Plots of where codes stand: at which places, beside which others, in which classes of images.
+"""Plots of where codes occur: at which positions, beside which others, in which classes of images.
 
-Each function takes the figures and returns a drawing, or None where there is nothing to show.
+The docstring of a plot is its caption.
 """
 
 # Axes: K codes, h x w grid of an image's codes.
@@ -16,21 +16,27 @@ from matplotlib.ticker import MaxNLocator
 from imtok.analysis.formatting import TOGETHER, contexts_share, map_range, several, tells_places_apart, token_bits
 from imtok.analysis.statistics import Statistics
 from imtok.report.charts import Bar, bar_rows, draw_bars
-from imtok.report.style import BLUE, HEAT, NARROW, PALE, SOFT, TEAL, number, panel, percent
+from imtok.report.plot import plot
+from imtok.report.style import BLUE, HEAT, NARROW, PALE, SOFT, TEAL, panel
+from imtok.report.text import number, percent
 
 MOST_CLASSES = 16
 
 
+@plot("context", "Entropy by place")
 def entropy_map(statistics: Statistics) -> Figure | None:
-    """Entropy by place of the grid; None where the images are too few to tell most places apart by it."""
+    """Entropy of the codes at each place of the grid, over images. Dark places have much the same codes in every
+    image.
+    """
     found = statistics.positions
     if found is None or math.prod(statistics.grid) < 2:
         return None
     return _heat_map(found.entropy_bits) if tells_places_apart(found) else None
 
 
+@plot("context", "Surprisal by place")
 def surprisal_map(statistics: Statistics) -> Figure | None:
-    """How unusual the codes of each place are."""
+    """How rare the codes at each place are in the whole set: dark places hold common codes, pale ones rare codes."""
     if statistics.positions is None or math.prod(statistics.grid) < 2:
         return None
     return _heat_map(statistics.positions.surprisal_bits)
@@ -41,10 +47,8 @@ def _heat_map(values: list[list[float]]) -> Figure:
     height, width = bits.shape
     figure, axes = panel(300)
     least, most = map_range(values)
-    long = max(height, width) / min(height, width) > 3
-    image = axes.imshow(
-        bits, cmap=HEAT, vmin=least, vmax=most, interpolation="none", aspect="auto" if long else "equal"
-    )
+    image = axes.imshow(bits, cmap=HEAT, vmin=least, vmax=most, interpolation="none")
+    axes.set_aspect("auto" if max(height, width) / min(height, width) > 3 else "equal")
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
@@ -56,11 +60,14 @@ def _heat_map(values: list[list[float]]) -> Figure:
     return figure
 
 
+@plot("context", "Bits a token")
 def neighbours(statistics: Statistics) -> Figure | None:
-    """Bits a token: log2 K, entropy, what is left when a neighbour is known, and what an adaptive coder needs."""
+    """The bits left of log2 K once code frequencies, then a neighbour are known. A range goes from the estimate, too
+    low where pairs are few, to what an adaptive entropy coder needs. Coded: the coder that needs least, learning
+    included.
+    """
     if not statistics.tokens:
         return None
-    found = token_bits(statistics)
     colours, coder = {"log2 K": SOFT, "coded": TEAL}, {"coded": f", {statistics.bits.coder}"}
     bars = [
         Bar(
@@ -70,26 +77,29 @@ def neighbours(statistics: Statistics) -> Figure | None:
             colours.get(each.name, BLUE),
             upto=each.high or 0.0,
         )
-        for each in found
+        for each in token_bits(statistics)
     ]
-    limit = max(max(bar.value, bar.upto) for bar in bars)
     share = contexts_share(statistics)
-    return bar_rows(bars, limit=limit, note=f"neighbours of {percent(share)} of the codes" if share < 1 else "")
+    note = f"neighbours of {percent(share)} of the codes" if share < 1 else ""
+    return bar_rows(bars, limit=max(max(bar.value, bar.upto) for bar in bars), note=note)
 
 
+@plot("context", "Codes by class")
 def classes(statistics: Statistics) -> Figure | None:
-    """Perplexity and divergence of the classes that differ most from all images."""
+    """Perplexity of a class (bar), codes used in it (stroke), and the Kullback-Leibler divergence of its codes from
+    those of all images; the most different first.
+    """
     if len(statistics.classes) < 2:
         return None
-    shown = sorted(statistics.classes, key=lambda each: -each.divergence_bits)[:MOST_CLASSES]
+    drawn = sorted(statistics.classes, key=lambda each: -each.divergence_bits)[:MOST_CLASSES]
     note = TOGETHER if several(statistics) else ""
-    figure = Figure(figsize=(NARROW / 72, (44 + 26 * len(shown) + (20 if note else 0)) / 72), layout="constrained")
+    figure = Figure(figsize=(NARROW / 72, (44 + 26 * len(drawn) + (20 if note else 0)) / 72), layout="constrained")
     if note:
         figure.suptitle(note, color=SOFT, fontsize=12)
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1))
-    use = [Bar(each.name, each.perplexity, number(each.perplexity), PALE, each.used) for each in shown]
-    apart = [Bar("", each.divergence_bits, number(each.divergence_bits, 2)) for each in shown]
-    draw_bars(left, use, max(each.used for each in shown), letters=14)
+    left, right = figure.subplots(1, 2)
+    use = [Bar(each.name, each.perplexity, number(each.perplexity), PALE, each.used) for each in drawn]
+    apart = [Bar("", each.divergence_bits, number(each.divergence_bits, 2)) for each in drawn]
+    draw_bars(left, use, max(each.used for each in drawn), letters=14)
     draw_bars(right, apart, max(bar.value for bar in apart))
     left.set_title("perplexity")
     right.set_title("KL divergence, bits")

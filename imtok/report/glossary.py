@@ -1,76 +1,64 @@
-"""The definitions of all figures, as their records give them, with the values where a record stands alone."""
+"""The definitions of all statistics, as their records give them, with the values where a record occurs once."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, get_args, get_origin
 
 from imtok.analysis.formatting import significant
-from imtok.analysis.references import REFERENCES
 from imtok.analysis.statistics import Statistics, definition
 from imtok.records import Record
-from imtok.report.markup import Markup, element, joined
-from imtok.report.style import number
-
-GLOSSARY = joined(
-    "Every figure by its name in ", element("code", "imtok stats --json", class_="command"), ". Entropies are in bits."
-)
-_PLAIN = (bool, int, float, str)
+from imtok.report.text import number
 
 
-def glossary(statistics: Statistics | None = None) -> Markup:
-    """Every figure under its name in `imtok stats --json`, with values where `figures` are given, and the sources."""
-    sources = element("ul", *(element("li", reference) for reference in REFERENCES))
-    return element(
-        "div",
-        *_record("", Statistics, statistics, set()),
-        element("div", element("h3", "sources"), sources),
-        class_="glossary",
-    )
+@dataclass(frozen=True)
+class Entry:
+    """One statistic."""
+
+    name: str
+    value: str | None
+    definition: str
 
 
-def _record(path: str, kind: type[Record], value: Record | None, told: set[type[Record]]) -> list[Markup]:
-    """One record's figures, then those of the records inside it; a record without values is told once for its kind."""
-    told.add(kind)
-    statistics, inner = [], []
-    for name, field in kind.model_fields.items():
+@dataclass(frozen=True)
+class Block:
+    """The statistics of one record."""
+
+    path: str  # to the record in `imtok stats --json`; empty for the outermost one
+    text: str
+    entries: list[Entry] = field(default_factory=list)
+
+
+def glossary(statistics: Statistics) -> list[Block]:
+    """Define every statistic under its name in `imtok stats --json`."""
+    return [block for block in _blocks("", Statistics, statistics, set()) if block.entries]
+
+
+def _blocks(path: str, kind: type[Record], value: Record | None, defined: set[type[Record]]) -> list[Block]:
+    """One record's block, then those of the records inside it; a record without values is defined once for its kind."""
+    defined.add(kind)
+    block, inner = Block(path.rstrip("."), kind.__doc__ or ""), []
+    extra = value.model_extra if value is not None else None  # metrics without a field of their own
+    for name in (*kind.model_fields, *(extra or ())):
         own = getattr(value, name, None)
         if definition(kind, name):
-            statistics.append(_figure(name, own, definition(kind, name)))
+            block.entries.append(Entry(name, _written(own), definition(kind, name)))
         single = own if isinstance(own, Record) else None
-        for below in _records(field.annotation):
-            if below not in told or single is not None:
-                inner += _record(f"{path}{name}.", below, single, told)
-    extra = value.model_extra or {} if value is not None else {}
-    statistics += [_figure(name, own, definition(kind, name)) for name, own in extra.items()]
-    return [*_block(path.rstrip("."), kind, statistics), *inner]
+        for below in _records(kind.model_fields[name].annotation) if name in kind.model_fields else ():
+            if below not in defined or single is not None:
+                inner += _blocks(f"{path}{name}.", below, single, defined)
+    return [block, *inner]
 
 
-def _block(path: str, kind: type[Record], statistics: list[Markup]) -> list[Markup]:
-    """Figures under their record's path and sentence; only the first is tied to these where columns break."""
-    if not statistics:
-        return []
-    heading = element("h3", element("code", path) if path else "all codes together")
-    text = element("p", kind.__doc__) if path else None
-    return [
-        element("div", heading, text, element("dl", statistics[0])),
-        *(element("dl", each) for each in statistics[1:]),
-    ]
-
-
-def _figure(name: str, value: Any, text: str) -> Markup:
-    shown = element("span", _written(value)) if isinstance(value, _PLAIN) else None
-    return element("div", element("dt", element("code", name), shown), element("dd", text))
-
-
-def _written(value: bool | int | float | str) -> str:
+def _written(value: Any) -> str | None:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return number(value)
     if isinstance(value, float):
         return significant(value).replace("-", "−") if abs(value) < 10 else number(value, 2 if abs(value) < 1000 else 0)
-    return value if len(value) <= 24 else ""
+    return value if isinstance(value, str) and len(value) <= 24 else None
 
 
 def _records(annotation: Any) -> list[type[Record]]:

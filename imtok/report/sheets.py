@@ -1,83 +1,137 @@
-"""Pictures in the page: swatches of codes, and reconstructions under their originals, of one tokenizer or several."""
+"""Sheets of visualisations: small pictures stacked above a name, described once for the page and for a PNG."""
 
-# Axes: n codes shown, m images shown.
+# Axes: n codes, m images, S side of an image.
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from imtok.analysis.visualisations import Pixels, Visualisations
-from imtok.report.document import card
-from imtok.report.markup import Markup, element, joined, picture
-from imtok.report.style import number, shortened
-from imtok.report.words import WORDS, Words, of_first_codebook
+from imtok.report.plot import FIRST_CODEBOOK, Plot
+from imtok.report.style import SOFT, WIDE
+from imtok.report.text import number, shortened
+
+_MOST_CODES = 128  # of a PNG
+_GAP, _WORDS = 8, 18  # pixels
 
 
-def swatches(pictures: Visualisations, num_codebooks: int = 1) -> Markup | None:
-    """Each code's decoded swatch above its mean patch, the most used first."""
-    if not len(pictures.codes):
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One picture of a stack."""
+
+    pixels: Pixels | None  # (H, W, 3) uint8; None where there is nothing to show
+    alt: str
+    label: str = ""  # which one of its stack it is
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """Pictures that belong together, below one another."""
+
+    name: str
+    hint: str  # what a page says where a pointer rests
+    pictures: list[Picture]
+
+
+@dataclass(frozen=True, eq=False)
+class Sheet:
+    """Stacks side by side in rows."""
+
+    name: str
+    title: str
+    caption: str
+    stacks: list[Stack]
+    of_codes: bool = False  # small and pixelated; else images
+
+    def plot(self) -> Plot:
+        """Draw the sheet as it stands in a file."""
+        stacks = self.stacks[:_MOST_CODES] if self.of_codes else self.stacks
+        across = 16 if self.of_codes else min(4, max(len(stacks), 2))
+        side = WIDE / across - _GAP
+        cell = max(len(stack.pictures) for stack in stacks) * (side + 2) + _WORDS + _GAP
+        figure, axes = _canvas(-(-len(stacks) // across) * cell)
+        for index, stack in enumerate(stacks):
+            left, top = index % across * (side + _GAP) + _GAP / 2, index // across * cell
+            for picture in stack.pictures:
+                if picture.pixels is not None:
+                    smooth = "nearest" if self.of_codes else "antialiased"
+                    axes.imshow(picture.pixels, extent=(left, left + side, top + side, top), interpolation=smooth)
+                top += side + 2
+            name = shortened(stack.name, 28)
+            axes.text(left + side / 2, top + 2, name, ha="center", va="top", color=SOFT, fontsize=10)
+        return Plot(self.name, "visualisations", self.title, self.caption, figure)
+
+
+def code_sheet(visualisations: Visualisations, num_codebooks: int = 1) -> Sheet | None:
+    """Describe the decoded swatch of each code above its mean patch, the most used first."""
+    if not len(visualisations.codes):
         return None
-    cells = [_code(pictures, place) for place in range(len(pictures.codes))]
-    words = of_first_codebook(WORDS["swatches"], num_codebooks)
-    sheet = element("div", *cells, class_="sheet codes", role="region", aria_label=words.title, tabindex=0)
-    unseen = any(count == 0 for count in pictures.patch_counts)
-    return _sheet_card(words, sheet, more=" Hatched: nowhere in the pictures looked at." if unseen else "")
+    title, caption = (
+        "What codes look like",
+        "Above, the centre of a decoded grid that holds one code everywhere. Below, the mean of the pixels where that "
+        "code occurs, in the images or, where none are given, in decoded ones. The most used first.",
+    )
+    if num_codebooks > 1:
+        title, caption = f"{title}, first codebook", f"{caption} {FIRST_CODEBOOK}"
+    if not all(visualisations.patch_counts):
+        caption += " Hatched: nowhere in the images looked at."
+    return Sheet("swatches", title, caption, _code_stacks(visualisations), of_codes=True)
 
 
-def _code(pictures: Visualisations, place: int) -> Markup:
-    code, count = str(pictures.codes[place]), number(int(pictures.counts[place]))
-    if pictures.patch_counts[place]:
-        patch = picture(pictures.patches[place], f"mean patch of code {code}", pixelated=True)
-    else:
-        patch = element("div", class_="none")
-    swatch = picture(pictures.swatches[place], f"swatch of code {code}", pixelated=True)
-    return element("figure", swatch, patch, element("figcaption", code), title=f"code {code}, {count} times")
+def _code_stacks(visualisations: Visualisations) -> list[Stack]:
+    stacks = []
+    for index, code in enumerate(visualisations.codes):
+        patch = visualisations.patches[index] if visualisations.patch_counts[index] else None
+        swatch = Picture(visualisations.swatches[index], f"swatch of code {code}")
+        hint = f"code {code}, {number(int(visualisations.counts[index]))} times"
+        stacks.append(Stack(str(code), hint, [swatch, Picture(patch, f"mean patch of code {code}")]))
+    return stacks
 
 
-def reconstructions(pictures: Visualisations, of: str = "") -> Markup | None:
-    """Originals above reconstructions; without originals, what the tokens decode to."""
-    if not len(pictures.decoded):
+def reconstruction_sheet(visualisations: Visualisations, of: str = "") -> Sheet | None:
+    """Describe originals above reconstructions; without originals, what the tokens decode to."""
+    if not len(visualisations.decoded):
         return None
-    rows = [] if pictures.originals is None else [("original", pictures.originals)]
-    return _sheet_card(WORDS["reconstructions"], _stacks(pictures.keys, [*rows, ("", pictures.decoded)]), of)
+    return _image_sheet([("", visualisations)], of)
 
 
-def compared_reconstructions(all_pictures: Sequence[tuple[str, Visualisations]]) -> list[Markup]:
-    """Reconstructions of several tokenizers, named by letter: below one another where they are of the same images."""
-    shown = [(letter, pictures) for letter, pictures in all_pictures if len(pictures.decoded)]
-    if len(shown) < 2 or not _same_images([pictures for _, pictures in shown]):
-        return [made for letter, each in shown if (made := reconstructions(each, f" of {letter}"))]
-    first = next((pictures for _, pictures in shown if pictures.originals is not None), shown[0][1])
-    rows = [] if first.originals is None else [("original", first.originals)]
-    stacks = _stacks(first.keys, [*rows, *((letter, pictures.decoded) for letter, pictures in shown)])
-    return [_sheet_card(WORDS["reconstructions"], stacks)]
+def compared_sheets(named: Sequence[tuple[str, Visualisations]]) -> list[Sheet]:
+    """Describe the reconstructions of several tokenizers: below one another where they are of the same images."""
+    found = [(letter, each) for letter, each in named if len(each.decoded)]
+    if len(found) > 1 and _same_images([each for _, each in found]):
+        return [_image_sheet(found)]
+    return [sheet for letter, each in found if (sheet := reconstruction_sheet(each, f" of {letter}"))]
 
 
-def _sheet_card(words: Words, pictures: Markup, of: str = "", more: str = "") -> Markup:
-    """The words come first here: a sheet may be long."""
-    return card(words.title + of, joined(element("p", words.text + more), pictures), long=True)
+def _image_sheet(named: Sequence[tuple[str, Visualisations]], of: str = "") -> Sheet:
+    """An image in each stack: the original where there is one, then its reconstructions."""
+    rows = [("original", each.originals) for _, each in named if each.originals is not None][:1]
+    rows += [(letter, each.decoded) for letter, each in named]
+    stacks = []
+    for index, key in enumerate(named[0][1].keys):
+        pictures = [Picture(images[index], f"{label or 'decoded'}: {key}", label) for label, images in rows]
+        stacks.append(Stack(key, key, pictures))
+    caption = "Originals above, where images are given, and below what their tokens decode to."
+    return Sheet("reconstructions", f"Reconstructions{of}", caption, stacks)
 
 
-def _same_images(all_pictures: list[Visualisations]) -> bool:
-    first, *others = all_pictures
+def _same_images(several: Sequence[Visualisations]) -> bool:
+    first, *others = several
+    originals = [each.originals for each in several if each.originals is not None]
     return all(each.keys == first.keys and each.decoded.shape == first.decoded.shape for each in others) and all(
-        np.array_equal(each.originals, first.originals)
-        for each in others
-        if each.originals is not None and first.originals is not None
+        np.array_equal(originals[0], each) for each in originals[1:]
     )
 
 
-def _stacks(keys: tuple[str, ...], rows: list[tuple[str, Pixels]]) -> Markup:
-    """An image in each column: its versions below one another, each with its name where there are several kinds."""
-    several = len(rows) > 2
-    stacks = []
-    for place, key in enumerate(keys):
-        parts: list[Markup] = []
-        for name, images in rows:
-            parts.append(picture(images[place], f"{name or 'decoded'}: {key}"))
-            if several:
-                parts.append(element("figcaption", name))
-        stacks.append(element("figure", *parts, element("figcaption", shortened(key, 60), title=key)))
-    return element("div", *stacks, class_="sheet images")
+def _canvas(height: float) -> tuple[Figure, Axes]:
+    """Make a figure without visible axes, measured in pixels from its upper left corner."""
+    figure = Figure(figsize=(WIDE / 72, height / 72))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    axes.set(xlim=(0, WIDE), ylim=(height, 0))
+    return figure, axes

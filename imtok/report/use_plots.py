@@ -1,6 +1,6 @@
 """Plots of which codes occur: how often, how evenly, how soon, in each codebook and dimension.
 
-Each function takes the figures and returns a drawing, or None where there is nothing to show.
+The docstring of a plot is its caption.
 """
 
 # Axes: K codes, Q codebooks.
@@ -14,25 +14,17 @@ from matplotlib.figure import Figure
 from imtok.analysis.formatting import TOGETHER, several, span_name, together
 from imtok.analysis.statistics import Dimension, Statistics
 from imtok.report.charts import Bar, bar_columns, bar_rows, count_axis, level, small_panels
-from imtok.report.style import (
-    BLUE,
-    INK,
-    NARROW,
-    ORANGE,
-    PALE,
-    SOFT,
-    WIDE,
-    number,
-    panel,
-    percent,
-)
+from imtok.report.plot import plot
+from imtok.report.style import BLUE, INK, NARROW, ORANGE, PALE, SOFT, WIDE, panel
+from imtok.report.text import number, percent
 
 MOST_DIMENSIONS, MOST_CODEBOOKS = 36, 32
 _MOST_ROWS = 12
 
 
+@plot("use", "How often codes occur")
 def frequency(statistics: Statistics) -> Figure | None:
-    """Codes by how often they occur: never, once, and in powers of ten."""
+    """Codes by their number of occurrences. In a healthy codebook few codes occur never or once."""
     if not statistics.tokens or not statistics.frequency:
         return None
     bars = [
@@ -47,8 +39,11 @@ def frequency(statistics: Statistics) -> Figure | None:
     return bar_rows(bars, limit=max(bar.value for bar in bars), note=TOGETHER if several(statistics) else "")
 
 
+@plot("use", "Rank and frequency")
 def rank_frequency(statistics: Statistics) -> Figure | None:
-    """Occurrences over rank, with the even share N / K and the line of the Zipf slope."""
+    """Occurrences of each code, the most used first, both axes logarithmic. A flat curve along the dashed line is even
+    use; a steep fall means that few codes make up most tokens.
+    """
     points = [(rank, times) for rank, times in statistics.rank_frequency if times > 0]
     if len(points) < 2:
         return None
@@ -63,36 +58,32 @@ def rank_frequency(statistics: Statistics) -> Figure | None:
     if statistics.zipf_slope is not None:
         middle, height = np.log(ranks).mean(), np.log(times).mean()
         ends = np.array([ranks[0], ranks[-1]])
-        fitted = np.exp(height + statistics.zipf_slope * (np.log(ends) - middle))
-        axes.plot(ends, fitted, color=ORANGE, linewidth=1.4)
-        axes.annotate(
-            f"slope {number(statistics.zipf_slope, 2)}",
-            (0.98, 0.94),
-            xycoords="axes fraction",
-            ha="right",
-            va="top",
-            color=ORANGE,
-        )
+        axes.plot(ends, np.exp(height + statistics.zipf_slope * (np.log(ends) - middle)), color=ORANGE, linewidth=1.4)
+        slope, corner = f"slope {number(statistics.zipf_slope, 2)}", (0.98, 0.94)
+        axes.annotate(slope, corner, xycoords="axes fraction", ha="right", va="top", color=ORANGE)
     axes.plot(ranks, times, color=BLUE)
     axes.set_title(f"occurrences{together(statistics)}")
     axes.set_xlabel("rank of the code", loc="right")
     return figure
 
 
+@plot("use", "Growth of the codes used")
 def growth(statistics: Statistics) -> Figure | None:
-    """Codes used after so many images, against K and the number expected of more images."""
+    """Codes used after a number of images, in the order of the folder. Where the curve is flat, more images bring no
+    new codes.
+    """
     points = [(images, used) for images, used in statistics.growth if images > 0]
     if len(points) < 2:
         return None
     images, used = np.array(points, float).T
-    size = statistics.codebook_size
+    size, expected = statistics.codebook_size, statistics.expected_used
     figure, axes = panel()
     count_axis(axes, "x")
     count_axis(axes, "y", log=False)
     axes.set(xlim=(images[0], images[-1]), ylim=(0, size * 1.12))
     level(axes, size, f"all {number(size)}")
-    if min(size - statistics.expected_used, statistics.expected_used - statistics.used) > 0.08 * size:
-        level(axes, statistics.expected_used, f"{number(statistics.expected_used)} expected of more images")
+    if min(size - expected, expected - statistics.used) > 0.08 * size:
+        level(axes, expected, f"{number(expected)} expected of more images")
     axes.fill_between(images, used, color=BLUE, alpha=0.15, linewidth=0)
     axes.plot(images, used, color=BLUE)
     full = used[-1] > 0.85 * size  # then there is no room above the curve, but it is flat
@@ -110,52 +101,57 @@ def growth(statistics: Statistics) -> Figure | None:
     return figure
 
 
+@plot("use", "Use by codebook")
 def codebooks(statistics: Statistics) -> Figure | None:
-    """Usage of each codebook, with its normalised perplexity as a stroke."""
+    """Bar and first number: share of the codebook's codes that occur. Stroke and second number: perplexity, the stroke
+    as a share of K.
+    """
     if statistics.num_codebooks < 2 or not statistics.tokens:
         return None
     bars = [
-        Bar(
-            f"codebook {place}",
-            each.usage,
-            f"{percent(each.usage)}  ·  {number(each.perplexity)}",
-            PALE,
-            each.normalized_perplexity,
-        )
-        for place, each in enumerate(statistics.codebooks[:MOST_CODEBOOKS], 1)
+        use_bar(f"codebook {index}", each.usage, each.perplexity, each.normalized_perplexity)
+        for index, each in enumerate(statistics.codebooks[:MOST_CODEBOOKS], 1)
     ]
     return bar_rows(bars, limit=1.0)
 
 
-def dimensions(statistics: Statistics) -> Figure | None:
-    """Shares of the levels, dimension by dimension; for two levels one bar each."""
-    shown = statistics.dimensions[:MOST_DIMENSIONS]
-    if not shown:
+def use_bar(label: str, usage: float, perplexity: float, normalized_perplexity: float) -> Bar:
+    """Make the row of a codebook: usage as a bar, normalised perplexity as a stroke."""
+    return Bar(label, usage, f"{percent(usage)}  ·  {number(perplexity)}", PALE, normalized_perplexity)
+
+
+@plot("use", "Levels by dimension")
+def levels(statistics: Statistics) -> Figure | None:
+    """Share of the tokens at each level of a dimension. The dashed line or stroke is even use; a single tall bar means
+    a dimension that carries no information.
+    """
+    dimensions = statistics.dimensions[:MOST_DIMENSIONS]
+    if not dimensions:
         return None
     named = statistics.num_codebooks > 1
-    if all(len(each.shares) == 2 for each in shown):
+    if all(len(each.shares) == 2 for each in dimensions):
         bars = [
             Bar(_dimension_name(each, named), each.shares[1], f"{percent(each.shares[1])} plus", BLUE, 0.5)
-            for each in shown
+            for each in dimensions
         ]
         return bar_columns(bars, limit=1.0) if len(bars) > _MOST_ROWS else bar_rows(bars, limit=1.0)
 
-    def draw(axes: Axes, place: int) -> None:
-        _levels(axes, shown[place], named)
+    def draw(axes: Axes, index: int) -> None:
+        _levels(axes, dimensions[index], named)
 
-    across = 3 if len(shown) <= 9 else 6
-    return small_panels(len(shown), draw, across=across, width=NARROW if across == 3 else WIDE, height=116)
+    across, width = (3, NARROW) if len(dimensions) <= 9 else (6, WIDE)
+    return small_panels(len(dimensions), draw, across=across, width=width, height=116)
 
 
 def _levels(axes: Axes, each: Dimension, named: bool) -> None:
-    places = np.arange(len(each.shares))
-    axes.bar(places, each.shares, width=0.78, color=BLUE)
-    axes.axhline(1 / len(each.shares), color=SOFT, linewidth=1.2, dashes=(4, 3))
-    axes.set_ylim(0, max([*each.shares, 2 / len(each.shares)]))
+    count = len(each.shares)
+    axes.bar(np.arange(count), each.shares, width=0.78, color=BLUE)
+    axes.axhline(1 / count, color=SOFT, linewidth=1.2, dashes=(4, 3))
+    axes.set_ylim(0, max([*each.shares, 2 / count]))
     axes.set_title(f"{_dimension_name(each, named)}\n{each.entropy_bits:.2f} of {each.max_bits:.2f} bits", fontsize=10)
     axes.grid(visible=False)
     axes.yaxis.set_visible(False)
-    axes.set_xticks([0, len(places) - 1], ["0", str(len(places) - 1)], fontsize=10)
+    axes.set_xticks([0, count - 1], ["0", str(count - 1)], fontsize=10)
 
 
 def _dimension_name(each: Dimension, named: bool) -> str:

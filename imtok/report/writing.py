@@ -10,9 +10,10 @@ from imtok.analysis.visualisations import Visualisations
 from imtok.errors import disk_errors
 from imtok.files import write_atomically
 from imtok.report.comparison import comparison_page
-from imtok.report.comparison_plots import comparison_plots
 from imtok.report.page import report_page
-from imtok.report.plots import Plot, plots, write_plots
+from imtok.report.plot import Plot
+from imtok.report.plots import compared_plots, statistics_plots
+from imtok.report.sheets import code_sheet, reconstruction_sheet
 
 Sets = Sequence[tuple[Statistics, Visualisations | None]]
 
@@ -31,15 +32,30 @@ def write_report(path: Path, sets: Sets) -> None:
 def write_all_plots(folder: Path, sets: Sets) -> int:
     """Write every plot as a PNG: those of several sets in folders numbered from 1, beside those that compare them.
 
-    Returns how many. Raises DiskError where the disk refuses.
+    Returns the number of plots. Raises DiskError where the disk refuses.
     """
     with disk_errors(folder):
         if len(sets) == 1:
-            return _write(folder, plots(*sets[0]))
-        count = _write(folder, comparison_plots([statistics for statistics, _ in sets]))
-        return count + sum(_write(folder / str(place), plots(*each)) for place, each in enumerate(sets, 1))
+            return write_plots(folder, all_plots(*sets[0]))
+        count = write_plots(folder, compared_plots([statistics for statistics, _ in sets]))
+        return count + sum(write_plots(folder / str(index), all_plots(*each)) for index, each in enumerate(sets, 1))
 
 
-def _write(folder: Path, made: list[Plot]) -> int:
+def all_plots(statistics: Statistics, visualisations: Visualisations | None = None) -> list[Plot]:
+    """Draw the plots and sheets of one token set."""
+    made = statistics_plots(statistics)
+    if visualisations is not None:
+        sheets = (code_sheet(visualisations, statistics.num_codebooks), reconstruction_sheet(visualisations))
+        made += [sheet.plot() for sheet in sheets if sheet is not None]
+    return made
+
+
+def write_plots(folder: Path, made: Sequence[Plot]) -> int:
+    """Write each plot as `folder`/NAME.png and return their number.
+
+    Raises DiskError where the disk refuses.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    return len(write_plots(folder, made))
+    for plot in made:
+        write_atomically(folder / f"{plot.name}.png", plot.png())
+    return len(made)
