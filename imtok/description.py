@@ -74,7 +74,8 @@ def _tokens(folder: Path) -> dict[str, Any]:
     reasons: Counter[str] = Counter()
     for shard in tokens.shards():
         reasons.update(reason.split(":")[0] for reason in shard.skip_reasons)
-        if shard.labels is not None and tokens.class_names:
+        # Labels of tars are the numbers of their .cls members, and no indices of class folders.
+        if shard.labels is not None and tokens.class_names and shard.header.unit < info.folder_units:
             labels.update(tokens.class_names[label] for label in shard.labels if label >= 0)
     return {
         "kind": "tokens",

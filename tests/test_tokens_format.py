@@ -10,6 +10,7 @@ from making import contents, picture
 import imtok
 from imtok.data.images import fit_image, image_size
 from imtok.decoding import decode
+from imtok.description import describe
 from imtok.tokens import open_tokens, read_manifest, verify_tokens
 
 FORMATS = Path(__file__).parent / "formats"
@@ -48,6 +49,12 @@ def test_tokens_of_format_1_open_with_codes_labels_and_skips() -> None:
     assert tokens.fingerprint == FINGERPRINT
     skipped = [pair for shard in tokens.shards() for pair in zip(shard.skip_keys, shard.skip_reasons, strict=True)]
     assert skipped == [("dog/cut.png", "truncated"), ("../up.png", "unsafe name")]
+
+
+def test_tokens_of_format_1_are_described_with_their_classes() -> None:
+    facts = describe(FORMATS / "tokens-v1")
+    assert facts["classes"] == {"cat": 2, "dog": 1}  # and not the .cls label of a tar
+    assert facts["skipped"] == {"truncated": 1, "unsafe name": 1}
 
 
 def test_tokens_of_format_1_pass_verification_under_their_name() -> None:
