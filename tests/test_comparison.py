@@ -36,7 +36,7 @@ def row(name: str, *sets: Statistics) -> Row:
     return next(row for row in comparison_rows(sets) if row.name == name)
 
 
-def test_bits_per_image_come_first_and_stand_beside_picture_quality() -> None:
+def test_bits_per_image_come_first_and_beside_quality() -> None:
     sets = [measured("a", 25.9, 2560, 1894.4), measured("b", 30.125, 10240, 9000)]
     rows = comparison_rows(sets)
     assert [row.name for row in rows[:4]] == [
@@ -56,13 +56,13 @@ def test_bits_per_image_come_first_and_stand_beside_picture_quality() -> None:
     ("name", "field", "values", "best"),
     [("usage", "usage", (0.5, 0.75), 1), ("Gini", "gini", (0.5, 0.75), 0), ("Zipf slope", "zipf_slope", (-1, 0), None)],
 )
-def test_the_best_is_the_most_or_the_least_as_the_figure_wants_it(
+def test_the_best_set_has_the_most_or_the_least(
     name: str, field: str, values: tuple[float, float], best: int | None
 ) -> None:
     assert row(name, *(example(**{field: value}) for value in values)).best == best
 
 
-def test_there_is_no_best_where_sets_were_measured_otherwise_or_look_equal() -> None:
+def test_different_measurements_and_equal_values_have_no_best_set() -> None:
     assert row("usage", example(usage=0.5), example(usage=0.75, size=64)).best is None
     fewer = example(usage=0.75).model_copy(update={"images": 999})
     assert row("usage", example(usage=0.5), fewer).best is None
@@ -73,13 +73,13 @@ def test_there_is_no_best_where_sets_were_measured_otherwise_or_look_equal() -> 
     assert row("PSNR", one, measured("b", 26.0, 2560, 2000, protocol="another")).best is None
 
 
-def test_fewer_bits_and_firmer_codes_alone_are_not_best() -> None:
+def test_fewer_bits_and_stabler_codes_alone_are_not_best() -> None:
     rows = comparison_rows([measured("a", 25.0, 2560, 2000), measured("b", 25.0, 1280, 1000)])
     for name in ("bits per image, raw", "bits per image, coded", "same after a pass", "JPEG quality 75"):
         assert next(row for row in rows if row.name == name).best is None
 
 
-def test_a_set_is_dominated_by_one_that_is_ahead_in_quality_or_bits_and_behind_in_nothing() -> None:
+def test_a_set_ahead_in_quality_or_bits_dominates() -> None:
     sets = [
         measured("base", 25.0, 2560, 2000),
         measured("better", 26.0, 2560, 2000),
@@ -98,14 +98,14 @@ def test_sets_measured_on_other_images_do_not_dominate() -> None:
         assert "dominated by" not in [row.name for row in comparison_rows([sets[0], fewer])]
 
 
-def test_exact_pictures_are_ahead_of_all() -> None:
+def test_exact_images_are_ahead_of_all() -> None:
     sets = [measured("a", 90.0, 2560, 2000), measured("exact", None, 2560, 2000)]
     assert row("PSNR", *sets).values == ("90.00 dB", "exact")
     assert row("PSNR", *sets).best == 1
     assert row("dominated by", *sets).values == ("exact", "nobody")
 
 
-def test_what_a_set_has_not_is_a_dash_and_what_none_has_is_no_row() -> None:
+def test_absent_values_are_dashes_and_absent_rows_left_out() -> None:
     without = example(tokenizer=False, per_256_images=None, quantizer=None)
     assert row("PSNR", example(), without).values[1] == "-"
     assert row("usage per 256 images", example(), without).values == ("91.0%", "-")
@@ -113,7 +113,7 @@ def test_what_a_set_has_not_is_a_dash_and_what_none_has_is_no_row() -> None:
     assert not names & {"PSNR", "SSIM", "same after a pass", "JPEG quality 95", "usage per 256 images", "quantizer"}
 
 
-def test_disturbances_are_compared_by_name() -> None:
+def test_perturbations_are_compared_by_name() -> None:
     assert row("shift right by 1 pixel", example(), example()).values == ("62.0% changed", "62.0% changed")
 
 
@@ -121,7 +121,7 @@ def test_codebooks_are_part_of_the_codes_where_there_are_several() -> None:
     assert row("codes", example(), example(num_codebooks=4)).values == ("16 x 16 of 1,024", "16 x 16 x 4 of 1,024")
 
 
-def test_several_codebooks_are_compared_by_their_mean_beside_the_worst_of_them() -> None:
+def test_several_codebooks_show_mean_and_worst() -> None:
     several = two_codebooks()
     assert row("usage", example(), several).values == ("95.7%", "50.0%")
     assert row("usage", example(), several).beside == ("", "(mean of 2 codebooks; worst: number 2, 25.0%)")
@@ -144,7 +144,7 @@ def test_rows_have_keys_of_their_own() -> None:
     assert {"psnr", "dominated-by", "usage", "changed by JPEG quality 95"} <= set(keys)
 
 
-def test_mutual_information_lies_between_what_a_coder_gains_and_the_estimate() -> None:
+def test_mutual_information_ranges_from_gain_to_estimate() -> None:
     neighbours = example().horizontal
     assert neighbours
     few_pairs = neighbours.model_copy(update={"coded_bits": 15.0, "mutual_information_corrected_bits": 11.6})
@@ -152,7 +152,7 @@ def test_mutual_information_lies_between_what_a_coder_gains_and_the_estimate() -
     assert shown == ("1.72 to 2.40", "0.00 to 11.60", "-")
 
 
-def test_every_row_has_a_value_a_set_and_says_what_it_is() -> None:
+def test_every_row_has_values_and_a_definition() -> None:
     for each in comparison_rows([example(), example(), example(tokenizer=False)]):
         assert len(each.values) == 3
         assert each.definition

@@ -69,7 +69,7 @@ def close(found: float, expected: float) -> bool:
 
 @settings(max_examples=60, deadline=None)
 @given(token_sets(), st.integers(1, 4))
-def test_figures_equal_the_reference(drawn: tuple[Units, int], workers: int) -> None:
+def test_statistics_equal_the_reference(drawn: tuple[Units, int], workers: int) -> None:
     units, size = drawn
     codes = np.concatenate(units)
     with tempfile.TemporaryDirectory() as place:
@@ -306,7 +306,7 @@ def test_pairs_of_chosen_codes_are_all_counted_and_no_others(tmp_path: Path) -> 
         assert np.array_equal(counts, expected[1])
 
 
-def test_a_part_of_the_pairs_gives_nearly_the_figures_of_all(tmp_path: Path) -> None:
+def test_a_sample_of_pairs_gives_nearly_the_statistics_of_all(tmp_path: Path) -> None:
     values = np.random.default_rng(2)
     first = values.zipf(1.4, (400, 16, 1)).clip(max=1500) - 1
     steps = values.integers(0, 4, (400, 16, 16)).cumsum(axis=2)  # a code is its left neighbour's plus 0 to 3
@@ -321,7 +321,7 @@ def test_a_part_of_the_pairs_gives_nearly_the_figures_of_all(tmp_path: Path) -> 
     assert whole == pytest.approx(2.0, abs=0.1)
 
 
-def test_of_a_large_collapsed_set_all_codes_in_use_are_looked_at(tmp_path: Path) -> None:
+def test_all_used_codes_of_a_collapsed_set_are_sampled(tmp_path: Path) -> None:
     codes = np.random.default_rng(11).choice([7, 300, 4000, 9000, 65535], (300, 8, 8))
     tokens = open_tokens(token_folder(tmp_path, [codes[:100], codes[100:]], 65536))
     sampling = Sampling.of(tokens, pairs=5000)
@@ -370,7 +370,7 @@ def test_images_and_grids_are_left_out_evenly_beyond_the_limits(tmp_path: Path) 
 # What coders need
 
 
-def test_the_code_length_is_that_of_coding_one_token_after_the_other() -> None:
+def test_the_code_length_equals_coding_token_by_token() -> None:
     from imtok.entropy import coded_bits, log_rising
 
     draws = np.random.default_rng(3).zipf(1.6, 500).clip(max=40) - 1
@@ -390,7 +390,7 @@ def test_the_code_length_is_that_of_coding_one_token_after_the_other() -> None:
     assert (np.abs(errors) < 1e-14 * (1 + np.abs(ends) + np.abs(begins))).all()
 
 
-def test_a_coder_that_knows_the_neighbour_is_never_promised_what_it_cannot_do(tmp_path: Path) -> None:
+def test_the_code_length_given_a_neighbour_can_be_reached(tmp_path: Path) -> None:
     independent = np.random.default_rng(4).integers(0, 5000, (100, 4, 4))
     statistics = analyze(token_folder(tmp_path / "a", [independent], 5000)).statistics
     assert statistics.horizontal is not None
@@ -406,7 +406,7 @@ def test_a_coder_that_knows_the_neighbour_is_never_promised_what_it_cannot_do(tm
 
 
 @pytest.mark.parametrize(("size", "images"), [(64000, 600), (2000, 8), (2**18, 40)])
-def test_a_neighbour_that_tells_nothing_costs_nothing(size: int, images: int, tmp_path: Path) -> None:
+def test_an_independent_neighbour_costs_nothing(size: int, images: int, tmp_path: Path) -> None:
     from imtok.entropy import coded_bits
 
     codes = np.random.default_rng(14).zipf(1.4, (images, 16, 16)).clip(max=size) - 1
@@ -427,7 +427,7 @@ def test_several_codebooks_cost_what_each_costs(tmp_path: Path) -> None:
 # Classes, duplicates, errors
 
 
-def test_classes_are_told_apart_by_their_own_codes(tmp_path: Path) -> None:
+def test_classes_differ_by_their_own_codes(tmp_path: Path) -> None:
     values = np.random.default_rng(7)
     labels = np.array([0, 1] * 60)
     codes = values.integers(0, 8, (120, 4, 4)) + 8 * labels[:, None, None]
@@ -493,13 +493,13 @@ def test_a_code_out_of_range_names_its_shard(tmp_path: Path) -> None:
         analyze(token_folder(tmp_path, units, 100))
 
 
-def test_a_code_far_out_of_range_asks_for_no_table_of_that_length(tmp_path: Path) -> None:
+def test_a_code_far_out_of_range_allocates_no_long_table(tmp_path: Path) -> None:
     units = [np.array([[[5, 2**32 - 1]]])]
     with pytest.raises(TokensError, match="code 4294967295 is outside"):
         analyze(token_folder(tmp_path, units, 70000))
 
 
-def test_a_request_to_stop_is_heard(tmp_path: Path) -> None:
+def test_a_request_to_stop_ends_the_count(tmp_path: Path) -> None:
     folder = token_folder(tmp_path, [np.zeros((2, 2, 2), np.int64)], 4)
     with pytest.raises(Interrupted):
         analyze(folder, should_stop=lambda: True)

@@ -1,4 +1,4 @@
-"""What terminal and page show alike."""
+"""Formatting that terminal and report share."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def two_codebooks() -> Statistics:
     return example(num_codebooks=2, codebooks=[first, second], usage=1.0, dead=0)
 
 
-def test_with_several_codebooks_the_headline_is_their_mean_and_not_the_merged_count() -> None:
+def test_the_headline_of_several_codebooks_is_their_mean() -> None:
     head = headline(two_codebooks())
     assert (head.usage, head.dead, head.gini, head.zipf_slope) == (0.5, 512, pytest.approx(0.4), -1.0)
 
@@ -36,14 +36,14 @@ def test_with_one_codebook_the_headline_is_that_of_the_set() -> None:
     assert (headline(example(usage=0.6)).usage, worst(example(), "usage"), together(example())) == (0.6, None, "")
 
 
-def test_the_worst_codebook_is_the_least_or_the_most_as_the_figure_wants_it() -> None:
+def test_the_worst_codebook_has_the_least_or_the_most() -> None:
     found = {name: worst(two_codebooks(), name) for name in ("usage", "dead", "gini", "zipf_slope")}
     assert {name: (each.codebook, each.value) for name, each in found.items() if each} == {
         "usage": (2, 0.25), "dead": (2, 768), "gini": (2, 0.6), "zipf_slope": (1, -1.5),
     }  # fmt: skip
 
 
-def test_a_codebook_without_a_slope_is_left_out_of_its_mean() -> None:
+def test_a_codebook_without_a_slope_is_left_out() -> None:
     statistics = two_codebooks()
     statistics.codebooks[0] = statistics.codebooks[0].model_copy(update={"zipf_slope": None})
     assert over_codebooks(statistics, "zipf_slope") == -0.5
@@ -54,10 +54,10 @@ def test_a_map_spans_its_values_but_at_least_one_bit() -> None:
     assert map_range([[8.0, 8.1]]) == (pytest.approx(7.1), 8.1)
 
 
-@pytest.mark.parametrize(("places", "tells"), [([2.0, 1.97, 0.5], False), ([2.0, 1.95, 0.5], True)])
-def test_places_are_told_apart_unless_most_come_near_what_the_images_can_show(places: list[float], tells: bool) -> None:
-    positions = PositionMap(images=4, entropy_bits=[places], limit_bits=2.0, surprisal_bits=[places])
-    assert tells_places_apart(positions) == tells
+@pytest.mark.parametrize(("entropies", "expected"), [([2.0, 1.97, 0.5], False), ([2.0, 1.95, 0.5], True)])
+def test_positions_are_compared_unless_most_are_near_the_limit(entropies: list[float], expected: bool) -> None:
+    positions = PositionMap(images=4, entropy_bits=[entropies], limit_bits=2.0, surprisal_bits=[entropies])
+    assert tells_places_apart(positions) == expected
 
 
 def test_rows_of_bits_go_from_the_limit_to_the_coder() -> None:
@@ -74,7 +74,7 @@ def test_spans_are_named_by_how_often_their_codes_occur() -> None:
     assert named == ["never", "once", "2 to 9", "1,000 to 9,999", "10k to 100k"]
 
 
-def test_small_figures_keep_two_digits() -> None:
+def test_small_numbers_keep_two_digits() -> None:
     assert [significant(value) for value in (0.0, 0.0123, 0.001, 0.00099, 1.234e-5, -2e-6)] == [
         "0.0000", "0.0123", "0.0010", "0.00099", "1.2e-05", "-2e-06",
     ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""How codes lie in space: against plain NumPy, and where there is next to nothing to see."""
+"""Geometry of codebooks equals plain NumPy, for tiny and for large codebooks."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def nearest_others(rows: np.ndarray) -> np.ndarray:
     return table.min(axis=1)
 
 
-def test_the_figures_are_those_of_plain_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_geometry_equals_plain_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(geometry, "_ROWS", 16)  # several tiles, the last ones short
     monkeypatch.setattr(geometry, "_COLUMNS", 24)
     vectors = drawn(90, 5)
@@ -126,7 +126,7 @@ def test_lengths_that_differ_by_rounding_alone_are_one_bar() -> None:
     ("number", "most", "places"),
     [(10, 4, [0, 2, 5, 7]), (3, 9, [0, 1, 2]), (7, 1, [0]), (4, 0, []), (0, 4, [])],
 )
-def test_places_are_spaced_evenly_from_the_first_on(number: int, most: int, places: list[int]) -> None:
+def test_indices_are_evenly_spaced_from_the_first_on(number: int, most: int, places: list[int]) -> None:
     assert evenly_spaced(number, most).tolist() == places
 
 
@@ -141,7 +141,7 @@ def test_of_many_codes_evenly_spaced_ones_are_sought_among_all(monkeypatch: pyte
     assert sum(found.norms.counts) == 95
 
 
-def test_the_map_of_many_codes_shows_the_most_used_and_evenly_spaced_others(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_map_shows_most_used_and_evenly_spaced_codes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(geometry, "MOST_POINTS", 6)
     counts = np.array([0, 5, 0, 0, 9, 0, 0, 7, 0, 0, 0, 0])
     found = seen(drawn(12, 2), counts)
@@ -176,7 +176,7 @@ def test_codes_of_a_cosine_codebook_have_unit_length() -> None:
     assert seen(table.vectors()).mean_norm == pytest.approx(1, abs=1e-6)
 
 
-def test_the_codes_of_residual_stages_are_the_terms_of_their_sum() -> None:
+def test_codes_of_residual_stages_add_up_to_the_latents() -> None:
     config = ResidualConfig(part=VQConfig(dim=4, num_codes=32), depth=2, scales=(1.0, 0.5))
     quantizer = tiny(quantizer=config).eval().quantizer
     first, second = (table.vectors() for table in code_tables(quantizer))

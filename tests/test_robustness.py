@@ -143,7 +143,7 @@ def test_a_shift_leaves_a_constant_image_unchanged() -> None:
         assert all(each.share == 0 for each in shift.least_changed)
 
 
-def test_a_shift_changes_the_codes_behind_an_edge_and_no_others() -> None:
+def test_a_shift_changes_only_codes_at_an_edge() -> None:
     images = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     images[..., 16:] = 255
     right, down, *_ = sensitivity_of(BatchedRunner(_sharp(), device="cpu"), images).disturbances

@@ -1,4 +1,4 @@
-"""The figures: each has its definition, each source that is named stands in the list, and the schema says so too."""
+"""Statistics have definitions, and each source that these name is in the list of references."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RECORDS = [
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda kind: kind.__name__)
-def test_every_figure_is_defined(record: type[Record]) -> None:
+def test_every_statistic_is_defined(record: type[Record]) -> None:
     assert record.__doc__
     assert [name for name in record.model_fields if not definition(record, name)] == []
 

@@ -1,4 +1,4 @@
-"""Whether a codebook is called healthy."""
+"""The verdict on a codebook follows from its worst finding."""
 
 from __future__ import annotations
 

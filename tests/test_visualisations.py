@@ -27,7 +27,7 @@ def middle(tokenizer: Tokenizer, grid: torch.Tensor) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", [name for name in QUANTIZERS if tiny(quantizer=QUANTIZERS[name]).num_codebooks == 1])
-def test_a_swatch_is_the_middle_of_a_grid_full_of_the_code(name: str) -> None:
+def test_a_swatch_is_the_middle_of_a_uniform_grid(name: str) -> None:
     tokenizer = tiny(quantizer=QUANTIZERS[name]).eval()
     codes = np.array([3, 0, 11])
     found = swatches(BatchedRunner(tokenizer, device="cpu", batch_size=1), codes, use(tokenizer), side=3)
@@ -37,7 +37,7 @@ def test_a_swatch_is_the_middle_of_a_grid_full_of_the_code(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["residual", "residual-shared", "residual-fsq"])
-def test_a_swatch_of_a_residual_quantizer_shows_the_first_stage_alone(name: str) -> None:
+def test_a_residual_swatch_shows_the_first_stage_alone(name: str) -> None:
     tokenizer = tiny(quantizer=QUANTIZERS[name]).eval()
     (found,) = swatches(BatchedRunner(tokenizer, device="cpu"), np.array([4]), use(tokenizer), side=3)
     np.testing.assert_array_equal(found, middle(tokenizer, torch.full((1, 3, 3, 1), 4)))
@@ -81,7 +81,7 @@ def test_the_most_used_codes_come_first_and_unused_ones_never() -> None:
     assert most_used(counts, 2).tolist() == [2, 1]
 
 
-def test_a_mean_patch_is_the_mean_over_the_occurrences_of_a_code() -> None:
+def test_a_mean_patch_averages_the_occurrences_of_a_code() -> None:
     images = torch.randint(0, 256, (2, 3, 4, 6), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     grids = torch.tensor([[[7, 1, 7], [2, 2, 2]], [[2, 2, 2], [2, 2, 7]]])
     patches, found = mean_patches(images, grids, np.array([7, 1, 5]))

@@ -1,6 +1,6 @@
-"""What terminal and page show alike: figures over codebooks, rows of bits, ranges of maps, names and small numbers."""
+"""Formatting for terminal and report: means over codebooks, rows of bits, ranges of maps, names and numbers."""
 
-# Axes: K codes, Q codebooks, h x w grid of an image's codes.
+# Axes: K codes, Q codebooks, h x w grid of the codes of an image.
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from imtok.analysis.statistics import PositionMap, Statistics
 from imtok.usage import Span
 
 TOGETHER = "all codebooks together"
-_NEAR = 0.98  # of the most that so many images can show
-_SMALLEST_SCALE = 1.0  # bits; over a smaller one noise would look like a pattern
-_NEXT_TO_NONE = 0.02  # of the codes
+_NEAR = 0.98  # of the highest entropy that so many images can show
+_SMALLEST_SCALE = 1.0  # bits; on a smaller scale noise would look like a pattern
+_FEW_UNSEEN = 0.02  # of the codes: too few to mention
 _GREATER_IS_WORSE = {"dead", "nearly_dead", "gini"}
 
 
 @dataclass(frozen=True)
 class Worst:
-    """The codebook where a figure is worst."""
+    """The codebook where a statistic is worst."""
 
     codebook: int  # from 1
     value: float
 
     @property
     def place(self) -> str:
-        """Which one it is, in words."""
+        """Its number in words."""
         return f"number {self.codebook}"
 
 
 @dataclass(frozen=True)
 class Headline:
-    """The figures of `Use` that stand first, each the mean over codebooks."""
+    """The main statistics of `Use`, each the mean over codebooks."""
 
     used: float
     usage: float
@@ -49,12 +49,12 @@ class Headline:
 
 
 def headline(statistics: Statistics) -> Headline:
-    """Means over codebooks, for each has K codes of its own: counted together, one hides what others leave unused."""
+    """Return means over codebooks: counted together, one codebook would hide the unused codes of another."""
     return Headline(**{name: over_codebooks(statistics, name) for name in Headline.__dataclass_fields__})  # type: ignore[arg-type]
 
 
 def over_codebooks(statistics: Statistics, name: str) -> float | None:
-    """A figure of `Use`: the mean of the codebooks that have it, the set's own where there is only one codebook."""
+    """Return a statistic of `Use`, the mean over the codebooks that have it."""
     if not several(statistics):
         found: float | None = getattr(statistics, name)
         return found
@@ -63,7 +63,7 @@ def over_codebooks(statistics: Statistics, name: str) -> float | None:
 
 
 def worst(statistics: Statistics, name: str) -> Worst | None:
-    """The codebook where a figure of `Use` is worst, the first of equals; None where there is only one codebook."""
+    """Find the codebook where a statistic of `Use` is worst, the first of equals; None where there is one codebook."""
     if not several(statistics):
         return None
     sign = -1 if name in _GREATER_IS_WORSE else 1
@@ -76,21 +76,20 @@ def worst(statistics: Statistics, name: str) -> Worst | None:
 
 
 def unseen(statistics: Statistics) -> str:
-    """How many codes that never occur more images would show, at least; empty where that is next to none, and for
-    several codebooks, of which each has its own."""
+    """Say how many unused codes more images would show at least; empty for few codes and for several codebooks."""
     more = statistics.expected_used - statistics.used
-    if several(statistics) or more < _NEXT_TO_NONE * statistics.codebook_size:
+    if several(statistics) or more < _FEW_UNSEEN * statistics.codebook_size:
         return ""
     return f"more images would show {more:,.0f} of them or more"
 
 
 def several(statistics: Statistics) -> bool:
-    """Whether there are several codebooks with figures of their own."""
+    """Return whether there are several codebooks."""
     return len(statistics.codebooks) > 1
 
 
 def together(statistics: Statistics) -> str:
-    """What to add to the name of a figure that counts code k of all codebooks as one; nothing where Q is 1."""
+    """Return what to add to the name of a statistic that counts all codebooks together; nothing where Q is 1."""
     return f", {TOGETHER}" if several(statistics) else ""
 
 
@@ -104,7 +103,7 @@ class TokenBits:
 
 
 def token_bits(statistics: Statistics) -> list[TokenBits]:
-    """From log2 K down to what is left when a neighbour is known; last, what an adaptive coder needs ("coded")."""
+    """Return the rows from log2 K down to the entropy given a neighbour, and last the adaptive coder ("coded")."""
     sides = {"given left": statistics.horizontal, "given above": statistics.vertical}
     return [
         TokenBits("log2 K", statistics.max_bits),
@@ -119,24 +118,24 @@ def token_bits(statistics: Statistics) -> list[TokenBits]:
 
 
 def contexts_share(statistics: Statistics) -> float:
-    """The share of the codes whose neighbours were counted, the lesser of both directions; 1 where all were."""
+    """Return the share of the codes whose neighbours were counted, the lesser of both directions."""
     return min((side.contexts_share for side in (statistics.horizontal, statistics.vertical) if side), default=1.0)
 
 
 def tells_places_apart(positions: PositionMap) -> bool:
-    """Whether there are images enough for entropies by place to differ by more than their number allows."""
+    """Return whether there are enough images to compare positions by their entropy."""
     return bool(np.median(positions.entropy_bits) < _NEAR * positions.limit_bits)
 
 
 def map_range(bits: list[list[float]]) -> tuple[float, float]:
-    """Ends of a map's scale: those of its values, but at least one bit apart."""
+    """Return the ends of the scale of a map: those of its values, but at least one bit apart."""
     values = np.array(bits)
     most = float(values.max())
     return min(float(values.min()), most - _SMALLEST_SCALE), most
 
 
 def span_name(span: Span) -> str:
-    """How often codes of a span occur: never, once, 2 to 9, 10k to 100k."""
+    """Format how often the codes of a span occur: never, once, 2 to 9, 10k to 100k."""
     if span.low == span.high:
         return {0: "never", 1: "once"}.get(span.low, f"{span.low:,}")
     if span.low < 10_000:
@@ -145,7 +144,7 @@ def span_name(span: Span) -> str:
 
 
 def brief(value: float) -> str:
-    """As short as an axis needs it: 1, 500, 1k, 2.5M, 1B; 0.01."""
+    """Format a number shortly for an axis: 1, 500, 1k, 2.5M, 1B; 0.01."""
     for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:
             return f"{value / unit:g}{name}".replace("-", "−")
@@ -153,5 +152,5 @@ def brief(value: float) -> str:
 
 
 def significant(value: float, digits: int = 4) -> str:
-    """With so many decimals, or, where they would show hardly anything, two significant digits: 0.0123, 1.2e-05."""
+    """Format with so many decimals, or with two significant digits where these would be zeros: 0.0123, 1.2e-05."""
     return f"{value:.2g}" if 0 < abs(value) < 10 ** (1 - digits) else f"{value:,.{digits}f}"

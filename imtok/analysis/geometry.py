@@ -1,12 +1,11 @@
-"""How the codes of a codebook lie in the space of the latents: lengths, nearest others, effective rank, a map.
+"""Geometry of a codebook in the space of the latents: norms, nearest other codes, effective rank, a map.
 
-A code's vector is what its quantizer's `lookup` gives, so a projected codebook is seen projected and a cosine one at
-unit length; the scale of a residual stage is left out, since one table may serve several stages. Everything is
-computed in float64, distances in tiles, so that no K x K table is held. Where codes are many, the nearest other is
-sought for evenly spaced ones alone, but among all.
+The vector of a code is the result of `lookup`: projected for a projected codebook, of unit length for a cosine one. The
+scale of a residual stage is left out, because one codebook may serve several stages. Everything is computed in float64,
+and distances in tiles without a K x K table. In a large codebook, evenly spaced codes search their nearest among all.
 """
 
-# Axes: K codes, D channels of a code, n codes whose nearest other is sought.
+# Axes: K codes, D channels of a code, n codes whose nearest other code is searched.
 
 from __future__ import annotations
 
@@ -22,8 +21,8 @@ from imtok.analysis.statistics import Geometry, Histogram
 from imtok.entropy import Counts
 from imtok.quantizers import Quantizer
 
-MOST_SOUGHT = 16_384  # codes whose nearest other is sought
-MOST_PAIRS = 2**31  # distances taken in all: of 262,144 codes 8192 are sought, of 2^24 128
+MOST_SOUGHT = 16_384  # codes whose nearest other code is searched
+MOST_PAIRS = 2**31  # distances in all, enough for 8192 of 262,144 codes, or for 128 of 2^24
 MOST_POINTS = 2048  # codes on the map
 _NEAR = 0.01  # of the root mean square distance from the mean
 _BINS = 40
@@ -35,26 +34,26 @@ _Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class CodeTable:
-    """A table of codes, and which of the Q codebooks it stands behind: a shared one serves several."""
+    """The vectors of a codebook, which several stages or heads may share."""
 
     codebooks: tuple[int, ...]
     base: Quantizer
 
     @property
     def fixed(self) -> bool:
-        """The codes lie where the method puts them: FSQ, LFQ and BSQ have no tensors that decide."""
+        """Whether the method fixes the codes: FSQ, LFQ and BSQ have no tensors that decide about them."""
         return not self.base.code_tensors()
 
     @torch.no_grad()
     def vectors(self) -> Tensor:
-        """Every code as `lookup` gives it: (K, D) float, on the CPU."""
+        """Look up every code: (K, D) float, on the CPU."""
         device = next(self.base.buffers()).device
         chunks = torch.split(torch.arange(self.base.num_codes, device=device), _CHUNK)
         return torch.cat([self.base.lookup(codes.view(1, 1, -1))[0, :, 0].T.cpu() for codes in chunks])
 
 
 def code_tables(quantizer: Quantizer) -> list[CodeTable]:
-    """The different tables of a quantizer, in the order of the codebooks they first stand behind."""
+    """Return the different codebooks of a quantizer, in the order of their first use."""
     tables: dict[int, CodeTable] = {}
     for codebook, base in enumerate(quantizer.base_quantizers):
         before = tables[id(base)].codebooks if id(base) in tables else ()
@@ -63,12 +62,11 @@ def code_tables(quantizer: Quantizer) -> list[CodeTable]:
 
 
 def codebook_geometry(vectors: Tensor, counts: Counts, *, codebook: int, fixed: bool) -> Geometry:
-    """How codes (K, D) float lie, with (K,) how often each is used.
+    """Measure codes (K, D) float, with (K,) how often each is used.
 
-    The nearest other is sought for at most `MOST_SOUGHT` evenly spaced codes, and for fewer where that would take more
-    than `MOST_PAIRS` distances. On the map are all codes up to `MOST_POINTS`; of more, the most used ones are half of
-    the points and evenly spaced others the rest. A figure of nothing is 0: distances of a single code, the rank of
-    equal codes or of codes never used.
+    At most `MOST_SOUGHT` evenly spaced codes search their nearest other code, with at most `MOST_PAIRS` distances. The
+    map shows at most `MOST_POINTS` codes: one half are the most used ones, the others are evenly spaced. The distance
+    of a single code is 0, and so is the rank of equal codes or of codes never used.
     """
     points = vectors.double()
     centred = points - points.mean(dim=0)
@@ -96,19 +94,19 @@ def codebook_geometry(vectors: Tensor, counts: Counts, *, codebook: int, fixed: 
 
 
 def evenly_spaced(number: int, most: int) -> Counts:
-    """At most `most` places of a list of `number`, evenly spaced from the first on, as int64."""
+    """Return at most `most` indices of a list of `number` items, evenly spaced from the first on, as int64."""
     count = min(number, most)
     return np.arange(count, dtype=np.int64) * number // max(count, 1)
 
 
 def effective_rank(vectors: Tensor, weights: Tensor | None = None) -> float:
-    """exp of the entropy of the normalised singular values about the mean: (K, D), (K,) -> in [0, D].
+    """Return exp of the entropy of the normalised singular values about the mean: (K, D), (K,) -> in [0, D].
 
     After Roy & Vetterli (2007), with each row counted `weights` times. The singular values are square roots of the
-    covariance's eigenvalues, so that nothing larger than D x D is decomposed.
+    eigenvalues of the covariance, so that nothing larger than D x D is decomposed.
     """
     eigenvalues = torch.linalg.eigvalsh(_covariance(vectors.double(), weights)).clamp(min=0)
-    # What rounding leaves of a direction without extent would count by its square root, 1e-8 of the largest.
+    # Rounding leaves 1e-16 of a direction without extent, which would count by its square root, 1e-8 of the largest.
     singular = torch.where(eigenvalues > 1e-12 * eigenvalues.max(), eigenvalues, 0).sqrt()
     if not singular.any():
         return 0.0
@@ -117,7 +115,7 @@ def effective_rank(vectors: Tensor, weights: Tensor | None = None) -> float:
 
 
 def _nearest_distances(points: Tensor, sought: Counts) -> Tensor:
-    """Distance of some points to their nearest other: (K, D) about their mean, (n,) -> (n,); (0,) where K is 1."""
+    """Return distances to the nearest other point: (K, D) about the mean, (n,) indices -> (n,); (0,) where K is 1."""
     if len(points) == 1:
         return points.new_empty(0)
     half_norms = points.square().sum(dim=1) / 2  # (K,)
@@ -132,13 +130,13 @@ def _nearest_distances(points: Tensor, sought: Counts) -> Tensor:
             least, place = scores.min(dim=1)
             nearest = torch.where(least < best, place + start, nearest)
             best = torch.minimum(best, least)
-        # Of the difference, since what is left of the score has lost the digits of a small distance.
+        # From the difference, because the score has lost the digits of a small distance.
         found.append((points[rows] - points[nearest]).norm(dim=1))
     return torch.cat(found)
 
 
 def _covariance(points: Tensor, weights: Tensor | None) -> Tensor:
-    """(K, D), (K,) counts or None for equal ones -> (D, D) about the mean; zeros where all counts are."""
+    """Return the covariance: (K, D), (K,) counts or None for equal ones -> (D, D); zeros where all counts are 0."""
     if weights is None:
         weights = points.new_ones(len(points))
     shares = (weights / weights.sum().clamp(min=1)).to(points.dtype).unsqueeze(1)
@@ -147,15 +145,15 @@ def _covariance(points: Tensor, weights: Tensor | None) -> Tensor:
 
 
 def _on_main_axes(centred: Tensor) -> Tensor:
-    """(K, D) about the mean -> (K, 2) on the two main axes (Pearson, 1901), the second 0 where D is 1."""
+    """Project on the two main axes (Pearson, 1901): (K, D) about the mean -> (K, 2), the second 0 where D is 1."""
     axes = torch.linalg.eigh(_covariance(centred, None)).eigenvectors.flip(1)[:, :2]  # (D, 2), the largest first
     largest = axes.abs().argmax(dim=0, keepdim=True)
-    axes = axes * axes.gather(0, largest).sign()  # an axis has no direction of its own
+    axes = axes * axes.gather(0, largest).sign()  # the sign of an eigenvector is arbitrary
     return torch.nn.functional.pad(centred @ axes, (0, 2 - axes.shape[1]))
 
 
 def _points_shown(counts: Counts) -> Counts:
-    """Which codes the map shows, ascending."""
+    """Choose the codes on the map, ascending."""
     if len(counts) <= MOST_POINTS:
         return np.arange(len(counts))
     by_use = np.argsort(-counts, kind="stable")
@@ -165,7 +163,7 @@ def _points_shown(counts: Counts) -> Counts:
 
 
 def _histogram(values: _Floats) -> Histogram:
-    """40 bins from the least to the greatest; values equal but for rounding are one bar in the middle."""
+    """Count in 40 bins from least to greatest; values that differ by rounding alone are one bar in the middle."""
     if not len(values):
         return Histogram(edges=np.linspace(0, 1, _BINS + 1).tolist(), counts=[0] * _BINS)
     low, high = float(values.min()), float(values.max())

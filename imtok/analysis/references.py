@@ -1,4 +1,4 @@
-"""Where the definitions of the figures come from: what is named in them by author and year, in full."""
+"""References: the sources that the definitions of statistics name by author and year."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Every figure that `imtok stats` tells, as records: names, definitions and sources, in one place.
+"""All statistics of `imtok stats` as records, with their names, definitions and sources.
 
-The definitions stand in the fields' descriptions, so that help, report and JSON schema say the same. Entropies are in
-bits. N is a number of tokens, n_k how many of them are code k, p_k = n_k / N.
+The definitions are the descriptions of the fields, so that report and JSON schema agree. Entropies are in bits. N is a
+number of tokens, n_k how many of them are code k, p_k = n_k / N.
 """
 
-# Axes: K codes, Q codebooks, h x w grid of an image's codes, D latent channels.
+# Axes: K codes, Q codebooks, h x w grid of the codes of an image, D latent channels.
 
 from __future__ import annotations
 
@@ -27,74 +27,75 @@ class Runs(Record):
     usage: float = Field(
         description="used / K by the 256 images of a run, mean over codebooks and runs (see Zhu et al., 2024)"
     )
-    least: float = Field(description="that of the run that uses fewest")
-    most: float = Field(description="that of the run that uses most")
+    least: float = Field(description="usage of the run that uses fewest codes")
+    most: float = Field(description="usage of the run that uses most codes")
 
 
 class Bits(Record):
-    """What the tokens take up."""
+    """Bits that the tokens take."""
 
     raw_per_token: float = Field(description="log2 K")
     raw_per_image: float = Field(description="h w Q log2 K")
     raw_per_pixel: float = Field(description="bits per image / pixels of the square that was encoded")
     coded_per_token: float = Field(
-        description="bits a token that an adaptive coder needs, learning included: the least of those without context, "
-        "knowing the left neighbour, and knowing the one above (MacKay & Peto, 1995)"
+        description="bits a token of an adaptive coder, learning included: the least of three coders, without context, "
+        "with the left neighbour, and with the neighbour above (MacKay & Peto, 1995)"
     )
-    coded_per_image: float = Field(description="h w Q times that")
+    coded_per_image: float = Field(description="h w Q times the bits coded per token")
     coded_per_pixel: float = Field(description="bits coded per image / pixels")
     coder: Literal["fixed", "frequencies", "left neighbour", "neighbour above"] = Field(
-        description="which coder needs least; fixed: none beats log2 K"
+        description="coder that needs the fewest bits; fixed: none needs less than log2 K"
     )
 
 
 class PositionMap(Record):
-    """What each place of the grid says."""
+    """Entropy and surprisal at each position of the grid."""
 
     images: int = Field(description="images it was measured on: all, or evenly spaced ones")
     entropy_bits: list[list[float]] = Field(
-        description="(h, w): entropy of the codes at each place, over images, its bias corrected (Miller, 1955); mean "
-        "over codebooks"
+        description="(h, w): entropy of the codes at each position, over images, its bias corrected (Miller, 1955); "
+        "mean over codebooks"
     )
     limit_bits: float = Field(
-        description="log2 of the lesser of K and the images: no place can show more, so where all come near it there "
-        "are too few images to tell places apart by their entropy"
+        description="log2 of K or of the number of images, whichever is less: the highest entropy that a position can "
+        "have here; where all come near it, there are too few images to compare positions by entropy"
     )
     surprisal_bits: list[list[float]] = Field(
-        description="(h, w): mean of -log2 p_k over the codes at each place, p_k being that of the whole set: how "
-        "unusual its codes are, which few images tell too; mean over codebooks"
+        description="(h, w): mean of -log2 p_k over the codes at each position, with p_k of the whole set: high where "
+        "codes are rare; needs few images; mean over codebooks"
     )
 
 
 class Neighbours(Record):
-    """What a code tells of the next one, mean over codebooks."""
+    """Information between a code and the next one, mean over codebooks."""
 
     images: int = Field(description="images whose pairs were counted: all, or evenly spaced ones")
     pairs: int = Field(description="pairs of neighbours counted")
     distinct: int = Field(description="different pairs among them")
     contexts_share: float = Field(
-        description="share of the codes that occur whose pairs were counted, chosen by hash; 1: all"
+        description="share of the occurring codes whose pairs were counted, chosen by hash; 1: all"
     )
     mutual_information_bits: float = Field(
         description="H(X) + H(Y) - H(X, Y) of neighbours X, Y (Shannon, 1948); high where pairs are few a code"
     )
     mutual_information_corrected_bits: float = Field(
-        description="that with the first term of each entropy's small-sample bias undone, at least 0 (Miller, 1955)"
+        description="the same with the first term of the small-sample bias of each entropy undone, at least 0 "
+        "(Miller, 1955)"
     )
     conditional_entropy_bits: float = Field(description="H(Y | X) = H(Y) - mutual information: bits left of a token")
-    conditional_entropy_corrected_bits: float = Field(description="that of the corrected figures")
+    conditional_entropy_corrected_bits: float = Field(description="the same from the corrected entropies")
     coded_bits: float = Field(
-        description="bits a token that an adaptive coder knowing the neighbour needs, learning included: to be "
-        "had, where all pairs are counted, to within some bits of the whole set (MacKay & Peto, 1995)"
+        description="bits a token of an adaptive coder that knows the neighbour, learning included; where all pairs "
+        "are counted, it can be reached to within some bits for the whole set (MacKay & Peto, 1995)"
     )
 
 
 class Dimension(Record):
     """One dimension of FSQ, LFQ or BSQ."""
 
-    codebook: int = Field(description="of which codebook, from 0")
+    codebook: int = Field(description="its codebook, from 0")
     dimension: int = Field(description="from 0")
-    shares: list[float] = Field(description="share of the tokens at each of its levels")
+    shares: list[float] = Field(description="share of the tokens at each level")
     entropy_bits: float = Field(description="entropy of the levels, at most log2 of their number")
     max_bits: float = Field(description="log2 of the number of levels")
 
@@ -104,22 +105,24 @@ class ClassUse(Record):
 
     label: int = Field(description="as the shards have it")
     name: str = Field(description="of its folder, or the label where there is none")
-    images: int = Field(description="images of the class looked at: all, or evenly spaced ones")
-    tokens: int = Field(description="their codes")
+    images: int = Field(description="images of the class that were counted: all, or evenly spaced ones")
+    tokens: int = Field(description="codes of these images")
     used: int = Field(description="codes that occur in them")
     perplexity: float = Field(description="2^entropy of their codes")
     divergence_bits: float = Field(
-        description="Kullback-Leibler divergence of its code shares from those of all classes, bits a token, the first "
-        "term of its bias undone (Kullback & Leibler, 1951)"
+        description="Kullback-Leibler divergence of the code shares of the class from those of all classes, bits a "
+        "token, the first term of its bias undone (Kullback & Leibler, 1951)"
     )
-    own: list[tuple[int, float]] = Field(description="codes most its own, as (code, share in the class / share in all)")
+    own: list[tuple[int, float]] = Field(
+        description="codes most typical of the class, as (code, share in the class / share in all)"
+    )
 
 
 class Duplicates(Record):
-    """Images with the same codes at every place."""
+    """Images with the same codes at every position."""
 
-    images: int = Field(description="images compared: all, or those whose hash falls in a share")
-    duplicates: int = Field(description="images whose codes an earlier image already had")
+    images: int = Field(description="images compared: all, or a share chosen by hash")
+    duplicates: int = Field(description="images with exactly the codes of an earlier image")
     groups: int = Field(description="different grids of codes that occur more than once")
     largest: list[list[str]] = Field(description="keys of the largest groups, five groups of five keys at most")
 
@@ -132,19 +135,19 @@ class Histogram(Record):
 
 
 class Geometry(Record):
-    """How the codes of one codebook lie in the space of the latents."""
+    """Positions of the codes of one codebook in the space of the latents."""
 
     codebook: int = Field(description="from 0")
-    fixed: bool = Field(description="the codes lie where the method puts them (FSQ, LFQ, BSQ), nothing is learned")
-    codes: int = Field(description="codes whose nearest other was sought: all, or evenly spaced ones")
+    fixed: bool = Field(description="the method fixes the codes (FSQ, LFQ, BSQ), and nothing is learned")
+    codes: int = Field(description="codes whose nearest other code was searched: all, or evenly spaced ones")
     dim: int = Field(description="D, channels of a code")
     mean_norm: float = Field(description="mean length of the codes")
     norms: Histogram = Field(description="lengths of the codes")
     median_distance: float = Field(description="median distance of a code to its nearest other")
     distances: Histogram = Field(description="distances to the nearest other code")
     near_duplicates: int = Field(
-        description="codes of those at most as far from another as a hundredth of the root mean square distance of all "
-        "from their mean"
+        description="codes of those whose distance to another code is at most a hundredth of the root mean square "
+        "distance of all codes from their mean"
     )
     effective_rank: float = Field(
         description="exp of the entropy of the codes' normalised singular values about their mean, at most D "
@@ -152,40 +155,40 @@ class Geometry(Record):
     )
     effective_rank_used: float = Field(description="the same with each code weighted by how often it is used")
     points: list[tuple[float, float]] = Field(description="codes on their two main axes (Pearson, 1901), 2048 at most")
-    point_codes: list[int] = Field(description="which code each point is")
-    point_counts: list[int] = Field(description="how often that code occurs")
+    point_codes: list[int] = Field(description="the code of each point")
+    point_counts: list[int] = Field(description="how often the code of each point occurs")
 
 
 class CodeShare(Record):
-    """A figure of one code."""
+    """A share of the tokens of one code."""
 
-    code: int = Field(description="of the first codebook")
-    share: float = Field(description="of the tokens of that code, those that changed")
+    code: int = Field(description="code of the first codebook")
+    share: float = Field(description="share of the tokens of the code that changed")
     tokens: int = Field(description="how many tokens it was measured on")
 
 
 class ErrorByCode(Record):
-    """Quantization error: how far latents z lie from the codes q that stand for them, in the space of the codes.
+    """Quantization error: the distance of latents z to the codes q that stand for them, in the space of the codes.
 
-    That is z bounded for FSQ, at unit length for BSQ and cosine, and otherwise as the encoder gives it; q is the sum of
+    z is bounded for FSQ, of unit length for BSQ and cosine, and otherwise the output of the encoder. q is the sum of
     all stages of a residual quantizer.
     """
 
     mean: float = Field(description="mean of |z - q|^2 / D over tokens")
     relative: float = Field(description="mean of |z - q|^2 over mean of |z|^2")
-    codes: list[int] = Field(description="codes of the first codebook that occurred, the most frequent 2048 at most")
-    errors: list[float] = Field(description="mean of |z - q|^2 / D of each")
-    tokens: list[int] = Field(description="how many tokens each had")
+    codes: list[int] = Field(description="codes of the first codebook that occurred, at most the 2048 most frequent")
+    errors: list[float] = Field(description="mean of |z - q|^2 / D of each code")
+    tokens: list[int] = Field(description="tokens of each code")
 
 
 class Pass(Record):
     """One pass of decode, round to uint8, encode."""
 
-    same_as_first: float = Field(description="share of the tokens equal to those at the start")
-    same_as_last: float = Field(description="share of the tokens equal to those before this pass")
+    same_as_first: float = Field(description="share of the tokens equal to the first tokens")
+    same_as_last: float = Field(description="share of the tokens equal to the tokens before this pass")
     psnr: float | None = Field(
-        description="dB: what the codes of this pass decode to against what those at the start did; mean over the "
-        "images that differ, null where none does"
+        description="dB: images decoded from the codes of this pass against images decoded from the first codes; mean "
+        "over the images that differ, null where none does"
     )
 
 
@@ -198,37 +201,36 @@ class Idempotence(Record):
 
 
 class Perturbation(Record):
-    """What a small change of the picture does to its codes."""
+    """Codes under a small change of the image."""
 
-    name: str = Field(description="what was done: a shift by one pixel, JPEG of some quality")
+    name: str = Field(description="the change: a shift by one pixel, or JPEG of some quality")
     changed: float = Field(description="share of the tokens that changed")
     psnr: float | None = Field(
-        description="dB: the disturbed picture against the original, mean over the images that differ; null where none "
-        "does"
+        description="dB: the changed image against the original, mean over the images that differ; null where none does"
     )
     most_changed: list[CodeShare] = Field(description="codes that changed most often, of those seen often enough")
     least_changed: list[CodeShare] = Field(description="codes that changed least often, of those seen often enough")
 
 
 class Sensitivity(Record):
-    """How codes bear small changes of the picture (of shifts: Zhang, 2019)."""
+    """Sensitivity of codes to small changes of the image (of shifts: Zhang, 2019)."""
 
     images: int = Field(description="images it was measured on")
-    of_decoded: bool = Field(description="measured on pictures decoded from the tokens, as no images were given")
+    of_decoded: bool = Field(description="measured on images decoded from the tokens, because no images were given")
     disturbances: list[Perturbation] = Field(description="one for each kind of change")
 
 
 class Reconstruction(Record):
-    """What comes back of the images."""
+    """Quality of reconstructions."""
 
-    model_config = ConfigDict(extra="allow")  # a metric of `imtok.evaluation` needs no field here
+    model_config = ConfigDict(extra="allow")  # so that a further metric of `imtok.evaluation` needs no field
     __pydantic_extra__: dict[str, float | None] = Field(init=False)
 
     images: int = Field(description="images it was measured on")
     size: int = Field(description="side of the square, pixels")
     psnr: float | None = Field(description=PSNR.description)
     ssim: float = Field(description=SSIM.description)
-    protocol: str = Field(description="how pictures were prepared and compared")
+    protocol: str = Field(description="how images were prepared and compared")
 
     @property
     def metrics(self) -> dict[str, float | None]:
@@ -237,36 +239,36 @@ class Reconstruction(Record):
 
 
 class TokenizerStatistics(Record):
-    """What the tokenizer itself shows."""
+    """Statistics of the tokenizer itself."""
 
-    name: str = Field(description="the tokenizer folder as it was named")
-    quantizer: str = Field(description="which quantizer")
-    geometry: list[Geometry] = Field(description="one for each table of codes")
-    idempotence: Idempotence = Field(description="what becomes of codes that are decoded and encoded again")
-    sensitivity: Sensitivity = Field(description="what becomes of codes when the picture changes a little")
+    name: str = Field(description="name of the tokenizer folder")
+    quantizer: str = Field(description="the quantizer and its main settings")
+    geometry: list[Geometry] = Field(description="one for each codebook; a shared one counts once")
+    idempotence: Idempotence = Field(description="codes that are decoded and encoded again")
+    sensitivity: Sensitivity = Field(description="codes under small changes of the image")
     error: ErrorByCode | None = Field(description="where images were given and latents and codes share a space")
     reconstruction: Reconstruction | None = Field(description="where images were given")
 
 
 class Finding(Record):
-    """One sentence of advice."""
+    """A finding with its suggestion."""
 
     name: str = Field(description="a short stable name, such as dead-codes")
     grade: Severity = Field(
-        description="problem: tokens of little worth; warning: something is wasted; hint: worth knowing"
+        description="severity: problem: tokens of little worth; warning: something is wasted; hint: worth knowing"
     )
-    text: str = Field(description="what was found, the threshold it passed, and what to do")
-    page: str = Field(description="where more is said, such as docs/collapse.md#dead-codes")
+    text: str = Field(description="the fact, the threshold it passed, and a suggestion")
+    page: str = Field(description="page with more about it, such as docs/collapse.md#dead-codes")
 
 
 class TokenSet(Record):
-    """Which tokens the figures are of."""
+    """The token set that the statistics describe."""
 
-    format: Literal["imtok-stats"] = Field("imtok-stats", description="what kind of JSON this is")
+    format: Literal["imtok-stats"] = Field("imtok-stats", description="kind of this JSON")
     version: Literal[1] = Field(1, description="goes up where names or meanings change")
-    name: str = Field(description="the token folder as it was named")
-    fingerprint: str = Field(description="of the tokenizer that made the tokens")
-    quantizer: str | None = Field(description="which quantizer, where the folder has its tokenizer")
+    name: str = Field(description="name of the token folder")
+    fingerprint: str = Field(description="fingerprint of the tokenizer that made the tokens")
+    quantizer: str | None = Field(description="the quantizer and its main settings, where the folder has its tokenizer")
     images: int = Field(description="images with tokens; skipped ones do not count")
     skipped: int = Field(description="inputs that could not be read")
     size: int = Field(description="side of the square that was encoded, pixels")
@@ -277,7 +279,7 @@ class TokenSet(Record):
 
 
 class Statistics(Use, TokenSet):  # in this order the fields of TokenSet come first
-    """All of it: `imtok stats --json`."""
+    """All statistics of a token set: `imtok stats --json`."""
 
     codebooks: list[Use] = Field(description="each codebook alone: the stages of a residual quantizer in their order")
     per_256_images: Runs | None = Field(description="null where no unit has 256 images")
@@ -287,43 +289,43 @@ class Statistics(Use, TokenSet):  # in this order the fields of TokenSet come fi
     growth: list[tuple[int, int]] = Field(
         description="(images seen, codes used by then), in the order of the folder (of words: Heaps, 1978)"
     )
-    bits: Bits = Field(description="what the tokens take up, as they are and entropy-coded")
+    bits: Bits = Field(description="bits of the tokens, raw and entropy-coded")
     positions: PositionMap | None = Field(description="null where there are no images")
     horizontal: Neighbours | None = Field(description="a code and the one to its right; null for grids one wide")
     vertical: Neighbours | None = Field(description="a code and the one below it; null for grids one high")
     dimensions: list[Dimension] = Field(description="by dimension, for FSQ, LFQ and BSQ; empty for others")
     classes: list[ClassUse] = Field(description="by class, where there are labels; the most frequent 100")
-    duplicates: Duplicates = Field(description="images with the same codes at every place")
-    tokenizer: TokenizerStatistics | None = Field(description="where the tokenizer was looked at too")
-    findings: list[Finding] = Field(description="advice; empty for a healthy codebook")
+    duplicates: Duplicates = Field(description="images with the same codes at every position")
+    tokenizer: TokenizerStatistics | None = Field(description="where the tokenizer was analyzed too")
+    findings: list[Finding] = Field(description="findings with suggestions; empty for a healthy codebook")
 
     @property
     def own_entropy_bits(self) -> float:
-        """The corrected entropy of a codebook alone, mean over codebooks: what neighbours' figures compare with."""
+        """The corrected entropy of a codebook alone, mean over codebooks, to compare with neighbours."""
         return sum(each.entropy_corrected_bits for each in self.codebooks) / len(self.codebooks)
 
 
 class Comparison(Record):
     """Several token sets: `imtok stats --compare --json`."""
 
-    format: Literal["imtok-comparison"] = Field("imtok-comparison", description="what kind of JSON this is")
+    format: Literal["imtok-comparison"] = Field("imtok-comparison", description="kind of this JSON")
     version: Literal[1] = Field(1, description="goes up where names or meanings change")
-    tokenizers: list[Statistics] = Field(description="all figures of each, in the order they were named")
+    tokenizers: list[Statistics] = Field(description="all statistics of each, in the given order")
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON schema of what `imtok stats --json` prints, of one token set or several."""
+    """Return the JSON schema of the output of `imtok stats --json`, of one token set or several."""
     schema = TypeAdapter(Statistics | Comparison).json_schema(mode="serialization")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "imtok stats --json",
-        "description": "The figures of one token set, or with --compare of several.",
+        "description": "The statistics of one token set, or with --compare of several.",
         **schema,
     }
 
 
 def definition(record: type[Record], name: str) -> str:
-    """The sentence that defines a figure."""
+    """Return the definition of a statistic."""
     if record is Reconstruction and name not in record.model_fields:
         return METRICS[name].description
     return record.model_fields[name].description or ""

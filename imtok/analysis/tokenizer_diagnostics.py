@@ -10,7 +10,6 @@ need images. The images may be others than those the tokens were made from.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -39,14 +38,6 @@ PASSES = 3  # of idempotence
 MOST_PAIRS = 6  # originals shown beside their reconstructions
 
 
-@dataclass(frozen=True, eq=False)
-class _Images:
-    """Images with their keys."""
-
-    keys: list[str]
-    pixels: Tensor  # (n, 3, S, S) uint8
-
-
 def diagnose_tokenizer(
     tokenizer: Tokenizer,
     name: str,
@@ -69,11 +60,14 @@ def diagnose_tokenizer(
     where no image can be read, and ConfigError on a sample of none.
     """
     check_tokenizer(tokenizer, name, tokens, sample)
-    keys, codes = _sample_tokens(tokens, sample)
-    given = _read(images.subsample(sample), tokens) if images is not None else None
+    pairs = [tokens[index] for index in evenly_spaced(len(tokens), sample).tolist()]
+    keys, codes = [key for key, _ in pairs], torch.stack([each for _, each in pairs])
+    given = None
+    if images is not None:
+        keys, given = _read(images.subsample(sample), tokens)
     shown = most_used(counts[0])
     total = len(codes) * (1 + 2 * PASSES) + len(shown)  # idempotence and swatches
-    total += len(given.keys) * (2 + len(PERTURBATIONS)) if given else len(codes) * len(PERTURBATIONS)
+    total += len(keys) * (len(PERTURBATIONS) + (2 if given is not None else 0))
     runner = BatchedRunner(tokenizer, device=device, batch_size=batch_size, on_images=_progress(total, progress))
     decoded = runner.decode(codes)
     first_pass = EncodedImages(decoded, runner.encode(decoded))
@@ -81,9 +75,8 @@ def diagnose_tokenizer(
     if given is None:
         sampled, grids, restored = first_pass, codes, decoded
     else:
-        keys = given.keys
-        grids, error = encode_with_error(runner, given.pixels)
-        sampled, restored = EncodedImages(given.pixels, grids), runner.decode(grids)
+        grids, error = encode_with_error(runner, given)
+        sampled, restored = EncodedImages(given, grids), runner.decode(grids)
         reconstruction = _reconstruction(runner, tokens, sampled, restored)
     statistics = TokenizerStatistics(
         name=name,
@@ -95,16 +88,16 @@ def diagnose_tokenizer(
         reconstruction=reconstruction,
     )
     patches, patch_counts = mean_patches(sampled.pixels, first_codebook(grids), shown)
-    pairs = evenly_spaced(len(keys), MOST_PAIRS).tolist()
+    shown_images = evenly_spaced(len(keys), MOST_PAIRS).tolist()
     return statistics, Visualisations(
         codes=shown,
         counts=counts[0][shown],
         swatches=swatches(runner, shown, counts),
         patches=patches,
         patch_counts=patch_counts,
-        decoded=to_pixels(restored[pairs]),
-        originals=to_pixels(given.pixels[pairs]) if given else None,
-        keys=tuple(keys[index] for index in pairs),
+        decoded=to_pixels(restored[shown_images]),
+        originals=to_pixels(given[shown_images]) if given is not None else None,
+        keys=tuple(keys[index] for index in shown_images),
     )
 
 
@@ -136,14 +129,8 @@ def _progress(total: int, report: Callable[[int, int], None] | None) -> Callable
     return add
 
 
-def _sample_tokens(tokens: TokenDataset, sample: int) -> tuple[list[str], Tensor]:
-    """Return keys and codes, (n, h, w) or (n, h, w, Q), of evenly spaced images."""
-    pairs = [tokens[index] for index in evenly_spaced(len(tokens), sample).tolist()]
-    return [key for key, _ in pairs], torch.stack([codes for _, codes in pairs])
-
-
-def _read(images: ImageCollection, tokens: TokenDataset) -> _Images:
-    """Read the readable images, fitted to the square of the tokens; raises SourceError where there is none."""
+def _read(images: ImageCollection, tokens: TokenDataset) -> tuple[list[str], Tensor]:
+    """Read the readable images: keys, and (n, 3, S, S) uint8 as for the tokens; raises SourceError without any."""
     keys, pixels = [], []
     for index, key in enumerate(images.keys):
         try:
@@ -154,7 +141,7 @@ def _read(images: ImageCollection, tokens: TokenDataset) -> _Images:
         pixels.append(fit_image(image, tokens.info.size, tokens.info.fit).pixels)
     if not keys:
         raise SourceError(f"none of the {len(images)} images can be read; `imtok encode` names why")
-    return _Images(keys, torch.stack(pixels))
+    return keys, torch.stack(pixels)
 
 
 def _geometry(tokenizer: Tokenizer, counts: Counts) -> list[Geometry]:

@@ -1,4 +1,4 @@
-"""Whether a codebook is healthy: the worst of its findings in a word and a sentence."""
+"""The verdict on a codebook: its worst finding in a word and a sentence, or that it is healthy."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ WORST_FIRST: tuple[Severity, ...] = ("problem", "warning", "hint")
 
 @dataclass(frozen=True)
 class Verdict:
-    """A codebook in a word and a sentence."""
+    """The health of a codebook in a word and a sentence."""
 
-    grade: str  # of the worst finding, or healthy
+    grade: str  # the severity of the worst finding, or healthy
     word: str
     text: str
-    finding: Finding | None = None  # which one it is
+    finding: Finding | None = None  # the worst one, unless healthy
 
 
 def verdict(statistics: Statistics) -> Verdict:
-    """The worst finding, or that there is none; hints alone leave a codebook healthy."""
+    """Return the worst finding; a codebook with hints alone is healthy."""
     if not statistics.tokens:
         return Verdict("hint", "No tokens", "nothing was counted, so there is nothing to judge")
     worst = next(iter(by_severity(statistics.findings)), None)
@@ -31,5 +31,5 @@ def verdict(statistics: Statistics) -> Verdict:
 
 
 def by_severity(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings, the worst first."""
+    """Sort findings, the worst first."""
     return sorted(findings, key=lambda finding: WORST_FIRST.index(finding.grade))
