@@ -41,7 +41,7 @@ from imtok.data.images import decode_image, fit_image
 from imtok.devices import Precision, autocast, resolve_device
 from imtok.errors import ImtokError
 from imtok.evaluation import psnr
-from imtok.networks import Decoder, Encoder
+from imtok.networks.conv_config import ConvConfig
 from imtok.quantizers import (
     BSQ,
     FSQ,
@@ -157,7 +157,7 @@ class Settings:
     learning_rate: float
     warmup: float
     clip_norm: float
-    fold: int
+    fold: int  # the patch size, under the name that results were written with
     channels: tuple[int, ...]
     blocks: int
     seed: int
@@ -167,10 +167,9 @@ class Settings:
 class Autoencoder(nn.Module):
     def __init__(self, quantizer: Quantizer, settings: Settings) -> None:
         super().__init__()
-        shape: dict[str, Any] = {name: getattr(settings, name) for name in ("fold", "channels", "blocks")}
-        self.encoder = Encoder(quantizer.dim, attention=False, **shape)
+        network = ConvConfig(patch_size=settings.fold, channels=settings.channels, blocks=settings.blocks)
+        self.encoder, self.decoder = network.build(quantizer.dim, quantizer.code_dim)
         self.quantizer = quantizer
-        self.decoder = Decoder(quantizer.code_dim, attention=False, **shape)
 
 
 def train(model: Autoencoder, images: Tensor, settings: Settings, device: torch.device) -> None:

@@ -49,7 +49,6 @@ from vector_quantize_pytorch import VectorQuantize
 from imtok.config import TrainConfig, load_train_config, merge, parse_settings, preset
 from imtok.cores import usable_cores
 from imtok.devices import Precision, autocast, deterministic, resolve_device
-from imtok.networks import Decoder, Encoder
 from imtok.quantizer_config import VQConfig
 from imtok.tokenizer import to_float
 from imtok.training import TrainProgress, train
@@ -80,12 +79,11 @@ class Peer:
 
     def __init__(self, config: TrainConfig, device: torch.device) -> None:
         torch.manual_seed(config.seed)
-        quantizer, shape = config.tokenizer.quantizer, config.tokenizer.network.model_dump()
+        quantizer = config.tokenizer.quantizer
         assert isinstance(quantizer, VQConfig)
         self.device, self.clip_norm = device, config.optimizer.clip_norm
-        self.encoder = Encoder(quantizer.dim, **shape)
+        self.encoder, self.decoder = config.tokenizer.network.build(quantizer.dim, quantizer.dim)
         self.quantizer = peer_quantizer(quantizer)
-        self.decoder = Decoder(quantizer.dim, **shape)
         self.model = nn.ModuleList([self.encoder, self.quantizer, self.decoder]).to(device).train()
         settings = config.optimizer
         self.optimizer = torch.optim.AdamW(

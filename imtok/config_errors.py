@@ -7,7 +7,11 @@ from collections.abc import Iterable
 
 from pydantic import BaseModel, ValidationError
 
-from imtok.quantizer_config import KINDS
+from imtok.networks.union import KINDS as NETWORKS
+from imtok.quantizer_config import KINDS as QUANTIZERS
+
+# By the names that stand in the places of pydantic's errors.
+KINDS: dict[int | str, type[BaseModel]] = {**QUANTIZERS, **NETWORKS}
 
 
 def first_problem(error: ValidationError, record: type[BaseModel], also: Iterable[str] = ()) -> str:
@@ -32,7 +36,7 @@ def first_problem(error: ValidationError, record: type[BaseModel], also: Iterabl
 
 
 def _field_names(record: type[BaseModel], place: Iterable[int | str]) -> list[str]:
-    """List the keys known at a place; the kind of a quantizer stands in the place after `quantizer`."""
+    """List the keys known at a place; the kind stands in the place after `quantizer` or `network`."""
     for part in place:
         annotation = KINDS[part] if part in KINDS else record.model_fields[str(part)].annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
@@ -42,7 +46,7 @@ def _field_names(record: type[BaseModel], place: Iterable[int | str]) -> list[st
 
 def _kinds_that_know(key: str) -> list[str]:
     """List the kinds of quantizer that have this field."""
-    return [str(kind) for kind, record in KINDS.items() if key in record.model_fields]
+    return [str(kind) for kind, record in QUANTIZERS.items() if key in record.model_fields]
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -42,10 +42,7 @@ class Tokenizer(nn.Module):
         super().__init__()
         self.config = config
         self.quantizer = _built(config.quantizer)
-        shape = config.network.model_dump()
-        self.encoder = Encoder(self.quantizer.dim, **shape)
-        output_channels = OUTPUT_CHANNELS[config.decoder_output]
-        self.decoder = Decoder(self.quantizer.code_dim, **shape, output_channels=output_channels)
+        self.encoder, self.decoder = build_networks(config, self.quantizer)
 
     @property
     def num_codes(self) -> int:
@@ -75,7 +72,7 @@ class Tokenizer(nn.Module):
         """
         digest = hashlib.sha256()
         identity = {
-            "network": self.config.network.model_dump(mode="json"),
+            "network": self.config.network.code_identity(),
             "quantizer": self.config.quantizer.code_identity(),
         }
         digest.update(_canonical(identity))
@@ -225,6 +222,11 @@ def find_tokenizer(path: Path) -> Path:
 def pretrained_names() -> list[str]:
     """Names of the tokenizers that come with imtok."""
     return sorted(folder.name for folder in _SHIPPED.iterdir() if (folder / _CONFIG).is_file())
+
+
+def build_networks(config: TokenizerConfig, quantizer: Quantizer) -> tuple[Encoder, Decoder]:
+    """Return the encoder and the decoder around a quantizer, their weights newly drawn."""
+    return config.network.build(quantizer.dim, quantizer.code_dim, OUTPUT_CHANNELS[config.decoder_output])
 
 
 def check_quantizer(config: QuantizerRecord) -> None:

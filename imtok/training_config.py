@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from imtok.networks.discriminator_config import DiscriminatorConfig
 from imtok.records import Record
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -67,17 +68,6 @@ class LossConfig(Record):
     def min_size(self) -> int:
         """Least side of the images, pixels."""
         return _VGG_SIZE if self.perceptual > 0 else 1
-
-
-class DiscriminatorConfig(Record):
-    """The network that tells reconstructions from images."""
-
-    kind: Literal["patchgan", "stylegan", "maskbit"] = "patchgan"
-    channels: int = Field(64, ge=4, description="width of its first layer; of stylegan the greatest width")
-    layers: int = Field(
-        3, ge=1, le=8, description="strided layers of patchgan, stages of maskbit; stylegan's follow from the crop"
-    )
-    norm: Literal["group", "batch", "act", "none"] = Field("group", description="normalisation of patchgan")
 
 
 class AdversarialConfig(Record):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,6 @@ import yaml
 from making import QUANTIZERS
 from pydantic import ValidationError
 
-from imtok import config as configs
 from imtok.config import (
     NetworkConfig,
     TokenizerConfig,
@@ -27,6 +28,7 @@ from imtok.config import (
     preset_groups,
     preset_names,
     read_config_file,
+    sources,
 )
 from imtok.errors import ConfigError
 from imtok.quantizer_config import (
@@ -58,6 +60,12 @@ def problem(values: dict[str, Any]) -> str:
 
 
 # --- records
+
+
+def test_the_records_import_no_torch() -> None:
+    modules = "imtok.cli, imtok.config, imtok.quantizer_config, imtok.quantizers, imtok.networks"
+    code = f"import sys, {modules}; print([name for name in ('numpy', 'torch') if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +116,7 @@ def test_a_preset_is_laid_over_its_base_and_says_no_more_than_settings() -> None
     assert preset("rotation-vq-f4") == {
         "tokenizer": {
             "size": 32,
-            "network": {"fold": 2, "channels": [64, 128]},
+            "network": {"patch_size": 2, "channels": [64, 128]},
             "quantizer": {
                 "kind": "vq",
                 "num_codes": 1024,
@@ -131,7 +139,7 @@ def test_bases_are_no_presets_and_none_is_its_own() -> None:
     with pytest.raises(ConfigError, match="unknown"):
         preset("_vqgan")
     with pytest.raises(AssertionError, match="has itself for a base"):
-        configs._preset_file("_vqgan", ("_vqgan", "fsq-f8"))
+        sources._preset_file("_vqgan", ("_vqgan", "fsq-f8"))
 
 
 def test_every_preset_is_in_a_group_and_says_what_it_is_for() -> None:
@@ -379,7 +387,7 @@ def test_a_file_may_write_the_tokenizers_keys_at_its_top_level() -> None:
     [
         ("imagse=3", "imagse: unknown key; did you mean images?; known here: tokenizer, data, loss,"),
         ("optimizer.learning_rat=1", "optimizer.learning_rat: unknown key; did you mean learning_rate?"),
-        ("network.folds=2", "tokenizer.network.folds: unknown key; did you mean fold?; known here: fold, channels,"),
+        ("network.folds=2", "tokenizer.network.folds: unknown key; known here: kind, patch_size, channels,"),
         ("quantiser.levels=[8]", "quantiser: unknown key; did you mean quantizer?"),
         (
             "quantizer={kind: fsq, num_codes: 8}",
@@ -427,8 +435,8 @@ def test_an_unknown_key_is_named_with_its_nearest_and_the_known_ones(setting: st
         ("data.val_fraction=1", "data.val_fraction: Input should be less than 1 (found 1)"),
         ("data.crop=97", "data.crop 97 is no multiple of the downsampling 8"),
         ("data.crop=512", "data.crop 512 is larger than tokenizer.size 256"),
-        ("size=30", "tokenizer: size 30 is no multiple of the downsampling 8 (fold 4 x 2^1)"),
-        ("network.fold=0", "tokenizer.network.fold: Input should be greater than or equal to 1 (found 0)"),
+        ("size=30", "tokenizer: size 30 is no multiple of the downsampling 8 (patch_size 4 x 2^1)"),
+        ("network.fold=0", "tokenizer.network.patch_size: Input should be greater than or equal to 1 (found 0)"),
         ("network.channels=[]", "tokenizer.network.channels: Tuple should have at least 1 item"),
         (
             "network.channels=[64,2]",

@@ -5,15 +5,23 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from making import fill
 from runs import logged, tiny
 from typer.testing import CliRunner
 
+from imtok.analysis.breakdowns import dimensions
+from imtok.analysis.diagnostics import usage_findings
 from imtok.cli import app
+from imtok.config import NetworkConfig
 from imtok.evaluation import METRICS
 from imtok.training import train
+from imtok.training.plan import plan
+from imtok.usage import CodebookUsage
 
 PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
 
@@ -26,9 +34,11 @@ def recipe(title: str) -> str:
     return "\n".join(re.findall(r"^```python\n(.*?)^```$", section, flags=re.MULTILINE | re.DOTALL))
 
 
-def run(title: str, **names: object) -> None:
-    """Run the code of one section, which may use `names`."""
-    exec(compile(recipe(title), f"{PAGE.name}: {title}", "exec"), {"__name__": "recipe", **names})
+def run(title: str, **names: object) -> dict[str, Any]:
+    """Run the code of one section, which may use `names`; return all names that are then known."""
+    known = {"__name__": "recipe", **names}
+    exec(compile(recipe(title), f"{PAGE.name}: {title}", "exec", dont_inherit=True), known)
+    return known
 
 
 def imtok(*arguments: object) -> str:
@@ -66,3 +76,41 @@ def test_an_added_loss_is_trained_on_and_logged(tmp_path: Path, monkeypatch: pyt
     first = next(row for row in logged(tmp_path / "run") if "loss" in row)
     assert first["loss"] == pytest.approx(first["loss/l2"] + 0.5 * first["loss/charbonnier"])
     assert first["loss/charbonnier"] > 0
+
+
+def toy_settings(*settings: str, without: str) -> dict[str, Any]:
+    """Settings of a tiny run, but for one key of its tokenizer."""
+    values = tiny("images=16", *settings).model_dump()
+    del values["tokenizer"][without]
+    return values
+
+
+def test_an_added_quantizer_goes_through_a_training_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "photos", (f"{number}.png" for number in range(8)))
+    names = run("Add a quantizer", run=tmp_path / "run", settings=toy_settings(without="quantizer"))
+    assert (tmp_path / "run" / "tokenizer" / "model.safetensors").is_file()
+    assert logged(tmp_path / "run")[0]["loss/commitment"] > 0
+
+    config = names["TernaryConfig"]()
+    quantizer = config.build().eval()
+    codes = torch.arange(3**5).view(1, 9, 27)
+    assert torch.equal(quantizer(quantizer.lookup(codes)).codes, codes)
+    counts = np.eye(1, 3**5, 1, dtype=np.int64)  # code 1: the first dimension is 0, all others are -1
+    assert [each.shares.index(1) for each in dimensions(counts, config)] == [1, 0, 0, 0, 0]
+    (finding,) = usage_findings(CodebookUsage(counts[0] * 1000, 0), config)
+    assert finding.name == "collapsed-codebook"
+    assert "fewer codes (quantizer.dim)" in finding.text
+
+
+def test_an_added_network_goes_through_a_training_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "photos", (f"{number}.png" for number in range(8)))
+    adversarial = "adversarial={weight: 1, adaptive: true, start: 0, warmup: 0, ramp: 0, discriminator: {layers: 1}}"
+    settings = toy_settings(adversarial, without="network")
+    names = run("Add a network", run=tmp_path / "run", settings=settings)
+    assert logged(tmp_path / "run")[0]["adversarial/adaptive"] > 0
+    planned = plan(names["PatchTrainConfig"](**settings), ["photos"])
+    assert planned.grid == (2, 2)
+    config = names["PatchTokenizerConfig"]
+    assert config.model_validate({"network": {"fold": 2}}).network == NetworkConfig(patch_size=2)  # as files leave it

@@ -9,9 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imtok.config import NetworkConfig
-from imtok.networks import Decoder, Encoder
+from imtok.config import NetworkConfig, load_train_config, merge
+from imtok.networks import ConvDecoder, ConvEncoder
 from imtok.networks.blocks import Attention, Downsample, ResidualBlock, Upsample, group_norm
+from imtok.networks.conv_config import ConvConfig
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -19,22 +20,22 @@ def noise(*shape: int, seed: int = 0) -> Tensor:
 
 
 def pair(
-    dim: int = 3, fold: int = 2, channels: Sequence[int] = (8, 12), blocks: int = 1, attention: bool = False
-) -> tuple[Encoder, Decoder]:
+    dim: int = 3, patch_size: int = 2, channels: Sequence[int] = (8, 12), blocks: int = 1, attention: bool = False
+) -> tuple[ConvEncoder, ConvDecoder]:
     torch.manual_seed(0)
-    shape = {"fold": fold, "channels": channels, "blocks": blocks, "attention": attention}
-    return Encoder(dim, **shape), Decoder(dim, **shape)  # type: ignore[arg-type]
+    shape = {"patch_size": patch_size, "channels": channels, "blocks": blocks, "attention": attention}
+    return ConvEncoder(dim, **shape), ConvDecoder(dim, **shape)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("attention", [False, True])
-@pytest.mark.parametrize("fold", [1, 2, 4])
+@pytest.mark.parametrize("patch_size", [1, 2, 4])
 @pytest.mark.parametrize("channels", [(8,), (8, 12), (8, 12, 16)])
 def test_the_grid_is_smaller_by_the_downsampling_and_back(
-    fold: int, channels: tuple[int, ...], attention: bool
+    patch_size: int, channels: tuple[int, ...], attention: bool
 ) -> None:
-    encoder, decoder = pair(5, fold, channels, attention=attention)
-    downsample = NetworkConfig(fold=fold, channels=channels).downsample
-    assert downsample == fold * 2 ** (len(channels) - 1)
+    encoder, decoder = pair(5, patch_size, channels, attention=attention)
+    downsample = NetworkConfig(patch_size=patch_size, channels=channels).downsample
+    assert downsample == patch_size * 2 ** (len(channels) - 1)
     latents = encoder(noise(2, 3, 2 * downsample, 3 * downsample))
     assert latents.shape == (2, 5, 2, 3)
     assert decoder(latents).shape == (2, 3, 2 * downsample, 3 * downsample)
@@ -127,3 +128,41 @@ def test_groups_have_at_least_four_channels_and_divide_them(channels: int, group
     norm = group_norm(channels)
     assert norm.num_groups == groups
     torch.testing.assert_close(norm(noise(2, channels, 4, 4)).mean(dim=(1, 2, 3)), torch.zeros(2), atol=1e-5, rtol=0)
+
+
+# --- the configuration
+
+
+def test_a_field_added_later_changes_no_identity() -> None:
+    class LaterConfig(ConvConfig):
+        dropout: float = 0.0
+
+    assert LaterConfig().code_identity() == ConvConfig().code_identity()
+    assert list(ConvConfig().code_identity()) == ["fold", "channels", "blocks", "attention"]
+
+
+def test_the_patch_size_is_read_and_written_as_fold_too() -> None:
+    config = ConvConfig(patch_size=2)
+    assert config == NetworkConfig(fold=2) == ConvConfig.model_validate(config.model_dump())
+    assert config.model_dump(mode="json") == {"fold": 2, "channels": [64, 128], "blocks": 2, "attention": False}
+    with pytest.raises(ValueError, match="fold\n  Extra inputs are not permitted"):
+        ConvConfig.model_validate({"fold": 2, "patch_size": 2})
+
+
+@pytest.mark.parametrize(("lower", "upper"), [("fold", "patch_size"), ("patch_size", "fold"), ("fold", "fold")])
+def test_either_name_of_the_patch_size_is_laid_over_the_other(lower: str, upper: str) -> None:
+    layers = [{"tokenizer": {"network": {name: size}}} for name, size in ((lower, 2), (upper, 8))]
+    assert load_train_config(merge(*layers)).tokenizer.network == ConvConfig(patch_size=8)
+
+
+def test_another_kind_of_network_replaces_the_whole_of_it() -> None:
+    base, over = {"network": {"fold": 2, "blocks": 1}}, {"network": {"kind": "other", "layers": 3}}
+    assert merge(base, over) == over
+    assert merge(over, {"network": {"layers": 4}}) == {"network": {"kind": "other", "layers": 4}}
+
+
+def test_encoder_and_decoder_name_what_the_trainer_needs() -> None:
+    encoder, decoder = ConvConfig(channels=(8,), blocks=1).build(4, 6, output_channels=5)
+    assert [*encoder.compilable, *decoder.compilable] == [encoder.trunk, decoder.trunk]
+    assert decoder.last_layer.shape == (5 * 4**2, 8, 3, 3)
+    assert decoder(encoder(noise(1, 3, 8, 8)).repeat(1, 2, 1, 1)[:, :6]).shape == (1, 5, 8, 8)

@@ -26,7 +26,6 @@ from imtok.quantizer_config import (
     ProductConfig,
     QuantizerConfig,
     ResidualConfig,
-    VQConfig,
 )
 from imtok.tokenizer import Tokenizer, find_tokenizer, to_float, to_uint8
 
@@ -318,8 +317,8 @@ def test_a_folder_without_a_tokenizer_says_what_to_give(tmp_path: Path) -> None:
 
 
 def test_a_quantizer_that_cannot_be_built_is_a_configuration_error() -> None:
-    unsafe = VQConfig(commitment_weight=0.0)
-    with pytest.raises(ConfigError, match=r"quantizer: an EMA codebook with commitment_weight 0 diverges"):
+    unsafe = ResidualConfig(depth=3, scales=(1.0, 0.5))
+    with pytest.raises(ConfigError, match=r"quantizer: there are 2 scales for 3 stages"):
         Tokenizer(TokenizerConfig(network=NETWORK, quantizer=unsafe, size=16))
 
 

@@ -1,8 +1,42 @@
-"""Networks: the convolutional encoder and decoder, and the discriminators of adversarial training."""
+"""Networks: encoders and decoders, and the discriminators of adversarial training.
 
-from imtok.networks.autoencoder import Decoder, Encoder
-from imtok.networks.maskbit import MaskBitDiscriminator
-from imtok.networks.patchgan import PatchDiscriminator
-from imtok.networks.stylegan import StyleGANDiscriminator
+Names are handed out lazily, since the configuration records in this package must be importable without torch.
+"""
 
-__all__ = ["Decoder", "Encoder", "MaskBitDiscriminator", "PatchDiscriminator", "StyleGANDiscriminator"]
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from imtok.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from imtok.networks.base import Decoder, Discriminator, Encoder
+    from imtok.networks.conv import ConvDecoder, ConvEncoder
+    from imtok.networks.maskbit import MaskBitDiscriminator
+    from imtok.networks.patchgan import PatchDiscriminator
+    from imtok.networks.stylegan import StyleGANDiscriminator
+
+__all__ = [
+    "ConvDecoder",
+    "ConvEncoder",
+    "Decoder",
+    "Discriminator",
+    "Encoder",
+    "MaskBitDiscriminator",
+    "PatchDiscriminator",
+    "StyleGANDiscriminator",
+]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "ConvDecoder": "imtok.networks.conv",
+        "ConvEncoder": "imtok.networks.conv",
+        "Decoder": "imtok.networks.base",
+        "Discriminator": "imtok.networks.base",
+        "Encoder": "imtok.networks.base",
+        "MaskBitDiscriminator": "imtok.networks.maskbit",
+        "PatchDiscriminator": "imtok.networks.patchgan",
+        "StyleGANDiscriminator": "imtok.networks.stylegan",
+    },
+)

@@ -13,11 +13,12 @@ import math
 
 from torch import Tensor, nn
 
+from imtok.networks.base import Discriminator
 from imtok.networks.blur import Blur
 from imtok.networks.checks import refuse_below, refuse_small
 
 
-class MaskBitDiscriminator(nn.Module):
+class MaskBitDiscriminator(Discriminator):
     """Images to a grid of logits, one a patch; high means real.
 
     channels

@@ -15,6 +15,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from imtok.networks.actnorm import ActNorm
+from imtok.networks.base import Discriminator
 from imtok.networks.blocks import group_norm
 from imtok.networks.checks import refuse_below, refuse_small
 
@@ -26,7 +27,7 @@ _NORMS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-class PatchDiscriminator(nn.Module):
+class PatchDiscriminator(Discriminator):
     """Images to a grid of logits, one a patch; high means real.
 
     channels

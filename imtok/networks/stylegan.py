@@ -12,13 +12,14 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imtok.networks.base import Discriminator
 from imtok.networks.blur import Blur
 from imtok.networks.checks import refuse_below
 
 _SMALLEST_GRID = 4
 
 
-class StyleGANDiscriminator(nn.Module):
+class StyleGANDiscriminator(Discriminator):
     """Square images of one size to one logit each; high means real.
 
     size

@@ -123,10 +123,9 @@ class QuantizerRecord(Record):
 
         Each can follow "start a new run with". docs/collapse.md says what is known of each.
         """
-        del key
         general: dict[Problem, list[str]] = {
-            "unused codes": ["k-means start and revival of unused codes", "fewer codes"],
-            "uneven use": ["an entropy loss", "fewer codes"],
+            "unused codes": ["k-means start and revival of unused codes", self.fewer_codes(key)],
+            "uneven use": ["an entropy loss", self.fewer_codes(key)],
             "idle dimension": ["one dimension fewer"],
         }
         return general[problem]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from imtok.devices import Precision, autocast
 from imtok.errors import ConfigError
@@ -22,19 +22,18 @@ from imtok.losses import (
     r1_penalty,
     ramp,
 )
-from imtok.networks import MaskBitDiscriminator, PatchDiscriminator, StyleGANDiscriminator
+from imtok.networks import Discriminator
+from imtok.networks.discriminator_config import DiscriminatorConfig
 from imtok.training.checkpoint import Stateful, collect, distribute
 from imtok.training.optimizer import Optimizer
 from imtok.training.schedule import learning_rate
-from imtok.training_config import AdversarialConfig, DiscriminatorConfig
-
-_POOL = 16  # logits a side after MaskBit's pooling
+from imtok.training_config import AdversarialConfig
 
 
-def build_discriminator(config: DiscriminatorConfig, size: int) -> nn.Module:
+def build_discriminator(config: DiscriminatorConfig, size: int) -> Discriminator:
     """Build the configured network; raises ConfigError where crops of `size` pixels are too small for it."""
     try:
-        network = _built(config, size)
+        network = config.build(size)
     except ValueError as error:
         raise ConfigError(f"adversarial.discriminator: {error}") from error
     if size < network.min_size:
@@ -44,16 +43,6 @@ def build_discriminator(config: DiscriminatorConfig, size: int) -> nn.Module:
             "adversarial.discriminator.layers"
         )
     return network
-
-
-def _built(config: DiscriminatorConfig, size: int) -> StyleGANDiscriminator | MaskBitDiscriminator | PatchDiscriminator:
-    if config.kind == "stylegan":
-        return StyleGANDiscriminator(size, channels=config.channels)
-    if config.kind == "maskbit":
-        # Crops too small for its pooling do without, as in Open-MAGVIT2.
-        pool = _POOL if size >= _POOL << config.layers else None
-        return MaskBitDiscriminator(channels=config.channels, layers=config.layers, pool=pool)
-    return PatchDiscriminator(channels=config.channels, layers=config.layers, norm=config.norm)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def choose(images: ImageCollection, *, gpu: bool) -> Choice:
     values: dict[str, Any] = {
         "tokenizer": {
             "size": size,
-            "network": {"fold": downsample // 2, "channels": [128, 256] if gpu else [64, 128]},
+            "network": {"patch_size": downsample // 2, "channels": [128, 256] if gpu else [64, 128]},
             "quantizer": {"kind": "fsq", "levels": [8, 8, 8, 6, 5]},
         },
         "data": {"crop": min(size, 96)},

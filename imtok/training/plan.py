@@ -23,11 +23,10 @@ from imtok.data.collection import ImageCollection
 from imtok.data.images import image_size
 from imtok.devices import Precision, autocast
 from imtok.errors import ImageError, SourceError
-from imtok.losses import OUTPUT_CHANNELS, LossTerm, loss_terms
-from imtok.networks import Decoder, Encoder
+from imtok.losses import LossTerm, loss_terms
 from imtok.quantizers import Quantizer
 from imtok.quantizers.record import QuantizerRecord
-from imtok.tokenizer import build_quantizer, check_quantizer
+from imtok.tokenizer import build_networks, build_quantizer, check_quantizer
 from imtok.training.adversarial import build_discriminator
 from imtok.training.initial import initial_tokenizer
 from imtok.training.resolve import resolve
@@ -168,12 +167,9 @@ class _Networks:
         self.config = config
         with torch.random.fork_rng(devices=[]):
             self.quantizer = build_quantizer(config.tokenizer.quantizer)  # real: some compute with their values
-        shape = config.tokenizer.network.model_dump()
         self.fake = FakeTensorMode()
         with self.fake, torch.device(config.device):
-            self.encoder = Encoder(self.quantizer.dim, **shape)
-            output_channels = OUTPUT_CHANNELS[config.tokenizer.decoder_output]
-            self.decoder = Decoder(self.quantizer.code_dim, **shape, output_channels=output_channels)
+            self.encoder, self.decoder = build_networks(config.tokenizer, self.quantizer)
             self.discriminator = _discriminator(config)
             self.frozen = [network for term in losses if (network := term.outline()) is not None]
 

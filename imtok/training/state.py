@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
 
 from imtok.config import TrainConfig
 from imtok.devices import Precision
@@ -98,8 +97,7 @@ class TrainState:
 
     def _arrange(self) -> None:
         """Set memory order and compilation, which change neither the weights nor their names."""
-        # The last layers stay out, as an adaptive weight goes back through them twice, which a compiled graph refuses.
-        networks: list[nn.Module] = [self.tokenizer.encoder.trunk, self.tokenizer.decoder.trunk]
+        networks = [*self.tokenizer.encoder.compilable, *self.tokenizer.decoder.compilable]
         if self.adversary:
             networks.append(self.adversary.discriminator)
         for network in networks:

@@ -69,7 +69,7 @@ def accumulate_gradients(state: TrainState, images: Tensor) -> Metrics:
     metrics: Metrics = {f"loss/{name}": value.detach() for name, value in losses.items()}
     metrics["loss"] = (reconstruction + quantized.loss).detach()
     if adversary and adversary.weight(state.progress) > 0:
-        last_layer = state.tokenizer.decoder.conv_out.weight
+        last_layer = state.tokenizer.decoder.last_layer
         generator = adversary.generator_loss(output, raw, gradient, last_layer, state.progress)
         gradient = gradient + generator.gradient
         metrics |= {f"adversarial/{name}": value for name, value in generator.metrics.items()}

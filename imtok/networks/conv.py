@@ -1,7 +1,8 @@
 """The convolutional encoder and decoder around the quantizer.
 
-In the manner of VQ-GAN (Esser et al., 2021), with one addition: the first stage may fold `fold` x `fold` pixels
-into channels. That replaces the layers at full resolution, which hold few parameters and most of the cost.
+In the manner of VQ-GAN (Esser et al., 2021), with one addition: the pixels of each patch of `patch_size` x `patch_size`
+may become channels before the first layer (pixel unshuffle). That replaces the layers at full resolution, which hold
+few parameters and most of the cost.
 """
 
 # Axes: B batch, H x W image, h x w latent grid with h = H / downsample.
@@ -13,17 +14,18 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imtok.networks.base import Decoder, Encoder
 from imtok.networks.blocks import Attention, Downsample, ResidualBlock, Upsample, group_norm
 
 
-class Encoder(nn.Module):
+class ConvEncoder(Encoder):
     """Images to latents; `channels` from the finest to the coarsest stage, the grid halved between stages."""
 
-    def __init__(self, dim: int, *, fold: int, channels: Sequence[int], blocks: int, attention: bool) -> None:
+    def __init__(self, dim: int, *, patch_size: int, channels: Sequence[int], blocks: int, attention: bool) -> None:
         super().__init__()
         layers: list[nn.Module] = [
-            nn.PixelUnshuffle(fold),
-            nn.Conv2d(3 * fold**2, channels[0], 3, padding=1),
+            nn.PixelUnshuffle(patch_size),
+            nn.Conv2d(3 * patch_size**2, channels[0], 3, padding=1),
         ]
         for stage, width in enumerate(channels):
             if stage > 0:
@@ -35,17 +37,29 @@ class Encoder(nn.Module):
         self.norm_out = group_norm(channels[-1])
         self.conv_out = nn.Conv2d(channels[-1], dim, 1)
 
+    @property
+    def compilable(self) -> list[nn.Module]:
+        """See `Encoder.compilable`."""
+        return [self.trunk]
+
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [-1, 1] -> (B, dim, h, w)."""
         latents: Tensor = self.conv_out(F.silu(self.norm_out(self.trunk(images))))
         return latents
 
 
-class Decoder(nn.Module):
+class ConvDecoder(Decoder):
     """Latents to images, or to more channels for each pixel; the encoder's stages in reverse."""
 
     def __init__(
-        self, dim: int, *, fold: int, channels: Sequence[int], blocks: int, attention: bool, output_channels: int = 3
+        self,
+        dim: int,
+        *,
+        patch_size: int,
+        channels: Sequence[int],
+        blocks: int,
+        attention: bool,
+        output_channels: int = 3,
     ) -> None:
         super().__init__()
         layers: list[nn.Module] = [nn.Conv2d(dim, channels[-1], 3, padding=1)]
@@ -57,8 +71,18 @@ class Decoder(nn.Module):
                 layers.append(Upsample(channels[stage], channels[stage - 1]))
         self.trunk = nn.Sequential(*layers)
         self.norm_out = group_norm(channels[0])
-        self.conv_out = nn.Conv2d(channels[0], output_channels * fold**2, 3, padding=1)
-        self.unfold = nn.PixelShuffle(fold)
+        self.conv_out = nn.Conv2d(channels[0], output_channels * patch_size**2, 3, padding=1)
+        self.unfold = nn.PixelShuffle(patch_size)
+
+    @property
+    def compilable(self) -> list[nn.Module]:
+        """See `Decoder.compilable`."""
+        return [self.trunk]
+
+    @property
+    def last_layer(self) -> Tensor:
+        """See `Decoder.last_layer`."""
+        return self.conv_out.weight
 
     def forward(self, latents: Tensor) -> Tensor:
         """(B, dim, h, w) -> (B, output_channels, H, W); three channels are nominally in [-1, 1] but not clamped."""

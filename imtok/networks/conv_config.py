@@ -1,0 +1,76 @@
+"""Configuration of the convolutional encoder and decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from imtok.networks.record import NetworkRecord
+
+if TYPE_CHECKING:
+    from imtok.networks.base import Decoder, Encoder
+
+
+class ConvConfig(NetworkRecord):
+    """The convolutional encoder and decoder.
+
+    Files have `fold` for `patch_size` and no `kind`, as before networks had kinds; both names are read.
+    """
+
+    kind: Literal["conv"] = "conv"
+    patch_size: int = Field(
+        4, ge=1, le=32, description="side of the patches whose pixels become channels before the first layer"
+    )
+    channels: tuple[Annotated[int, Field(ge=4)], ...] = Field(
+        (64, 128),
+        min_length=1,
+        description="width of each stage, finest first; the grid halves between stages",
+    )
+    blocks: int = Field(2, ge=1, description="residual blocks a stage")
+    attention: bool = Field(False, description="self-attention at the lowest resolution")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_fold(cls, values: Any) -> Any:
+        return current_names(values) if isinstance(values, Mapping) else values
+
+    @model_serializer(mode="wrap")
+    def _write_fold(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = serialize(self)
+        del values["kind"]
+        return {"fold": values.pop("patch_size"), **values}
+
+    @property
+    def downsample(self) -> int:
+        """See `NetworkRecord.downsample`."""
+        return int(self.patch_size * 2 ** (len(self.channels) - 1))
+
+    @property
+    def summary(self) -> str:
+        """See `NetworkRecord.summary`."""
+        return f"patch_size {self.patch_size} x 2^{len(self.channels) - 1}"
+
+    def build(self, latent_dim: int, code_dim: int, output_channels: int = 3) -> tuple[Encoder, Decoder]:
+        """See `NetworkRecord.build`."""
+        from imtok.networks.conv import ConvDecoder, ConvEncoder
+
+        shape = {name: getattr(self, name) for name in ("patch_size", "channels", "blocks", "attention")}
+        encoder = ConvEncoder(latent_dim, **shape)
+        return encoder, ConvDecoder(code_dim, **shape, output_channels=output_channels)
+
+    def code_identity(self) -> dict[str, Any]:
+        """See `NetworkRecord.code_identity`; the keys are those of the first tokenizers, whatever fields are called."""
+        return {
+            "fold": self.patch_size,
+            "channels": list(self.channels),
+            "blocks": self.blocks,
+            "attention": self.attention,
+        }
+
+
+def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Rename `fold`, as `patch_size` was called first; beside a `patch_size` it stays, and the record refuses it."""
+    renamed = "patch_size" if "patch_size" not in values else "fold"
+    return {renamed if name == "fold" else name: value for name, value in values.items()}
