@@ -26,7 +26,6 @@ from imtok.analysis import CodebookUsage
 from imtok.analysis.statistics import Finding
 from imtok.cli import app
 from imtok.cli.console import reports_errors
-from imtok.cli.train import _configuration
 from imtok.cli.train_display import TrainDisplay, print_report
 from imtok.config import load_train_config, read_config_file
 from imtok.errors import SlowerWarning
@@ -497,10 +496,13 @@ def test_a_warning_that_something_is_slower_is_one_line(capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "note: kernels run uncompiled\n"
 
 
-def test_a_file_of_settings_lies_over_the_tokenizer_a_run_starts_from(tmp_path: Path) -> None:
+def test_a_file_of_settings_lies_over_the_tokenizer_a_run_starts_from(pictures: Path, tmp_path: Path) -> None:
     start = tiny_tokenizer(tmp_path / "start")
     (tmp_path / "c.yaml").write_text("optimizer: {learning_rate: 0.002}\n")
-    chosen = _configuration([], tmp_path / "run", None, tmp_path / "c.yaml", {"start_from": str(start)})
+    settings = ["--config", tmp_path / "c.yaml", "--start-from", start, "--set", "data.crop=32", "--dry-run"]
+    plan = imtok("train", pictures, "-o", tmp_path / "run", *settings)
+    assert plan.exit_code == 0, plan.output
+    chosen = load_train_config(yaml.safe_load(plan.stdout))
     assert chosen.tokenizer == load(start).config
     assert chosen.optimizer.learning_rate == 0.002
 

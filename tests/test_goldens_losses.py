@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from golden_files import Golden, load
 from torch import Tensor, nn
 from torchmetrics.functional.image import lpips as torchmetrics_lpips
+from vgg import empty_features
 
 from imtok.losses import (
     AdversarialKind,
@@ -33,7 +34,7 @@ from imtok.losses import (
     ramp,
     unmap_pixels,
 )
-from imtok.losses.perceptual import ImageNetScaling, _empty_features
+from imtok.losses.perceptual import ImageNetScaling
 from imtok.losses.reconstruction import L1Term
 from imtok.networks import MaskBitDiscriminator, PatchDiscriminator
 
@@ -231,7 +232,7 @@ def test_lpips_over_the_whole_of_vgg16_is_tamings_and_torchmetrics(
 ) -> None:
     golden = load("lpips_vgg16_recipe", "losses")
     seed, weights = golden.config["SEED"], {}
-    for key, value in _empty_features().state_dict().items():
+    for key, value in empty_features().state_dict().items():
         part = 1 + sum(int(key.split(".")[0]) > end for end in (3, 8, 15, 22))
         weights[f"features.{key}"] = rebuilt(f"net.slice{part}.{key}", value.shape, seed)
     golden.check("check.net.slice1.0.weight", weights["features.0.weight"].double().sum())
@@ -258,7 +259,7 @@ def test_lpips_over_the_whole_of_vgg16_is_tamings_and_torchmetrics(
         golden.check("out.distance", distances)
         golden.check("lpips_package.distance", distances)
 
-        network = _empty_features().to_empty(device="cpu")
+        network = empty_features().to_empty(device="cpu")
         network.load_state_dict({key.removeprefix("features."): value for key, value in weights.items()})
         monkeypatch.setattr(torchmetrics_lpips, "_get_tv_model_features", lambda *_: network)
         theirs = torchmetrics_lpips._NoTrainLpips(net="vgg")(reconstructions, golden["in.x0"]).flatten()

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import vgg16
+
+
+def empty_features() -> nn.Sequential:
+    """VGG16's convolutions as torchvision numbers them, on the meta device: shapes without numbers."""
+    with torch.device("meta"):
+        return vgg16(weights=None).features
 
 
 def vgg_weights(fill: Callable[[torch.Size], Tensor]) -> dict[str, Tensor]:
     """A state dict of torchvision's names and shapes, without the classifier."""
-    with torch.device("meta"):
-        empty = vgg16(weights=None).features.state_dict()
-    return {f"features.{key}": fill(value.shape) for key, value in empty.items()}
+    return {f"features.{key}": fill(value.shape) for key, value in empty_features().state_dict().items()}
