@@ -403,9 +403,11 @@ def test_a_codebook_is_diagnosed_after_dead_codes_could_restart(
         return notes
 
     assert findings("judged", "quantizer.decay=0.8") == [(48, "few; fewer codes"), (96, "few; fewer codes")]
-    short = "few; revival cannot act before step 69 and this run had 12 steps; train longer, in a new run with --images"
+    short = (
+        "few; dead codes restart from step 69 on and this run had 12 steps; train longer, in a new run with --images"
+    )
     assert findings("short") == [(96, f"{short} 832 or more")]
-    late = "few; revival acts from step 11 on and this run had 12 steps; train longer, in a new run with --images"
+    late = "few; dead codes restart from step 11 on and this run had 12 steps; train longer, in a new run with --images"
     assert findings("late", "quantizer.decay=0.938") == [(96, f"{late} 136 or more")]
 
 

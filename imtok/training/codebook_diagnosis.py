@@ -37,8 +37,10 @@ class CodebookDiagnosis:
         """Suggest a longer run where this one was over before dead-code restarts could show what they do."""
         first = steps_before_restart(self.config)
         least = enough_for_restart(first) * self.config.batch_size
-        acts = f"revival cannot act before step {first}" if steps < first else f"revival acts from step {first} on"
-        return f"{acts} and this run had {steps} steps; train longer, in a new run with --images {least} or more"
+        return (
+            f"dead codes restart from step {first} on and this run had {steps} steps; train longer, in a new run with "
+            f"--images {least} or more"
+        )
 
 
 def steps_before_restart(config: TrainConfig) -> int:
