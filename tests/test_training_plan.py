@@ -88,9 +88,9 @@ def test_steps_epochs_and_images_are_those_of_the_run(pictures: Path) -> None:
 
 def test_the_discriminator_has_its_parameters_and_its_times(pictures: Path) -> None:
     without = plan(small(), [pictures])
-    assert (without.discriminator_learns, without.discriminator_active, without.discriminator_full) == (None,) * 3
+    assert without.discriminator is None
     found = plan(small(*ADVERSARIAL, "adversarial.start=0.5"), [pictures])
-    assert (found.discriminator_learns, found.discriminator_active, found.discriminator_full) == (450, 500, 600)
+    assert found.discriminator == (450, 500, 600)
     discriminator = build_discriminator(found.config.adversarial.discriminator, 16)
     assert found.parameters["discriminator"] == sum(p.numel() for p in discriminator.parameters())
 

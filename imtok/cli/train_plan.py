@@ -31,10 +31,11 @@ def print_plan(plan: TrainPlan) -> None:
     }
     if first := steps_before_restart(config):
         rows["dead codes"] = f"restart from step {first} on at the earliest: codes that are not used stay so until then"
-    if plan.discriminator_active is not None:
+    if plan.discriminator:
+        learns, active, full = plan.discriminator
         rows["discriminator"] = (
-            f"learns after {plan.discriminator_learns} images, is active in the generator's loss after "
-            f"{plan.discriminator_active}, with its full weight after {plan.discriminator_full}"
+            f"learns after {learns} images, is active in the generator's loss after {active}, with its full weight "
+            f"after {full}"
         )
     rows |= plan.requirements
     rows["memory"] = (

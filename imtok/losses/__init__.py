@@ -9,8 +9,13 @@ from imtok.losses.adversarial import (
     ramp,
 )
 from imtok.losses.base import LossTerm
-from imtok.losses.logit_laplace import logit_laplace_loss, map_pixels, unmap_pixels
-from imtok.losses.output import OUTPUT_CHANNELS, output_to_images
+from imtok.losses.logit_laplace import (
+    OUTPUT_CHANNELS,
+    logit_laplace_loss,
+    map_pixels,
+    output_to_images,
+    unmap_pixels,
+)
 from imtok.losses.penalties import LeCAM, gradient_penalty, r1_penalty
 from imtok.losses.perceptual import PerceptualLoss, cached_vgg_weights, feature_distance, find_vgg_weights
 from imtok.losses.terms import loss_terms

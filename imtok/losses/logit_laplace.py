@@ -15,6 +15,9 @@ from torch import Tensor
 from imtok.config import DecoderOutput
 from imtok.losses.base import LossTerm
 
+# pixels: the images themselves. logit_laplace: three channels of locations, then three of log scales.
+OUTPUT_CHANNELS: dict[DecoderOutput, int] = {"pixels": 3, "logit_laplace": 6}
+
 
 def map_pixels(images: Tensor, eps: float = 0.1) -> Tensor:
     """Map images in [-1, 1] to float32 in [eps, 1 - eps]."""
@@ -36,6 +39,17 @@ def logit_laplace_loss(locations: Tensor, log_scales: Tensor, images: Tensor, ep
     log_scales = log_scales.float()
     distances = (torch.logit(targets) - locations.float()).abs()
     return (distances * torch.exp(-log_scales) + log_scales + torch.log(targets * (1 - targets))).mean()
+
+
+def output_to_images(output: Tensor, kind: DecoderOutput) -> Tensor:
+    """Turn a decoder's raw output (B, C, H, W) into images (B, 3, H, W), nominally in [-1, 1].
+
+    Of logit-Laplace the image is the sigmoid of the locations, mapped back to pixels (Ramesh et al., 2021, A.3); the
+    scales are left out.
+    """
+    if kind == "logit_laplace":
+        return unmap_pixels(torch.sigmoid(output[:, :3].float()))
+    return output
 
 
 class LogitLaplaceTerm(LossTerm):

@@ -16,7 +16,7 @@ class L1Term(LossTerm):
     name: ClassVar[str] = "l1"
 
     def __call__(self, output: Tensor, images: Tensor) -> Tensor:
-        """Return the loss of `output` (B, 3, H, W) as a float32 scalar."""
+        """Return the loss of `output` (B, 3, H, W), a float32 scalar."""
         return F.l1_loss(output.float(), images)
 
 
@@ -26,5 +26,5 @@ class L2Term(LossTerm):
     name: ClassVar[str] = "l2"
 
     def __call__(self, output: Tensor, images: Tensor) -> Tensor:
-        """Return the loss of `output` (B, 3, H, W) as a float32 scalar."""
+        """Return the loss of `output` (B, 3, H, W), a float32 scalar."""
         return F.mse_loss(output.float(), images)

@@ -24,8 +24,7 @@ from imtok.tokenizer import check_quantizer
 from imtok.training.adversarial import build_discriminator
 from imtok.training.best import written_metrics
 from imtok.training.initial import initial_tokenizer
-from imtok.training.report import ProgressCallback, TrainReport
-from imtok.training.reporter import Reporter
+from imtok.training.report import ProgressCallback, Reporter, TrainReport
 from imtok.training.run import RunFolder
 from imtok.training.state import TrainState
 from imtok.training.step import train_step

@@ -99,23 +99,13 @@ class TrainPlan:
         return self.config.images / self.training_images
 
     @property
-    def discriminator_learns(self) -> int | None:
-        """Training images after which the discriminator begins to learn; None where there is none."""
-        adversarial = self.config.adversarial
-        return self._after(adversarial.start - adversarial.warmup)
-
-    @property
-    def discriminator_active(self) -> int | None:
-        """Training images after which the generator's adversarial loss is active."""
-        return self._after(self.config.adversarial.start)
-
-    @property
-    def discriminator_full(self) -> int | None:
-        """Training images after which that loss has its full weight."""
-        return self._after(self.config.adversarial.start + self.config.adversarial.ramp)
-
-    def _after(self, share: float) -> int | None:
-        return round(share * self.config.images) if self.config.adversarial.enabled else None
+    def discriminator(self) -> tuple[int, int, int] | None:
+        """Training images after which the discriminator learns, is active, has its full weight; None without one."""
+        adversarial, images = self.config.adversarial, self.config.images
+        if not adversarial.enabled:
+            return None
+        start, ramp = adversarial.start, adversarial.ramp
+        return round((start - adversarial.warmup) * images), round(start * images), round((start + ramp) * images)
 
 
 def plan(

@@ -18,7 +18,7 @@ from imtok.tokenizer import Tokenizer
 from imtok.training.best import Best, is_better
 from imtok.training.codebook_diagnosis import CodebookDiagnosis
 from imtok.training.preview import write_preview
-from imtok.training.reporter import Reporter
+from imtok.training.report import Reporter
 from imtok.training.run import RunFolder
 from imtok.training.skipped_steps import suggestions
 from imtok.training.state import TrainState
