@@ -6,8 +6,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -74,17 +72,38 @@ class Span(Record):
     codes: int = Field(description="so many codes")
 
 
-@dataclass(frozen=True)
-class CodebookUsage:
-    """Counts of each code over a set of tokens, and the statistics that follow from them.
+class CodebookUsage(Use, arbitrary_types_allowed=True):
+    """Counts of each code over a set of tokens, and the statistics `Use` that follow from them.
 
-    The record `Use` defines the statistics. With several codebooks they are of all codes together: code k of one
-    codebook is counted with code k of the others. `codebooks` has the statistics of each codebook.
+    With several codebooks the statistics are of all codes together: code k of one codebook is counted with code k of
+    the others. `codebooks` has the statistics of each codebook.
     """
 
-    counts: Counts  # (K,) over all codebooks
-    images: int  # 0 where the counts did not come from whole images
-    by_codebook: Counts | None = None  # (Q, K) where there are Q > 1 codebooks
+    counts: Counts = Field(exclude=True, repr=False)  # (K,) over all codebooks
+    images: int = Field(exclude=True)  # 0 where the counts did not come from whole images
+    by_codebook: Counts | None = Field(exclude=True, repr=False)  # (Q, K) where there are Q > 1 codebooks
+
+    def __init__(self, counts: Counts, images: int, by_codebook: Counts | None = None) -> None:
+        size, tokens, used, bits = len(counts), int(counts.sum()), int(np.count_nonzero(counts)), entropy_bits(counts)
+        perplexity = 2.0**bits if tokens else 0.0
+        fields: dict[str, Any] = {
+            "counts": counts,
+            "images": images,
+            "by_codebook": by_codebook,
+            "tokens": tokens,
+            "used": used,
+            "usage": used / size,
+            "dead": size - used,
+            "nearly_dead": int(np.count_nonzero((counts > 0) & (counts < _RARE * tokens / size))),
+            "expected_used": expected_used(counts),
+            "entropy_bits": bits,
+            "entropy_corrected_bits": corrected_entropy_bits(counts),
+            "perplexity": perplexity,
+            "normalized_perplexity": perplexity / size,
+            "gini": gini(counts),
+            "zipf_slope": zipf_slope(counts),
+        }
+        super().__init__(**fields)
 
     @classmethod
     def of_codebooks(cls, counts: Counts, images: int) -> CodebookUsage:
@@ -102,66 +121,6 @@ class CodebookUsage:
     def codebook_size(self) -> int:
         """K."""
         return len(self.counts)
-
-    @cached_property
-    def tokens(self) -> int:
-        """Number of codes that were counted."""
-        return int(self.counts.sum())
-
-    @cached_property
-    def used(self) -> int:
-        """Codes that occur at least once."""
-        return int(np.count_nonzero(self.counts))
-
-    @property
-    def usage(self) -> float:
-        """used / K, in [0, 1]."""
-        return self.used / self.codebook_size
-
-    @property
-    def dead(self) -> int:
-        """Codes that never occur."""
-        return self.codebook_size - self.used
-
-    @cached_property
-    def nearly_dead(self) -> int:
-        """Codes that occur less than a hundredth as often as if all were equal."""
-        return int(np.count_nonzero((self.counts > 0) & (self.counts < _RARE * self.tokens / self.codebook_size)))
-
-    @cached_property
-    def expected_used(self) -> float:
-        """Codes that more tokens would show, a lower bound (Chao, 1984)."""
-        return expected_used(self.counts)
-
-    @cached_property
-    def entropy_bits(self) -> float:
-        """Entropy of the code distribution in bits a token, at most log2 K; 0 for no tokens."""
-        return entropy_bits(self.counts)
-
-    @cached_property
-    def entropy_corrected_bits(self) -> float:
-        """`entropy_bits` without the first term of its small-sample bias (Miller, 1955)."""
-        return corrected_entropy_bits(self.counts)
-
-    @property
-    def perplexity(self) -> float:
-        """2^entropy: the number of equally frequent codes with the same entropy; 0 for no tokens."""
-        return float(2.0**self.entropy_bits) if self.tokens else 0.0
-
-    @property
-    def normalized_perplexity(self) -> float:
-        """perplexity / K, in [0, 1]."""
-        return self.perplexity / self.codebook_size
-
-    @cached_property
-    def gini(self) -> float:
-        """Inequality of the counts over all K codes, in [0, 1)."""
-        return gini(self.counts)
-
-    @cached_property
-    def zipf_slope(self) -> float | None:
-        """Slope of log count over log rank; None where fewer than three codes occur."""
-        return zipf_slope(self.counts)
 
     @property
     def max_bits(self) -> float:
@@ -191,8 +150,8 @@ class CodebookUsage:
         return [(int(rank), int(ranked[rank - 1])) for rank in log_spaced(len(ranked), _RANKS)]
 
     def as_use(self) -> Use:
-        """Return the statistics as a record."""
-        return Use(**{name: getattr(self, name) for name in Use.model_fields})
+        """Return the statistics without the counts."""
+        return Use(**self.model_dump())
 
     def as_dict(self) -> dict[str, Any]:
         """Return the statistics by their public names, as `imtok eval --json` prints them."""
@@ -200,8 +159,8 @@ class CodebookUsage:
             "images": self.images,
             "codebook_size": self.codebook_size,
             "max_bits": self.max_bits,
-            **self.as_use().model_dump(),
-            "codebooks": [each.as_use().model_dump() for each in self.codebooks],
+            **self.model_dump(),
+            "codebooks": [each.model_dump() for each in self.codebooks],
         }
 
 
