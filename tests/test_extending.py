@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from making import fill
+from making import encoded, fill, picture
 from runs import logged, tiny
 from typer.testing import CliRunner
 
@@ -18,7 +21,11 @@ from imtok.analysis.breakdowns import dimensions
 from imtok.analysis.diagnostics import usage_findings
 from imtok.cli import app
 from imtok.config import NetworkConfig
+from imtok.data.sources import CONTAINERS
+from imtok.data.storage import STORAGES
+from imtok.encoding import encode
 from imtok.evaluation import METRICS
+from imtok.tokens import open_tokens
 from imtok.training import train
 from imtok.training.plan import plan
 from imtok.usage import CodebookUsage
@@ -114,3 +121,42 @@ def test_an_added_network_goes_through_a_training_run(tmp_path: Path, monkeypatc
     assert planned.grid == (2, 2)
     config = names["PatchTokenizerConfig"]
     assert config.model_validate({"network": {"fold": 2}}).network == NetworkConfig(patch_size=2)  # as files leave it
+
+
+def test_an_added_storage_and_container_are_read_by_train_and_encode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(CONTAINERS, ".zip", CONTAINERS[".tar"])  # so that the recipe's entries are taken out again
+    monkeypatch.setitem(STORAGES, "memory", STORAGES[""])
+    pictures = {f"{number}.png": encoded(picture(number)) for number in range(8)}
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, data in list(pictures.items())[4:]:
+            file.writestr(f"deep/{name}", data)
+    files = {f"memory://photos/{name}": data for name, data in list(pictures.items())[:4]}
+    run("Add a source", files={**files, "memory://zips/more.zip": archive.getvalue(), "memory://bad/bad.zip": b"PK"})
+
+    sources = ["memory://photos", "memory://zips/more.zip"]
+    train(sources, tmp_path / "run", tiny("images=16", "data.val_fraction=0.25"))
+    imtok("encode", *sources, "-t", tmp_path / "run", "-o", tmp_path / "there")
+    tokens = open_tokens(tmp_path / "there")
+    assert [key for key, _ in tokens] == [*list(pictures)[:4], *(f"deep/{name}" for name in list(pictures)[4:])]
+
+    for name, data in pictures.items():
+        path = tmp_path / "here" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(data)
+    imtok("encode", tmp_path / "here", "-t", tmp_path / "run", "-o", tmp_path / "tokens")
+    here = {key: codes.tolist() for key, codes in open_tokens(tmp_path / "tokens")}
+    assert {key.removeprefix("deep/"): codes.tolist() for key, codes in tokens} == here
+
+    report = encode(["memory://bad/bad.zip"], tmp_path / "bad", tmp_path / "run")
+    assert "not a zip file" in report.failed[0].reason
+
+
+def test_an_added_export_is_read_back_by_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(Path(__file__).parent / "formats/tokens-v1", tmp_path / "tokens")
+    codes = run("Add an export")["codes"]
+    assert codes.dtype == np.uint16
+    assert codes.tolist() == [codes.tolist() for _, codes in open_tokens(tmp_path / "tokens")]

@@ -1,6 +1,7 @@
 """What every source of images has in common: an image not yet read, and a container, which is a file of many images.
 
-Readers of containers, such as that of tars, are functions from an address to a `Container`.
+A reader of containers, such as that of tars, is a function from an address to a `Container`. It raises OSError where
+the file cannot be read.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import cached_property
 from typing import Protocol
 
 from imtok.data.storage import storage_of
+from imtok.errors import SourceError
 
 
 class SourceImage(Protocol):
@@ -72,6 +74,11 @@ class Container:
 def is_unsafe(key: str) -> bool:
     """Tell whether a name would leave the folder it is unpacked in, or can be no file's name."""
     return key.startswith("/") or ".." in key.split("/") or "\0" in key
+
+
+def unreadable(address: str, error: OSError) -> SourceError:
+    """Return the error for a container that cannot be read: that may pass, and says nothing about what it holds."""
+    return SourceError(f"{address}: cannot be read ({error.strerror or error}); check it and its permissions")
 
 
 def as_text(name: str) -> str:

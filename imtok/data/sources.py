@@ -15,7 +15,7 @@ from pathlib import Path, PurePath
 
 from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]
 
-from imtok.data.containers import Container, ImageFile, as_text
+from imtok.data.containers import Container, ImageFile, as_text, unreadable
 from imtok.data.images import SUFFIXES
 from imtok.data.storage import Entry, Storage, storage_of
 from imtok.data.tars import open_tar
@@ -35,7 +35,10 @@ class ContainerFile:
 
     def open(self) -> Container:
         """Read what it holds; raises SourceError where it cannot be read or has changed since it was listed."""
-        container = CONTAINERS[_suffix(self.address)](self.address)
+        try:
+            container = CONTAINERS[_suffix(self.address)](self.address)
+        except OSError as error:
+            raise unreadable(self.address, error) from error
         if container.size != self.size:
             raise SourceError(
                 f"{self.address}: {container.size} bytes, {self.size} when it was listed; it changes meanwhile"

@@ -10,7 +10,7 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from imtok.data.containers import Container, as_text
+from imtok.data.containers import Container, as_text, unreadable
 from imtok.data.images import SUFFIXES
 from imtok.data.storage import storage_of
 from imtok.errors import SourceError
@@ -45,18 +45,12 @@ class TarImage:
 
 
 def open_tar(address: str) -> Container:
-    """Read the headers of a tar; damage is reported in `problem`, not raised.
-
-    Raises SourceError where the file cannot be read: that may pass, and says nothing about the tar.
-    """
-    try:
-        size = storage_of(address).size(address)
-        if size == 0:
-            return Container(0, (), "the file is empty (0 bytes)")
-        members, end, problem = _read_headers(address, size)
-        problem = problem or _end_problem(address, end)
-    except OSError as error:
-        raise _unreadable(address, error) from error
+    """Read the headers of a tar; `problem` reports damage. Raises OSError where the file cannot be read."""
+    size = storage_of(address).size(address)
+    if size == 0:
+        return Container(0, (), "the file is empty (0 bytes)")
+    members, end, problem = _read_headers(address, size)
+    problem = problem or _end_problem(address, end)
     labels = {name.removesuffix(".cls"): (offset, size) for name, offset, size in members if name.endswith(".cls")}
     images = tuple(
         TarImage(name, address, offset, size, _label_of(name, labels))
@@ -114,11 +108,7 @@ def _read_range(address: str, offset: int, size: int) -> bytes:
     try:
         data = storage_of(address).read(address, offset, size)
     except OSError as error:
-        raise _unreadable(address, error) from error
+        raise unreadable(address, error) from error
     if len(data) != size:
         raise SourceError(f"{address}: {len(data)} of {size} bytes at {offset}; the file changed while it was read")
     return data
-
-
-def _unreadable(address: str, error: OSError) -> SourceError:
-    return SourceError(f"{address}: cannot be read ({error.strerror or error}); check it and its permissions")

@@ -50,7 +50,7 @@ class OpenUnit:
         try:
             data = image.read()
         except OSError as error:
-            if error.errno in _ONE_FILE:
+            if error.errno in _ONE_FILE and isinstance(image, ImageFile):
                 raise ImageError("unreadable", str(error)) from error
             raise SourceError(f"{image.address}: {error.strerror or error}") from error
         if len(data) != image.size:
