@@ -97,9 +97,9 @@ def halves(bits: int) -> tuple[int, int]:
 KINDS = {
     "vq-ema": vector("VQ, EMA"),
     "vq-gradient": vector("VQ, gradient", codebook_update="gradient"),
-    "vq-ema-alive": vector("VQ, EMA, k-means, revival", **ALIVE),
+    "vq-ema-alive": vector("VQ, EMA, k-means, restart", **ALIVE),
     "rotation": vector("rotation, EMA", estimator="rotation"),
-    "rotation-alive": vector("rotation, EMA, k-means, revival", estimator="rotation", **ALIVE),
+    "rotation-alive": vector("rotation, EMA, k-means, restart", estimator="rotation", **ALIVE),
     # LlamaGen: 8 channels, both sides on the sphere, its entropy loss at weight 0.
     "cosine": vector("cosine, 8 channels, gradient", dim=8, metric="cosine", codebook_update="gradient"),
     "simvq": vector("SimVQ", codebook_update="projection"),

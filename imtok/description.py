@@ -1,4 +1,4 @@
-"""What any folder of imtok's is, as plain facts by name."""
+"""The facts about any folder that imtok writes, by name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from imtok.training.run import RunFolder
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """Facts about a run, a tokenizer folder or a token folder; raises ImtokError where it is none of them."""
+    """Return facts about a run, a tokenizer folder or a token folder; raises ImtokError where it is none of them."""
     if (folder / INFO).is_file():
         return _tokens(folder)
     if (folder / "config.yaml").is_file():

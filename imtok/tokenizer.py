@@ -29,7 +29,7 @@ from imtok.quantizers.record import QuantizerRecord
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _FORMAT = 1
 _SHIPPED = Path(__file__).parent / "pretrained"
-PRETRAINED = "imtok-f8"  # what is used where no tokenizer is named
+PRETRAINED = "imtok-f8"  # used where no tokenizer is named
 
 
 class Tokenizer(nn.Module):
@@ -66,9 +66,9 @@ class Tokenizer(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256, in hex, of what determines the codes: encoder, quantizer, and their configuration.
+        """SHA-256, in hex, of what determines the codes: encoder, quantizer, and the identity of their configurations.
 
-        The decoder is left out on purpose: one that was tuned further still reads the same tokens.
+        The decoder is left out on purpose, so that a fine-tuned decoder still reads the same tokens.
         """
         digest = hashlib.sha256()
         identity = {
@@ -90,13 +90,13 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()  # and not inference mode: codes are there to be embedded and trained on
     def encode(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W), uint8 or float in [-1, 1], H and W multiples of `downsample` -> codes int64.
+        """Encode images (B, 3, H, W), uint8 or float in [-1, 1], H and W multiples of `downsample`, to codes int64.
 
         Codes are (B, h, w), or (B, h, w, Q) for Q > 1 codebooks. Raises TokenizerError on other shapes, dtypes or
         ranges of images.
         """
         images = self._checked_images(images)
-        if len(images) == 0:  # which torch's pixel folding does not take
+        if len(images) == 0:  # which torch's pixel unshuffle does not take
             height, width = images.shape[2] // self.downsample, images.shape[3] // self.downsample
             each = () if self.num_codebooks == 1 else (self.num_codebooks,)
             return torch.empty(0, height, width, *each, dtype=torch.int64, device=self.device)
@@ -106,7 +106,7 @@ class Tokenizer(nn.Module):
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Codes (B, h, w) int64 in [0, K) -> images (B, 3, H, W) float32, clamped to [-1, 1].
+        """Decode codes (B, h, w) int64 in [0, K) to images (B, 3, H, W) float32, clamped to [-1, 1].
 
         With Q > 1 codebooks codes are (B, h, w, Q); a residual quantizer also decodes those of its first stages
         alone, to a coarser picture. Raises TokenizerError on codes the codebook does not have.
@@ -131,7 +131,7 @@ class Tokenizer(nn.Module):
             write_atomically(folder / name, data)
 
     def files(self) -> dict[str, bytes]:
-        """The folder's files by name, the same bytes for the same tokenizer."""
+        """Return the folder's files by name, the same bytes for the same tokenizer."""
         return {_CONFIG: self._config_text(), _WEIGHTS: self._weights()}
 
     def _weights(self) -> bytes:
@@ -165,7 +165,7 @@ class Tokenizer(nn.Module):
 
 
 def load(path_or_name: str | Path = PRETRAINED) -> Tokenizer:
-    """The tokenizer in a tokenizer folder, a run folder (its `tokenizer/`) or a token folder, in eval mode on the CPU.
+    """Load the tokenizer of a tokenizer folder, a run folder or a token folder, in eval mode on the CPU.
 
     The name of a tokenizer that comes with imtok will do as well; by default it is that one. Raises TokenizerError
     where there is none or where it is damaged.
@@ -199,7 +199,7 @@ def load(path_or_name: str | Path = PRETRAINED) -> Tokenizer:
 
 
 def find_tokenizer(path: Path) -> Path:
-    """The tokenizer folder that `path` is or holds as `tokenizer/`, or, where it is none, the one of that name.
+    """Find the tokenizer folder that `path` is or holds as `tokenizer/`, or the one of that name in imtok.
 
     Raises TokenizerError where there is neither.
     """
@@ -220,7 +220,7 @@ def find_tokenizer(path: Path) -> Path:
 
 
 def pretrained_names() -> list[str]:
-    """Names of the tokenizers that come with imtok."""
+    """List the names of the tokenizers that come with imtok."""
     return sorted(folder.name for folder in _SHIPPED.iterdir() if (folder / _CONFIG).is_file())
 
 
@@ -236,7 +236,7 @@ def check_quantizer(config: QuantizerRecord) -> None:
 
 
 def build_quantizer(config: QuantizerRecord) -> Quantizer:
-    """The quantizer a configuration stands for; raises ValueError on values it refuses."""
+    """Build the quantizer of a configuration; raises ValueError on values that it refuses."""
     return config.build()
 
 
@@ -248,17 +248,17 @@ def _built(config: QuantizerRecord) -> Quantizer:
 
 
 def to_float(images: Tensor) -> Tensor:
-    """uint8 images -> float32 in [-1, 1]."""
+    """Convert uint8 images to float32 in [-1, 1]."""
     return images.to(torch.float32) / 127.5 - 1
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Float images in [-1, 1] -> uint8, rounded to the nearest level."""
+    """Convert float images in [-1, 1] to uint8, rounded to the nearest level."""
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
 class _evaluating:  # noqa: N801  (reads as a verb at its call)
-    """Put a module in eval mode for a while; does nothing, and touches nothing, where it already is."""
+    """Put a module in eval mode for a while; changes nothing where it already is."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.was_training = module, module.training

@@ -295,7 +295,7 @@ def test_the_entropy_loss_moves_the_latents_and_what_learns_of_the_codebook(metr
     )
     latents = noise_for(quantizer).requires_grad_()
     out = quantizer(latents)
-    table = quantizer.eval()._table().detach() if update != "ema" else make_table(metric)
+    table = quantizer.eval()._searched_codebook().detach() if update != "ema" else make_table(metric)
     rows = F.normalize(as_rows(latents.detach()), dim=1) if metric == "cosine" else as_rows(latents.detach())
     shares = (-torch.cdist(rows.double(), table.double()).square() / 0.5).softmax(dim=1)
     mean = shares.mean(dim=0)

@@ -55,14 +55,12 @@ def swatches(runner: BatchedRunner, codes: Counts, counts: Counts, side: int = S
     """
     import torch
 
-    from imtok.quantizers import ResidualQuantizer
-
     f = runner.tokenizer.downsample
     if not len(codes):
         return np.empty((0, f, f, 3), np.uint8)
     quantizer = runner.tokenizer.quantizer
-    decoded = quantizer.uses[0].num_codebooks if isinstance(quantizer, ResidualQuantizer) else quantizer.num_codebooks
-    grids = torch.from_numpy(counts.argmax(axis=1)[:decoded]).repeat(len(codes), side, side, 1)  # (n, side, side, Q)
+    used_most = counts.argmax(axis=1)[: quantizer.least_codebooks]
+    grids = torch.from_numpy(used_most).repeat(len(codes), side, side, 1)  # (n, side, side, Q)
     grids[..., 0] = torch.from_numpy(codes)[:, None, None]
     if quantizer.num_codebooks == 1:
         grids = grids[..., 0]

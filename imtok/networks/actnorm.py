@@ -1,6 +1,6 @@
 """ActNorm: a scale and shift for each channel, which the first batch sets (Kingma & Dhariwal, 2018, "Glow").
 
-They are set so that this batch comes out with mean 0 and standard deviation 1; from then on they are parameters like
+They are set so that this batch has mean 0 and standard deviation 1 afterwards; from then on they are parameters like
 any others. As in taming-transformers the standard deviation is the unbiased one and 1e-6 is added to it; unlike there,
 the statistics are those of the joint batch of all ranks, since ranks that started apart would stay apart.
 """
@@ -45,11 +45,11 @@ class ActNorm(nn.Module):
         return self.scale * (x + self.shift)
 
     def inverse(self, y: Tensor) -> Tensor:
-        """What `forward` made `y` of, once it has started: (B, C, H, W) -> the same shape."""
+        """Invert `forward`, once it has started: (B, C, H, W) -> the same shape."""
         return y / self.scale - self.shift
 
     def log_determinant(self, x: Tensor) -> Tensor:
-        """Logarithm of the absolute determinant of forward's Jacobian, for each image: (B, C, H, W) -> (B,)."""
+        """Return log |det J| of forward's Jacobian J, for each image: (B, C, H, W) -> (B,)."""
         batch, _, height, width = x.shape
         return (height * width * self.scale.abs().log().sum()).expand(batch)
 

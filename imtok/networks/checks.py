@@ -1,4 +1,4 @@
-"""What a discriminator refuses: sizes nothing can be built from, and images too small to be judged."""
+"""Checks of a discriminator: sizes from which nothing can be built, and images that are too small for it."""
 
 # Axes: B batch, H x W image.
 

@@ -43,7 +43,7 @@ class ConvEncoder(Encoder):
         return [self.trunk]
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) in [-1, 1] -> (B, dim, h, w)."""
+        """Encode images (B, 3, H, W) in [-1, 1] to latents (B, dim, h, w)."""
         latents: Tensor = self.conv_out(F.silu(self.norm_out(self.trunk(images))))
         return latents
 
@@ -85,6 +85,6 @@ class ConvDecoder(Decoder):
         return self.conv_out.weight
 
     def forward(self, latents: Tensor) -> Tensor:
-        """(B, dim, h, w) -> (B, output_channels, H, W); three channels are nominally in [-1, 1] but not clamped."""
+        """Decode latents (B, dim, h, w) to (B, output_channels, H, W), of three channels nominally in [-1, 1]."""
         images: Tensor = self.unfold(self.conv_out(F.silu(self.norm_out(self.trunk(latents)))))
         return images

@@ -1,8 +1,9 @@
 """The PatchGAN discriminator (Isola et al., 2017, pix2pix; Esser et al., 2021, "Taming Transformers").
 
-Each logit judges one patch of the image, 70 x 70 pixels with three strided layers. GroupNorm is the default where the
-publications have BatchNorm: BatchNorm lets images of a batch judge each other, and under DistributedDataParallel it
-fails, since its statistics change in place between the forwards on real and fake images that share one backward.
+Each logit is of one patch of the image, 70 x 70 pixels with three strided layers. GroupNorm is the default where the
+publications have BatchNorm. With BatchNorm the logits of an image depend on the others in the batch. And it fails under
+DistributedDataParallel, since its statistics change in place between the forwards on real and fake images that share
+one backward.
 """
 
 # Axes: B batch, H x W image, h x w grid of patches.

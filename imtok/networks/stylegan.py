@@ -1,8 +1,9 @@
 """The residual discriminator of StyleGAN2 (Karras et al., 2020), in the form LlamaGen trains with.
 
-It judges the image as a whole by one logit, and so is built for one size. Unlike StyleGAN2's it has neither minibatch
-statistics, so that images do not judge each other, nor equalised learning rates. Widths follow the distance from the
-smallest grid, which for powers of two is the published table and lets any other size be trained on too.
+It gives one logit for the whole image, and so is built for one size. Unlike StyleGAN2's it has no minibatch statistics,
+so that the logit of an image does not depend on the others in the batch, and no equalised learning rates. Widths follow
+the distance from the smallest grid. For powers of two that is the published table, and other sizes can be trained on
+too.
 """
 
 # Axes: B batch, C and O channels in and out, H x W image or grid.
@@ -58,7 +59,7 @@ class StyleGANDiscriminator(Discriminator):
         if (height, width) != (self.size, self.size):
             raise ValueError(
                 f"images are {height} x {width}, this discriminator was built for {self.size} x {self.size}; "
-                "build it for the crops it is to judge, or take PatchDiscriminator"
+                "build it for the size of the crops, or take PatchDiscriminator"
             )
         x = _activate(self.conv(self.blocks(_activate(self.stem(images)))))
         logits: Tensor = self.head(_activate(self.hidden(x.flatten(1))))

@@ -19,9 +19,9 @@ from imtok.errors import LatentsError
 
 @dataclass(frozen=True, eq=False)  # tensors have no one answer to ==
 class Quantized:
-    """What a quantizer returns."""
+    """The result of a quantizer."""
 
-    latents: Tensor  # (B, code_dim, H, W) what the decoder reads; its gradient reaches the encoder
+    latents: Tensor  # (B, code_dim, H, W) for the decoder; their gradient reaches the encoder
     codes: Tensor  # (B, H, W) int64 in [0, K); (B, H, W, Q) where there are Q > 1 codebooks
     losses: dict[str, Tensor]  # scalars by name, unweighted; empty where the method has none
     loss: Tensor  # scalar: the losses weighted by `quantizer.loss_weights`, zero where there are none
@@ -32,8 +32,8 @@ class Quantizer(nn.Module, ABC):
 
     `lookup(forward(z).codes)` is, to the last bit, the latents of an eval-mode forward. Quantizers compute in
     float32 whatever autocast surrounds them, since bfloat16 merges neighbouring codes, and in float64 where the
-    latents or the quantizer (`dtype`) are; float64 latents of a float32 quantizer equal the look-up but for float32's
-    rounding. An empty batch gives no codes, zero losses, and teaches nothing. At evaluation the losses that serve
+    latents or the quantizer (`dtype`) are. Float64 latents of a float32 quantizer equal the look-up up to the rounding
+    of float32. An empty batch gives no codes and zero losses, and changes no state. At evaluation the losses that serve
     training alone, `entropy` and `kl`, are left out.
     """
 
@@ -41,7 +41,7 @@ class Quantizer(nn.Module, ABC):
     num_codes: int
     num_codebooks: int = 1
     loss_weights: dict[str, float]
-    _precision: Tensor  # () its dtype alone says something
+    _precision: Tensor  # () only its dtype matters
 
     def __init__(self) -> None:
         super().__init__()
@@ -49,17 +49,17 @@ class Quantizer(nn.Module, ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What `lookup` answers in: float32, or float64 after `.double()`; no cast makes a quantizer narrower."""
+        """The dtype of `lookup`: float32, or float64 after `.double()`; no cast makes a quantizer narrower."""
         return self._precision.dtype
 
     @property
     def residual_ratio(self) -> float:
-        """Size of a next residual stage's codes against this one's: 1 where codes go where the latents are."""
+        """Size of the next residual stage's codes relative to this one's: 1 where codes learn to lie at the latents."""
         return 1.0
 
     @property
     def code_dim(self) -> int:
-        """Channels of the quantized latents: `dim`, unless the method has its codes in a space of their own."""
+        """Channels of the quantized latents: `dim`, unless codes lie in a space of their own."""
         return self.dim
 
     def forward(self, latents: Tensor) -> Quantized:
@@ -76,30 +76,35 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """Latents (B, D, H, W), at least float32 -> quantized latents, codes (B, H, W), unweighted losses."""
+        """Return quantized latents, codes (B, H, W) and unweighted losses of latents (B, D, H, W), at least float32."""
 
     @abstractmethod
     def lookup(self, codes: Tensor) -> Tensor:
-        """Codes (B, H, W) int64 -> latents (B, code_dim, H, W); raises ValueError on codes outside [0, K)."""
+        """Look up codes (B, H, W) int64 as latents (B, code_dim, H, W); raises ValueError on codes outside [0, K)."""
 
     @abstractmethod
     def code_tensors(self) -> dict[str, Tensor]:
-        """The tensors that decide which code a latent gets; the tokenizer's fingerprint hashes them."""
+        """Return the tensors that decide which code a latent gets; the tokenizer's fingerprint hashes them."""
 
     @property
     def base_quantizers(self) -> list[Quantizer]:
         """The quantizer behind each of the Q codebooks, in order; a shared one comes several times."""
         return [self]
 
+    @property
+    def least_codebooks(self) -> int:
+        """The least number of codebooks that `lookup` takes: fewer than all where the first make a coarser picture."""
+        return self.num_codebooks
+
     def comparable_latents(self, latents: Tensor) -> Tensor | None:
-        """Latents as they are compared with the codes: (B, D, H, W) -> the same shape; None where they are not."""
+        """Return latents as they are compared with codes, (B, D, H, W) both; None where codes lie in another space."""
         return latents
 
     def anneal(self, progress: float) -> None:
-        """Told by the trainer before each step which share of the run is done, in [0, 1]; most need not know."""
+        """Receive the share of the run that is done, in [0, 1]; the trainer calls it before each step."""
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
-        """As `nn.Module`'s, under `.to`, `.half` and their like; but all tensors stay at least float32."""
+        """Cast as `nn.Module` does under `.to` or `.half`, but keep all tensors at least float32."""
 
         def keep(tensor: Tensor) -> Tensor:
             cast: Tensor = fn(tensor)
@@ -124,29 +129,29 @@ class Quantizer(nn.Module, ABC):
 
 
 def whole_number(name: str, value: float) -> int:
-    """The value as an int, 8.0 as 8; raises ValueError where it is not whole."""
+    """Return the value as an int, 8.0 as 8; raises ValueError where it is not whole."""
     if not math.isfinite(value) or value != int(value):
         raise ValueError(f"{name} is {value}, expected a whole number")
     return int(value)
 
 
 def refuse_missing(codes: Tensor) -> None:
-    """Raise LatentsError where a kernel gave the code -1, which stands for a latent that is not finite."""
+    """Raise LatentsError where a kernel gave the code -1, its mark of a non-finite latent."""
     if codes.numel() and codes.min() < 0:
         raise LatentsError("the latents hold NaN or infinite values; no code exists")
 
 
 def mean_square(values: Tensor, targets: Tensor) -> Tensor:
-    """Mean squared difference, a scalar; zero rather than NaN where there are no values."""
+    """Return the mean squared difference, a scalar; zero rather than NaN where there are no values."""
     return F.mse_loss(values, targets, reduction="sum") / max(values.numel(), 1)
 
 
 def to_rows(latents: Tensor) -> Tensor:
-    """(B, D, H, W) -> (N, D), one row per grid position."""
+    """Lay latents (B, D, H, W) out as (N, D), one row for each grid position."""
     return latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1])
 
 
 def to_grid(rows: Tensor, like: Tensor) -> Tensor:
-    """(N, D) -> (B, D, H, W) with the batch and grid of `like` (B, *, H, W)."""
+    """Lay rows (N, D) out as (B, D, H, W), with the batch and grid of `like` (B, *, H, W)."""
     batch, _, height, width = like.shape
     return rows.view(batch, height, width, rows.shape[1]).permute(0, 3, 1, 2)

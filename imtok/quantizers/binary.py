@@ -2,7 +2,7 @@
 
 Nothing is learned here and nothing searched: with D dimensions there are 2^D codes, and bit i of a code, counted from
 the most significant, is 1 where dimension i is above zero. Two losses shape the encoder instead: `commitment`, and
-`entropy`, which asks for sure choices in each place and for all codes over the batch.
+`entropy`, which is small where each choice is certain and the batch uses all codes.
 """
 
 # Axes: B batch, D latent channels, H x W latent grid.
@@ -24,7 +24,7 @@ from imtok.quantizers.record import signature
 
 
 class _SignQuantizer(Quantizer):
-    """What LFQ and BSQ share; they differ in the magnitude of a sign, and in what latents are compared as."""
+    """The common part of LFQ and BSQ; they differ in the magnitude of a sign and the points that stand for latents."""
 
     record: ClassVar[type[SignConfig]]
     sample_entropy_weight: float
@@ -49,11 +49,11 @@ class _SignQuantizer(Quantizer):
     @property
     @abstractmethod
     def magnitude(self) -> float:
-        """What a sign is multiplied by to become a latent."""
+        """The factor that makes a sign a latent."""
 
     @abstractmethod
     def _points(self, latents: Tensor) -> Tensor:
-        """Latents as they are compared with the codes: (B, D, H, W) -> (B, D, H, W)."""
+        """Return the points that stand for latents beside the codes: (B, D, H, W) -> (B, D, H, W)."""
 
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; the gradient passes straight through to the point that stands for the latent."""
@@ -67,22 +67,22 @@ class _SignQuantizer(Quantizer):
         return chosen, codes, losses
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Codes (B, H, W) -> latents (B, D, H, W), each value +-`magnitude`."""
+        """Look up codes (B, H, W) as latents (B, D, H, W), each value +-`magnitude`."""
         self._check_codes(codes)
         # Contiguous as `forward` gives them, since a convolution's last bits depend on the memory layout.
         return (codes_to_signs(codes, self.dim).contiguous() * self.magnitude).to(self.dtype)
 
     def entropies(self, latents: Tensor) -> SignEntropies:
-        """The terms of the `entropy` loss apart, unweighted, for logs: (B, D, H, W) -> two scalars in nats."""
+        """Return the two terms of the `entropy` loss, unweighted, for logs: (B, D, H, W) -> two scalars in nats."""
         with torch.autocast(latents.device.type, enabled=False):
             return self._entropies_of(self._points(latents.to(torch.promote_types(latents.dtype, self.dtype))))
 
     def code_tensors(self) -> dict[str, Tensor]:
-        """None: the signs alone decide."""
+        """Return none: the signs alone decide."""
         return {}
 
     def extra_repr(self) -> str:
-        """The sizes and what shapes the entropies, for `print(model)`."""
+        """Return the sizes and the options of the entropies, for `print(model)`."""
         return (
             f"dim={self.dim}, num_codes={self.num_codes}, temperature={self.temperature}, "
             f"entropy_group={self.entropy_group}"
@@ -104,11 +104,11 @@ class LFQ(_SignQuantizer):
         of the batch), in nats (equation 5); it may be negative. 0 leaves the loss out and saves its cost, as does
         evaluation.
     temperature
-        Of the soft choice softmax(-|z - c|^2 / temperature) that both entropies are of: 1 in the code of BSQ's
-        authors. At the 0.01 of Open-MAGVIT2 and others a dimension is sure once |z| exceeds about 0.01, and the
+        Of the soft choice softmax(-|z - c|^2 / temperature), whose entropies are taken: 1 in the code of BSQ's
+        authors. At the 0.01 of Open-MAGVIT2 and others a dimension is certain once |z| exceeds about 0.01, and the
         entropies have next to no gradient beyond.
     entropy_group
-        Dimensions whose joint distribution the batch entropy takes exactly, groups being taken as independent; it
+        Number of dimensions whose joint distribution the batch entropy takes exactly; groups count as independent. It
         divides dim. 1 costs next to nothing (BSQ, analytic); dim is exact over the codebook, up to 20.
 
     The batch is that of one rank: with several, H(mean choice) is the mean of the ranks' own, which is a lower bound
@@ -147,7 +147,7 @@ class BSQ(_SignQuantizer):
         return 1 / math.sqrt(self.dim)
 
     def comparable_latents(self, latents: Tensor) -> Tensor:
-        """Latents at unit length: (B, D, H, W) -> the same shape."""
+        """Return latents at unit length: (B, D, H, W) -> the same shape."""
         return directions(latents)[0]
 
     def _points(self, latents: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Where codes are put other than by learning: the k-means start, and anchors for codes that are little used.
+"""Placement of codes other than by learning: the k-means start, and anchors for codes that are little used.
 
 All of it works on the joint batch over ranks.
 """
@@ -27,7 +27,7 @@ _KMEANS_ITERATIONS = 10
 
 
 def kmeans(rows: Tensor, num_codes: int, metric: str) -> tuple[Tensor, Tensor]:
-    """Lloyd's k-means on latents: (N, D) -> centres (K, D), latents of each (K,).
+    """Cluster latents by Lloyd's k-means: (N, D) -> centres (K, D), number of latents of each (K,).
 
     For the cosine metric rows and centres are unit vectors. A centre left without latents keeps its place. Where
     there are fewer latents than codes, noise of a tenth of the standard deviation tells repeated latents apart.
@@ -50,7 +50,7 @@ def kmeans(rows: Tensor, num_codes: int, metric: str) -> tuple[Tensor, Tensor]:
 
 
 def anchors(rows: Tensor, codebook: Tensor) -> Tensor:
-    """The latent of the joint batch nearest to each code: (N, D), (K, D) -> (K, D); CVQ's `closest` anchors."""
+    """Find the latent of the joint batch nearest to each code: (N, D), (K, D) -> (K, D); CVQ's `closest` anchors."""
     if len(rows) == 0:
         return rows_at_least_distance(codebook.new_full((len(codebook),), math.inf), torch.zeros_like(codebook))
     nearest = rows[nearest_codes(codebook, rows)]
@@ -58,7 +58,7 @@ def anchors(rows: Tensor, codebook: Tensor) -> Tensor:
 
 
 def anchor_pull(usage: Tensor, decay: float) -> Tensor:
-    """How far each code goes to its anchor, in [0, 1]: moving shares of use (K,) -> (K,).
+    """Return how far each code moves to its anchor, in [0, 1]: moving shares of use (K,) -> (K,).
 
     exp(-10 K p / (1 - decay) - 1e-3), equation 5 of Zheng & Vedaldi: next to nothing for a code at its fair share 1/K,
     nearly all the way for one that is not used.

@@ -1,4 +1,4 @@
-"""The codebook of vector quantization: how it is kept, looked up, begun, taught, and its unused codes moved."""
+"""The codebook of vector quantization: its tensors, look-up, k-means start, updates, and the restart of dead codes."""
 
 # Axes: B batch, D latent channels, H x W latent grid, N = B*H*W vectors, K codes.
 
@@ -21,12 +21,12 @@ from imtok.quantizers.base import Quantizer
 from imtok.quantizers.clustering import anchor_pull, anchors, kmeans
 from imtok.quantizers.vector_config import CodebookUpdate, VectorMetric
 
-# A revived code's count, in thresholds: it has ln 2 / (1 - decay) steps, 69 at decay 0.99, to find latents.
+# Count of a restarted code, in thresholds: it has ln 2 / (1 - decay) steps, 69 at decay 0.99, to find latents.
 _GRACE = 2
 
 
 class CodebookQuantizer(Quantizer):
-    """A quantizer with a table of codes; `VectorQuantizer` says how they are found and describes the options."""
+    """A quantizer with a codebook; `VectorQuantizer` says how codes are found and describes the options."""
 
     codebook: Tensor  # (K, D)
     cluster_size: Tensor  # (K,) moving count of latents per code; `ema` and `gradient` only
@@ -69,35 +69,35 @@ class CodebookQuantizer(Quantizer):
         return 0.5 if self.metric == "cosine" else 1.0
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Codes (B, H, W) -> latents (B, D, H, W): rows of the codebook as the search sees it.
+        """Look up codes (B, H, W) as latents (B, D, H, W): rows of the codebook as the search sees it.
 
         A projected codebook is projected as a whole, since a product of fewer rows may differ in its last bits.
         """
         self._check_codes(codes)
-        return F.embedding(codes.long(), self._table()).movedim(-1, 1)
+        return F.embedding(codes.long(), self._searched_codebook()).movedim(-1, 1)
 
     def comparable_latents(self, latents: Tensor) -> Tensor:
-        """Latents as they are, or at unit length for the cosine metric: (B, D, H, W) -> the same shape."""
+        """Return latents as they are, or at unit length for the cosine metric: (B, D, H, W) -> the same shape."""
         return directions(latents)[0] if self.metric == "cosine" else latents
 
     def code_tensors(self) -> dict[str, Tensor]:
-        """What the codes are made of: stored numbers, since products and lengths differ in bits between machines."""
+        """Return the stored numbers behind the codes, since products and lengths differ in bits between machines."""
         tensors = {"codebook": self.codebook.detach()}
         if self.codebook_update == "projection":
             tensors |= {f"projection.{name}": value.detach() for name, value in self.projection.named_parameters()}
         return tensors
 
     def take_moved_codes(self) -> Tensor | None:
-        """Which codes of a gradient codebook were put elsewhere since the last call, (K,) bool; None where none.
+        """Return which codes of a gradient codebook were moved since the last call, (K,) bool; None where none was.
 
-        Their gradient and an optimizer's moments belong to the old place and would push the code away from the new
+        Their gradient and the optimizer's state belong to the old place and would push the code away from the new
         one. `imtok.quantizers.forget_moved_codes` clears both; call it between `backward` and `step`.
         """
         moved, self._moved = self._moved, None
         return moved
 
-    def _table(self) -> Tensor:
-        """The codes as they are searched and looked up: (K, D), at least float32 whatever autocast surrounds it."""
+    def _searched_codebook(self) -> Tensor:
+        """Return the codes as they are searched and looked up: (K, D), at least float32 within autocast too."""
         table = _wide(self.codebook)
         if self.training and self.codebook_update in ("ema", "gradient"):
             table = table.clone()  # `_learn` writes to the codebook before the backward pass reads what it saved
@@ -145,7 +145,7 @@ class CodebookQuantizer(Quantizer):
         if self.codebook_update == "ema":
             self._average(sums)
         if self.revival_threshold > 0:
-            self._revive(rows)
+            self._restart_dead_codes(rows)
         if self.online_clustering:
             self.usage.lerp_(counts / total, 1 - self.decay)
             self._pull_to_anchors(rows)
@@ -157,9 +157,9 @@ class CodebookQuantizer(Quantizer):
         averages = self.embed_sum / smoothed.unsqueeze(1)
         self.codebook.copy_(unit_rows(averages) if self.metric == "cosine" else averages)
 
-    def _revive(self, rows: Tensor) -> None:
-        """Put dead codes on random latents, with a count that gives them some steps to be chosen."""
-        # Of the moving counts, which start at 1: a share of this batch's could be above all of them at first.
+    def _restart_dead_codes(self, rows: Tensor) -> None:
+        """Move dead codes to random latents, with a count that gives them some steps to be chosen."""
+        # Fair by the moving counts, which start at 1: a share of this batch could be above all of them at first.
         fair_share = self.cluster_size.mean()
         threshold = self.revival_threshold * fair_share
         dead = (self.cluster_size < threshold).nonzero().squeeze(1)
@@ -176,7 +176,7 @@ class CodebookQuantizer(Quantizer):
 
     def _pull_to_anchors(self, rows: Tensor) -> None:
         pull = anchor_pull(self.usage, self.decay)  # (K,)
-        code, anchor = _wide(self.codebook.data), anchors(rows, self._table())
+        code, anchor = _wide(self.codebook.data), anchors(rows, self._searched_codebook())
         self.codebook.data.copy_(code + pull.unsqueeze(1) * (anchor - code))
         self._note_moved(pull > 0.5)
 

@@ -1,4 +1,4 @@
-"""What residual and product quantizers share: several quantizers, or one used several times, seen as one."""
+"""The common part of residual and product quantizers: several quantizers, or one used several times, as one."""
 
 # Axes: B batch, D latent channels, H x W latent grid, K codes, Q codebooks.
 
@@ -58,7 +58,7 @@ class CompositeQuantizer(Quantizer):
         return [base for part in self.uses for base in part.base_quantizers]
 
     def code_tensors(self) -> dict[str, Tensor]:
-        """Those of each part, a shared one once."""
+        """Return those of each part, a shared one once."""
         return {
             f"parts.{index}.{name}": tensor
             for index, part in enumerate(self.parts)
@@ -66,12 +66,12 @@ class CompositeQuantizer(Quantizer):
         }
 
     def anneal(self, progress: float) -> None:
-        """Tells each part, a shared one once."""
+        """Pass the share of the run on to each part, a shared one once."""
         for part in self.parts:
             cast(Quantizer, part).anneal(progress)
 
     def extra_repr(self) -> str:
-        """How many uses there are, for `print(model)`."""
+        """Return the sizes and the number of uses, for `print(model)`."""
         return f"dim={self.dim}, num_codes={self.num_codes}, {self.times_name}={self._times}"
 
     def _check_alike(self, parts: Sequence[Quantizer]) -> None:
@@ -98,13 +98,13 @@ class CompositeQuantizer(Quantizer):
 
 
 def join_codes(codes: Iterable[Tensor]) -> Tensor:
-    """Codes of the parts, each (B, H, W) or (B, H, W, q) -> (B, H, W, Q); (B, H, W) where Q is 1."""
+    """Join codes of the parts, each (B, H, W) or (B, H, W, q), to (B, H, W, Q); (B, H, W) where Q is 1."""
     joined = torch.cat([part if part.ndim == 4 else part.unsqueeze(-1) for part in codes], dim=-1)
     return joined.squeeze(-1) if joined.shape[-1] == 1 else joined
 
 
 def split_codes(codes: Tensor, parts: Sequence[Quantizer]) -> list[Tensor]:
-    """The inverse of `join_codes`: the codes of each part, in the shape that part looks up."""
+    """Invert `join_codes`: return the codes of each part, in the shape that part looks up."""
     if codes.ndim == 3:
         return [codes]
     pieces = torch.split(codes, [part.num_codebooks for part in parts], dim=-1)
@@ -112,6 +112,6 @@ def split_codes(codes: Tensor, parts: Sequence[Quantizer]) -> list[Tensor]:
 
 
 def mean_losses(losses: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Each loss as its mean over the parts: scalars by name; a part that lacks one counts as zero."""
+    """Return the mean of each loss over the parts, scalars by name; a part that lacks one counts as zero."""
     names = dict.fromkeys(name for part in losses for name in part)
     return {name: torch.stack([part[name] for part in losses if name in part]).sum() / len(losses) for name in names}

@@ -41,7 +41,7 @@ class FSQ(Quantizer):
         return values, codes, {}
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Codes (B, H, W) -> latents (B, D, H, W) in [-1, 1]; levels that are even span [-1, 1 - 2/L]."""
+        """Look up codes (B, H, W) as latents (B, D, H, W) in [-1, 1]; levels that are even span [-1, 1 - 2/L]."""
         self._check_codes(codes)
         # Contiguous as `forward` gives them, since a convolution's last bits depend on the memory layout.
         digits = codes_to_digits(codes, self.levels).movedim(-1, 1).contiguous()
@@ -49,14 +49,14 @@ class FSQ(Quantizer):
         return (digits - half_widths).to(self.dtype) / half_widths
 
     def comparable_latents(self, latents: Tensor) -> Tensor:
-        """Latents bounded, before they are rounded: (B, D, H, W) -> the same shape."""
+        """Return latents bounded, before they are rounded: (B, D, H, W) -> the same shape."""
         columns = zip(latents.unbind(dim=1), self.levels, strict=True)
         return torch.stack([finite_scalar_bound(column, level) / (level // 2) for column, level in columns], dim=1)
 
     def code_tensors(self) -> dict[str, Tensor]:
-        """None: the levels alone decide."""
+        """Return none: the levels alone decide."""
         return {}
 
     def extra_repr(self) -> str:
-        """The levels and their product, for `print(model)`."""
+        """Return the levels and their product, for `print(model)`."""
         return f"levels={list(self.levels)}, num_codes={self.num_codes}"

@@ -30,8 +30,8 @@ class GumbelQuantizer(Quantizer):
     code_dim
         Channels of a code, which is not compared with the latents and so needs no equal size; `dim` if left out.
     temperature, final_temperature
-        Of the softmax that carries the gradient, at the begin and the end of the run, exponential in between (`anneal`;
-        Jang et al., section 4); 1/16 is where DALL-E ends. How far the run is, is saved with the state.
+        Of the softmax that carries the gradient, at the start and the end of the run, exponential in between (`anneal`;
+        Jang et al., section 4); DALL-E ends at 1/16. The share of the run that is done is saved with the state.
     kl_weight
         Weight of the `kl` loss, the mean over positions of KL(softmax(logits) || uniform) in nats. It keeps codes
         from falling out of use.
@@ -39,7 +39,7 @@ class GumbelQuantizer(Quantizer):
         The decoder reads one code in training too (the paper's ST Gumbel-softmax); otherwise it reads the softmax's
         mixture of codes, and only evaluation shows it single ones.
 
-    The codes returned in training are those drawn. Memory is N x K by nature wherever a gradient is wanted, since all
+    The codes returned in training are those drawn. Memory is N x K by nature wherever a gradient is needed, since all
     logits carry it; evaluation under `no_grad` searches the largest logit and has no such table.
     """
 
@@ -84,16 +84,16 @@ class GumbelQuantizer(Quantizer):
         return to_grid(chosen, latents), to_grid(codes.unsqueeze(1), latents).squeeze(1), losses
 
     def likeliest(self, rows: Tensor) -> Tensor:
-        """The code of the largest logit, found without a table of them: (N, D) -> (N,) int64."""
+        """Find the code of the largest logit without a table of logits: (N, D) -> (N,) int64."""
         weights = torch.cat([self.projection.weight, self.projection.bias.unsqueeze(1)], dim=1)  # (K, D + 1)
         return nearest_codes(F.pad(rows, (0, 1), value=1.0), weights, "dot")
 
     def logits(self, rows: Tensor) -> Tensor:
-        """Unnormalised log probabilities of the codes: (N, D) -> (N, K), in the precision of the latents."""
+        """Return unnormalised log probabilities of the codes: (N, D) -> (N, K), in the precision of the latents."""
         return F.linear(rows, self.projection.weight.to(rows.dtype), self.projection.bias.to(rows.dtype))
 
     def choose(self, logits: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """What the decoder reads, (N, E), and codes (N,) int64, for logits and the noise drawn: twice (N, K).
+        """Return the decoder's input (N, E) and codes (N,) int64, for logits and the noise drawn: twice (N, K).
 
         The gradient is that of softmax((logits + noise) / temperature) times the codebook (equation 2), and
         for the codebook that of the code drawn alone where it is straight-through.
@@ -103,16 +103,16 @@ class GumbelQuantizer(Quantizer):
         return self._read(codes, noisy, logits.dtype), codes
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Codes (B, H, W) -> latents (B, code_dim, H, W): codebook rows."""
+        """Look up codes (B, H, W) as latents (B, code_dim, H, W): codebook rows."""
         self._check_codes(codes)
         return F.embedding(codes.long(), self.codebook.to(self.dtype)).movedim(-1, 1)
 
     def comparable_latents(self, latents: Tensor) -> None:
-        """None: latents are logits, and codes lie in a space of their own."""
+        """Return None: latents become logits, and codes lie in a space of their own."""
         del latents
 
     def code_tensors(self) -> dict[str, Tensor]:
-        """The weights of the logits, and the codebook, which in a residual decides what later stages see."""
+        """Return the weights of the logits, and the codebook, which in a residual decides later stages."""
         return {
             "weight": self.projection.weight.detach(),
             "bias": self.projection.bias.detach(),
@@ -120,24 +120,24 @@ class GumbelQuantizer(Quantizer):
         }
 
     def anneal(self, progress: float) -> None:
-        """Sets the temperature for a share of the run in [0, 1]; raises ValueError on any other."""
+        """Set the temperature for a share of the run in [0, 1]; raises ValueError on any other."""
         if not 0 <= progress <= 1:
             raise ValueError(f"progress is {progress}, expected [0, 1]: the share of the run that is done")
         self.progress.fill_(progress)
 
     def current_temperature(self) -> Tensor:
-        """The temperature at this point of the run, a scalar on the device of the weights: no transfer a step."""
+        """Return the temperature at this point of the run, a scalar on the device of the weights."""
         return self.temperature * (self.final_temperature / self.temperature) ** self.progress
 
     def extra_repr(self) -> str:
-        """The choices, for `print(model)`."""
+        """Return the options, for `print(model)`."""
         return (
             f"dim={self.dim}, num_codes={self.num_codes}, code_dim={self.code_dim}, temperature={self.temperature}, "
             f"final_temperature={self.final_temperature}, straight_through={self.straight_through}"
         )
 
     def _read(self, codes: Tensor, noisy: Tensor | None, dtype: torch.dtype) -> Tensor:
-        """What the decoder reads: codes (N,), logits (N, K) unless no gradient is wanted of them -> (N, E)."""
+        """Return the decoder's input (N, E): codes (N,), logits (N, K) unless they need no gradient."""
         table = self.codebook.to(dtype)  # (K, E)
         chosen = F.embedding(codes, table)
         if noisy is None or (not torch.is_grad_enabled() and not self._mixes()):
@@ -154,14 +154,14 @@ class GumbelQuantizer(Quantizer):
 
 
 def gumbel_noise(like: Tensor) -> Tensor:
-    """Standard Gumbel noise, finite, of the shape and dtype of `like`."""
+    """Draw standard Gumbel noise, finite, of the shape and dtype of `like`."""
     # -log of an exponential draw is Gumbel; a draw of zero would give an infinity and then a NaN softmax.
     drawn = torch.empty_like(like).exponential_().clamp_(min=torch.finfo(like.dtype).tiny)
     return -drawn.log()
 
 
 def kl_to_uniform(logits: Tensor) -> Tensor:
-    """Mean over rows of sum_k q_k log(q_k K) with q = softmax(logits): (N, K) -> scalar, 0 where there are no rows."""
+    """Return the mean over rows of sum_k q_k log(q_k K), q = softmax(logits): (N, K) -> scalar, 0 without rows."""
     log_q = F.log_softmax(logits, dim=1)
     divergence = (log_q.exp() * (log_q + math.log(logits.shape[1]))).sum()
     return divergence / max(len(logits), 1)

@@ -1,4 +1,4 @@
-"""What an optimizer remembers of codes that were put elsewhere, forgotten."""
+"""Optimizer state of codes that were moved: it belongs to their old place and is cleared."""
 
 # Axes: K codes.
 
@@ -12,11 +12,11 @@ from imtok.quantizers.codebook import CodebookQuantizer
 
 @torch.no_grad()
 def forget_moved_codes(module: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Clear the gradient and the moments of all codes in `module` that revival or clustering has moved.
+    """Clear the gradient and the optimizer state of all codes in `module` that a restart or clustering has moved.
 
-    To be called between `backward` and `step`: Adam's `exp_avg` of an old place would carry the code away from its
-    new one for some steps. Any optimizer will do: of each state tensor that is shaped as the codebook, the rows of the
-    moved codes are set to zero, their value at the start. The moved codes, (K,) bool, by the name of their quantizer.
+    Call it between `backward` and `step`: Adam's `exp_avg` of the old place would carry the code away from its new one
+    for some steps. Any optimizer will do: in each state tensor with the shape of the codebook, the rows of the moved
+    codes are set to zero, their initial value. Returns the moved codes, (K,) bool, by the name of their quantizer.
     """
     moved = {}
     for name, part in module.named_modules():

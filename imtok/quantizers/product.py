@@ -44,7 +44,7 @@ class ProductQuantizer(CompositeQuantizer):
         return max(head.residual_ratio for head in self.uses)
 
     def comparable_latents(self, latents: Tensor) -> Tensor | None:
-        """The heads' own, one after the other; None where one of them has none."""
+        """Return those of the heads, one after the other; None where one of the heads has none."""
         chunks = latents.chunk(len(self.uses), dim=1)
         parts = [head.comparable_latents(chunk) for head, chunk in zip(self.uses, chunks, strict=True)]
         found = [part for part in parts if part is not None]
@@ -59,7 +59,7 @@ class ProductQuantizer(CompositeQuantizer):
         return values, join_codes(out.codes for out in outs), mean_losses([out.losses for out in outs])
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Codes (B, H, W, Q) -> latents (B, code_dim, H, W): the codes of the heads, one after the other."""
+        """Look up codes (B, H, W, Q) as latents (B, code_dim, H, W): the codes of the heads, one after the other."""
         self._check_codes(codes)
         pieces = split_codes(codes, self.uses)
         return torch.cat([head.lookup(piece) for head, piece in zip(self.uses, pieces, strict=True)], dim=1)

@@ -1,4 +1,4 @@
-"""Residual quantization (Lee et al., 2022; Zeghidour et al., 2021): each stage describes what the last ones missed.
+"""Residual quantization (Lee et al., 2022; Zeghidour et al., 2021): each stage describes the error of those before it.
 
 Stage i quantizes r_i = z - sg[c_1 + .. + c_(i-1)], and the latents are the sum of all codes c_i (Lee et al.,
 section 3.1). The earlier codes are detached: so each stage's commitment |r_i - sg[c_i]|^2 equals
@@ -78,6 +78,11 @@ class ResidualQuantizer(CompositeQuantizer):
         """That of all stages, one after the other."""
         return math.prod(stage.residual_ratio for stage in self.uses)
 
+    @property
+    def least_codebooks(self) -> int:
+        """Those of the first stage."""
+        return self.uses[0].num_codebooks
+
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; bad latents are refused before any stage learns."""
         if self.training:
@@ -95,10 +100,10 @@ class ResidualQuantizer(CompositeQuantizer):
         return self._sum(values), join_codes(codes), mean_losses(losses)
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Codes (B, H, W, Q), or those of the first stages alone -> latents (B, D, H, W).
+        """Look up codes (B, H, W, Q), or those of the first stages alone, as latents (B, D, H, W).
 
-        Codes (B, H, W, n) of the first n codebooks, where these end a stage, give a coarser picture: what is known
-        of the latents after those stages.
+        Codes (B, H, W, n) of the first n codebooks, where these end a stage, give a coarser picture: the sum of those
+        stages.
         """
         stages = self._described(codes)
         values = [stage.lookup(piece) for stage, piece in zip(stages, split_codes(codes, stages), strict=True)]
@@ -106,11 +111,11 @@ class ResidualQuantizer(CompositeQuantizer):
         return reduce(torch.add, [value * scale for value, scale in zip(values, scales, strict=False)])
 
     def code_tensors(self) -> dict[str, Tensor]:
-        """Those of the stages, a shared one's once, and the scales."""
+        """Return those of the stages, a shared one's once, and the scales."""
         return super().code_tensors() | {"scales": self.scales}
 
     def _sum(self, values: list[Tensor]) -> Tensor:
-        """The latents of the stages, added in the order of `lookup` and with their gradients shared out."""
+        """Add the latents of the stages in the order of `lookup`, and share the gradient among them."""
         if self.training and self.quantizer_dropout > 0:
             depths = self._draw_depths(values[0])  # (B, 1, 1, 1)
             zero = values[0].new_zeros(())
@@ -119,14 +124,14 @@ class ResidualQuantizer(CompositeQuantizer):
         return reduce(torch.add, [_divide_gradient(value, self.depth) for value in values])
 
     def _draw_depths(self, latents: Tensor) -> Tensor:
-        """How many stages describe each image: (B, 1, 1, 1) int64 in 1 .. depth."""
+        """Draw how many stages describe each image: (B, 1, 1, 1) int64 in 1 .. depth."""
         shape, device = (len(latents), 1, 1, 1), latents.device
         drawn = torch.randint(1, self.depth + 1, shape, device=device)
         drops = torch.rand(shape, device=device) < self.quantizer_dropout
         return torch.where(drops, drawn, self.depth)
 
     def _described(self, codes: Tensor) -> list[Quantizer]:
-        """The first stages, as many as these codes are for; raises ValueError where they end amid a stage."""
+        """Return as many first stages as there are codes for; raises ValueError where codes end amid a stage."""
         stages = self.uses
         ends = [sum(stage.num_codebooks for stage in stages[: index + 1]) for index in range(self.depth)]
         if self.num_codebooks == 1 and codes.ndim == 3:
@@ -138,19 +143,19 @@ class ResidualQuantizer(CompositeQuantizer):
         raise ValueError(f"codes are {tuple(codes.shape)}, expected {expected}{coarser}")
 
     def _scales_of(self, latents: Tensor) -> list[Tensor]:
-        """The scale of each stage, (1, D, 1, 1), in the precision of the latents."""
+        """Return the scale of each stage, (1, D, 1, 1), in the precision of the latents."""
         return list(self.scales.to(latents.dtype).view(self.depth, 1, -1, 1, 1))
 
 
 def _divide_gradient(values: Tensor, number: Tensor | int) -> Tensor:
-    """The values to the last bit, their gradient divided by `number`, which may differ from image to image."""
+    """Return the values to the last bit, their gradient divided by `number`, which may differ from image to image."""
     if not values.requires_grad:
         return values
     return values.detach() + (values - values.detach()) / number
 
 
 def _scales(scales: Sequence[float | Sequence[float]] | None, stages: Sequence[Quantizer]) -> Tensor:
-    """One row for each stage: (stages, D) float32; raises ValueError on numbers that are not above 0."""
+    """Return one row for each stage: (stages, D) float32; raises ValueError on numbers that are not above 0."""
     depth, dim = len(stages), stages[0].dim
     if scales is None:
         scales = [math.prod(stage.residual_ratio for stage in stages[:index]) for index in range(depth)]

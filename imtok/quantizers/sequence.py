@@ -12,7 +12,7 @@ from imtok.quantizers.base import Quantized, Quantizer
 class SequenceQuantizer(nn.Module):
     """Wraps a quantizer so that latents are (B, N, D) and codes (B, N), or (B, N, Q) where there are Q > 1 codebooks.
 
-    The quantizer sees a grid of one row, so codes, losses and what is learnt are those of the same vectors in a grid.
+    The quantizer sees a grid of one row, so codes, losses and updates are those of the same vectors in a grid.
     """
 
     def __init__(self, quantizer: Quantizer) -> None:
@@ -41,7 +41,7 @@ class SequenceQuantizer(nn.Module):
 
     @property
     def loss_weights(self) -> dict[str, float]:
-        """Of the quantizer itself: a change of them counts."""
+        """The weights of the quantizer itself: a change of them takes effect."""
         return self.quantizer.loss_weights
 
     def code_tensors(self) -> dict[str, Tensor]:
@@ -60,7 +60,7 @@ class SequenceQuantizer(nn.Module):
         return Quantized(out.latents.squeeze(2).transpose(1, 2), out.codes.squeeze(1), out.losses, out.loss)
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """Codes (B, N) or (B, N, Q) -> latents (B, N, D); raises ValueError on codes outside [0, K)."""
+        """Look up codes (B, N) or (B, N, Q) as latents (B, N, D); raises ValueError on codes outside [0, K)."""
         if codes.ndim != (2 if self.quantizer.num_codebooks == 1 else 3):
             expected = "(B, N)" if self.quantizer.num_codebooks == 1 else "(B, N, Q)"
             raise ValueError(f"codes are {tuple(codes.shape)}, expected {expected}")

@@ -1,8 +1,8 @@
 """Vector quantization against a learned codebook (van den Oord et al., 2017).
 
 VQ is three independent choices rather than many classes: how a code is found (`metric`), how the gradient passes
-(`estimator`) and how the codebook learns (`codebook_update`), plus a k-means start, and the revival or the online
-clustering of codes that are not used.
+(`estimator`) and how the codebook learns (`codebook_update`), plus a k-means start, and the restart or the online
+clustering of dead codes.
 """
 
 # Axes: B batch, D latent channels, H x W latent grid, N = B*H*W vectors, K codes.
@@ -44,7 +44,7 @@ class VectorQuantizer(CodebookQuantizer):
     estimator
         `straight_through` copies the decoder's gradient to the latent; `rotation` turns it (Fifty et al., 2024).
         `index_propagation` (IBQ, Shi et al., 2024, equation 4) sends it through softmax(z.e) to the latent and to
-        every code. Its N x K softmax is inherent wherever a gradient is wanted; under `no_grad` there is none. It
+        every code. Its N x K softmax is inherent wherever a gradient is needed; under `no_grad` there is none. It
         has the loss `double_quantization`, |z - e|^2 through that softmax, at weight 1; published:
         commitment_weight=1, codebook_weight=0.25, entropy_weight=0.05.
     codebook_update
@@ -62,15 +62,15 @@ class VectorQuantizer(CodebookQuantizer):
         default `legacy=True`, diffusers, IBQ): that order is commitment_weight=1, codebook_weight=beta.
     entropy_weight, entropy_temperature
         Weight of the `entropy` loss, the mean over latents of H(p) less H(mean of p) with p = softmax(-|z - e|^2 / T),
-        or softmax(z.e / T) for `dot` (LlamaGen, IBQ): sure of each code, even over all. The mean is that of this
+        or softmax(z.e / T) for `dot` (LlamaGen, IBQ): certain of each code, even over all. The mean is that of this
         rank's batch. Above 0 it makes an N x K table at each training step; evaluation leaves the loss out.
     projection_bias
         Whether the projection has a bias: SimVQ's own code has one, vector-quantize-pytorch's not.
     kmeans_start
         The first training batch that holds latents sets the codebook by k-means.
     revival_threshold
-        A code whose moving count falls below this fraction of the mean over all codes is put on a random latent of
-        the batch, all of its statistics reset. 0 switches revival off.
+        Of dead-code restart: a code whose moving count falls below this fraction of the mean over all codes is moved to
+        a random latent of the batch, and all of its statistics are reset. 0 switches restarts off.
     online_clustering
         CVQ (Zheng & Vedaldi, 2023): at each step every code moves towards its nearest latent, the further the less
         it is used.
@@ -79,7 +79,7 @@ class VectorQuantizer(CodebookQuantizer):
     and draws are over the joint batch of all ranks, so codebooks stay identical; and latents that one rank refuses all
     refuse. So every rank must take every training step, with latents or none. The parameters' gradients are averaged
     by whoever trains, for instance DistributedDataParallel.
-    An optimizer's moments of a code that was put elsewhere belong to its old place: see `take_moved_codes`.
+    The optimizer's state of a code that was moved belongs to its old place: see `take_moved_codes`.
     """
 
     estimator: Estimator
@@ -112,43 +112,43 @@ class VectorQuantizer(CodebookQuantizer):
             self._start_alike()
         if self.training and not self.started:
             self._start(rows.detach())
-        table = self._table()  # (K, D)
+        codebook = self._searched_codebook()  # (K, D)
         # On the unit sphere the greatest product is the nearest; a zero latent, at equal products, takes code 0.
         with refusing_together(rows.device) if self.training else nullcontext():
-            codes = nearest_codes(rows, table, "euclidean" if self.metric == "euclidean" else "dot")
+            codes = nearest_codes(rows, codebook, "euclidean" if self.metric == "euclidean" else "dot")
         # F.embedding: its backward on a CPU is deterministic, indexing's is not.
-        chosen = F.embedding(codes, table).to(rows.dtype)
-        passed = self._pass_gradient(rows, chosen, table)
-        losses = self._losses(rows, chosen, passed, table)
+        chosen = F.embedding(codes, codebook).to(rows.dtype)
+        passed = self._pass_gradient(rows, chosen, codebook)
+        losses = self._losses(rows, chosen, passed, codebook)
         if self.training:
             self._learn(rows.detach(), codes)
         return to_grid(passed, latents), to_grid(codes.unsqueeze(1), latents).squeeze(1), losses
 
     def extra_repr(self) -> str:
-        """The choices, for `print(model)`."""
+        """Return the options, for `print(model)`."""
         return (
             f"dim={self.dim}, num_codes={self.num_codes}, metric={self.metric}, estimator={self.estimator}, "
             f"codebook_update={self.codebook_update}"
         )
 
-    def _pass_gradient(self, rows: Tensor, chosen: Tensor, table: Tensor) -> Tensor:
-        """The chosen codes, to the last bit, with the estimator's gradient: twice (N, D), (K, D) -> (N, D)."""
+    def _pass_gradient(self, rows: Tensor, chosen: Tensor, codebook: Tensor) -> Tensor:
+        """Return the chosen codes, to the last bit, with the estimator's gradient: twice (N, D), (K, D) -> (N, D)."""
         if self.estimator == "rotation":
             return rotate_to(rows, chosen.detach())
         if self.estimator == "straight_through":
             return chosen.detach() + (rows - rows.detach())
         if not torch.is_grad_enabled():
             return chosen
-        return propagate_index(rows, chosen, table)
+        return propagate_index(rows, chosen, codebook)
 
-    def _losses(self, rows: Tensor, chosen: Tensor, passed: Tensor, table: Tensor) -> dict[str, Tensor]:
+    def _losses(self, rows: Tensor, chosen: Tensor, passed: Tensor, codebook: Tensor) -> dict[str, Tensor]:
         losses = {"commitment": mean_square(rows, chosen.detach())}
         if "codebook" in self.loss_weights:
             losses["codebook"] = mean_square(chosen, rows.detach())
         if "double_quantization" in self.loss_weights:
             losses["double_quantization"] = mean_square(passed, rows)
         if "entropy" in self.loss_weights and self.training:
-            logits = assignment_logits(rows, table, self.metric) / self.entropy_temperature
+            logits = assignment_logits(rows, codebook, self.metric) / self.entropy_temperature
             sample, batch = assignment_entropies(logits)
             losses["entropy"] = sample - batch
         return losses
