@@ -470,8 +470,9 @@ def test_each_codebook_is_logged_where_there_are_several(pictures: Path, tmp_pat
 
 
 def test_an_impossible_quantizer_is_refused_before_images_are_read(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"^quantizer: entropy_group is 3"):
-        train([tmp_path / "none"], tmp_path / "run", tiny("quantizer.kind=lfq", "quantizer.entropy_group=3"))
+    config = tiny("quantizer={kind: residual, depth: 2, scales: [1, 2, 3], part: {kind: fsq, levels: [5, 3]}}")
+    with pytest.raises(ConfigError, match=r"^quantizer: there are 3 scales for 2 stages"):
+        train([tmp_path / "none"], tmp_path / "run", config)
     assert not (tmp_path / "run").exists()
 
 
