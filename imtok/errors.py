@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree; the command line catches its root and exits with its code.
+"""Errors as one tree; the command line catches its root and exits with its code.
 
 ImtokError (1)
   ConfigError (1)      a configuration that cannot be used
@@ -11,7 +11,7 @@ ImtokError (1)
   DiskError (74)       the disk refused a write
   Interrupted (75)     stopped on request; the same command goes on
 
-SlowerWarning: a warning, told once, that results are right but come slower than they could.
+SlowerWarning: a warning, given once, that results are right but slower than they could be.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class TooManySkips(ImtokError):
 class DiskError(ImtokError):
     """The disk refused a write; nothing committed before is harmed.
 
-    `finding` is what it said, in short; `full` where room is all that it lacks.
+    `finding` is the disk's error in short; `full` is True where the disk only lacks room.
     """
 
     exit_code = 74
@@ -90,7 +90,7 @@ class DiskError(ImtokError):
 
 
 class Interrupted(ImtokError):
-    """The job was asked to stop; the same command takes it up again."""
+    """The job received a request to stop; the same command goes on with it."""
 
     exit_code = 75
 
@@ -104,7 +104,7 @@ class SlowerWarning(RuntimeWarning):
 
 
 def is_disk_error(error: OSError) -> bool:
-    """The disk is full, over quota, read-only or failing."""
+    """Tell whether the disk is full, over quota, read-only or failing."""
     return error.errno in _DISK_ERRNOS
 
 

@@ -36,7 +36,7 @@ def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
 
 @contextmanager
 def atomic_writer(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
-    """A file that becomes `path` when the block ends well; when it raises, `path` stays as it was.
+    """Open a file that becomes `path` when the block ends well; when it raises, `path` stays as it was.
 
     Raises OSError where `path` is there and no regular file, as a folder or a device would be replaced by the rename.
     """
@@ -135,7 +135,7 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
-    """An open, locked temporary beside `path`; gone afterwards unless it was renamed."""
+    """Open and lock a temporary beside `path`; it is gone afterwards unless it was renamed."""
     check_locks()
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:

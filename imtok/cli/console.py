@@ -1,4 +1,4 @@
-"""What every command shares: where output goes, how errors and signals become exit codes."""
+"""Shared by all commands: output, and exit codes for errors and signals."""
 
 from __future__ import annotations
 
@@ -51,29 +51,29 @@ def _console(*, stderr: bool) -> Console:
 
 
 def say(text: str) -> None:
-    """A plain line on standard error."""
+    """Print a plain line on standard error."""
     print_line(err(), escaped(text))
 
 
 def warn(text: str) -> None:
-    """A line on standard error that stands out."""
+    """Print a line on standard error that stands out."""
     print_line(err(), f"[yellow]note:[/] {escaped(text)}")
 
 
 def tell(text: str) -> None:
-    """A plain line of results on standard output."""
+    """Print a plain line of results on standard output."""
     print_line(out(), escaped(text, lines=True))
 
 
 def print_line(console: Console, markup: str) -> None:
-    """A line of rich markup: wrapped between words for a person, never wrapped in a file or a pipe."""
+    """Print rich markup: wrapped between words in a terminal, never in a file or a pipe."""
     console.print(markup, soft_wrap=not console.is_terminal)
 
 
 def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn what a user can cause into one line and an exit code, never a traceback.
+    """Turn errors that a user can cause into one line and an exit code, never a traceback.
 
-    What nobody foresaw is also told in one line; IMTOK_TRACEBACK=1 shows where it happened.
+    Unforeseen errors end in one line too; IMTOK_TRACEBACK=1 shows the traceback.
     """
 
     @functools.wraps(command)
@@ -107,8 +107,8 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def _warnings_as_notes() -> Iterator[None]:
-    """Show warnings of imtok's own without the place in its code; others as ever."""
-    shown = warnings.showwarning
+    """Show imtok's own warnings without file and line; show others as Python does."""
+    original = warnings.showwarning
 
     def show(
         message: Warning | str,
@@ -121,13 +121,13 @@ def _warnings_as_notes() -> Iterator[None]:
         if issubclass(category, SlowerWarning):
             warn(str(message))
         else:
-            shown(message, category, filename, lineno, file, line)
+            original(message, category, filename, lineno, file, line)
 
     warnings.showwarning = show
     try:
         yield
     finally:
-        warnings.showwarning = shown
+        warnings.showwarning = original
 
 
 def os_error(error: OSError) -> tuple[str, int]:
@@ -139,7 +139,7 @@ def os_error(error: OSError) -> tuple[str, int]:
 
 
 def launcher_number(name: str, default: int) -> int:
-    """A number that a launcher such as torchrun puts in the environment."""
+    """Read a number that a launcher such as torchrun puts in the environment."""
     text = os.environ.get(name, str(default))
     if not (text.isascii() and text.isdigit()):
         raise ConfigError(f"the environment's {name} is {text!r}, expected a number; unset it or start by torchrun")
@@ -147,7 +147,7 @@ def launcher_number(name: str, default: int) -> int:
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """The I and N of `--shard I/N`."""
+    """Parse the I and N of `--shard I/N`."""
     index, _, count = text.partition("/")
     if not (text.isascii() and index.isdigit() and count.isdigit() and int(index) < int(count)):
         raise typer.BadParameter(f"{text}: expected I/N with 0 <= I < N, for instance 0/8", param_hint="--shard")
@@ -168,7 +168,7 @@ def _fail(text: str, code: int) -> NoReturn:
 
 @contextmanager
 def stop_on_signals() -> Iterator[Callable[[], bool]]:
-    """A function that tells whether SIGTERM or Ctrl-C came; after the second Ctrl-C nothing is waited for."""
+    """Yield a function that returns whether SIGTERM or Ctrl-C came; a second Ctrl-C ends the process at once."""
     came: list[int] = []
 
     def note(number: int, frame: Any) -> None:  # noqa: ARG001  (the signature of a handler)
@@ -190,7 +190,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 def ends_on_signals(should_stop: Callable[[], bool]) -> Iterator[None]:
     """SIGTERM or Ctrl-C end the block at once, by Interrupted: for work whose files are written whole or not at all.
 
-    To stand in a block of `stop_on_signals`, whose function tells of a signal that came before.
+    Use it inside `stop_on_signals`, whose function `should_stop` reports an earlier signal.
     """
     # An exception outside Exception, so that no library that tries this and then that takes it for its own.
     before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -207,7 +207,7 @@ def ends_on_signals(should_stop: Callable[[], bool]) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(description: str, unit: str = "images") -> Iterator[Callable[[int, int | None], None]]:
-    """A bar on a terminal, elsewhere a line twice a minute; the function takes (done, total or None)."""
+    """Show a bar on a terminal, elsewhere a line twice a minute; yield a function of (done, total or None)."""
     if not err().is_terminal:
         yield _sparse_lines(description, unit)
         return
@@ -221,12 +221,12 @@ def progress_bar(description: str, unit: str = "images") -> Iterator[Callable[[i
 
 
 def _sparse_lines(description: str, unit: str) -> Callable[[int, int | None], None]:
-    said = time.monotonic()
+    last = time.monotonic()
 
     def update(done: int, total: int | None) -> None:
-        nonlocal said
-        if time.monotonic() - said >= _SECONDS_BETWEEN_LINES:
-            said = time.monotonic()
+        nonlocal last
+        if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
             say(f"{description}: {done} of {total} {unit}" if total else f"{description}: {done} {unit}")
 
     return update
@@ -249,7 +249,7 @@ def _progress(unit: str) -> Progress:
 def escaped(text: str, *, lines: bool = False) -> str:
     """Text for a rich console to show as it is: no markup, control characters spelled out; `lines` keeps line feeds.
 
-    Those of a configuration are meant; one in the name of a file would make two errors of one.
+    A configuration has line feeds on purpose; one in a file name would make two errors of one.
     """
     from rich.markup import escape
 

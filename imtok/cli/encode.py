@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 class Fit(StrEnum):
-    """How a picture becomes a square."""
+    """The way from a picture to a square."""
 
     CROP = "crop"
     PAD = "pad"
 
 
 class Precision(StrEnum):
-    """In what the encoder computes."""
+    """The precision in which the encoder computes."""
 
     FP32 = "fp32"
     BF16 = "bf16"
 
 
 class OnDuplicate(StrEnum):
-    """What becomes of a key that occurs twice in a tar."""
+    """The treatment of a key that occurs twice in a tar."""
 
     FAIL = "fail"
     SUFFIX = "suffix"
@@ -134,7 +134,7 @@ def _workers() -> int | None:
 
 
 def _print_report(report: EncodeReport, output: Path) -> None:
-    """The tokens on standard output; what was passed over, and why, on standard error."""
+    """Print the tokens on standard output, and inputs passed over with their reasons on standard error."""
     if report.was_complete:
         say(f"{output}: already complete, nothing to do")
     if report.mean_cut is not None and report.mean_cut >= 0.005:

@@ -25,7 +25,7 @@ def info(
     console = out()
     if not console.is_terminal:
         for name, value in facts.items():
-            tell(f"{name.replace('_', ' ')}: {_shown(value)}")
+            tell(f"{name.replace('_', ' ')}: {_formatted(value)}")
         return
     from rich.table import Table
     from rich.text import Text
@@ -34,20 +34,20 @@ def info(
     table.add_column(style="dim")
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), Text(_shown(value)))
+        table.add_row(name.replace("_", " "), Text(_formatted(value)))
     console.print(table)
 
 
 def _inner(value: object) -> str:
-    """As `_shown`, with brackets around what has names of its own, such as the part of a residual quantizer."""
-    return f"({_shown(value)})" if isinstance(value, dict) else _shown(value)
+    """Format a value, with brackets around one that has fields, such as the part of a residual quantizer."""
+    return f"({_formatted(value)})" if isinstance(value, dict) else _formatted(value)
 
 
-def _shown(value: object) -> str:
+def _formatted(value: object) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{name} {_inner(item)}" for name, item in value.items()) or "none"
     if isinstance(value, list | tuple):
-        return ", ".join(_shown(item) for item in value) or "none"
+        return ", ".join(_formatted(item) for item in value) or "none"
     if value is None:
         return "none"
     if isinstance(value, bool):

@@ -1,4 +1,4 @@
-"""What every source of images has in common: an image not yet read, and a container, which is a file of many images.
+"""The two things that sources of images consist of: an image not yet read, and a container of many images.
 
 A reader of containers, such as that of tars, is a function from an address to a `Container`. It raises OSError where
 the file cannot be read.

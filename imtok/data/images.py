@@ -42,7 +42,7 @@ warnings.filterwarnings("ignore", module=r"PIL\.", category=UserWarning)
 
 
 def decode_image(data: bytes) -> Image.Image:
-    """The picture in `data` as upright 8-bit RGB; raises ImageError, and only that, on anything it cannot read."""
+    """Decode the picture in `data` to upright 8-bit RGB; raises ImageError alone, on anything it cannot read."""
     if not data:
         raise ImageError("empty", "zero bytes")
     try:
@@ -67,7 +67,7 @@ def decode_image(data: bytes) -> Image.Image:
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
-    """Any Pillow picture -> mode RGB: transparency on white, 16-bit gray scaled by 1/257."""
+    """Convert any Pillow picture to mode RGB: transparency on white, 16-bit gray scaled by 1/257."""
     if picture.mode == "RGB" and "transparency" not in picture.info:
         return picture
     if picture.mode.startswith("I"):
@@ -125,7 +125,7 @@ def resize_shorter(picture: Image.Image, size: int) -> Image.Image:
 
 
 def central_square(picture: Image.Image, size: int) -> Image.Image:
-    """The central `size` x `size` of `resize_shorter`."""
+    """Take the central `size` x `size` of `resize_shorter`."""
     width, height = picture.size
     new_width, new_height = _shorter_to(width, height, size)
     left, top = (new_width - size) // 2, (new_height - size) // 2
@@ -140,25 +140,25 @@ def central_square(picture: Image.Image, size: int) -> Image.Image:
 
 
 def padded_content(height: int, width: int, size: int) -> tuple[int, int, int, int]:
-    """Where `fit_image(…, "pad")` puts a picture of this size: top, left, height, width inside the square."""
+    """Locate a picture of this size in the square of `fit_image(…, "pad")`: top, left, height, width."""
     longer = max(height, width)
     inner_height, inner_width = max(1, round(height * size / longer)), max(1, round(width * size / longer))
     return (size - inner_height) // 2, (size - inner_width) // 2, inner_height, inner_width
 
 
 def to_tensor(pixels: Image.Image | np.ndarray) -> Tensor:
-    """An RGB picture or an (H, W, 3) uint8 array -> (3, H, W) uint8, contiguous."""
+    """Convert an RGB picture or an (H, W, 3) uint8 array to (3, H, W) uint8, contiguous."""
     array = np.array(pixels, dtype=np.uint8)
     return torch.from_numpy(array).permute(2, 0, 1).contiguous()
 
 
 def to_picture(pixels: Tensor) -> Image.Image:
-    """(3, H, W) uint8 -> an RGB picture."""
+    """Convert (3, H, W) uint8 to an RGB picture."""
     return Image.fromarray(pixels.cpu().permute(1, 2, 0).contiguous().numpy())
 
 
 def image_size(data: bytes) -> tuple[int, int]:
-    """(height, width) from the header alone, before EXIF turning; raises ImageError where it cannot be read."""
+    """Read (height, width) from the header alone, before EXIF turning; raises ImageError where it cannot be read."""
     try:
         width, height = Image.open(io.BytesIO(data), formats=_FORMATS).size
     except Exception as error:  # as in decode_image

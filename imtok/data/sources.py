@@ -103,7 +103,7 @@ class _Found:
 
 
 def _expand(argument: str) -> list[str]:
-    """The addresses that an argument names, each of something that is there."""
+    """Return the addresses that an argument names, each of an existing file or folder."""
     if not argument:
         raise SourceError("a SOURCE is empty text, perhaps a variable that is not set; give a folder or tar files")
     if storage_of(argument).kind(_plain(argument)):
@@ -121,7 +121,7 @@ def _expand(argument: str) -> list[str]:
 
 
 def _plain(argument: str) -> str:
-    """An address as messages have it: a path of this machine without doubled or trailing slashes."""
+    """Return an address as messages have it: a local path without doubled or trailing slashes."""
     return argument if "://" in argument else str(Path(argument))
 
 
@@ -178,7 +178,7 @@ def _suffix(name: str) -> str:
 
 
 def _prefixes(folders: list[str]) -> dict[str, str]:
-    """The beginning of each folder's keys: nothing for one folder, its name for one of several."""
+    """Return the beginning of each folder's keys: nothing for one folder, its name for one of several."""
     if len(folders) <= 1:
         return dict.fromkeys(folders, "")
     names = [PurePath(storage_of(folder).resolve(folder)).name for folder in folders]

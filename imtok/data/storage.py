@@ -26,7 +26,7 @@ class Entry(NamedTuple):
 
 
 class Storage(Protocol):
-    """Files and folders by address. What cannot be reached or read raises OSError."""
+    """Files and folders by address. Methods raise OSError where one cannot be reached or read."""
 
     def kind(self, address: str) -> Kind | None:
         """Tell a folder from a file; None where nothing has this address."""

@@ -21,7 +21,7 @@ from imtok.data.images import decode_image, resize_shorter
 from imtok.errors import ImageError, SourceError, TrainingError
 from imtok.parallel import in_order
 
-_AHEAD = 4  # batches made before they are asked for
+_AHEAD = 4  # batches made before the trainer takes them
 
 
 class TrainingStream:
@@ -56,19 +56,19 @@ class TrainingStream:
         self._lock = Lock()
 
     def batches(self, seen: int, until: int) -> Generator[Tensor, None, None]:
-        """(B, 3, S, S) uint8 batches from the `seen`-th training image on, until `until` are seen."""
+        """Yield (B, 3, S, S) uint8 batches from the `seen`-th training image on, until `until` are seen."""
         # The trainer computes meanwhile, on all cores.
         starts = range(seen, until, self.batch_size)
         return in_order(self.batch, starts, workers=self.workers, ahead=_AHEAD, one_core=False)
 
     def batch(self, start: int) -> Tensor:
-        """The batch of training images `start` .. `start + B`: (B, 3, S, S) uint8."""
+        """Make the batch of training images `start` .. `start + B`: (B, 3, S, S) uint8."""
         crops = np.stack([self._sample(number) for number in range(start, start + self.batch_size)])
         batch = torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
         return batch.pin_memory() if self.pin else batch
 
     def _sample(self, number: int) -> np.ndarray:
-        """The crop shown as the `number`-th training image: (S, S, 3) uint8."""
+        """Make the crop of the `number`-th training image: (S, S, 3) uint8."""
         epoch, position = divmod(number, len(self.images))
         picture = self._picture(int(self._order(epoch)[position]))
         random = np.random.default_rng((self.seed, number))
@@ -81,22 +81,22 @@ class TrainingStream:
             crop = crop[:, :, random.permutation(3)]
         return crop
 
-    def _picture(self, index: int) -> np.ndarray:
-        """The index-th picture, or the first readable one after it, at shorter side `size`: (H, W, 3) uint8."""
-        for candidate in range(index, index + len(self.images)):
-            place = candidate % len(self.images)
-            key = self._keys[place]
+    def _picture(self, first: int) -> np.ndarray:
+        """Return the `first` picture, or the next readable one after it, at shorter side `size`: (H, W, 3) uint8."""
+        for candidate in range(first, first + len(self.images)):
+            index = candidate % len(self.images)
+            key = self._keys[index]
             if key in self.unreadable:
                 continue
-            cached = self._cache.get(place)
+            cached = self._cache.get(index)
             if cached is not None:
                 return cached
             try:
-                picture = np.asarray(resize_shorter(decode_image(self.images.read(place)), self.size))
+                picture = np.asarray(resize_shorter(decode_image(self.images.read(index)), self.size))
             except (ImageError, SourceError) as error:
                 self.unreadable[key] = str(error)
                 continue
-            self._cache.put(place, picture)
+            self._cache.put(index, picture)
             return picture
         raise TrainingError(f"none of the {len(self.images)} training images can be read; `imtok encode` names why")
 
@@ -111,7 +111,7 @@ class TrainingStream:
 
 
 class _Cache:
-    """Pictures in memory until the limit is reached; what is in stays in, as every epoch needs all alike."""
+    """Pictures in memory until the limit is reached; none is dropped, as every epoch needs each once."""
 
     def __init__(self, limit: int) -> None:
         self._limit, self._used = limit, 0

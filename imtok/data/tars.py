@@ -82,7 +82,7 @@ def _read_headers(address: str, size: int) -> tuple[list[tuple[str, int, int]], 
 
 
 def _end_problem(address: str, end: int) -> str | None:
-    """A whole tar ends in two blocks of zeros; one cut between members shows no other sign."""
+    """Check for the two blocks of zeros that end a whole tar; one cut between members shows no other sign."""
     tail = storage_of(address).read(address, end, 2 * _BLOCK)
     if tail == bytes(2 * _BLOCK):
         return None
@@ -97,7 +97,7 @@ def _is_image(name: str) -> bool:
 
 
 def _label_of(name: str, labels: dict[str, tuple[int, int]]) -> tuple[int, int] | None:
-    """The .cls beside an image: under its whole stem, or under WebDataset's, which ends at the first dot."""
+    """Find the .cls beside an image: under its whole stem, or under WebDataset's, which ends at the first dot."""
     path = PurePosixPath(name)
     whole = str(path.with_suffix(""))
     first = str(path.with_name(path.name.split(".")[0] or path.name))

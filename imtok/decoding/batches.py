@@ -51,7 +51,7 @@ class CodeBatch:
 
 
 def code_batches(dataset: TokenDataset, batch_size: int, suffix: str, limit: int) -> Iterator[CodeBatch]:
-    """The first `limit` images of a data set, in order; raises TokensError on keys that are not to be trusted."""
+    """Yield the first `limit` images of a data set, in order; raises TokensError on keys that are not to be trusted."""
     folders = _tar_folders(dataset)
     for shard in dataset.shards():
         folder, origin = folders.get(shard.header.unit, ""), dataset.folder / shard_path(shard.header.unit)
@@ -86,7 +86,7 @@ class BatchDecoder:
         self._turn = threading.Lock() if device.type == "cuda" else nullcontext()
 
     def __call__(self, batch: CodeBatch) -> list[tuple[str, bytes]]:
-        """Names and contents of the files."""
+        """Decode a batch; return the names and contents of its files."""
         try:
             pixels = self._pixels(batch.codes)
         except TokenizerError as error:
@@ -113,7 +113,7 @@ class BatchDecoder:
 
 
 def _tar_folders(dataset: TokenDataset) -> dict[int, str]:
-    """The folder, with its slash, for the images of each unit that is a tar."""
+    """Return the folder, with its slash, for the images of each unit that is a tar."""
     info = dataset.info
     if not info.tars:
         return {}
@@ -126,4 +126,4 @@ def _tar_folders(dataset: TokenDataset) -> dict[int, str]:
             taken.add(entry.key.split("/", 1)[0])
     if len(tars) != info.tars:
         raise TokensError(f"{dataset.folder / PLAN}: lists {len(tars)} tars, imtok.json {info.tars}; copy it again")
-    return {info.folder_units + place: f"{folder}/" for place, folder in enumerate(tar_folders(tars, taken))}
+    return {info.folder_units + number: f"{folder}/" for number, folder in enumerate(tar_folders(tars, taken))}

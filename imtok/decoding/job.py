@@ -21,7 +21,7 @@ from imtok.tokens.folder import INFO, TOKENIZER
 
 @dataclass(frozen=True)
 class DecodeProgress:
-    """How far a job is."""
+    """Progress of a job."""
 
     done: int  # images
     total: int
@@ -30,7 +30,7 @@ class DecodeProgress:
 
 @dataclass(frozen=True)
 class DecodeReport:
-    """What a call of `decode` did."""
+    """The result of a call of `decode`."""
 
     images: int
     skipped: int  # inputs that could not be read when encoding, and so have no tokens
@@ -98,7 +98,7 @@ def decode(
 
 
 def _load_tokenizer(dataset: TokenDataset, path: str | Path | None) -> Tokenizer:
-    """The tokenizer to decode with; raises TokenizerError where it is not the one that made the codes."""
+    """Load the tokenizer to decode with; raises TokenizerError where another one made the codes."""
     source = Path(path) if path is not None else dataset.folder / TOKENIZER
     tokenizer = load(source)
     if tokenizer.fingerprint != dataset.fingerprint:

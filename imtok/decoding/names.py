@@ -20,7 +20,7 @@ _MARK = re.compile(r"~[0-9a-f]{16}$")
 
 
 def image_name(key: str, suffix: str) -> str:
-    """The relative path of the file for a key, `suffix` with its dot.
+    """Return the relative path of the file for a key, `suffix` with its dot.
 
     Raises TokensError for a key that is absolute or climbs with `..`: no encoder of ours writes one.
     """
@@ -35,7 +35,7 @@ def image_name(key: str, suffix: str) -> str:
 
 
 def tar_folders(tars: Iterable[str], taken: Iterable[str]) -> list[str]:
-    """A folder for each tar: its name, with `~` added until no folder of images is called so."""
+    """Name a folder for each tar: its name, with `~` added until no folder of images is called so."""
     used = set(taken)
     folders = []
     for tar in tars:

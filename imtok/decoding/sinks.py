@@ -20,7 +20,7 @@ class Sink(Protocol):
 
 @contextmanager
 def open_sink(output: Path) -> Iterator[Sink]:
-    """A sink for `output`, a folder unless it ends in .tar; the tar appears when the block ends well."""
+    """Open a sink for `output`, a folder unless it ends in .tar; the tar appears when the block ends well."""
     check_locks()
     if output.suffix.lower() != ".tar":
         if output.exists() and not output.is_dir():

@@ -1,7 +1,7 @@
 """One batch from bytes to codes, as a thread does it from beginning to end.
 
-A batch is a fixed run of positions in one unit, and always of the same size for the network: what is missing at the
-end, or cannot be read, stays black. So the codes of an image depend on its place in its unit and on nothing else.
+A batch is a fixed run of positions in one unit, and always of the same size for the network: rows without an image
+stay black. So the codes of an image depend on its position in its unit and on nothing else.
 """
 
 # Axes: B batch, S side of the square, n images read of a batch, h x w latent grid, Q codebooks.
@@ -38,10 +38,10 @@ class Batch:
 
 @dataclass
 class Encoded:
-    """What became of a batch."""
+    """The codes of a batch, and the inputs that it skipped."""
 
     batch: Batch
-    codes: Codes | None = None  # (n, h, w) or (n, h, w, Q); None where nothing could be read
+    codes: Codes | None = None  # (n, h, w) or (n, h, w, Q); None where no image could be read
     index: list[int] = field(default_factory=list)  # n positions in the unit
     sizes: list[tuple[int, int]] = field(default_factory=list)  # n heights and widths
     labels: list[int] = field(default_factory=list)  # n
@@ -62,7 +62,7 @@ class BatchEncoder:
         self._dtype = smallest_dtype(tokenizer.num_codes)
 
     def __call__(self, batch: Batch) -> Encoded:
-        """Read, decode, fit and encode a batch; only what is wrong with the whole job is raised."""
+        """Read, decode, fit and encode a batch; raises only where the whole job cannot go on."""
         side, count = self._settings.size, self._settings.batch_size
         pixels = torch.zeros(count, 3, side, side, dtype=torch.uint8, pin_memory=self._pinned)
         done = Encoded(batch)
@@ -77,7 +77,7 @@ class BatchEncoder:
         return done
 
     def _read(self, unit: OpenUnit, position: int, done: Encoded, pixels: Tensor) -> None:
-        """Fill `pixels` (3, S, S) and note what was read, or why nothing was."""
+        """Fill `pixels` (3, S, S) and record the image in `done`, or the reason to skip it."""
         try:
             picture = decode_image(unit.read(position))
         except ImageError as error:
@@ -92,7 +92,7 @@ class BatchEncoder:
         done.cut += fitted.cut
 
     def _codes(self, pixels: Tensor, batch: Batch) -> Codes:
-        """(B, 3, S, S) uint8 -> (B, h, w) or (B, h, w, Q) codes in the smallest type."""
+        """Encode (B, 3, S, S) uint8 to (B, h, w) or (B, h, w, Q) codes in the smallest type."""
         try:
             on_device = pixels.to(self._settings.device, non_blocking=True)
             with self._turn, autocast(self._settings.device, self._settings.precision):

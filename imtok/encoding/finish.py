@@ -1,4 +1,4 @@
-"""The end of a job: the manifest, by whoever finds nothing missing, and the report."""
+"""The end of a job: the manifest, written by the process that finds no unit missing, and the report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _READERS = 8  # threads that re-hash shards of other processes
 
 
 def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeReport:
-    """Write the manifest if every unit is there, and sum up.
+    """Write the manifest if every unit is there, and report the job.
 
     `share` are the units of this process, `before` how many of them were committed before this call.
     """
@@ -56,7 +56,7 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
 
 
 def _write_manifest(job: Job, done: Done) -> Manifest:
-    """Publish the manifest of a folder whose units are all there; another's must say the same."""
+    """Publish the manifest of a complete folder; a manifest that is there already must be equal."""
     data = manifest_to_bytes(_entries(job, done, range(len(job.plan))))
     path = job.folder / MANIFEST
     if not publish_once(path, data) and path.read_bytes() != data:
@@ -70,7 +70,7 @@ def _write_manifest(job: Job, done: Done) -> Manifest:
 
 
 def _entries(job: Job, done: Done, units: Sequence[int]) -> tuple[ManifestEntry, ...]:
-    """Lines for units that are there; those of other processes and earlier runs are read."""
+    """Return the manifest lines of units; shards of other processes and earlier runs are read for them."""
 
     def entry(unit: int) -> ManifestEntry:
         return done.entries.get(unit) or read_entry(job.folder, unit)

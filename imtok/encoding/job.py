@@ -17,7 +17,7 @@ from imtok.encoding.finish import finish
 from imtok.encoding.inputs import OnDuplicate
 from imtok.encoding.report import EncodeProgress, EncodeReport
 from imtok.encoding.run import Done, Options, encode_units
-from imtok.encoding.settings import Asked, check_machine
+from imtok.encoding.settings import Requested, check_machine
 from imtok.encoding.setup import prepare
 from imtok.errors import ConfigError, Interrupted, TooManySkips
 from imtok.files import sweep_temporaries
@@ -46,23 +46,25 @@ def encode(
     progress: Callable[[EncodeProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> EncodeReport:
-    """Encode folders of images and tars into the token folder `output`; called again, go on where it was stopped.
+    """Encode folders of images and tars into the token folder `output`; a second call goes on where the first stopped.
 
-    Options left at None take what `output` has recorded or, in a new folder, the default: the tokenizer's size, crop,
-    a GPU where there is one, fp32, 16 images a batch (64 on a GPU), 2048 images a unit. This process does the units
-    that fall to it as one of `shard` = (index, count) and of `world_size` ranks. Without a tokenizer the one that
-    `output` was begun with is taken, in a new folder the one that comes with imtok.
+    Options left at None take the value that `output` has recorded or, in a new folder, the default: the tokenizer's
+    size, crop, a GPU where there is one, fp32, 16 images a batch (64 on a GPU), 2048 images a unit. This process does
+    the units that fall to it as one of `shard` = (index, count) and of `world_size` ranks. Without a tokenizer the job
+    takes the one in `output`, and in a new folder the one that comes with imtok.
 
     Units that fail are named in the report and the others go on. Raises SourceError, ConfigError, TokenizerError or
     TokensError before anything is encoded, Interrupted when `should_stop` says so, DiskError when the disk is full,
     and TooManySkips, with everything committed, when more than `max_skip` inputs were skipped.
     """
     mine = _Share(*shard, rank, world_size)
-    asked = Asked(size=size, fit=fit, device=device, precision=precision, batch_size=batch_size, unit_size=unit_size)
+    requested = Requested(
+        size=size, fit=fit, device=device, precision=precision, batch_size=batch_size, unit_size=unit_size
+    )
     if tokenizer_path is None:
         tokenizer_path = output if (Path(output) / TOKENIZER).is_dir() else PRETRAINED
     tokenizer = load(tokenizer_path)
-    job = prepare(sources, Path(output), tokenizer, asked)
+    job = prepare(sources, Path(output), tokenizer, requested)
     units = mine.units(len(job.plan))
     present, _ = find_shards(job.folder)
     missing = [unit for unit in units if unit not in present]
@@ -87,7 +89,7 @@ def encode(
 
 @dataclass(frozen=True)
 class _Share:
-    """Which units fall to this process: it is one of `count` jobs of `world_size` ranks each."""
+    """The units of this process, which is one of `count` jobs of `world_size` ranks each."""
 
     index: int
     count: int

@@ -1,4 +1,4 @@
-"""What a caller of `encode` is told, during and after."""
+"""Reports of `encode` to its caller, during the job and after it."""
 
 # Axes: h x w latent grid.
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EncodeProgress:
-    """How far a job is; counts are of this call."""
+    """Progress of a job; counts are of this call."""
 
     done: int  # inputs, skipped ones included
     total: int | None  # inputs to do in this call; None while tars not yet opened hide their number
@@ -38,7 +38,7 @@ class FailedUnit:
 
 @dataclass(frozen=True, kw_only=True)
 class EncodeReport:
-    """What a call of `encode` did.
+    """The result of a call of `encode`.
 
     Of a complete folder `images`, `skipped` and `skips` count all of it, otherwise this process's share.
     """
@@ -54,13 +54,13 @@ class EncodeReport:
     units_done: int  # committed by this call
     units_before: int  # of this process's share, committed before
     complete: bool  # every unit is committed and the manifest is written
-    was_complete: bool  # it was so before this call, which changed nothing
+    was_complete: bool  # the folder was complete before this call, which changed nothing
     dataset_id: str | None  # SHA-256 of the manifest, of a complete folder
     mean_cut: float | None  # share of a picture's area that the crop left out, over this call's images
     seconds: float
     images_per_second: float  # of this call
     grid: tuple[int, int]  # h, w
-    num_codebooks: int  # codes at each place of the grid
+    num_codebooks: int  # codes at each position of the grid
     codebook_size: int
     bits_per_image: float
     ignored: int  # files with other suffixes in the folders given

@@ -1,7 +1,7 @@
 """The units of one process, encoded and committed one after the other.
 
-The threads of a process work on batches, some of the next unit's among them while the last one commits: a unit is
-never waited for.
+The threads of a process work on batches. They begin the next unit while the last one commits, so no thread waits
+for the end of a unit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from imtok.tokens.folder import JOURNAL, ManifestEntry, shard_path
 
 @dataclass(frozen=True)
 class Options:
-    """How a process goes about its units; nothing here changes a shard that needs no salvaging or renaming."""
+    """Options of one process; none changes a shard that needs no salvaging or renaming."""
 
     workers: int
     salvage: bool
@@ -40,7 +40,7 @@ class Options:
 
 @dataclass
 class Done:
-    """What a process has done so far."""
+    """Work that a process has done so far."""
 
     images: int = 0
     skipped: int = 0
@@ -108,7 +108,7 @@ class _Run:
         if encoded.batch.last:
             self._close_unit()
         self.done.seconds = time.perf_counter() - self._started
-        self._tell()
+        self._report_progress()
 
     def _close_unit(self) -> None:
         batches, self._open = self._open, []
@@ -129,7 +129,7 @@ class _Run:
         self.done.failed.append(FailedUnit(unit, name, reason.removeprefix(f"{name}: ")))
 
     def _note(self, entry: ManifestEntry) -> None:
-        """A line in the journal, which nobody relies on."""
+        """Add a line to the journal, on which nothing relies."""
         now = time.perf_counter()
         seconds, self._unit_started = now - self._unit_started, now
         line = {
@@ -146,7 +146,7 @@ class _Run:
             with path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
 
-    def _tell(self) -> None:
+    def _report_progress(self) -> None:
         if self._options.progress is None:
             return
         self._options.progress(

@@ -1,4 +1,4 @@
-"""The options that decide which tokens come out: asked for, recorded in the folder, or chosen."""
+"""The options that decide the tokens: requested by the caller, recorded in the folder, or a default."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _UNIT_SIZE = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
-    """Options as they were given; None adopts what the folder has recorded, or the default in a new one."""
+class Requested:
+    """Options of a call; None adopts the value that the folder has recorded, or the default in a new folder."""
 
     size: int | None
     fit: Fit | None
@@ -36,7 +36,7 @@ class Asked:
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """The options made definite."""
+    """The options with every choice made."""
 
     size: int
     fit: Fit
@@ -46,32 +46,32 @@ class Settings:
     unit_size: int
 
 
-def settle(asked: Asked, recorded: TokensInfo | None, tokenizer: Tokenizer, folder: Path) -> Settings:
+def settle(requested: Requested, recorded: TokensInfo | None, tokenizer: Tokenizer, folder: Path) -> Settings:
     """Decide every option.
 
-    Raises TokensError where one was asked that differs from what `folder` has recorded, ConfigError where one cannot
-    be met.
+    Raises TokensError where a requested option differs from the one that `folder` has recorded, ConfigError where an
+    option cannot be met.
     """
-    device = _device(asked, recorded, folder)
-    known = _as_asked(recorded)
+    device = _device(requested, recorded, folder)
+    known = _as_requested(recorded)
 
-    def choose(name: str, wanted: _T | None, recorded: _T | None, default: _T) -> _T:
-        if wanted is not None and recorded is not None and wanted != recorded:
-            raise _differs(folder, name, recorded, wanted)
-        return next(value for value in (wanted, recorded, default) if value is not None)
+    def choose(name: str, requested: _T | None, recorded: _T | None, default: _T) -> _T:
+        if requested is not None and recorded is not None and requested != recorded:
+            raise _differs(folder, name, recorded, requested)
+        return next(value for value in (requested, recorded, default) if value is not None)
 
-    size = choose("--size", asked.size, known.size, tokenizer.config.size)
+    size = choose("--size", requested.size, known.size, tokenizer.config.size)
     _check_size(size, tokenizer.downsample)
-    fit: Fit = choose("--fit", asked.fit, known.fit, "crop")
-    precision: Precision = choose("--precision", asked.precision, known.precision, "fp32")
-    batch_size = choose("--batch-size", asked.batch_size, known.batch_size, BATCH_SIZE[device.type])
-    unit_size = choose("--unit-size", asked.unit_size, known.unit_size, _UNIT_SIZE)
+    fit: Fit = choose("--fit", requested.fit, known.fit, "crop")
+    precision: Precision = choose("--precision", requested.precision, known.precision, "fp32")
+    batch_size = choose("--batch-size", requested.batch_size, known.batch_size, BATCH_SIZE[device.type])
+    unit_size = choose("--unit-size", requested.unit_size, known.unit_size, _UNIT_SIZE)
     _check_values(fit, precision, batch_size, unit_size)
     return Settings(size=size, fit=fit, device=device, precision=precision, batch_size=batch_size, unit_size=unit_size)
 
 
 def describe(settings: Settings, tokenizer: Tokenizer, fingerprint: str, plan: Plan, plan_hash: str) -> TokensInfo:
-    """What imtok.json records of a job."""
+    """Return the record of a job for imtok.json."""
     side = settings.size // tokenizer.downsample
     return TokensInfo(
         fingerprint=fingerprint,
@@ -99,13 +99,13 @@ def describe(settings: Settings, tokenizer: Tokenizer, fingerprint: str, plan: P
 
 
 def check_tokenizer(recorded: TokensInfo, fingerprint: str, folder: Path) -> None:
-    """Raise TokensError where the folder was begun with a tokenizer that makes other codes."""
+    """Raise TokensError where another tokenizer, of other codes, began the folder."""
     if recorded.fingerprint != fingerprint:
         raise _differs(folder, "tokenizer", recorded.fingerprint[:12], fingerprint[:12])
 
 
 def check_machine(recorded: TokensInfo, folder: Path) -> None:
-    """Raise TokensError where an unfinished folder cannot go on here as it was begun: the last bits would differ."""
+    """Raise TokensError where this machine would encode the rest of a folder with other last bits."""
     here = _versions()
     for name in ("torch", "pillow"):
         if (known := recorded.numerics.versions.get(name)) != here[name]:
@@ -114,11 +114,11 @@ def check_machine(recorded: TokensInfo, folder: Path) -> None:
         raise _differs(folder, "--device", "cuda", "no CUDA device")
 
 
-def _as_asked(recorded: TokensInfo | None) -> Asked:
+def _as_requested(recorded: TokensInfo | None) -> Requested:
     if recorded is None:
-        return Asked(size=None, fit=None, device=None, precision=None, batch_size=None, unit_size=None)
+        return Requested(size=None, fit=None, device=None, precision=None, batch_size=None, unit_size=None)
     numerics = recorded.numerics
-    return Asked(
+    return Requested(
         size=recorded.size,
         fit=recorded.fit,
         device=numerics.device,
@@ -128,13 +128,13 @@ def _as_asked(recorded: TokensInfo | None) -> Asked:
     )
 
 
-def _device(asked: Asked, recorded: TokensInfo | None, folder: Path) -> torch.device:
-    automatic = asked.device in (None, "auto")
+def _device(requested: Requested, recorded: TokensInfo | None, folder: Path) -> torch.device:
+    automatic = requested.device in (None, "auto")
     if recorded is None:
-        return resolve_device("auto" if automatic else str(asked.device))
+        return resolve_device("auto" if automatic else str(requested.device))
     if automatic:
-        return torch.device(recorded.numerics.device)  # whether it is here matters only if there is work left
-    device = resolve_device(str(asked.device))
+        return torch.device(recorded.numerics.device)  # its presence matters only where work is left
+    device = resolve_device(str(requested.device))
     if device.type != recorded.numerics.device:
         raise _differs(folder, "--device", recorded.numerics.device, device.type)
     return device
@@ -160,8 +160,8 @@ def _check_size(size: int, downsample: int) -> None:
         raise ConfigError(f"--size {size}: no multiple of the tokenizer's downsampling {downsample}; take {good}")
 
 
-def _differs(folder: Path, name: str, known: object, wanted: object) -> TokensError:
+def _differs(folder: Path, name: str, known: object, requested: object) -> TokensError:
     return TokensError(
-        f"{folder}: begun with {name} {known}, this call has {wanted}; go on with what it was begun with, or encode "
+        f"{folder}: begun with {name} {known}, this call has {requested}; go on with what it was begun with, or encode "
         "into another folder"
     )

@@ -1,4 +1,4 @@
-"""Making a token folder, or finding out that an existing one is of the same job."""
+"""Create a token folder, or check that an existing one belongs to the same job."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from imtok.data.sources import find_sources
 from imtok.encoding.inputs import Plan
-from imtok.encoding.settings import Asked, Settings, check_tokenizer, describe, settle
+from imtok.encoding.settings import Requested, Settings, check_tokenizer, describe, settle
 from imtok.errors import SourceError, TokenizerError, TokensError, disk_errors
 from imtok.files import check_locks, publish_once, write_atomically
 from imtok.tokenizer import Tokenizer, load
@@ -37,8 +37,8 @@ class Job:
     info: TokensInfo  # as the folder has it
 
 
-def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, asked: Asked) -> Job:
-    """Create the token folder, or adopt one that was begun with the same inputs, tokenizer and options.
+def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, requested: Requested) -> Job:
+    """Create the token folder, or adopt one of the same inputs, tokenizer and options.
 
     Raises SourceError, ConfigError or TokensError, naming both sides, before anything is written.
     """
@@ -47,7 +47,7 @@ def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, a
     recorded = _recorded(folder)
     if recorded is not None:
         check_tokenizer(recorded, fingerprint, folder)
-    settings = settle(asked, recorded, tokenizer, folder)
+    settings = settle(requested, recorded, tokenizer, folder)
     plan = Plan(found, settings.unit_size)
     plan_bytes = plan_to_bytes(plan.entries())
     plan_hash = hashlib.sha256(plan_bytes).hexdigest()
@@ -57,8 +57,8 @@ def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, a
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         if not publish_once(folder / INFO, ours.to_bytes()):
-            # Another process was first since we looked: now there is something to compare with.
-            return prepare(sources, folder, tokenizer, asked)
+            # Another process was first: now there is a folder to compare with.
+            return prepare(sources, folder, tokenizer, requested)
         recorded = ours
     recorded = _publish_plan(folder, recorded, plan, plan_bytes, plan_hash)
     _publish_tokenizer(folder, tokenizer, fingerprint)
@@ -66,7 +66,7 @@ def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, a
 
 
 def _recorded(folder: Path) -> TokensInfo | None:
-    """What the folder's imtok.json says, None where the folder is still to be made; refuses foreign folders."""
+    """Read the folder's imtok.json, None where the folder is still to be made; refuses foreign folders."""
     if (folder / INFO).exists():
         return read_info(folder)
     if folder.exists() and not folder.is_dir():
@@ -77,7 +77,7 @@ def _recorded(folder: Path) -> TokensInfo | None:
 
 
 def _publish_plan(folder: Path, recorded: TokensInfo, plan: Plan, data: bytes, data_hash: str) -> TokensInfo:
-    """Freeze the list of inputs, or compare with the frozen one; what the folder has recorded from now on."""
+    """Freeze the list of inputs, or compare it with the frozen one; return the folder's record."""
     path = folder / PLAN
     if data_hash == recorded.plan:
         if not publish_once(path, data) and path.read_bytes() != data:
@@ -87,7 +87,7 @@ def _publish_plan(folder: Path, recorded: TokensInfo, plan: Plan, data: bytes, d
         raise TokensError(f"{path}: missing, and these inputs are not those it listed; encode into another folder")
     committed, _ = find_shards(folder)
     for number, (known, found) in enumerate(itertools.zip_longest(read_plan(folder), plan.entries()), 1):
-        if known != found and not _is_mended(known, found, committed):
+        if known != found and not _is_replaced(known, found, committed):
             raise SourceError(
                 f"{folder}: the inputs are not those it was begun with: {_difference(number, known, found)}; give the "
                 "same inputs, or encode into another folder"
@@ -99,8 +99,8 @@ def _publish_plan(folder: Path, recorded: TokensInfo, plan: Plan, data: bytes, d
     return amended
 
 
-def _is_mended(known: PlanEntry | None, found: PlanEntry | None, committed: set[int]) -> bool:
-    """The same input with other bytes, of which nothing is committed: a cut tar that was copied again."""
+def _is_replaced(known: PlanEntry | None, found: PlanEntry | None, committed: set[int]) -> bool:
+    """Tell whether an input has other bytes and nothing of it is committed: a cut tar that was copied again."""
     if known is None or found is None or known.unit in committed:
         return False
     return (known.unit, known.name) == (found.unit, found.name)

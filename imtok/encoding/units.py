@@ -1,4 +1,4 @@
-"""From encoded batches to committed shards, and what committed shards say."""
+"""From encoded batches to committed shards, and facts read from committed shards."""
 
 # Axes: N images of a unit.
 
@@ -22,7 +22,7 @@ _EXAMPLES = 5
 
 
 def build_shard(batches: list[Encoded], info: TokensInfo) -> Shard:
-    """The shard of a unit from all its batches, in order."""
+    """Build the shard of a unit from all its batches, in order."""
     unit = batches[0].batch.unit
     labels = [label for batch in batches for label in batch.labels]
     index = [position for batch in batches for position in batch.index]
@@ -49,7 +49,7 @@ def build_shard(batches: list[Encoded], info: TokensInfo) -> Shard:
 
 
 def commit(folder: Path, shard: Shard) -> ManifestEntry:
-    """Publish a shard whole; where another process was first, what it wrote stands."""
+    """Publish a shard whole; where another process was first, its shard stands."""
     data = shard_to_bytes(shard)
     if publish_once(folder / shard_path(shard.header.unit), data):
         return manifest_entry(shard, data)
@@ -57,13 +57,13 @@ def commit(folder: Path, shard: Shard) -> ManifestEntry:
 
 
 def read_entry(folder: Path, unit: int) -> ManifestEntry:
-    """The manifest's line for a unit, from its file; raises TokensError where that is damaged."""
+    """Read the manifest's line for a unit from its shard; raises TokensError where the shard is damaged."""
     path = folder / shard_path(unit)
     return manifest_entry(read_shard(path), path.read_bytes())
 
 
 def count_skips(folder: Path, plan: Plan, units: Iterable[int]) -> dict[str, Skips]:
-    """The skips of some units by reason, the most frequent first; keys in a tar are led by its name."""
+    """Count the skips of some units by reason, the most frequent first; keys in a tar are led by its name."""
     counts: Counter[str] = Counter()
     examples: dict[str, list[str]] = {}
     for unit in units:

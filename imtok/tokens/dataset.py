@@ -48,7 +48,7 @@ class TokenDataset:
 
     @property
     def num_codebooks(self) -> int:
-        """Q: codes at each place of the grid."""
+        """Q: codes at each position of the grid."""
         return self.info.num_codebooks
 
     @property
@@ -63,7 +63,7 @@ class TokenDataset:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """What labels are indices into; empty where they come from .cls files, or there are none."""
+        """Names of the labels of class folders; empty where labels come from .cls files, or there are none."""
         return self.info.class_names
 
     def __len__(self) -> int:
@@ -83,29 +83,29 @@ class TokenDataset:
                 yield key, torch.from_numpy(codes.astype(np.int64))
 
     def key(self, index: int) -> str:
-        """The key of an image."""
+        """Return the key of an image."""
         shard, row = self._find(index)
         return shard.keys[row]
 
     def label(self, index: int) -> int | None:
-        """The class number of an image, None where its input had none."""
+        """Return the class number of an image, None where its input had none."""
         shard, row = self._find(index)
         if shard.labels is None or shard.labels[row] == NO_LABEL:
             return None
         return int(shard.labels[row])
 
     def shards(self) -> Iterator[Shard]:
-        """The units in order, as arrays that are views of the files."""
-        for place in range(len(self.units)):
-            yield self._read(place)
+        """Yield the units in order, as arrays that are views of the files."""
+        for position in range(len(self.units)):
+            yield self._read(position)
 
-    def unit(self, place: int) -> tuple[int, Shard]:
-        """The number of its first image and the shard of `units[place]`; safe to call from several threads."""
-        return self._start(place), self._read(place)
+    def unit(self, position: int) -> tuple[int, Shard]:
+        """Return the number of the first image and the shard of `units[position]`; several threads may call it."""
+        return self._start(position), self._read(position)
 
-    def shard_path(self, place: int) -> Path:
-        """The file of `units[place]`."""
-        return self.folder / shard_path(self.units[place])
+    def shard_path(self, position: int) -> Path:
+        """Return the file of `units[position]`."""
+        return self.folder / shard_path(self.units[position])
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}  # a map belongs to its process
@@ -114,25 +114,25 @@ class TokenDataset:
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} images")
         index %= len(self)
-        place = bisect_right(self._ends, index)
-        return self._shard(place), index - self._start(place)
+        position = bisect_right(self._ends, index)
+        return self._shard(position), index - self._start(position)
 
-    def _start(self, place: int) -> int:
-        return self._ends[place - 1] if place else 0
+    def _start(self, position: int) -> int:
+        return self._ends[position - 1] if position else 0
 
-    def _shard(self, place: int) -> Shard:
-        shard = self._open.get(place)
+    def _shard(self, position: int) -> Shard:
+        shard = self._open.get(position)
         if shard is None:
             if len(self._open) >= _OPEN_SHARDS:
                 self._open.clear()
-            shard = self._open[place] = self._read(place)
+            shard = self._open[position] = self._read(position)
         return shard
 
-    def _read(self, place: int) -> Shard:
-        path = self.shard_path(place)
+    def _read(self, position: int) -> Shard:
+        path = self.shard_path(position)
         shard = read_shard(path)
-        check_shard(shard, self.units[place], self.info, path)
-        images = self._ends[place] - self._start(place)
+        check_shard(shard, self.units[position], self.info, path)
+        images = self._ends[position] - self._start(position)
         if len(shard) != images:  # the numbers of its images would be those of others
             raise TokensError(
                 f"{path}: holds {len(shard)} images where {images} are listed; delete it and run the same "
@@ -142,7 +142,7 @@ class TokenDataset:
 
 
 def open_tokens(folder: str | Path, *, partial: bool = False) -> TokenDataset:
-    """The tokens in a folder written by `imtok encode`.
+    """Open the tokens in a folder written by `imtok encode`.
 
     Raises TokensError where it is no token folder, is damaged, or has missing units and `partial` is False.
     """
@@ -162,7 +162,7 @@ def open_tokens(folder: str | Path, *, partial: bool = False) -> TokenDataset:
 
 
 def check_shard(shard: Shard, unit: int, info: TokensInfo, path: Path) -> None:
-    """Raise TokensError where a sound shard does not belong to the folder it lies in."""
+    """Raise TokensError where an undamaged shard does not belong to its folder."""
     header = shard.header
     for name, found, expected in (
         ("unit", header.unit, unit),

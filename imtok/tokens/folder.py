@@ -42,7 +42,7 @@ _R = TypeVar("_R", bound=_Record)
 
 
 class Numerics(_Record):
-    """What decides the last bits of the encoder's output, and with them now and then a code."""
+    """Facts that decide the last bits of the encoder's output, and sometimes a code."""
 
     device: Literal["cpu", "cuda"]
     precision: Literal["fp32", "bf16"]
@@ -52,14 +52,14 @@ class Numerics(_Record):
 
 
 class TokensInfo(_Record):
-    """What imtok.json holds."""
+    """The content of imtok.json."""
 
     format: Literal["imtok-tokens"] = "imtok-tokens"
     version: Literal[1] = 1
     fingerprint: str  # of the tokenizer
     codebook_size: int = Field(ge=1)
     num_codebooks: int = Field(ge=1)
-    index_order: str | None  # how digits or signs make a code; None where a code is a row number
+    index_order: str | None  # the order in which digits or signs make a code; None where a code is a row number
     grid: tuple[int, int]  # codes down, codes across
     downsample: int = Field(ge=1)
     size: int = Field(ge=1)  # side of the square that was encoded, pixels
@@ -83,7 +83,7 @@ class TokensInfo(_Record):
         return self.grid if self.num_codebooks == 1 else (*self.grid, self.num_codebooks)
 
     def to_bytes(self) -> bytes:
-        """The file's bytes."""
+        """Return the file's bytes."""
         return (json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
 
 
@@ -97,7 +97,7 @@ class PlanEntry(_Record):
 
     @property
     def name(self) -> str:
-        """What a person calls it."""
+        """The input's name for a person."""
         return self.key if self.key is not None else f"{self.tar}.tar"
 
 
@@ -123,32 +123,32 @@ class Manifest:
 
 
 def read_info(folder: Path) -> TokensInfo:
-    """What imtok.json says; raises TokensError where there is none that this imtok reads."""
+    """Read imtok.json; raises TokensError where there is none that this imtok reads."""
     path = folder / INFO
     try:
-        text = path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
         if not folder.exists():
             raise TokensError(f"{folder}: no such folder; give one written by `imtok encode`") from error
         raise TokensError(f"{folder}: not a token folder, it has no {INFO}; give one of `imtok encode`") from error
-    _check_version(path, text)
-    return _parse(TokensInfo, text, str(path), _INFO_REMEDY)
+    _check_version(path, data)
+    return _parse(TokensInfo, data, str(path), _INFO_REMEDY)
 
 
 def read_plan(folder: Path) -> Iterator[PlanEntry]:
-    """The inputs in order; raises TokensError where the list is missing or damaged."""
+    """Read the inputs in order; raises TokensError where the list is missing or damaged."""
     path = folder / PLAN
     for number, line in _lines(path):
         yield _parse(PlanEntry, line, f"{path}: line {number}")
 
 
 def plan_to_bytes(entries: Iterable[PlanEntry]) -> bytes:
-    """The plan's bytes."""
+    """Return the plan's bytes."""
     return b"".join(_line(entry) for entry in entries)
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest, None where the folder is not finished; raises TokensError where it is damaged."""
+    """Read the manifest, None where the folder is not finished; raises TokensError where it is damaged."""
     path = folder / MANIFEST
     if not path.exists():
         return None
@@ -160,7 +160,7 @@ def read_manifest(folder: Path) -> Manifest | None:
 
 
 def manifest_entry(shard: Shard, data: bytes) -> ManifestEntry:
-    """The manifest's line for a shard whose file holds `data`."""
+    """Return the manifest's line for a shard whose file holds `data`."""
     return ManifestEntry(
         unit=shard.header.unit,
         path=shard_path(shard.header.unit),
@@ -174,19 +174,19 @@ def manifest_entry(shard: Shard, data: bytes) -> ManifestEntry:
 
 
 def manifest_to_bytes(entries: Sequence[ManifestEntry]) -> bytes:
-    """The manifest's bytes."""
+    """Return the manifest's bytes."""
     return b"".join(_line(entry) for entry in entries)
 
 
 def shard_path(unit: int) -> str:
-    """Where a unit's shard lies below the token folder."""
+    """Return the path of a unit's shard below the token folder."""
     return f"{SHARDS}/{unit // 1000:03d}/{unit:08d}.safetensors"
 
 
 def find_shards(folder: Path) -> tuple[set[int], list[str]]:
-    """Units that have a shard, and files among the shards that are none, both from names alone."""
+    """Find the units that have a shard, and foreign files among the shards, both from names alone."""
     units: set[int] = set()
-    strangers: list[str] = []
+    foreign: list[str] = []
     for parent, _, names in os.walk(folder / SHARDS):
         below = Path(parent).relative_to(folder).as_posix()
         for name in names:
@@ -194,8 +194,8 @@ def find_shards(folder: Path) -> tuple[set[int], list[str]]:
             if stem.isascii() and stem.isdigit() and f"{below}/{name}" == shard_path(int(stem)):
                 units.add(int(stem))
             elif not name.startswith("."):
-                strangers.append(f"{below}/{name}")
-    return units, sorted(strangers)
+                foreign.append(f"{below}/{name}")
+    return units, sorted(foreign)
 
 
 def _line(entry: _Record) -> bytes:
@@ -215,19 +215,19 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         raise TokensError(f"{path}: cannot be read ({error.strerror or error}); {_REMEDY}") from error
 
 
-def _parse(record: type[_R], text: bytes, place: str, remedy: str = _REMEDY) -> _R:
+def _parse(record: type[_R], data: bytes, place: str, remedy: str = _REMEDY) -> _R:
     try:
-        return record.model_validate_json(text)
+        return record.model_validate_json(data)
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"])) or "content"
         raise TokensError(f"{place}: damaged, {field}: {problem['msg']}; {remedy}") from error
 
 
-def _check_version(path: Path, text: bytes) -> None:
-    """Told apart from damage, since the remedy is another."""
+def _check_version(path: Path, data: bytes) -> None:
+    """Raise TokensError for another version; damage has another remedy."""
     try:
-        content: Any = json.loads(text)
+        content: Any = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise TokensError(f"{path}: damaged, not JSON; {_INFO_REMEDY}") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:

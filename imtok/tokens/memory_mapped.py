@@ -1,4 +1,4 @@
-"""Arrays of a safetensors file, mapped rather than read.
+"""Arrays of a safetensors file, memory-mapped rather than read.
 
 The library gives numpy copies, or views through torch. A reader of tokens wants neither: it takes a few bytes here
 and there, and should not wait for torch to load. Nothing in the header is trusted.
@@ -25,7 +25,7 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 
 
 def map_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
-    """Arrays by name, read-only views of the file, and the metadata; raises ValueError where the file is damaged."""
+    """Map the arrays by name, as read-only views, and read the metadata; raises ValueError on a damaged file."""
     with path.open("rb") as file:
         size = file.seek(0, 2)
         if size < 8:
@@ -43,9 +43,9 @@ def map_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]
     return arrays, metadata
 
 
-def _header(text: bytes) -> dict[str, Any]:
+def _header(data: bytes) -> dict[str, Any]:
     try:
-        header = json.loads(text)
+        header = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ValueError("its header is not JSON") from error
     if not isinstance(header, dict) or not isinstance(header.get("__metadata__", {}), dict):

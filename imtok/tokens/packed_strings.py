@@ -17,15 +17,15 @@ class PackedStrings:
         self.data, self.offsets = data, offsets
 
     @classmethod
-    def pack(cls, texts: Iterable[str]) -> PackedStrings:
-        """The same strings, packed."""
-        encoded = [text.encode() for text in texts]
+    def pack(cls, strings: Iterable[str]) -> PackedStrings:
+        """Pack strings."""
+        encoded = [string.encode() for string in strings]
         offsets = np.zeros(len(encoded) + 1, np.int64)
-        np.cumsum([len(text) for text in encoded], out=offsets[1:])
+        np.cumsum([len(data) for data in encoded], out=offsets[1:])
         return cls(np.frombuffer(b"".join(encoded), np.uint8), offsets)
 
     def problem(self) -> str | None:
-        """What is wrong with the arrays, None where every string can be read."""
+        """Name the damage of the arrays, None where every string can be read."""
         offsets = self.offsets
         if self.data.ndim != 1 or offsets.ndim != 1:
             return "its arrays are not flat"

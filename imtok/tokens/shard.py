@@ -1,4 +1,4 @@
-"""One shard: what became of one unit of inputs, as a safetensors file.
+"""One shard: the codes of one unit of inputs, and its skipped inputs, as a safetensors file.
 
 `codes` [N,h,w] or [N,h,w,Q] u8, u16 or u32, whichever first holds the codebook; `key_bytes` u8, `key_offsets`
 i64[N+1]; `index` i64[N], the position in the unit; `original_size` i32[N,2], height and width of the upright
@@ -35,7 +35,7 @@ _REMEDY = "delete it and run the same `imtok encode` again"
 
 
 class ShardHeader(BaseModel):
-    """What a shard says of itself."""
+    """The header of a shard."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -73,12 +73,12 @@ class Shard:
 
 
 def smallest_dtype(codebook_size: int) -> np.dtype[np.unsignedinteger[Any]]:
-    """The narrowest of u8, u16 and u32 that holds the codes 0 .. codebook_size-1."""
+    """Return the narrowest of u8, u16 and u32 that holds the codes 0 .. codebook_size-1."""
     return next(np.dtype(f"<u{width}") for width in (1, 2, 4) if codebook_size <= 256**width)
 
 
 def shard_to_bytes(shard: Shard) -> bytes:
-    """The file's bytes, the same for equal shards."""
+    """Return the file's bytes, the same for equal shards."""
     arrays: dict[str, npt.NDArray[Any]] = {
         "codes": shard.codes.astype(smallest_dtype(shard.header.codebook_size), copy=False),
         "key_bytes": shard.keys.data,
@@ -99,7 +99,7 @@ def shard_to_bytes(shard: Shard) -> bytes:
 
 
 def read_shard(path: Path) -> Shard:
-    """The shard in a file, its arrays mapped; raises TokensError, naming the file, where it is damaged or foreign."""
+    """Read a shard, its arrays memory-mapped; raises TokensError, naming the file, where it is damaged or foreign."""
     try:
         arrays, metadata = map_arrays(path)
         shard = Shard(
@@ -144,13 +144,13 @@ def _check_shapes(shard: Shard) -> None:
         raise ValueError("original_size holds a side below 1")
     if shard.labels is not None:
         _check_shape("labels", shard.labels, (images,))
-    for name, texts, count in (
+    for name, strings, count in (
         ("keys", shard.keys, images),
         ("skipped keys", shard.skip_keys, skipped),
         ("skip reasons", shard.skip_reasons, skipped),
     ):
-        _check_shape(f"the offsets of the {name}", texts.offsets, (count + 1,))
-        if problem := texts.problem():
+        _check_shape(f"the offsets of the {name}", strings.offsets, (count + 1,))
+        if problem := strings.problem():
             raise ValueError(f"{name}: {problem}")
 
 

@@ -1,4 +1,4 @@
-"""Whether a token folder is what it should be: every hash, every shard's own account, every gap named."""
+"""The check of a token folder: every hash, every shard's list of its inputs, and every gap by name."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from imtok.tokens.shard import Shard, read_shard
 
 @dataclass(frozen=True)
 class Verification:
-    """What a check of a token folder found."""
+    """The result of the check of a token folder."""
 
     units: int  # planned
     images: int
@@ -40,7 +40,7 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """The folder is complete and sound."""
+        """The folder is complete and undamaged."""
         return not self.problems
 
 
@@ -52,15 +52,15 @@ class _Tally:
 
 
 def verify_tokens(folder: Path, progress: Callable[[int, int], None] | None = None) -> Verification:
-    """Check every unit of a token folder; `progress` is told units done and units in all.
+    """Check every unit of a token folder; `progress` receives units done and units in all.
 
     Raises TokensError where imtok.json, the plan or the manifest cannot be read at all.
     """
     info = read_info(folder)
     manifest = read_manifest(folder)
-    present, strangers = find_shards(folder)
+    present, foreign = find_shards(folder)
     tally = _Tally(problems=[*_folder_problems(folder, info, manifest), *_tokenizer_problems(folder, info)])
-    tally.problems += [f"{name}: a file that nobody planned" for name in strangers]
+    tally.problems += [f"{name}: a file that nobody planned" for name in foreign]
     tally.problems += [
         f"{shard_path(unit)}: a unit that nobody planned" for unit in sorted(present) if unit >= info.units
     ]
