@@ -87,13 +87,13 @@ def test_a_configuration_cannot_be_changed_in_place() -> None:
         TrainConfig().images = 5  # type: ignore[misc]
 
 
-def test_the_downsampling_follows_from_fold_and_stages() -> None:
+def test_the_downsampling_follows_from_patch_size_and_stages() -> None:
     assert NetworkConfig(fold=4, channels=(64, 128)).downsample == 8
     assert NetworkConfig(fold=1, channels=(64, 64, 64, 64, 64)).downsample == 16
     assert NetworkConfig(fold=3, channels=(64,)).downsample == 3
 
 
-def test_intervals_of_zero_are_shares_of_the_run_and_never_less_than_a_batch() -> None:
+def test_intervals_of_zero_are_shares_of_at_least_a_batch() -> None:
     config = TrainConfig(images=1000, batch_size=10)
     assert (config.validation_interval, config.checkpoint_interval) == (100, 50)
     config = TrainConfig(images=1000, batch_size=200)
@@ -112,7 +112,7 @@ def test_every_preset_is_a_valid_configuration_with_a_quantizer(name: str) -> No
     assert load_train_config(yaml.safe_load(config.to_yaml())) == config
 
 
-def test_a_preset_is_laid_over_its_base_and_says_no_more_than_settings() -> None:
+def test_a_preset_overrides_its_base_with_settings_alone() -> None:
     assert preset("rotation-vq-f4") == {
         "tokenizer": {
             "size": 32,
@@ -142,14 +142,14 @@ def test_bases_are_no_presets_and_none_is_its_own() -> None:
         sources._preset_file("_vqgan", ("_vqgan", "fsq-f8"))
 
 
-def test_every_preset_is_in_a_group_and_says_what_it_is_for() -> None:
+def test_every_preset_has_a_group_and_a_purpose() -> None:
     groups = preset_groups()
     assert list(groups) == ["cpu", "gpu", "quantizer"]
     assert sorted(name for names in groups.values() for name in names) == preset_names()
     assert all(preset_about(name) for name in preset_names())
 
 
-def test_presets_for_a_gpu_have_vqgans_losses_and_the_others_need_no_download() -> None:
+def test_only_presets_for_a_gpu_need_a_download() -> None:
     for group, names in preset_groups().items():
         for name in names:
             config = load_train_config(preset(name), name)
@@ -244,14 +244,14 @@ def test_a_quantizer_of_the_same_kind_keeps_its_other_fields() -> None:
     assert load_train_config(merged).tokenizer.quantizer == VQConfig(dim=16, num_codes=32)
 
 
-def test_a_quantizer_without_its_kind_is_told_by_its_fields() -> None:
+def test_a_quantizers_kind_follows_from_its_fields() -> None:
     assert load("quantizer.levels=[5,5]").tokenizer.quantizer == FSQConfig(levels=(5, 5))
     assert load("quantizer.num_codes=64").tokenizer.quantizer == VQConfig(num_codes=64)
     assert load("quantizer={}").tokenizer.quantizer == FSQConfig()
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
-def test_every_kind_is_reached_by_settings_and_read_back_as_it_was(name: str) -> None:
+def test_every_kind_is_set_and_read_back_unchanged(name: str) -> None:
     record = QUANTIZERS[name]
     settings = [f"quantizer.{key}={json.dumps(value)}" for key, value in record.model_dump(mode="json").items()]
     config = load(*settings)
@@ -280,9 +280,7 @@ def test_a_kind_and_a_field_suffice() -> None:
         (["quantizer.heads=2", "quantizer.part.levels=[5,5]"], "product"),
     ],
 )
-def test_a_kind_is_told_by_all_of_its_fields_and_asked_for_where_they_do_not_tell(
-    settings: list[str], kind: str
-) -> None:
+def test_an_ambiguous_kind_is_requested(settings: list[str], kind: str) -> None:
     if " " not in kind:
         assert load(*settings).tokenizer.quantizer.kind == kind
         return
@@ -291,7 +289,7 @@ def test_a_kind_is_told_by_all_of_its_fields_and_asked_for_where_they_do_not_tel
     assert message.endswith("say which by kind")
 
 
-def test_the_kind_of_a_part_is_told_by_its_fields_too() -> None:
+def test_the_kind_of_a_part_follows_from_its_fields() -> None:
     nested = load("quantizer.heads=2", "quantizer.part.depth=2", "quantizer.part.part.levels=[5,5]")
     inner = ResidualConfig(depth=2, part=FSQConfig(levels=(5, 5)))
     assert nested.tokenizer.quantizer == ProductConfig(heads=2, part=inner)
@@ -299,7 +297,7 @@ def test_the_kind_of_a_part_is_told_by_its_fields_too() -> None:
     assert tokenizer.quantizer == nested.tokenizer.quantizer
 
 
-def test_fields_that_a_choice_leaves_no_freedom_follow_it_unless_they_are_given() -> None:
+def test_fields_follow_a_choice_that_leaves_no_freedom() -> None:
     for update in ("projection", "frozen"):
         record = load(f"quantizer.codebook_update={update}").tokenizer.quantizer
         assert (record.kmeans_start, record.revival_threshold) == (False, 0.0)  # type: ignore[union-attr]
@@ -320,7 +318,7 @@ def test_fields_that_a_choice_leaves_no_freedom_follow_it_unless_they_are_given(
         load("quantizer.codebook_update=projection", "quantizer.kmeans_start=true")
 
 
-def test_a_tokenizer_written_before_a_field_existed_is_read_as_it_was() -> None:
+def test_a_tokenizer_older_than_a_field_is_read_unchanged() -> None:
     old = {
         "kind": "vq",
         "dim": 4,
@@ -364,7 +362,7 @@ def test_a_record_has_every_field_of_its_constructor(record: type[Record], quant
     assert set(record.model_fields) - {"kind"} == set(inspect.signature(quantizer).parameters)
 
 
-def test_tables_number_the_codebooks_that_several_places_share() -> None:
+def test_codebook_ids_number_the_codebooks_that_several_parts_share() -> None:
     part = ResidualConfig(depth=2)
     assert part.codebook_ids == (0, 1)
     assert ResidualConfig(depth=3, shared=True).codebook_ids == (0, 0, 0)
@@ -372,7 +370,7 @@ def test_tables_number_the_codebooks_that_several_places_share() -> None:
     assert ProductConfig(part=part, heads=2, shared=True).codebook_ids == (0, 1, 0, 1)
 
 
-def test_a_file_may_write_the_tokenizers_keys_at_its_top_level() -> None:
+def test_a_file_may_have_tokenizer_keys_at_its_top() -> None:
     written = load_train_config({"quantizer": {"levels": [5, 5]}, "size": 64, "data": {"crop": 32}})
     assert written == load_train_config(
         {"tokenizer": {"quantizer": {"levels": [5, 5]}, "size": 64}, "data": {"crop": 32}}
@@ -412,7 +410,7 @@ def test_a_file_may_write_the_tokenizers_keys_at_its_top_level() -> None:
         ),
     ],
 )
-def test_an_unknown_key_is_named_with_its_nearest_and_the_known_ones(setting: str, message: str) -> None:
+def test_an_unknown_key_is_named_with_the_known_ones(setting: str, message: str) -> None:
     assert problem(parse_settings([setting])).startswith(message)
 
 
@@ -477,7 +475,7 @@ def test_an_unknown_key_is_named_with_its_nearest_and_the_known_ones(setting: st
         ),
     ],
 )
-def test_a_bad_value_is_one_line_that_names_key_finding_and_expectation(setting: str, message: str) -> None:
+def test_a_bad_value_is_one_line_with_key_and_expectation(setting: str, message: str) -> None:
     assert problem(parse_settings([setting])).startswith(message)
 
 
@@ -502,7 +500,7 @@ def test_options_that_do_not_go_together_are_refused_at_once(setting: str, messa
         ("quantizer={kind: residual, depth: 3, scales: [1, 0.5]}", "there are 2 scales for 3 stages"),
     ],
 )
-def test_what_only_the_quantizer_knows_to_refuse_is_one_line_too(setting: str, message: str) -> None:
+def test_what_only_the_quantizer_refuses_is_one_line_too(setting: str, message: str) -> None:
     drawn = torch.get_rng_state()
     with pytest.raises(ConfigError, match=f"^quantizer: .*{message}") as caught:
         check_quantizer(load(setting).tokenizer.quantizer)
@@ -580,7 +578,7 @@ def test_an_unknown_key_is_not_suggested_as_itself() -> None:
         "optimizer.learning_rate=.inf",
     ],
 )
-def test_a_value_no_run_can_use_is_refused_before_the_work_starts(setting: str) -> None:
+def test_an_unusable_value_is_refused_before_the_work_starts(setting: str) -> None:
     values = parse_settings([setting])
     if setting.startswith("quantizer") and "levels" not in setting:
         values = merge({"tokenizer": {"quantizer": {"kind": "vq"}}}, values)

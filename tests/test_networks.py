@@ -150,7 +150,7 @@ def test_the_patch_size_is_read_and_written_as_fold_too() -> None:
 
 
 @pytest.mark.parametrize(("lower", "upper"), [("fold", "patch_size"), ("patch_size", "fold"), ("fold", "fold")])
-def test_either_name_of_the_patch_size_is_laid_over_the_other(lower: str, upper: str) -> None:
+def test_either_name_of_the_patch_size_overrides_the_other(lower: str, upper: str) -> None:
     layers = [{"tokenizer": {"network": {name: size}}} for name, size in ((lower, 2), (upper, 8))]
     assert load_train_config(merge(*layers)).tokenizer.network == ConvConfig(patch_size=8)
 

@@ -101,7 +101,7 @@ def test_one_graph_holds_the_whole_network(name: str) -> None:
 
 
 @every_discriminator
-def test_images_are_judged_alone_but_with_batch_norm(name: str) -> None:
+def test_logits_depend_on_one_image_but_with_batch_norm(name: str) -> None:
     network, x = make(name), images(3)
     network(x)
     together, alone = network(x)[:1], network(x[:1])
@@ -109,7 +109,7 @@ def test_images_are_judged_alone_but_with_batch_norm(name: str) -> None:
 
 
 @every_discriminator
-def test_the_smallest_image_is_judged_and_a_smaller_one_refused(name: str) -> None:
+def test_the_smallest_image_has_a_logit_and_smaller_are_refused(name: str) -> None:
     network = make(name)
     side = network.min_size
     x = images(2, side, side).requires_grad_()
@@ -158,7 +158,7 @@ def test_patchgan_has_the_published_widths_and_weights() -> None:
         assert norm.bias.abs().sum() == 0
 
 
-def test_only_batch_norm_goes_without_the_bias_it_would_take_away() -> None:
+def test_only_convolutions_before_batch_norm_have_no_bias() -> None:
     for norm in ("group", "batch", "act", "none"):
         inner = PatchDiscriminator(4, 1, norm).get_submodule("trunk.2")
         assert (inner.bias is None) == (norm == "batch")
@@ -209,7 +209,7 @@ def test_what_cannot_be_built_is_refused(build: Callable[[], nn.Module], message
 
 @pytest.mark.parametrize("size", [3, 4, 5])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_a_blur_keeps_what_is_even_and_takes_out_what_alternates(size: int, stride: int) -> None:
+def test_a_blur_keeps_even_values_and_removes_alternating_ones(size: int, stride: int) -> None:
     blur = Blur(size, stride=stride, border="reflect")
     for height, width in ((8, 9), (7, 4)):
         out = blur(torch.ones(1, 2, height, width))
@@ -239,7 +239,7 @@ def test_actnorms_determinant_is_that_of_its_jacobian() -> None:
     torch.testing.assert_close(norm.log_determinant(x), torch.linalg.slogdet(jacobian).logabsdet.view(1))
 
 
-def test_actnorm_goes_on_from_a_state_dict_and_starts_again_from_an_unstarted_one() -> None:
+def test_actnorm_restarts_only_from_an_unstarted_state_dict() -> None:
     norm, resumed, first, second = ActNorm(3), ActNorm(3), noise(2, 3, 4, 4), noise(2, 3, 4, 4, seed=1) + 7
     unstarted = copy.deepcopy(norm.state_dict())
     norm(first)
@@ -250,7 +250,7 @@ def test_actnorm_goes_on_from_a_state_dict_and_starts_again_from_an_unstarted_on
     torch.testing.assert_close(again(second).mean(), torch.tensor(0.0), rtol=0.0, atol=1e-5)
 
 
-def test_actnorm_starts_in_a_compiled_network_as_in_a_plain_one() -> None:
+def test_actnorm_starts_equally_in_a_compiled_network() -> None:
     plain, compiled = make("patch-act"), make("patch-act")
     torch.testing.assert_close(torch.compile(compiled, backend="eager")(images()), plain(images()))
     assert torch.equal(compiled.get_buffer("trunk.3.initialized"), torch.tensor(True))
@@ -280,7 +280,7 @@ def start_on_rank(rank: int, folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_actnorm_starts_alike_on_all_ranks_and_as_from_the_joint_batch(tmp_path: Path) -> None:
+def test_actnorm_starts_on_all_ranks_from_the_joint_batch(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(start_on_rank, args=(tmp_path,), nprocs=2)
     first, second = torch.load(tmp_path / "0.pt"), torch.load(tmp_path / "1.pt")
     joint = ActNorm(3)

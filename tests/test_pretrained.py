@@ -71,7 +71,7 @@ def test_encode_takes_it_where_no_tokenizer_is_named(pictures: Path, tmp_path: P
     assert tokens[0][1].shape == (4, 4)
 
 
-def test_a_token_folder_goes_on_with_the_tokenizer_it_was_begun_with(pictures: Path, tmp_path: Path) -> None:
+def test_a_token_folder_continues_with_its_own_tokenizer(pictures: Path, tmp_path: Path) -> None:
     own = tiny_tokenizer(tmp_path / "own")
     encode([pictures], tmp_path / "tokens", own)
     encode([pictures], tmp_path / "tokens")
@@ -84,7 +84,7 @@ def test_a_folder_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.M
     assert imtok.load("imtok-f8").fingerprint == own.fingerprint
 
 
-def test_an_unknown_name_is_told_with_the_known_ones() -> None:
+def test_an_unknown_name_is_reported_with_the_known_ones() -> None:
     with pytest.raises(TokenizerError, match="imtok-f8, which comes with imtok"):
         find_tokenizer(Path("imtok-f9"))
 

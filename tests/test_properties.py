@@ -156,7 +156,7 @@ def test_the_nearest_code_is_that_of_exact_arithmetic(
 @given(
     st.integers(0, 40), st.integers(1, 6), st.integers(1, 60), st.sampled_from(["euclidean", "dot"]), seeds, st.data()
 )
-def test_equal_distances_go_to_the_lower_index_in_any_order_of_latents(
+def test_equal_distances_go_to_the_lower_index(
     count: int, dim: int, num_codes: int, metric: Metric, seed: int, data: st.DataObject
 ) -> None:
     latents = whole(seed, count, dim)
@@ -234,7 +234,7 @@ def test_what_is_not_finite_never_gets_an_index(
 
 @properties
 @given(st.integers(0, 30), st.integers(1, 12), st.integers(1, 80), metrics, dtypes, dtypes, layouts, layouts, seeds)
-def test_the_search_does_not_depend_on_types_and_layouts_that_hold_the_same_numbers(
+def test_the_search_does_not_depend_on_dtype_or_layout(
     count: int,
     dim: int,
     num_codes: int,
@@ -291,7 +291,7 @@ def rotated_gradient(latents: Tensor, targets: Tensor, upstream: Tensor) -> Tens
     scale=st.sampled_from([1e-2, 1.0, 30.0]),
     seed=seeds,
 )
-def test_a_rotation_gives_the_targets_and_the_gradient_of_the_formula(
+def test_a_rotation_gives_targets_and_the_formulas_gradient(
     count: int, dim: int, dtype: torch.dtype, layout: Callable[[Tensor], Tensor], scale: float, seed: int
 ) -> None:
     e, q, g = (layout(normal(seed + index, count, dim).to(dtype)) for index in range(3))
@@ -334,7 +334,7 @@ def test_a_rotation_in_float16_stays_finite() -> None:
     st.sampled_from([0.0, 1e-40, 1e-20, 1.0, 1e15]),
     seeds,
 )
-def test_the_gradient_of_a_rotation_is_finite_at_any_length_and_any_angle(
+def test_a_rotations_gradient_is_finite_at_any_length_and_angle(
     count: int, dim: int, latent_scale: float, target_scale: float, seed: int
 ) -> None:
     e, g = normal(seed, count, dim) * latent_scale, normal(seed + 1, count, dim)
@@ -349,7 +349,7 @@ level_lists = st.lists(st.integers(3, 12), min_size=1, max_size=5)
 
 @properties
 @given(level_lists, sizes, sizes, sizes, dtypes, grid_layouts, st.sampled_from([0.1, 2.0, 100.0]), seeds)
-def test_finite_scalars_are_the_bound_rounded_and_their_codes_its_digits(
+def test_finite_scalars_are_the_rounded_bound_with_its_digits(
     levels: list[int],
     batch: int,
     height: int,
@@ -399,7 +399,7 @@ def test_fsq_refuses_more_levels_than_its_bound_reaches() -> None:
 
 @properties
 @given(level_lists, bad_values, st.data())
-def test_finite_scalars_mark_the_positions_that_are_not_finite_and_no_other(
+def test_finite_scalars_mark_exactly_the_non_finite_positions(
     levels: list[int], bad: float, data: st.DataObject
 ) -> None:
     latents = normal(0, 2, len(levels), 3, 4)

@@ -124,7 +124,7 @@ def test_codes_are_looked_up_in_the_quantizers_own_precision(name: str) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", QUANTIZERS)
-def test_a_cast_to_half_the_width_changes_no_tensor_and_no_code(name: str, dtype: torch.dtype) -> None:
+def test_a_cast_to_half_width_changes_no_tensor_or_code(name: str, dtype: torch.dtype) -> None:
     quantizer = make(name).train()
     quantizer.anneal(0.3)
     quantizer(noise_for(quantizer))
@@ -351,7 +351,7 @@ def test_codes_of_any_integer_type_are_looked_up(name: str, dtype: torch.dtype) 
 
 
 @pytest.mark.parametrize("levels", [[8, 6, 4], [7, 5, 3], [27, 4], [3]])
-def test_fsq_codes_are_all_distinct_and_lie_on_the_published_grid(levels: list[int]) -> None:
+def test_fsq_codes_are_distinct_and_lie_on_the_published_grid(levels: list[int]) -> None:
     quantizer = FSQ(levels)
     assert quantizer.num_codes == math.prod(levels)
     grid = as_rows(quantizer.lookup(torch.arange(quantizer.num_codes).view(1, 1, -1)))

@@ -82,7 +82,7 @@ def test_31_dimensions_reach_the_first_and_the_last_code(kind: Kind) -> None:
 
 
 @pytest.mark.parametrize("dim", [1, 2, 5, 18])
-def test_codes_of_lfq_are_plus_and_minus_one_and_those_of_bsq_have_unit_length(dim: int) -> None:
+def test_lfq_codes_are_signs_and_bsq_codes_have_unit_length(dim: int) -> None:
     latents = noise(2, dim, 4, 4)
     assert LFQ(dim)(latents).latents.abs().eq(1).all()
     lengths = BSQ(dim)(latents).latents.norm(dim=1)
@@ -135,7 +135,7 @@ def test_bits_reversed_twice_are_as_before(dim: int, data: st.DataObject) -> Non
 
 
 @given(st.lists(st.integers(1, 10), min_size=1, max_size=3), st.data())
-def test_sub_tokens_are_runs_of_bits_and_make_the_code_again(widths: list[int], data: st.DataObject) -> None:
+def test_sub_tokens_are_runs_of_bits_of_the_code(widths: list[int], data: st.DataObject) -> None:
     code = data.draw(st.integers(0, 2 ** sum(widths) - 1))
     parts = split_bits(torch.tensor([code]), widths)
     assert "".join(f"{part:0{width}b}" for part, width in zip(parts[0].tolist(), widths, strict=True)) == (
@@ -226,7 +226,7 @@ def test_the_entropy_loss_is_sample_less_batch_at_their_weights(kind: Kind) -> N
     torch.testing.assert_close(quantizer(latents).losses["entropy"], 0.7 * terms.sample - 1.3 * terms.batch)
 
 
-def test_the_mean_over_ranks_of_batch_entropies_is_no_higher_than_that_of_the_joint_batch() -> None:
+def test_mean_rank_entropy_is_at_most_the_joint_one() -> None:
     ranks = [noise(2, 6, 2, 2, seed=seed) + shift for seed, shift in [(1, 0.5), (2, -0.5)]]
     for group in (1, 6):
         quantizer = LFQ(6, entropy_group=group)
@@ -293,7 +293,7 @@ def test_the_commitment_loss_draws_latents_to_their_codes() -> None:
     torch.testing.assert_close(gradient(out.losses["commitment"], latents), expected)
 
 
-def test_sample_entropy_pushes_latents_from_zero_and_batch_entropy_evens_their_signs() -> None:
+def test_sample_entropy_enlarges_latents_and_batch_entropy_evens_signs() -> None:
     lopsided = places([[0.5, -0.5], [0.4, -0.6], [0.3, 0.2]]).requires_grad_()
     sample, batch = LFQ(2, temperature=1.0).entropies(lopsided)
     # Descending raises |z| everywhere.
@@ -335,7 +335,7 @@ def test_entropies_are_finite_where_latents_over_the_temperature_are_not(group: 
     assert not gradient(sample + batch, latents).any()
 
 
-def test_a_batch_sure_of_one_code_has_no_entropy_and_no_gradient_of_it() -> None:
+def test_a_batch_certain_of_one_code_has_no_entropy_gradient() -> None:
     latents = torch.full((2, 6, 3, 3), 5.0, requires_grad=True)
     for group in (1, 6):
         sample, batch = LFQ(6, temperature=0.01, entropy_group=group).entropies(latents)
@@ -344,7 +344,7 @@ def test_a_batch_sure_of_one_code_has_no_entropy_and_no_gradient_of_it() -> None
         assert not gradient(sample + batch, latents).any()
 
 
-def test_a_zero_latent_has_code_0_and_takes_the_gradient_as_it_is() -> None:
+def test_a_zero_latent_has_code_0_and_the_unchanged_gradient() -> None:
     latents = torch.zeros(1, 4, 1, 1, requires_grad=True)
     out = BSQ(4)(latents)
     assert out.codes.item() == 0
@@ -354,7 +354,7 @@ def test_a_zero_latent_has_code_0_and_takes_the_gradient_as_it_is() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 32, 2, 2), (1, 0, 2, 2), (3, 4), (2, 3, 4)])
-def test_signs_of_other_shapes_and_of_more_bits_than_a_code_holds_are_refused(shape: tuple[int, ...]) -> None:
+def test_signs_of_other_shapes_or_too_many_bits_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected \(B, D, H, W\) with D from 1 to 31"):
         sign_codes(torch.zeros(shape))
 

@@ -57,7 +57,7 @@ def gradient(of: Tensor, to: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("name", [*COMPOSITES, *(name for name in QUANTIZERS if name.startswith("gumbel"))])
-def test_latents_from_codes_lie_in_memory_as_those_of_the_forward_pass(name: str) -> None:
+def test_looked_up_latents_have_the_forward_pass_memory_layout(name: str) -> None:
     """A convolution's last bits depend on it."""
     quantizer = make(name).eval()
     out = quantizer(noise(2, quantizer.dim, 3, 5))
@@ -65,7 +65,7 @@ def test_latents_from_codes_lie_in_memory_as_those_of_the_forward_pass(name: str
 
 
 @pytest.mark.parametrize("name", [*COMPOSITES, *(name for name in QUANTIZERS if name.startswith("gumbel"))])
-def test_weights_of_half_the_width_still_give_the_latents_to_the_last_bit(name: str) -> None:
+def test_half_width_weights_give_the_latents_to_the_last_bit(name: str) -> None:
     quantizer = make(name).bfloat16().eval()
     out = quantizer(noise_for(quantizer))
     assert out.latents.dtype == torch.float32
@@ -242,7 +242,7 @@ def test_a_shared_codebook_of_moving_averages_learns_once_a_stage() -> None:
 # --- residual: gradients
 
 
-def test_every_stages_commitment_draws_the_latents_to_the_sum_so_far() -> None:
+def test_each_stages_commitment_draws_latents_to_the_sum_so_far() -> None:
     quantizer = ResidualQuantizer(falling(codebook_update="gradient")).eval()
     latents = noise(2, 4, 5, 5).requires_grad_()
     out = quantizer(latents)
@@ -330,14 +330,14 @@ def test_evaluation_uses_all_stages() -> None:
     assert (depths_of(quantizer, out) == 4).all()
 
 
-def test_dropout_leaves_the_losses_and_the_size_of_the_gradient_as_they_are() -> None:
+def test_dropout_changes_neither_losses_nor_gradient_size() -> None:
     latents, grad = noise(20, 4, 3, 3).requires_grad_(), noise(20, 4, 3, 3, seed=2)
     out = dropping(1.0)(latents)
     assert torch.equal(out.loss, dropping(0.0)(latents).loss)
     torch.testing.assert_close(gradient((out.latents * grad).sum(), latents), grad)
 
 
-def test_stages_that_do_not_describe_an_image_get_none_of_its_gradient() -> None:
+def test_dropped_stages_get_none_of_an_images_gradient() -> None:
     torch.manual_seed(0)
     gumbels = [GumbelQuantizer(4, 8) for _ in range(3)]
     quantizer = ResidualQuantizer(gumbels, quantizer_dropout=1.0)
@@ -385,7 +385,7 @@ def test_a_heads_gradient_reaches_its_own_channels_alone() -> None:
     assert torch.equal(found[:, 2:], torch.zeros(2, 2, 4, 4))
 
 
-def test_the_commitment_of_a_product_is_the_mean_over_all_channels() -> None:
+def test_a_products_commitment_is_the_mean_over_all_channels() -> None:
     quantizer = make("product-vq")
     latents = noise_for(quantizer).requires_grad_()
     out = quantizer(latents)

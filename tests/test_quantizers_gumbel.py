@@ -78,7 +78,7 @@ def test_noise_is_gumbels_and_finite(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.isfinite(gumbel_noise(torch.empty(3, 4))).all()
 
 
-def test_straight_through_training_reads_the_codes_drawn_to_the_last_bit() -> None:
+def test_straight_through_training_gives_the_drawn_codes_exactly() -> None:
     quantizer = gumbel(temperature=0.3).train()
     latents = noise(4, 6, 8, 8).requires_grad_()
     out = quantizer(latents)
@@ -88,7 +88,7 @@ def test_straight_through_training_reads_the_codes_drawn_to_the_last_bit() -> No
     assert torch.equal(quantizer.lookup(again.codes), again.latents)
 
 
-def test_mixing_reads_the_softmax_in_training_and_single_codes_at_evaluation() -> None:
+def test_mixing_gives_softmax_in_training_and_codes_at_evaluation() -> None:
     quantizer, latents = gumbel(straight_through=False, temperature=0.5), noise(2, 6, 4, 4)
     logits = quantizer.logits(to_rows(latents))
     drawn = noise(*logits.shape, seed=4)
@@ -130,7 +130,7 @@ def test_the_decoders_gradient_reaches_the_latents_and_all_weights() -> None:
         assert tensor.grad.abs().sum() > 0
 
 
-def test_the_divergence_moves_the_latents_and_the_logits_and_not_the_codebook() -> None:
+def test_the_divergence_moves_latents_and_logits_but_no_codebook() -> None:
     quantizer = gumbel().train()
     latents = noise_for(quantizer).requires_grad_()
     quantizer(latents).losses["kl"].backward()
@@ -189,7 +189,7 @@ def test_the_point_of_the_run_is_saved() -> None:
 
 
 @pytest.mark.parametrize("progress", [-0.1, 1.1, math.nan])
-def test_a_share_of_the_run_outside_0_and_1_is_refused(progress: float) -> None:
+def test_a_share_outside_0_and_1_is_refused(progress: float) -> None:
     with pytest.raises(ValueError, match=rf"progress is {progress}, expected \[0, 1\]"):
         gumbel().anneal(progress)
 
@@ -259,6 +259,6 @@ def test_unsafe_choices_are_refused(options: dict[str, Any], message: str) -> No
         gumbel(**options)
 
 
-def test_codes_have_as_many_channels_as_latents_unless_told_otherwise() -> None:
+def test_codes_have_as_many_channels_as_latents_by_default() -> None:
     assert GumbelQuantizer(6, 16).code_dim == 6
     assert gumbel().code_dim == 4

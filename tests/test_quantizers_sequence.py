@@ -10,7 +10,7 @@ from imtok.quantizers import FSQ, GumbelQuantizer, ResidualQuantizer, SequenceQu
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
-def test_a_sequence_is_quantized_as_the_same_vectors_in_a_grid(name: str) -> None:
+def test_a_sequence_is_quantized_as_vectors_in_a_grid(name: str) -> None:
     sequences, grids = SequenceQuantizer(make(name)).eval(), make(name).eval()
     latents = noise(2, 6, grids.dim)
     out, expected = sequences(latents), grids(latents.transpose(1, 2).reshape(2, grids.dim, 2, 3))

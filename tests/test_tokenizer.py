@@ -75,7 +75,7 @@ def test_decoding_codes_is_the_clamped_reconstruction_of_forward(name: str) -> N
     assert torch.equal(tokenizer.decode(quantized.codes), reconstruction.clamp(-1, 1))
 
 
-def test_bytes_and_floats_of_the_same_picture_give_the_same_codes() -> None:
+def test_bytes_and_floats_of_a_picture_give_equal_codes() -> None:
     tokenizer = make()
     assert torch.equal(tokenizer.encode(pictures()), tokenizer.encode(to_float(pictures())))
 
@@ -90,7 +90,7 @@ def test_bytes_survive_the_way_to_floats_and_back() -> None:
 
 
 @pytest.mark.parametrize("name", QUANTIZERS)
-def test_encoding_in_training_mode_learns_nothing_and_gives_the_same_codes(name: str) -> None:
+def test_encoding_in_training_mode_learns_nothing_and_changes_no_code(name: str) -> None:
     tokenizer = make(name)
     before, rng = copy.deepcopy(tokenizer.state_dict()), torch.get_rng_state()
     expected = tokenizer.encode(pictures())
@@ -151,14 +151,14 @@ def test_codes_that_do_not_fit_are_refused(codes: Tensor, message: str) -> None:
         make().decode(codes)
 
 
-def test_codes_without_their_codebooks_axis_are_refused_and_so_are_those_with_one_too_many() -> None:
+def test_codes_without_a_matching_codebook_axis_are_refused() -> None:
     with pytest.raises(TokenizerError, match=r"codes are \(1, 2, 2\), expected \(B, h, w, 3\)"):
         make("residual").decode(torch.zeros(1, 2, 2, dtype=torch.int64))
     with pytest.raises(TokenizerError, match=r"codes are \(1, 2, 2, 1\), expected \(B, h, w\)"):
         make("lfq").decode(torch.zeros(1, 2, 2, 1, dtype=torch.int64))
 
 
-def test_the_first_stages_of_a_residual_decode_to_a_picture_of_their_own() -> None:
+def test_the_first_stages_of_a_residual_decode_alone() -> None:
     tokenizer = make("residual")
     codes = tokenizer.encode(pictures())
     coarse = tokenizer.decode(codes[..., :1])
@@ -228,7 +228,7 @@ def test_a_tokenizer_is_found_in_the_folder_that_holds_it(tmp_path: Path) -> Non
     assert imtok.load(tmp_path / "run").fingerprint == make().fingerprint
 
 
-def test_a_disk_that_refuses_is_a_disk_error_that_names_the_place(tmp_path: Path) -> None:
+def test_a_refusing_disk_is_an_error_that_names_the_place(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
@@ -289,7 +289,7 @@ DAMAGES: dict[str, tuple[str, Callable[[Path], None]]] = {
 
 
 @pytest.mark.parametrize("name", DAMAGES)
-def test_a_damaged_folder_is_refused_by_the_name_of_the_file(name: str, tmp_path: Path) -> None:
+def test_a_damaged_folder_is_refused_with_the_files_name(name: str, tmp_path: Path) -> None:
     message, damage = DAMAGES[name]
     make().save(tmp_path)
     damage(tmp_path)
@@ -354,7 +354,7 @@ def test_every_tensor_of_the_encoder_is_in_the_fingerprint(name: str) -> None:
     assert len(seen) == 1 + len(list(tokenizer.encoder.parameters()))
 
 
-def test_a_codebook_is_in_the_fingerprint_and_its_statistics_are_not() -> None:
+def test_the_fingerprint_has_the_codebook_without_its_statistics() -> None:
     tokenizer = make("vq")
     before = tokenizer.fingerprint
     nudge(tokenizer.quantizer.cluster_size)  # type: ignore[arg-type]
@@ -421,7 +421,7 @@ def test_levels_are_in_the_fingerprint() -> None:
     assert make().fingerprint != make(quantizer=FSQConfig(levels=(5, 7, 5))).fingerprint
 
 
-def test_the_fingerprint_is_the_same_on_every_machine_and_in_every_version() -> None:
+def test_the_fingerprint_is_equal_on_all_machines_and_versions() -> None:
     """Token sets on disk carry it: when this fails, they no longer match the tokenizer that made them."""
     for name, expected in [
         ("fsq", "0fef9dcdc64b8b79abd694027e89770c3ccf73d71bdace890a0c02a613621c68"),
