@@ -1,16 +1,16 @@
 """Time of `imtok stats` on a billion tokens, against reading them and one pass of numpy's bincount.
 
-A token folder of 16-bit codes is written (2 GB for a billion; it stays in the page cache), unevenly used and each row
-of the grid akin to the one above, as images' tokens are. Measured in turn, so that a drift of the machine meets all
-alike:
+The script writes a token folder of 16-bit codes (2 GB for a billion; it stays in the page cache). As in tokens of
+images, codes are unevenly used and each row of the grid resembles the row above. The steps are measured in turn, so
+that a drift of the machine meets all alike:
 
     read       the bytes of every shard into one buffer
-    bincount   the same, and numpy's bincount over each shard, on one core: what one would write by hand
+    bincount   the same, and numpy's bincount over each shard, on one core: the simplest script
     counts     `codebook_usage`: the counts of every code, and nothing else, on all cores
-    analyze    `analyze`: every figure of `imtok stats`
+    analyze    `analyze`: all statistics of `imtok stats`
 
-What should limit `counts` is the memory traffic of adding one at a random place of a table, which both cores do at
-once. The counts are compared with bincount's before the clock starts.
+The memory traffic of adding one at a random index of a table should limit `counts`, which all cores do at once. The
+counts are compared with those of bincount before the clock starts.
 
     python benchmarks/stats_throughput.py
 """
@@ -53,13 +53,13 @@ def main() -> None:
     args = parse()
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         tokens = written(Path(scratch) / "tokens", args.tokens, args.codebook_size)
-        parts = make_parts(tokens)
-        assert np.array_equal(parts["bincount"](), parts["counts"]()), "the counts differ"
-        seconds: dict[str, list[float]] = {name: [] for name in parts}
+        steps = make_steps(tokens)
+        assert np.array_equal(steps["bincount"](), steps["counts"]()), "the counts differ"
+        seconds: dict[str, list[float]] = {name: [] for name in steps}
         for _ in range(args.rounds):
-            for name, part in parts.items():
+            for name, step in steps.items():
                 start = time.perf_counter()
-                part()
+                step()
                 seconds[name].append(time.perf_counter() - start)
     report(seconds, len(tokens) * _SIDE * _SIDE, vars(args))
 
@@ -73,9 +73,9 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def make_parts(tokens: TokenDataset) -> dict[str, Callable[[], Any]]:
-    """What is timed, by name."""
-    paths = [tokens.shard_path(place) for place in range(len(tokens.units))]
+def make_steps(tokens: TokenDataset) -> dict[str, Callable[[], Any]]:
+    """Return the functions to time, by name."""
+    paths = [tokens.shard_path(unit) for unit in range(len(tokens.units))]
     longest = max(path.stat().st_size for path in paths)
     buffer = np.empty(longest, np.uint8)
 
@@ -86,10 +86,10 @@ def make_parts(tokens: TokenDataset) -> dict[str, Callable[[], Any]]:
 
     def bincount() -> Any:
         counts = np.zeros(tokens.codebook_size, np.int64)
-        for place, path in enumerate(paths):
+        for unit, path in enumerate(paths):
             with path.open("rb", buffering=0) as file:
                 file.readinto(buffer)
-            start, size = code_bytes[place]
+            start, size = code_bytes[unit]
             counts += np.bincount(buffer[start : start + size].view(np.uint16), minlength=tokens.codebook_size)
         return counts
 
@@ -103,7 +103,7 @@ def make_parts(tokens: TokenDataset) -> dict[str, Callable[[], Any]]:
 
 
 def written(folder: Path, tokens: int, codebook_size: int) -> TokenDataset:
-    """A token folder of about so many tokens."""
+    """Write a token folder of about so many tokens."""
     units = max(1, round(tokens / (_UNIT * _SIDE * _SIDE)))
     info = TokensInfo(
         fingerprint="f" * 64,
@@ -159,7 +159,7 @@ def _shard(unit: int, codes: Any, codebook_size: int) -> Shard:
 
 
 def _code_bytes(path: Path) -> tuple[int, int]:
-    """Where the codes lie in a shard, and how many bytes they take."""
+    """Return the offset of the codes in a shard, and their bytes."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         begin, end = json.loads(file.read(length))["codes"]["data_offsets"]
@@ -171,9 +171,9 @@ def report(seconds: dict[str, list[float]], tokens: int, settings: dict[str, Any
     print(f"{tokens:,} tokens of {settings['codebook_size']:,} codes, {usable_cores()} cores")
     print(f"{'':10} {'seconds':>8} {'spread':>14} {'ns a token':>11} {'over bincount':>14}")
     for name, each in seconds.items():
-        subsample = f"{min(each):.2f} to {max(each):.2f}"
+        spread = f"{min(each):.2f} to {max(each):.2f}"
         over = medians[name] / medians["bincount"]
-        print(f"{name:10} {medians[name]:8.2f} {subsample:>14} {medians[name] / tokens * 1e9:11.2f} {over:14.2f}")
+        print(f"{name:10} {medians[name]:8.2f} {spread:>14} {medians[name] / tokens * 1e9:11.2f} {over:14.2f}")
     print(
         json.dumps(
             {"seconds": seconds, "tokens": tokens, "settings": settings, **machine(torch.device("cpu"), "numpy")}

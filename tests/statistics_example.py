@@ -1,4 +1,4 @@
-"""Figures and pictures with plausible numbers, for tests of what shows them."""
+"""Statistics and visualisations with plausible numbers, for tests of report and terminal."""
 
 from __future__ import annotations
 

@@ -34,9 +34,9 @@ def test_it_times_reading_bincount_counts_and_analysis(
     assert all(len(each) == 2 and min(each) > 0 for each in record["seconds"].values())
 
 
-def test_what_it_reads_are_the_codes_of_the_shards(script: ModuleType, tmp_path: Path) -> None:
+def test_it_reads_the_codes_of_the_shards(script: ModuleType, tmp_path: Path) -> None:
     tokens = script.written(tmp_path, 600_000, 300)
     expected = np.zeros(300, np.int64)
     for shard in tokens.shards():
         expected += np.bincount(shard.codes.reshape(-1), minlength=300)
-    assert np.array_equal(script.make_parts(tokens)["bincount"](), expected)
+    assert np.array_equal(script.make_steps(tokens)["bincount"](), expected)

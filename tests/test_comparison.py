@@ -13,7 +13,7 @@ from imtok.analysis.statistics import Statistics
 
 
 def measured(name: str, psnr: float | None, raw: float, coded: float, **quality: Any) -> Statistics:
-    """A set with its picture quality and bits per image."""
+    """A set with its quality and bits per image."""
     statistics = example(name=name)
     assert statistics.tokenizer
     assert statistics.tokenizer.reconstruction
@@ -160,6 +160,6 @@ def test_every_row_has_values_and_a_definition() -> None:
 
 def test_the_json_holds_the_whole_records() -> None:
     sets = [example(name="a"), example(name="b", tokenizer=False)]
-    told = json.loads(json.dumps(comparison_dict(sets)))
-    assert (told["format"], told["version"]) == ("imtok-comparison", 1)
-    assert [Statistics.model_validate(each) for each in told["tokenizers"]] == sets
+    record = json.loads(json.dumps(comparison_dict(sets)))
+    assert (record["format"], record["version"]) == ("imtok-comparison", 1)
+    assert [Statistics.model_validate(each) for each in record["tokenizers"]] == sets

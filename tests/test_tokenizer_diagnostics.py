@@ -29,7 +29,7 @@ KEYS = [f"{number}.png" for number in range(9)]
 
 
 def made(folder: Path, quantizer: QuantizerConfig, keys: list[str] = KEYS) -> tuple[Tokenizer, TokenDataset]:
-    """A tokenizer and the tokens it made of pictures in `folder/images`."""
+    """A tokenizer and the tokens it made of images in `folder/images`."""
     tiny(quantizer=quantizer).save(folder / "tokenizer")
     encode([fill(folder / "images", keys)], folder / "tokens", folder / "tokenizer", unit_size=4, device="cpu")
     return load(folder / "tokenizer"), open_tokens(folder / "tokens")
@@ -57,7 +57,7 @@ def test_a_tokenizer_of_every_kind_has_diagnostics(name: str, tmp_path: Path) ->
     tokenizer, tokens = made(tmp_path, QUANTIZERS[name], KEYS[:3])
     images = ImageCollection.open([tmp_path / "images"])
     for given in (None, images):
-        statistics, pictures = diagnosed(tokenizer, tokens, images=given, sample=2)
+        statistics, visualisations = diagnosed(tokenizer, tokens, images=given, sample=2)
         assert (statistics.name, statistics.quantizer) == ("mine", QUANTIZERS[name].summary)
         assert [each.codebook for each in statistics.geometry] == sorted(
             QUANTIZERS[name].codebook_ids.index(table) for table in set(QUANTIZERS[name].codebook_ids)
@@ -65,37 +65,39 @@ def test_a_tokenizer_of_every_kind_has_diagnostics(name: str, tmp_path: Path) ->
         assert sum(sum(each.point_counts) for each in statistics.geometry) == 3 * 16 * tokens.num_codebooks
         assert (statistics.error is None) == (given is None or name == "gumbel")
         assert (statistics.reconstruction is None) == (given is None)
-        assert len(pictures.codes) == np.count_nonzero(counts_of(tokens)[0])
-        assert pictures.swatches.shape == pictures.patches.shape == (len(pictures.codes), 8, 8, 3)
-        assert pictures.patch_counts.sum() == 2 * 16
-        assert pictures.decoded.shape == (2, 32, 32, 3)
+        assert len(visualisations.codes) == np.count_nonzero(counts_of(tokens)[0])
+        assert visualisations.swatches.shape == visualisations.patches.shape == (len(visualisations.codes), 8, 8, 3)
+        assert visualisations.patch_counts.sum() == 2 * 16
+        assert visualisations.decoded.shape == (2, 32, 32, 3)
 
 
 def test_without_images_the_tokens_are_decoded(
     fsq: tuple[Tokenizer, TokenDataset, ImageCollection],
 ) -> None:
     tokenizer, tokens, _ = fsq
-    statistics, pictures = diagnosed(tokenizer, tokens, sample=4)
+    statistics, visualisations = diagnosed(tokenizer, tokens, sample=4)
     runner = BatchedRunner(tokenizer, device="cpu")
     pairs = [tokens[index] for index in (0, 2, 4, 6)]
     codes = torch.stack([each for _, each in pairs])
     first_pass = EncodedImages(runner.decode(codes), runner.encode(runner.decode(codes)))
     assert statistics.idempotence == idempotence(runner, codes, first_pass)
     assert statistics.sensitivity == sensitivity(runner, first_pass, of_decoded=True)
-    assert pictures.keys == tuple(key for key, _ in pairs)
-    assert pictures.originals is None
-    np.testing.assert_array_equal(pictures.decoded, runner.decode(codes).permute(0, 2, 3, 1).numpy())
+    assert visualisations.keys == tuple(key for key, _ in pairs)
+    assert visualisations.originals is None
+    np.testing.assert_array_equal(visualisations.decoded, runner.decode(codes).permute(0, 2, 3, 1).numpy())
     counts = counts_of(tokens)[0]
-    assert pictures.counts.tolist() == sorted(counts[counts > 0], reverse=True)
-    np.testing.assert_array_equal(pictures.counts, counts[pictures.codes])
-    np.testing.assert_array_equal(pictures.patches, mean_patches(runner.decode(codes), codes, pictures.codes)[0])
+    assert visualisations.counts.tolist() == sorted(counts[counts > 0], reverse=True)
+    np.testing.assert_array_equal(visualisations.counts, counts[visualisations.codes])
+    np.testing.assert_array_equal(
+        visualisations.patches, mean_patches(runner.decode(codes), codes, visualisations.codes)[0]
+    )
 
 
 def test_images_decide_about_sensitivity_error_and_reconstruction(
     fsq: tuple[Tokenizer, TokenDataset, ImageCollection],
 ) -> None:
     tokenizer, tokens, images = fsq
-    statistics, pictures = diagnosed(tokenizer, tokens, images=images, sample=4)
+    statistics, visualisations = diagnosed(tokenizer, tokens, images=images, sample=4)
     runner = BatchedRunner(tokenizer, device="cpu")
     few = images.subsample(4)
     pixels = torch.stack([fit_image(decode_image(few.read(index)), 32).pixels for index in range(4)])
@@ -106,11 +108,11 @@ def test_images_decide_about_sensitivity_error_and_reconstruction(
     assert statistics.reconstruction is not None
     assert (statistics.reconstruction.psnr, statistics.reconstruction.ssim) == (quality.psnr, quality.ssim)
     assert (statistics.reconstruction.images, statistics.reconstruction.protocol) == (4, quality.protocol)
-    assert pictures.originals is not None
-    assert pictures.keys == tuple(few.keys)
-    np.testing.assert_array_equal(pictures.originals, pixels.permute(0, 2, 3, 1).numpy())
+    assert visualisations.originals is not None
+    assert visualisations.keys == tuple(few.keys)
+    np.testing.assert_array_equal(visualisations.originals, pixels.permute(0, 2, 3, 1).numpy())
     restored = runner.decode(runner.encode(pixels))
-    np.testing.assert_array_equal(pictures.decoded, restored.permute(0, 2, 3, 1).numpy())
+    np.testing.assert_array_equal(visualisations.decoded, restored.permute(0, 2, 3, 1).numpy())
 
 
 def test_images_are_padded_where_those_of_the_tokens_were(tmp_path: Path) -> None:
@@ -121,10 +123,10 @@ def test_images_are_padded_where_those_of_the_tokens_were(tmp_path: Path) -> Non
     tokenizer, images = load(tmp_path / "tokenizer"), ImageCollection.open([tmp_path / "images"])
     encode([tmp_path / "images"], tmp_path / "tokens", tmp_path / "tokenizer", fit="pad", device="cpu")
     tokens = open_tokens(tmp_path / "tokens")
-    statistics, pictures = diagnosed(tokenizer, tokens, images=images)
+    statistics, visualisations = diagnosed(tokenizer, tokens, images=images)
     padded = torch.stack([fit_image(picture(seed, 128, 32), 32, "pad").pixels for seed in range(3)])
-    assert pictures.originals is not None
-    np.testing.assert_array_equal(pictures.originals, padded.permute(0, 2, 3, 1).numpy())
+    assert visualisations.originals is not None
+    np.testing.assert_array_equal(visualisations.originals, padded.permute(0, 2, 3, 1).numpy())
     restored = to_uint8(tokenizer.decode(tokenizer.encode(padded)))
     assert statistics.reconstruction is not None
     assert statistics.reconstruction.psnr == pytest.approx(float(psnr(restored, padded).mean()), abs=0.01)
@@ -255,12 +257,12 @@ def test_unreadable_images_are_left_out_unless_all_are(
     images = ImageCollection.open([tmp_path])
     assert images.keys == ["a.png", "bad.png", "gone.png", "z.png"]
     (tmp_path / "gone.png").unlink()
-    statistics, pictures = diagnosed(tokenizer, tokens, images=images)
-    assert (statistics.sensitivity.images, pictures.keys) == (2, ("a.png", "z.png"))
+    statistics, visualisations = diagnosed(tokenizer, tokens, images=images)
+    assert (statistics.sensitivity.images, visualisations.keys) == (2, ("a.png", "z.png"))
     assert statistics.reconstruction is not None
     assert statistics.reconstruction.images == 2
-    assert pictures.originals is not None
-    for original, seed in zip(pictures.originals, (0, 2), strict=True):
+    assert visualisations.originals is not None
+    for original, seed in zip(visualisations.originals, (0, 2), strict=True):
         np.testing.assert_array_equal(original, fit_image(picture(seed), 32).pixels.permute(1, 2, 0).numpy())
 
 

@@ -33,10 +33,10 @@ _Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
-class CodeTable:
+class DistinctCodebook:
     """The vectors of a codebook, which several stages or heads may share."""
 
-    codebooks: tuple[int, ...]
+    indices: tuple[int, ...]  # of the Q codebooks
     base: Quantizer
 
     @property
@@ -52,13 +52,13 @@ class CodeTable:
         return torch.cat([self.base.lookup(codes.view(1, 1, -1))[0, :, 0].T.cpu() for codes in chunks])
 
 
-def code_tables(quantizer: Quantizer) -> list[CodeTable]:
+def distinct_codebooks(quantizer: Quantizer) -> list[DistinctCodebook]:
     """Return the different codebooks of a quantizer, in the order of their first use."""
-    tables: dict[int, CodeTable] = {}
-    for codebook, base in enumerate(quantizer.base_quantizers):
-        before = tables[id(base)].codebooks if id(base) in tables else ()
-        tables[id(base)] = CodeTable((*before, codebook), base)
-    return list(tables.values())
+    found: dict[int, DistinctCodebook] = {}
+    for index, base in enumerate(quantizer.base_quantizers):
+        before = found[id(base)].indices if id(base) in found else ()
+        found[id(base)] = DistinctCodebook((*before, index), base)
+    return list(found.values())
 
 
 def codebook_geometry(vectors: Tensor, counts: Counts, *, codebook: int, fixed: bool) -> Geometry:

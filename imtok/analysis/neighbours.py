@@ -53,20 +53,6 @@ class _Pairs:
         return int(self.counts.sum())
 
 
-@dataclass(frozen=True)
-class _Found:
-    """The statistics of one codebook in one direction, entropies and the code length in bits."""
-
-    pairs: int
-    distinct: int
-    contexts: float  # share of the codes that occur
-    entropy: float
-    corrected: float
-    conditional: float
-    conditional_corrected: float
-    coded: float
-
-
 def neighbours(tables: Sequence[PairTable], counts: Counts, images: int, sampling: Sampling) -> Neighbours | None:
     """Measure one direction, from a table of pairs and the counts of all codes, (Q, K), for each codebook.
 
@@ -76,20 +62,17 @@ def neighbours(tables: Sequence[PairTable], counts: Counts, images: int, samplin
     found = [_measure(pairs, row) for pairs, row in zip(opened, counts, strict=True) if len(pairs.counts)]
     if not found:
         return None
-
-    def mean(name: str) -> float:
-        return float(sum(getattr(each, name) for each in found) / len(found))
-
+    means = {name: float(sum(each[name] for each in found) / len(found)) for name in found[0]}
     return Neighbours(
         images=-(-images // sampling.pair_stride),
-        pairs=sum(each.pairs for each in found),
-        distinct=sum(each.distinct for each in found),
-        contexts_share=1.0 if sampling.paired is None else mean("contexts"),
-        mutual_information_bits=mean("entropy") - mean("conditional"),
-        mutual_information_corrected_bits=mean("corrected") - mean("conditional_corrected"),
-        conditional_entropy_bits=mean("conditional"),
-        conditional_entropy_corrected_bits=mean("conditional_corrected"),
-        coded_bits=mean("coded"),
+        pairs=sum(pairs.total for pairs in opened),
+        distinct=sum(len(pairs.counts) for pairs in opened),
+        contexts_share=1.0 if sampling.paired is None else means["contexts"],
+        mutual_information_bits=means["entropy"] - means["conditional"],
+        mutual_information_corrected_bits=means["corrected"] - means["conditional_corrected"],
+        conditional_entropy_bits=means["conditional"],
+        conditional_entropy_corrected_bits=means["conditional_corrected"],
+        coded_bits=means["coded"],
     )
 
 
@@ -101,21 +84,20 @@ def _open(table: PairTable, counts: Counts, exact: bool) -> _Pairs:
     return _Pairs(starts, second, numbers, marginal)
 
 
-def _measure(pairs: _Pairs, counts: Counts) -> _Found:
+def _measure(pairs: _Pairs, counts: Counts) -> dict[str, float]:
+    """Return the statistics of one codebook: contexts as a share of the codes that occur, the others in bits."""
     entropy, corrected = entropy_bits(pairs.marginal), corrected_entropy_bits(pairs.marginal)
     contexts = np.add.reduceat(pairs.counts, pairs.starts)
     conditional = min(max(0.0, entropy_bits(pairs.counts) - entropy_bits(contexts)), entropy)  # H(X, Y) - H(X)
     bias = miller_bits(len(pairs.counts), pairs.total) - miller_bits(len(pairs.starts), pairs.total)
-    return _Found(
-        pairs=pairs.total,
-        distinct=len(pairs.counts),
-        contexts=len(pairs.starts) / int(np.count_nonzero(counts)),
-        entropy=entropy,
-        corrected=corrected,
-        conditional=conditional,
-        conditional_corrected=min(conditional + bias, corrected),
-        coded=_coded_bits(pairs),
-    )
+    return {
+        "contexts": len(pairs.starts) / int(np.count_nonzero(counts)),
+        "entropy": entropy,
+        "corrected": corrected,
+        "conditional": conditional,
+        "conditional_corrected": min(conditional + bias, corrected),
+        "coded": _coded_bits(pairs),
+    }
 
 
 def _coded_bits(pairs: _Pairs) -> float:

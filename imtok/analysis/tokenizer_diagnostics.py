@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from imtok.analysis.batched_runner import BatchedRunner
-from imtok.analysis.geometry import code_tables, codebook_geometry, evenly_spaced
+from imtok.analysis.geometry import codebook_geometry, distinct_codebooks, evenly_spaced
 from imtok.analysis.robustness import (
     PERTURBATIONS,
     EncodedImages,
@@ -147,9 +147,9 @@ def _read(images: ImageCollection, tokens: TokenDataset) -> tuple[list[str], Ten
 def _geometry(tokenizer: Tokenizer, counts: Counts) -> list[Geometry]:
     return [
         codebook_geometry(
-            table.vectors(), counts[list(table.codebooks)].sum(axis=0), codebook=table.codebooks[0], fixed=table.fixed
+            each.vectors(), counts[list(each.indices)].sum(axis=0), codebook=each.indices[0], fixed=each.fixed
         )
-        for table in code_tables(tokenizer.quantizer)
+        for each in distinct_codebooks(tokenizer.quantizer)
     ]
 
 
