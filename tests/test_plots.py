@@ -17,14 +17,14 @@ from statistics_example import example, example_pictures
 
 from imtok.analysis.statistics import ClassUse, Dimension, Neighbours, PositionMap, Statistics, Use
 from imtok.analysis.visualisations import Visualisations
-from imtok.report import context_plots, tokenizer_plots, use_plots
+from imtok.report import token_plots, tokenizer_plots
 from imtok.report.charts import Bar, draw_bars
 from imtok.report.comparison_plots import colour
 from imtok.report.plot import Plot
 from imtok.report.plots import compared_plots, statistics_plots
 from imtok.report.style import COLOURS, NARROW, SERIES, panel
 from imtok.report.text import number, percent, shortened
-from imtok.report.use_plots import growth, rank_frequency
+from imtok.report.token_plots import growth, rank_frequency
 from imtok.report.writing import all_plots, write_plots
 
 OF_TOKENS = {
@@ -40,8 +40,9 @@ def names(statistics: Statistics, visualisations: Visualisations | None = None) 
 
 def plot_of(statistics: Statistics, name: str) -> Plot:
     """Draw one plot alone."""
-    module = next(each for each in (use_plots, context_plots, tokenizer_plots) if hasattr(each, name.replace("-", "_")))
-    plot: Plot | None = getattr(module, name.replace("-", "_"))(statistics)
+    function = name.replace("-", "_")
+    module = token_plots if hasattr(token_plots, function) else tokenizer_plots
+    plot: Plot | None = getattr(module, function)(statistics)
     assert plot is not None
     return plot
 

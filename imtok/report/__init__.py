@@ -1,7 +1,6 @@
 """The report: plots, and all statistics as one HTML file."""
 
-from imtok.report.comparison import comparison_page
-from imtok.report.page import report_page
+from imtok.report.pages import comparison_page, report_page
 from imtok.report.plot import Plot
 
 __all__ = ["Plot", "comparison_page", "report_page"]

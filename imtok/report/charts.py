@@ -132,15 +132,15 @@ def share_axis(axes: Axes, least: float) -> None:
 def level(axes: Axes, height: float, text: str, *, below: bool = False) -> None:
     """Draw a dashed line across the axes with its name above it, or below."""
     axes.axhline(height, color=SOFT, linewidth=1.2, dashes=(4, 3))
-    axes.annotate(
-        text,
-        (0, height),
-        xycoords=("axes fraction", "data"),
-        xytext=(0, -5 if below else 4),
-        textcoords="offset points",
-        va="top" if below else "bottom",
-        color=SOFT,
-    )
+    note(axes, text, (axes.get_xlim()[0], height), (0, -5 if below else 4), SOFT)
+
+
+def note(
+    axes: Axes, text: str, point: tuple[float, float], offset: tuple[float, float], colour: str, align: str = "left"
+) -> None:
+    """Write a text `offset` pixels from a point: above it, or below where the offset goes down."""
+    vertical = "top" if offset[1] < 0 else "bottom"
+    axes.annotate(text, point, offset, textcoords="offset points", ha=align, va=vertical, color=colour)
 
 
 def small_panels(count: int, draw: Callable[[Axes, int], None], *, across: int, width: int, height: int) -> Figure:

@@ -9,7 +9,7 @@ The docstring of a plot is its caption.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -24,7 +24,7 @@ from imtok.report.charts import Bar, bar_rows, count_axis, share_axis
 from imtok.report.plot import plot
 from imtok.report.style import SERIES, panel
 from imtok.report.text import number, percent, shortened
-from imtok.report.use_plots import use_bar
+from imtok.report.token_plots import use_bar
 
 _LETTER = 11  # pixels
 _Point = tuple[float, float]
@@ -125,43 +125,40 @@ def _measured_alike(compared: Sequence[Statistics], metric: str) -> list[list[tu
 def rank_frequency(compared: Sequence[Statistics]) -> Figure | None:
     """Share of the tokens of each code, the most used first. The flatter, the more even the use."""
     lines = [[(rank, times / each.tokens) for rank, times in each.rank_frequency if times] for each in compared]
-    if sum(len(line) > 1 for line in lines) < 2:
-        return None
-    figure, axes = panel(300)
-    count_axis(axes, "x")
-    count_axis(axes, "y")
-    axes.yaxis.set_major_formatter(lambda value, _: f"{brief(100 * value)}%")
-    _lines(axes, lines)
-    axes.set_title("share of the tokens" + _together(compared))
-    axes.set_xlabel("rank of the code", loc="right")
-    return figure
+
+    def scale(axes: Axes) -> None:
+        count_axis(axes, "y")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{brief(100 * value)}%")
+
+    return _curves(lines, scale, f"share of the tokens{_together(compared)}", "rank of the code")
 
 
 @plot("use", "Growth of the codes used")
 def growth(compared: Sequence[Statistics]) -> Figure | None:
     """Share of the codebook used after so many images."""
     lines = [[(images, used / each.codebook_size) for images, used in each.growth if images] for each in compared]
-    if sum(len(line) > 1 for line in lines) < 2:
-        return None
-    figure, axes = panel(300)
-    count_axis(axes, "x")
-    share_axis(axes, 0.0)
-    _lines(axes, lines)
-    axes.set_title("share of the codebook used" + _together(compared))
-    axes.set_xlabel("images seen", loc="right")
-    return figure
+    title = f"share of the codebook used{_together(compared)}"
+    return _curves(lines, lambda axes: share_axis(axes, 0.0), title, "images seen")
 
 
 def _together(compared: Sequence[Statistics]) -> str:
     return f", {TOGETHER}" if any(map(several, compared)) else ""
 
 
-def _lines(axes: Axes, lines: Sequence[Sequence[_Point]]) -> None:
-    """Lines with their letters at their right ends."""
+def _curves(lines: Sequence[Sequence[_Point]], scale: Callable[[Axes], None], title: str, label: str) -> Figure | None:
+    """Lines with their letters at their right ends, on axes whose y axis `scale` sets; None for fewer than two."""
+    if sum(len(line) > 1 for line in lines) < 2:
+        return None
+    figure, axes = panel(300)
+    count_axis(axes, "x")
+    scale(axes)
     for index, line in enumerate(lines):
         if line:
             axes.plot(*np.array(line, float).T, color=colour(index))
     _letters(axes, {index: line[-1] for index, line in enumerate(lines) if line}, (9, 0))
+    axes.set_title(title)
+    axes.set_xlabel(label, loc="right")
+    return figure
 
 
 def _letters(axes: Axes, points: dict[int, _Point], offset: _Point) -> None:

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from imtok.analysis.formatting import several
 from imtok.analysis.statistics import Statistics
-from imtok.report import comparison_plots, context_plots, tokenizer_plots, use_plots
+from imtok.report import comparison_plots, token_plots, tokenizer_plots
 from imtok.report.plot import Plot
 
 OF_ONE = (
-    *(use_plots.frequency, use_plots.rank_frequency, use_plots.growth, use_plots.codebooks, use_plots.levels),
-    *(context_plots.entropy_map, context_plots.surprisal_map, context_plots.neighbours, context_plots.classes),
-    *(tokenizer_plots.norms, tokenizer_plots.distances, tokenizer_plots.code_map, tokenizer_plots.error),
-    *(tokenizer_plots.idempotence, tokenizer_plots.sensitivity),
+    *(token_plots.frequency, token_plots.rank_frequency, token_plots.growth, token_plots.codebooks),
+    *(token_plots.levels, token_plots.entropy_map, token_plots.surprisal_map, token_plots.neighbours),
+    *(token_plots.classes, tokenizer_plots.norms, tokenizer_plots.distances, tokenizer_plots.code_map),
+    *(tokenizer_plots.error, tokenizer_plots.idempotence, tokenizer_plots.sensitivity),
 )
 OF_SEVERAL = (
     *(comparison_plots.use, comparison_plots.bits, comparison_plots.stability, comparison_plots.quality),

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 
 from imtok.analysis.formatting import brief, several
 from imtok.analysis.statistics import Geometry, Histogram, Statistics
-from imtok.report.charts import Bar, bar_rows, count_axis, dots, histogram, share_axis, small_panels
+from imtok.report.charts import Bar, bar_rows, count_axis, dots, histogram, note, share_axis, small_panels
 from imtok.report.plot import plot
 from imtok.report.style import BLUE, INK, NARROW, ORANGE, TEAL, WIDE, panel
 from imtok.report.text import percent
@@ -49,14 +49,7 @@ def _histograms(
         data, middle, name = read(codebooks[index])
         histogram(axes, data)
         axes.axvline(middle, color=INK, linewidth=1.2)
-        axes.annotate(
-            f"{name} {brief(float(f'{middle:.3g}'))}",
-            (middle, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(4, -2),
-            textcoords="offset points",
-            va="top",
-        )
+        note(axes, f"{name} {brief(float(f'{middle:.3g}'))}", (middle, axes.get_ylim()[1]), (4, -2), INK)
         axes.set_title("codes")
         axes.set_xlabel(label, loc="right")
 
@@ -144,20 +137,12 @@ def idempotence(statistics: Statistics) -> Figure | None:
         return None
     figure, axes = panel()
     numbers = np.arange(1, len(passes) + 1)
-    for values, name, colour, below in (
-        ([each.same_as_last for each in passes], "as before this pass", TEAL, False),
-        ([each.same_as_first for each in passes], "as at the start", BLUE, True),
+    for values, name, colour, offset in (
+        ([each.same_as_last for each in passes], "as before this pass", TEAL, 9),
+        ([each.same_as_first for each in passes], "as at the start", BLUE, -9),
     ):
         axes.plot(numbers, values, color=colour, marker="o", markersize=6)
-        axes.annotate(
-            f"{name}: {percent(values[-1])}",
-            (numbers[-1], values[-1]),
-            (4, -9 if below else 9),
-            textcoords="offset points",
-            ha="right",
-            va="top" if below else "bottom",
-            color=colour,
-        )
+        note(axes, f"{name}: {percent(values[-1])}", (numbers[-1], values[-1]), (4, offset), colour, "right")
     lowest = min(min(each.same_as_first, each.same_as_last) for each in passes)
     axes.set_xlim(0.8 if len(passes) > 1 else 0, numbers[-1] + 0.1)
     axes.set_xticks(numbers)
@@ -167,9 +152,9 @@ def idempotence(statistics: Statistics) -> Figure | None:
     return figure
 
 
-@plot("robustness", "Small changes to the image")
+@plot("robustness", "Small changes to the picture")
 def sensitivity(statistics: Statistics) -> Figure | None:
-    """Share of the tokens that change, beside the PSNR of the changed image, which tells how small the change is."""
+    """Share of the tokens that change, beside the PSNR of the changed picture, which tells how small the change is."""
     if statistics.tokenizer is None or not statistics.tokenizer.sensitivity.disturbances:
         return None
     bars = [

@@ -9,8 +9,7 @@ from imtok.analysis.statistics import Statistics
 from imtok.analysis.visualisations import Visualisations
 from imtok.errors import disk_errors
 from imtok.files import write_atomically
-from imtok.report.comparison import comparison_page
-from imtok.report.page import report_page
+from imtok.report.pages import comparison_page, report_page
 from imtok.report.plot import Plot
 from imtok.report.plots import compared_plots, statistics_plots
 from imtok.report.sheets import code_sheet, reconstruction_sheet

@@ -1,17 +1,22 @@
-"""The report on one token folder: verdict, findings, statistics, plots, visualisations, tables, definitions."""
+"""The pages: the report on one token folder, and several token folders side by side."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from imtok.analysis.comparison import ABSENT, comparison_rows
 from imtok.analysis.formatting import headline, unseen, worst
 from imtok.analysis.references import REFERENCES
 from imtok.analysis.statistics import Statistics
 from imtok.analysis.verdict import by_severity, verdict
 from imtok.analysis.visualisations import Visualisations
 from imtok.evaluation import METRICS
+from imtok.report.comparison_plots import colour, letter
 from imtok.report.glossary import glossary
 from imtok.report.html import Section, plot_cards, render
-from imtok.report.plots import statistics_plots
-from imtok.report.sheets import code_sheet, reconstruction_sheet
+from imtok.report.plots import compared_plots, statistics_plots
+from imtok.report.sheets import code_sheet, compared_sheets, reconstruction_sheet
+from imtok.report.style import COLOURS
 from imtok.report.tables import tables
 
 _PLOT_SECTIONS = (
@@ -20,6 +25,8 @@ _PLOT_SECTIONS = (
     ("codes", "The codebook", "The geometry of the codes, and how well they fit the latents."),
     ("robustness", "Robustness", "Whether an image keeps its codes when it changes a little, or is encoded again."),
 )
+_BEST = "The best of a row is bold where better means something and all were measured alike."
+_ROLES = {light: role for role, (light, _) in COLOURS.items()}
 
 
 def report_page(statistics: Statistics, visualisations: Visualisations | None = None) -> str:
@@ -55,3 +62,22 @@ def report_page(statistics: Statistics, visualisations: Visualisations | None = 
         swatches=swatches,
         references=REFERENCES,
     )
+
+
+def comparison_page(everything: Sequence[tuple[Statistics, Visualisations | None]]) -> str:
+    """Write several token folders, at least one, as one HTML file that needs nothing beside itself."""
+    statistics = [each for each, _ in everything]
+    rows = comparison_rows(statistics)
+    named = [(letter(index), found) for index, (_, found) in enumerate(everything) if found is not None]
+    sections = [
+        Section("statistics", "Statistics", _BEST, "comparison_table.html", rows),
+        Section("plots", "Plots", "", "plots.html", plot_cards(compared_plots(statistics))),
+        Section("visualisations", "Visualisations", "", "sheets.html", compared_sheets(named)),
+        Section("glossary", "Definitions", "Entropies are in bits.", "definitions.html", rows),
+    ]
+    compared = [
+        {"letter": letter(index), "colour": _ROLES[colour(index)], "name": each.name, "verdict": verdict(each)}
+        for index, each in enumerate(statistics)
+    ]
+    title = f"{', '.join(each.name for each in statistics)} · imtok stats"
+    return render(title, "comparison_header.html", sections, compared=compared, absent=ABSENT, fingerprint="")
