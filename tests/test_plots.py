@@ -378,7 +378,7 @@ def test_two_thousand_points_are_a_small_drawing() -> None:
         update={"points": points, "point_codes": list(range(2048)), "point_counts": [1] * 2048}
     )
     statistics = example().model_copy(update={"tokenizer": tokenizer.model_copy(update={"geometry": [table]})})
-    assert len(drawn(statistics, "code-map")) < 34 * 2048
+    assert len(drawn(statistics, "code-map")) < 24 * 2048
 
 
 def test_names_are_written_as_they_are_whatever_is_in_them() -> None:

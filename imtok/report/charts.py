@@ -92,7 +92,7 @@ def histogram(axes: Axes, data: Histogram) -> None:
 
 
 def dots(axes: Axes, points: npt.ArrayLike, diameter: float, colour: str, alpha: float = 1.0) -> None:
-    """Draw dots as one path of very short strokes with round ends, some 25 bytes each in an SVG.
+    """Draw dots as one path of very short strokes with round ends, some 20 bytes each in an SVG.
 
     Call it when the scales and limits of the axes are set.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, NamedTuple, get_args, get_origin
 
 from imtok.analysis.formatting import significant
 from imtok.analysis.statistics import Statistics, definition
@@ -12,8 +12,7 @@ from imtok.records import Record
 from imtok.report.text import number
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One statistic."""
 
     name: str

@@ -21,6 +21,7 @@ _MARGIN, _TITLE = 12 / 72, 20 / 72  # inches
 _FONTS = "system-ui, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
 _TAG = re.compile("<[^>]*>")  # what is written in a plot stands between tags, and stays as it is
 _NUMBER, _COLOUR = re.compile(r"-?\d+\.\d{3,}"), re.compile("#[0-9a-f]{6}")
+_DOT = re.compile(r"M (\S+) (\S+)L (\S+) \2(?=[M\"])")
 _DARK = dict(COLOURS.values())
 _Data = TypeVar("_Data")
 
@@ -99,7 +100,14 @@ def _rendering() -> Iterator[None]:
 
 
 def _rounded(tag: re.Match[str]) -> str:
-    return _NUMBER.sub(lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), tag[0])
+    rounded = _NUMBER.sub(lambda found: f"{float(found[0]):.2f}".rstrip("0").rstrip("."), tag[0])
+    return _DOT.sub(_shortened, rounded)
+
+
+def _shortened(line: re.Match[str]) -> str:
+    """A dot, which is a very short line to the right, in fewer bytes."""
+    left, height, right = line.groups()
+    return f"M{left} {height}h.03" if 0 <= float(right) - float(left) < 0.5 else line[0]
 
 
 def _darkened(tag: re.Match[str]) -> str:

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from imtok.analysis.visualisations import Pixels, Visualisations
@@ -20,8 +20,7 @@ _MOST_CODES = 128  # of a PNG
 _GAP, _WORDS = 8, 18  # pixels
 
 
-@dataclass(frozen=True, eq=False)
-class Picture:
+class Picture(NamedTuple):
     """One picture of a stack."""
 
     pixels: Pixels | None  # (H, W, 3) uint8; None where there is nothing to show
@@ -29,8 +28,7 @@ class Picture:
     label: str = ""  # which one of its stack it is
 
 
-@dataclass(frozen=True, eq=False)
-class Stack:
+class Stack(NamedTuple):
     """Pictures that belong together, below one another."""
 
     name: str
@@ -54,13 +52,18 @@ class Sheet:
         across = 16 if self.of_codes else min(4, max(len(stacks), 2))
         side = WIDE / across - _GAP
         cell = max(len(stack.pictures) for stack in stacks) * (side + 2) + _WORDS + _GAP
-        figure, axes = _canvas(-(-len(stacks) // across) * cell)
+        height = -(-len(stacks) // across) * cell
+        figure = Figure(figsize=(WIDE / 72, height / 72))
+        axes = figure.add_axes((0, 0, 1, 1))  # measured in pixels from the upper left corner of the figure
+        axes.set_axis_off()
+        axes.set(xlim=(0, WIDE), ylim=(height, 0))
         for index, stack in enumerate(stacks):
             left, top = index % across * (side + _GAP) + _GAP / 2, index // across * cell
             for picture in stack.pictures:
                 if picture.pixels is not None:
-                    smooth = "nearest" if self.of_codes else "antialiased"
-                    axes.imshow(picture.pixels, extent=(left, left + side, top + side, top), interpolation=smooth)
+                    smoothing = "nearest" if self.of_codes else "antialiased"
+                    extent = (left, left + side, top + side, top)
+                    axes.imshow(picture.pixels, extent=extent, interpolation=smoothing)
                 top += side + 2
             name = shortened(stack.name, 28)
             axes.text(left + side / 2, top + 2, name, ha="center", va="top", color=SOFT, fontsize=10)
@@ -71,26 +74,22 @@ def code_sheet(visualisations: Visualisations, num_codebooks: int = 1) -> Sheet 
     """Describe the decoded swatch of each code above its mean patch, the most used first."""
     if not len(visualisations.codes):
         return None
-    title, caption = (
-        "What codes look like",
+    title = "What codes look like"
+    caption = (
         "Above, the centre of a decoded grid that holds one code everywhere. Below, the mean of the pixels where that "
-        "code occurs, in the images or, where none are given, in decoded ones. The most used first.",
+        "code occurs, in the images or, where none are given, in decoded ones. The most used first."
     )
     if num_codebooks > 1:
         title, caption = f"{title}, first codebook", f"{caption} {FIRST_CODEBOOK}"
     if not all(visualisations.patch_counts):
         caption += " Hatched: nowhere in the images looked at."
-    return Sheet("swatches", title, caption, _code_stacks(visualisations), of_codes=True)
-
-
-def _code_stacks(visualisations: Visualisations) -> list[Stack]:
     stacks = []
     for index, code in enumerate(visualisations.codes):
         patch = visualisations.patches[index] if visualisations.patch_counts[index] else None
         swatch = Picture(visualisations.swatches[index], f"swatch of code {code}")
         hint = f"code {code}, {number(int(visualisations.counts[index]))} times"
         stacks.append(Stack(str(code), hint, [swatch, Picture(patch, f"mean patch of code {code}")]))
-    return stacks
+    return Sheet("swatches", title, caption, stacks, of_codes=True)
 
 
 def reconstruction_sheet(visualisations: Visualisations, of: str = "") -> Sheet | None:
@@ -126,12 +125,3 @@ def _same_images(several: Sequence[Visualisations]) -> bool:
     return all(each.keys == first.keys and each.decoded.shape == first.decoded.shape for each in others) and all(
         np.array_equal(originals[0], each) for each in originals[1:]
     )
-
-
-def _canvas(height: float) -> tuple[Figure, Axes]:
-    """Make a figure without visible axes, measured in pixels from its upper left corner."""
-    figure = Figure(figsize=(WIDE / 72, height / 72))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    axes.set(xlim=(0, WIDE), ylim=(height, 0))
-    return figure, axes

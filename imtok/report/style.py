@@ -48,9 +48,6 @@ _STYLE: dict[str, Any] = {
     "axes.labelcolor": SOFT,
     "axes.labelsize": 12,
     "axes.linewidth": 1,
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
     "axes.titlecolor": SOFT,
     "axes.titlelocation": "left",
     "axes.titlesize": 12,
@@ -66,6 +63,7 @@ _STYLE: dict[str, Any] = {
     "svg.hashsalt": "imtok",
     "text.color": INK,
     "text.parse_math": False,  # names with a dollar sign are names
+    **dict.fromkeys(("axes.spines.left", "axes.spines.right", "axes.spines.top"), False),
     **{f"{axis}tick.{name}": value for axis in "xy" for name, value in _TICKS.items()},
 }
 

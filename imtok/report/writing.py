@@ -13,6 +13,7 @@ from imtok.report.pages import comparison_page, report_page
 from imtok.report.plot import Plot
 from imtok.report.plots import compared_plots, statistics_plots
 from imtok.report.sheets import code_sheet, reconstruction_sheet
+from imtok.report.style import plot_style
 
 Sets = Sequence[tuple[Statistics, Visualisations | None]]
 
@@ -45,7 +46,8 @@ def all_plots(statistics: Statistics, visualisations: Visualisations | None = No
     made = statistics_plots(statistics)
     if visualisations is not None:
         sheets = (code_sheet(visualisations, statistics.num_codebooks), reconstruction_sheet(visualisations))
-        made += [sheet.plot() for sheet in sheets if sheet is not None]
+        with plot_style():
+            made += [sheet.plot() for sheet in sheets if sheet is not None]
     return made
 
 
