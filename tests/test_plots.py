@@ -121,7 +121,7 @@ def test_several_codebooks_have_a_plot_of_their_use() -> None:
     ]
 
 
-def test_what_counts_all_codebooks_together_or_the_first_alone_says_so() -> None:
+def test_plots_name_the_codebooks_that_they_count() -> None:
     statistics = example(num_codebooks=2, codebooks=codebooks(2))
     for name, words in {
         "frequency": "all codebooks together",
@@ -140,7 +140,7 @@ def test_bars_tell_how_many_codes_occur_how_often() -> None:
     assert "44  ·  4.3%" in written
 
 
-def test_the_even_share_and_the_slope_stand_in_the_plot_of_ranks() -> None:
+def test_the_plot_of_ranks_has_even_share_and_slope() -> None:
     written = texts(example(), "rank-frequency")
     assert "even use: 250 each" in written
     assert "slope −0.61" in written
@@ -152,7 +152,7 @@ def test_a_single_rank_or_image_is_no_curve() -> None:
     assert growth(example(growth=[(1, 7)])) is None
 
 
-def test_what_more_images_would_use_is_told_where_it_is_far_from_what_is_used() -> None:
+def test_the_expected_codes_are_drawn_where_far_from_the_used() -> None:
     assert "700 expected of more images" in texts(example(used=400, expected_used=700.0), "growth")
     assert "997 expected of more images" not in texts(example(), "growth")
 
@@ -169,7 +169,7 @@ def test_neighbours_of_some_codes_only_are_said_to_be() -> None:
     assert "neighbours of 12.5% of the codes" in texts(statistics, "neighbours")
 
 
-def test_entropy_by_place_is_left_out_where_images_are_too_few_for_most_places() -> None:
+def test_too_few_images_have_no_map_of_entropy() -> None:
     few = PositionMap(images=4, entropy_bits=[[2.0, 1.97, 0.5]], limit_bits=2.0, surprisal_bits=[[9.0, 7.0, 5.0]])
     assert OF_TOKENS - names(example(tokenizer=False, positions=few, grid=(1, 3))) == {"entropy-map"}
 
@@ -198,7 +198,7 @@ def test_many_signs_take_a_wide_plot(count: int, wide: bool) -> None:
     assert plot_of(example(dimensions=signs), "levels").wide == wide
 
 
-def test_the_bar_of_a_sign_is_the_share_of_its_plus() -> None:
+def test_the_bar_of_a_sign_is_its_positive_share() -> None:
     signs = [Dimension(codebook=0, dimension=0, shares=[0.25, 0.75], entropy_bits=0.81, max_bits=1.0)]
     assert widths(figure_of(example(dimensions=signs), "levels")) == [1.0, 0.0, 0.75]
 
@@ -221,7 +221,7 @@ def test_several_sets_are_bars_by_letter_and_name() -> None:
     assert "means over codebooks" in of_several([changed("a"), example(num_codebooks=2, codebooks=books)], "use")
 
 
-def test_bits_of_several_sets_are_coded_as_bars_and_raw_as_strokes() -> None:
+def test_compared_bits_are_coded_as_bars_raw_as_strokes() -> None:
     sets = [changed("a", raw=2560.0, coded=1900.0), changed("b", raw=5120.0, coded=3000.0)]
     assert of_several(sets, "bits")[2:4] == ["1,900  ·  2,560", "3,000  ·  5,120"]
     axes = figure_of_several(sets, "bits").axes[0]
@@ -230,7 +230,7 @@ def test_bits_of_several_sets_are_coded_as_bars_and_raw_as_strokes() -> None:
     assert axes.get_xlim() == (0, 5120)
 
 
-def test_quality_is_a_dot_at_the_coded_bits_on_a_line_to_the_raw_ones() -> None:
+def test_quality_is_a_line_from_coded_to_raw_bits() -> None:
     axes = figure_of_several([changed("a", coded=1900.0), changed("b", coded=900.0, psnr=22.0)], "quality").axes[0]
     assert [(list(line.get_xdata()), list(line.get_ydata())) for line in axes.lines] == [
         ([1900, 2560], [25.9, 25.9]), ([1900], [25.9]), ([900, 2560], [22, 22]), ([900], [22]),
@@ -251,7 +251,7 @@ def test_stability_of_several_sets_is_that_of_the_first_pass() -> None:
     assert widths(figure_of_several(sets, "stability"))[-2:] == [0.81, 0.81]
 
 
-def test_lines_of_several_sets_are_shares_with_letters_at_their_ends() -> None:
+def test_compared_lines_are_shares_with_letters_at_their_ends() -> None:
     sets = [example(name=name, rank_frequency=[(1, 2560), (9, 256)], growth=[(1, 256), (8, 512)]) for name in "ab"]
     for name, ends in {"rank-frequency": (9, 0.001), "growth": (8, 0.5)}.items():
         axes = figure_of_several(sets, name).axes[0]
@@ -295,7 +295,7 @@ def widths(figure: Figure) -> list[float]:
     return [patch.get_width() for patch in figure.axes[0].patches]
 
 
-def test_the_classes_that_differ_most_come_first_and_not_all_of_a_hundred() -> None:
+def test_the_classes_that_differ_most_come_first() -> None:
     classes = [
         ClassUse(label=at, name=f"c{at}", images=1, tokens=9, used=3, perplexity=2.0, divergence_bits=at / 100, own=[])
         for at in range(100)
@@ -363,7 +363,7 @@ def test_the_dark_svg_differs_in_colours_alone() -> None:
         assert re.sub("#[0-9a-f]{6}", "", dark) == re.sub("#[0-9a-f]{6}", "", light)
 
 
-def test_numbers_and_colours_written_in_a_plot_stay_as_they_are() -> None:
+def test_numbers_and_colours_in_a_plots_texts_stay() -> None:
     name = "0.1234 #1f69b3"
     classes = [each.model_copy(update={"name": name}) for each in example().classes]
     for svg in plot_of(example(classes=classes), "classes").svg():
@@ -403,7 +403,7 @@ def test_plots_are_files_of_two_pixels_for_one_on_white(tmp_path: Path) -> None:
         assert image.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
-def test_the_same_figures_give_the_same_bytes_of_a_png() -> None:
+def test_the_same_statistics_give_the_same_png() -> None:
     assert plot_of(example(), "growth").png() == plot_of(example(), "growth").png()
 
 
@@ -420,7 +420,7 @@ def test_the_users_settings_are_neither_used_nor_changed() -> None:
     assert loud == plot_of(example(), "frequency").png()
 
 
-def test_no_two_roles_have_one_colour_and_series_differ_in_lightness_too() -> None:
+def test_no_two_roles_and_no_two_series_share_a_colour() -> None:
     for mode in (0, 1):
         colours = [pair[mode] for pair in COLOURS.values()]
         assert len(colours) == len(set(colours))
@@ -456,7 +456,7 @@ def contrast(one: str, other: str) -> float:
     ("share", "text"),
     [(0.0, "0%"), (1.0, "100%"), (0.99999, ">99.9%"), (1e-6, "<0.1%"), (0.957, "95.7%"), (0.5, "50.0%")],
 )
-def test_neither_nothing_nor_all_is_said_of_what_is_almost_so(share: float, text: str) -> None:
+def test_percent_is_exact_at_nothing_and_all_alone(share: float, text: str) -> None:
     assert percent(share) == text
 
 

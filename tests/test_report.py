@@ -77,7 +77,7 @@ def whole() -> str:
     return report_page(example(), example_pictures())
 
 
-def test_a_page_is_one_html_document_that_fits_phones_and_dark_rooms(whole: str) -> None:
+def test_a_page_is_one_document_for_phones_and_dark_rooms(whole: str) -> None:
     page = Reader(whole)
     assert whole.startswith("<!DOCTYPE html>")
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
@@ -134,11 +134,11 @@ def svg_at(address: str | None) -> str:
     return base64.b64decode(data).decode()
 
 
-def test_the_same_figures_give_the_same_page(whole: str) -> None:
+def test_the_same_statistics_give_the_same_page(whole: str) -> None:
     assert report_page(example(), example_pictures()) == whole
 
 
-def test_the_main_figures_are_tiles() -> None:
+def test_the_main_statistics_are_tiles() -> None:
     text = Reader(report_page(example(tokenizer=False))).text
     for words in ("Usage 95.7% 980 of 1,024 codes", "Perplexity 556 54.3% of 1,024", "Dead codes 44 and 12 nearly dead",
                   "Entropy 9.12 bits of 10.00; 9.12 bias-corrected", "Bits an image 2,560 raw 0.156 a pixel",
@@ -146,7 +146,7 @@ def test_the_main_figures_are_tiles() -> None:
         assert words in text
 
 
-def test_what_the_folder_cannot_tell_leaves_its_tile_to_another_figure() -> None:
+def test_a_missing_statistic_leaves_its_tile_to_another() -> None:
     text = Reader(report_page(example(tokenizer=False, per_256_images=None))).text
     assert "Gini 0.52" in text
     assert "Duplicates 2" in text
@@ -163,7 +163,7 @@ def several_codebooks() -> Statistics:
     return example(num_codebooks=2, codebooks=books, used=1024, usage=1.0, dead=0, gini=0.1)
 
 
-def test_several_codebooks_are_told_by_their_mean_and_the_worst() -> None:
+def test_several_codebooks_have_their_mean_and_the_worst() -> None:
     text = Reader(report_page(several_codebooks())).text
     assert "Usage 50.0% 512 of 1,024 codes, mean of 2 codebooks; least: number 1, 25.0%" in text
     assert "Dead codes 512 and 12 nearly dead, mean of 2 codebooks; most: number 1, 768" in text
@@ -172,7 +172,7 @@ def test_several_codebooks_are_told_by_their_mean_and_the_worst() -> None:
     assert "Gini 0.60 0: even use; 1: one code has all; most: number 1, 0.80" in text
 
 
-def test_the_worst_finding_is_the_verdict_and_the_others_follow_it() -> None:
+def test_the_worst_finding_is_the_verdict_the_others_follow() -> None:
     statistics = example(findings=[finding("odd", "hint"), finding("bad", "problem"), finding("dull", "warning")])
     assert (verdict(statistics).word, verdict(statistics).text) == ("Problem", "what bad is")
     page = report_page(statistics)
@@ -183,7 +183,7 @@ def test_the_worst_finding_is_the_verdict_and_the_others_follow_it() -> None:
     assert "docs/collapse.md#bad" in text
 
 
-def test_advice_keeps_its_options_whole_and_is_copied_as_it_stands() -> None:
+def test_advice_keeps_its_options_whole_and_can_be_copied() -> None:
     text = "try --set quantizer.dim=8 --set a<b=1 (--set, or --sets)"
     for grade in ("hint", "problem"):
         page = report_page(example(findings=[finding("odd", grade).model_copy(update={"text": text})]))
@@ -227,7 +227,7 @@ def test_texts_from_outside_are_texts() -> None:
         assert HOSTILE in Reader(page).text
 
 
-def test_names_that_are_no_text_are_shown_with_a_sign_in_their_place() -> None:
+def test_unprintable_characters_of_names_are_replaced() -> None:
     name = "cat\x00\x1b[31m\udcff\ufffe"
     classes = [each.model_copy(update={"name": name}) for each in example().classes]
     page = report_page(example(name=name, classes=classes))
@@ -256,7 +256,7 @@ def test_tables_tell_top_codes_classes_and_duplicates(whole: str) -> None:
     assert "2 of 1,000 images have the codes of an earlier one at every place, in 1 group." in text
 
 
-def test_codes_in_tables_show_what_they_look_like_where_there_is_one_codebook(whole: str) -> None:
+def test_codes_in_tables_have_swatches_where_there_is_one_codebook(whole: str) -> None:
     assert whole.count('class="swatch"') >= 3
     several = report_page(example(num_codebooks=2, codebooks=example().codebooks * 2), example_pictures())
     assert 'class="swatch"' not in several
@@ -269,7 +269,7 @@ def test_swatches_are_pixels_and_a_patch_of_nowhere_is_hatched(whole: str) -> No
     assert 'title="code 0, ' in whole
 
 
-def test_swatches_of_several_codebooks_are_said_to_be_of_the_first(whole: str) -> None:
+def test_swatches_of_several_codebooks_name_the_first(whole: str) -> None:
     page = report_page(several_codebooks(), example_pictures())
     for words in ("What codes look like, first codebook", "Quantization error, first codebook"):
         assert f"<h3>{words}</h3>" in page
@@ -279,7 +279,7 @@ def test_swatches_of_several_codebooks_are_said_to_be_of_the_first(whole: str) -
     assert "<h3>Codes used most, all codebooks together</h3>" in page
 
 
-def test_pictures_without_originals_stand_alone() -> None:
+def test_reconstructions_without_originals_stand_alone() -> None:
     page = report_page(example(images=False), example_pictures(images=False))
     assert page.count('alt="decoded: photos/') == 6
     assert 'alt="original: photos/' not in page
@@ -323,7 +323,7 @@ def test_a_name_with_at_in_it_is_a_name() -> None:
     assert "<small>at 99 bits</small>" in page
 
 
-def test_headings_go_down_one_step_at_a_time_and_every_column_has_a_head(whole: str) -> None:
+def test_headings_go_down_step_by_step_and_columns_have_heads(whole: str) -> None:
     for page in (whole, comparison_page(compared())):
         steps = [int(step) for step in re.findall(r"<h(\d)", page)]
         assert steps[0] == 1

@@ -141,14 +141,14 @@ def test_words_of_plots_stay_inside_their_images(measured: dict[str, Any]) -> No
     assert not {name: each["outside"] for name, each in measured["frames"].items() if each["outside"]}
 
 
-def test_page_and_plots_are_in_the_colours_that_the_reader_prefers(measured: dict[str, Any]) -> None:
+def test_page_and_plots_have_the_colours_the_reader_prefers(measured: dict[str, Any]) -> None:
     for each in measured["frames"].values():
         assert each["ground"] == rgb("page", measured["mode"])
         assert each["ink"] == rgb("ink", measured["mode"])
         assert {rgb("soft", measured["mode"]), rgb("ink", measured["mode"])} <= set(each["colours"])
 
 
-def test_nothing_is_asked_for_and_every_picture_is_seen(measured: dict[str, Any]) -> None:
+def test_nothing_is_requested_and_every_image_is_visible(measured: dict[str, Any]) -> None:
     for each in measured["frames"].values():
         assert each["asked"] == []
         assert each["unseen"] == 0
