@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 import imtok
 from imtok.config import TokenizerConfig, TrainConfig, load_train_config, parse_settings
+from imtok.config.training import LossConfig
 from imtok.errors import ConfigError
 from imtok.losses import loss_terms, output_to_images
-from imtok.training_config import LossConfig
 
 SMALL = ["size=16", "data.crop=16", "network={fold: 2, channels: [8, 16], blocks: 1}"]
 

@@ -12,13 +12,13 @@ from runs import GAN, VQ, run_until, tiny
 from torch import Tensor, nn
 
 from imtok.config import TrainConfig
+from imtok.config.training import AdversarialConfig, DiscriminatorConfig
 from imtok.errors import ConfigError
 from imtok.networks import MaskBitDiscriminator, PatchDiscriminator, StyleGANDiscriminator
 from imtok.training import train
 from imtok.training.adversarial import Adversary, build_discriminator
 from imtok.training.state import TrainState
 from imtok.training.step import accumulate_gradients, train_step
-from imtok.training_config import AdversarialConfig, DiscriminatorConfig
 
 CPU = torch.device("cpu")
 

@@ -10,8 +10,8 @@ from imtok.config.sources import (
     preset_names,
     read_config_file,
 )
+from imtok.config.training import AdversarialConfig, DataConfig, LossConfig, OptimizerConfig
 from imtok.networks.discriminator_config import DiscriminatorConfig
-from imtok.training_config import AdversarialConfig, DataConfig, LossConfig, OptimizerConfig
 
 __all__ = [
     "AdversarialConfig",

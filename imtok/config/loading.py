@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from imtok.config.errors import first_problem
 from imtok.config.records import TokenizerConfig, TrainConfig
-from imtok.config_errors import first_problem
 from imtok.errors import ConfigError
 from imtok.networks.conv_config import current_names
 from imtok.quantizer_config import KINDS

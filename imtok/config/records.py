@@ -1,6 +1,6 @@
 """The records of a configuration: `TokenizerConfig`, saved with the weights, and `TrainConfig`, which holds it.
 
-The records of quantizers and networks stand in their packages, those of the parts of a run in `imtok.training_config`.
+The records of quantizers and networks stand in their packages, those of the parts of a run in `imtok.config.training`.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from imtok.config.training import AdversarialConfig, DataConfig, LossConfig, OptimizerConfig
 from imtok.networks.conv_config import ConvConfig
 from imtok.networks.union import AnyNetworkConfig
 from imtok.quantizer_config import FSQConfig, QuantizerConfig
 from imtok.records import Record
-from imtok.training_config import AdversarialConfig, DataConfig, LossConfig, OptimizerConfig
 
 NetworkConfig = ConvConfig  # its name before networks had kinds
 DecoderOutput = Literal["pixels", "logit_laplace"]
@@ -90,10 +90,12 @@ class TrainConfig(Record):
     @classmethod
     def _follow(cls, values: Any) -> Any:
         """Build the decoder for the output that the losses need, unless `decoder_output` is given."""
-        loss, tokenizer = (values.get("loss"), values.get("tokenizer", {})) if isinstance(values, Mapping) else (0, 0)
-        if not isinstance(loss, Mapping) or not isinstance(tokenizer, Mapping) or not loss.get("logit_laplace"):
+        if not isinstance(values, Mapping):
             return values
-        return {**values, "tokenizer": {"decoder_output": "logit_laplace", **tokenizer}}
+        loss, tokenizer = values.get("loss"), values.get("tokenizer", {})
+        if isinstance(loss, Mapping) and loss.get("logit_laplace") and isinstance(tokenizer, Mapping):
+            return {**values, "tokenizer": {"decoder_output": "logit_laplace", **tokenizer}}
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> Self:

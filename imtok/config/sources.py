@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
+from imtok.config.errors import did_you_mean
 from imtok.config.loading import full_key, merge
-from imtok.config_errors import did_you_mean
 from imtok.errors import ConfigError
 
 

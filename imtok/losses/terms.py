@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from imtok.config.training import LossConfig
 from imtok.losses.base import LossTerm
 from imtok.losses.logit_laplace import LogitLaplaceTerm
 from imtok.losses.perceptual import PerceptualTerm
 from imtok.losses.reconstruction import L1Term, L2Term
-from imtok.training_config import LossConfig
 
 
 def loss_terms(config: LossConfig) -> list[LossTerm]:

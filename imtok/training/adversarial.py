@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from imtok.config.training import AdversarialConfig
 from imtok.devices import Precision, autocast
 from imtok.errors import ConfigError
 from imtok.losses import (
@@ -27,7 +28,6 @@ from imtok.networks.discriminator_config import DiscriminatorConfig
 from imtok.training.checkpoint import Stateful, collect, distribute
 from imtok.training.optimizer import Optimizer
 from imtok.training.schedule import learning_rate
-from imtok.training_config import AdversarialConfig
 
 
 def build_discriminator(config: DiscriminatorConfig, size: int) -> Discriminator:
