@@ -60,7 +60,7 @@ def warn(text: str) -> None:
     print_line(err(), f"[yellow]note:[/] {escaped(text)}")
 
 
-def tell(text: str) -> None:
+def print_result(text: str) -> None:
     """Print a plain line of results on standard output."""
     print_line(out(), escaped(text, lines=True))
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from imtok.cli.console import progress_bar, stop_on_signals, tell, warn
+from imtok.cli.console import print_result, progress_bar, stop_on_signals, warn
 from imtok.cli.encode import Precision
 
 
@@ -55,7 +55,7 @@ def decode(
             progress=lambda p: bar(p.done, p.total),
             should_stop=should_stop,
         )
-    tell(
+    print_result(
         f"{report.images} images in {output} ({report.seconds:.1f} s, {report.images_per_second:.0f} images/s)",
     )
     if report.skipped:

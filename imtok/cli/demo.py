@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imtok.cli.console import out, progress_bar, say, stop_on_signals, tell, warn
+from imtok.cli.console import out, print_result, progress_bar, say, stop_on_signals, warn
 
 if TYPE_CHECKING:
     from imtok.demo import DemoReport
@@ -57,16 +57,16 @@ def _print(report: DemoReport, output: Path) -> None:
     size = report.seen.size
     usage = report.usage
     console.print()
-    tell(
+    print_result(
         f"{size}x{size} pixels in {report.seen.bits_per_image:,.0f} bits ({report.tokens_per_image} tokens; raw RGB: "
         f"{size * size * 24:,}), {usage.used:,} of {usage.codebook_size:,} codes used by {usage.images} photographs",
     )
-    tell(f"side by side: {output / 'comparison.png'}   (took {report.seconds:.0f} s)")
+    print_result(f"side by side: {output / 'comparison.png'}   (took {report.seconds:.0f} s)")
     console.print()
-    tell("next, on your own folder:")
+    print_result("next, on your own folder:")
     for command in (
         "imtok train photos/ -o runs/first",
         "imtok encode photos/ -t runs/first -o tokens",
         "imtok stats tokens",
     ):
-        tell(f"    {command}")
+        print_result(f"    {command}")

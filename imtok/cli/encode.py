@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imtok.cli.console import launcher_number, parse_shard, progress_bar, say, stop_on_signals, tell, warn
+from imtok.cli.console import launcher_number, parse_shard, print_result, progress_bar, say, stop_on_signals, warn
 from imtok.errors import TokensError
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ def _print_report(report: EncodeReport, output: Path) -> None:
         warn(f"{report.renamed} keys that occurred before in their tar got a suffix")
     sides = (*report.grid, report.num_codebooks)[: 2 if report.num_codebooks == 1 else 3]
     speed = f", {report.images_per_second:.0f} images/s" if report.units_done else ""
-    tell(
+    print_result(
         f"{report.images:,} images in {output}: {'x'.join(map(str, sides))} = {math.prod(sides)} tokens each, "
         f"{report.bits_per_image:,.0f} bits{speed}",
     )

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from imtok.cli.console import out, progress_bar, tell, warn
+from imtok.cli.console import out, print_result, progress_bar, warn
 from imtok.cli.encode import Precision
 
 
@@ -58,6 +58,6 @@ def evaluate(
     for name, value in rows.items():
         table.add_row(name, value)
     out().print(table)
-    tell(f"protocol: {quality.protocol}")
+    print_result(f"protocol: {quality.protocol}")
     if quality.skipped:
         warn(f"{quality.skipped} images could not be read and are left out")

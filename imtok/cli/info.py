@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from imtok.cli.console import out, tell
+from imtok.cli.console import out, print_result
 
 
 def info(
@@ -25,7 +25,7 @@ def info(
     console = out()
     if not console.is_terminal:
         for name, value in facts.items():
-            tell(f"{name.replace('_', ' ')}: {_formatted(value)}")
+            print_result(f"{name.replace('_', ' ')}: {_formatted(value)}")
         return
     from rich.table import Table
     from rich.text import Text

@@ -10,9 +10,9 @@ import typer
 from imtok.cli.console import (
     err,
     launcher_number,
+    print_result,
     say,
     stop_on_signals,
-    tell,
 )
 from imtok.cli.train_display import TrainDisplay, print_report
 from imtok.errors import ConfigError
@@ -33,12 +33,12 @@ def _print_presets(requested: bool) -> None:
     from imtok.config import load_train_config, preset, preset_about, preset_groups
 
     for group, names in preset_groups().items():
-        tell(f"{_GROUPS[group]}:")
+        print_result(f"{_GROUPS[group]}:")
         for name in names:
             needs_vgg = load_train_config(preset(name), name).loss.perceptual > 0
-            tell(f"  {name + ('*' if needs_vgg else ''):19} {preset_about(name)}")
-    tell("f8: a token is 8 pixels a side")
-    tell("* needs VGG16's weights: fetched once, or from --set loss.perceptual_weights=FILE")
+            print_result(f"  {name + ('*' if needs_vgg else ''):19} {preset_about(name)}")
+    print_result("f8: a token is 8 pixels a side")
+    print_result("* needs VGG16's weights: fetched once, or from --set loss.perceptual_weights=FILE")
     raise typer.Exit
 
 

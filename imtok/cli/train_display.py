@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from imtok.cli.console import SEVERITY_STYLES, err, escaped, out, print_line, say, tell
+from imtok.cli.console import SEVERITY_STYLES, err, escaped, out, print_line, print_result, say
 
 if TYPE_CHECKING:
     from imtok.analysis import CodebookUsage
@@ -188,15 +188,15 @@ def print_report(report: TrainReport) -> None:
             say(f"{report.skipped_steps} steps were skipped, whose loss or gradient was not finite")
     metrics = report.validation
     if metrics:
-        tell(f"validation {_quality(metrics)}, {metrics['val/usage']:.1%} of the codes used")
+        print_result(f"validation {_quality(metrics)}, {metrics['val/usage']:.1%} of the codes used")
     else:
-        tell("nothing was held out, so nothing was measured")
-    tell(f"tokenizer in {report.tokenizer}")
+        print_result("nothing was held out, so nothing was measured")
+    print_result(f"tokenizer in {report.tokenizer}")
     if (report.run / "previews").is_dir():
-        tell(f"originals above reconstructions in {report.run / 'previews'}")
+        print_result(f"originals above reconstructions in {report.run / 'previews'}")
     if report.best_tokenizer is not None and report.best.get("images", report.images) < report.images:
         after = f"after {report.best['images']} images"
-        tell(f"the best was {after} ({_quality(report.best)}): {report.best_tokenizer}")
+        print_result(f"the best was {after} ({_quality(report.best)}): {report.best_tokenizer}")
     for finding in report.findings:
         text = f"{escaped(finding.text)} [dim]({escaped(finding.page)})[/]"
         print_line(out(), f"[{SEVERITY_STYLES[finding.grade]}]{finding.grade}[/] {text}")

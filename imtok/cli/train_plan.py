@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from imtok.cli.console import tell
+from imtok.cli.console import print_result
 
 if TYPE_CHECKING:
     from imtok.training.plan import TrainPlan
@@ -44,10 +44,10 @@ def print_plan(plan: TrainPlan) -> None:
         f"activations of {_images(part)} {_bytes(memory.activations)}"
     )
     rows["and besides"] = f"images kept decoded {_bytes(memory.decoded)}, the libraries, what single layers take"
-    tell(config.to_yaml().rstrip())
+    print_result(config.to_yaml().rstrip())
     for name, value in rows.items():
         for line in textwrap.wrap(f"{name:15}{value}", 98, subsequent_indent=" " * 15):
-            tell(f"# {line}")
+            print_result(f"# {line}")
 
 
 def _images(count: int) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from imtok.cli.console import err, escaped, print_line, progress_bar, say, tell
+from imtok.cli.console import err, escaped, print_line, print_result, progress_bar, say
 
 
 def verify(
@@ -28,4 +28,4 @@ def verify(
         )
         raise typer.Exit(1)
     shards = "1 shard" if result.units == 1 else f"{result.units:,} shards"
-    tell(f"{tokens}: sound, {result.images:,} images in {shards}")
+    print_result(f"{tokens}: sound, {result.images:,} images in {shards}")
