@@ -102,7 +102,14 @@ def test_no_test_file_imports_another() -> None:
         assert not [name for name in names if name.startswith("test_")], path.name
 
 
-def test_every_test_file_is_named_after_a_module_or_a_package() -> None:
+def test_the_name_of_a_test_has_ten_words_at_most() -> None:
+    names = [
+        name for path in TESTS.glob("test_*.py") for name in re.findall(r"^def test_(\w+)", path.read_text(), re.M)
+    ]
+    assert not [name for name in names if name.count("_") > 9]
+
+
+def test_every_test_file_is_named_after_a_module() -> None:
     """`test_nearest.py` or `test_kernels_nearest.py` tests `kernels/nearest.py`; more words may follow."""
     known = WHOLE | {part for module in MODULES for part in module.with_suffix("").parts}
     names = [path.stem.removeprefix("test_").split("_") for path in TESTS.glob("test_*.py")]

@@ -47,7 +47,7 @@ def pictures(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_study_runs_every_quantizer_and_prints_the_same_table_again(
+def test_the_study_runs_every_quantizer_and_reprints_its_table(
     study: ModuleType, call: Callable[..., None], pictures: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = pictures / "results.jsonl"
@@ -64,7 +64,7 @@ def test_the_study_runs_every_quantizer_and_prints_the_same_table_again(
     assert capsys.readouterr().out.splitlines() == text
 
 
-def test_a_finished_run_is_not_made_again_and_one_cut_short_is(
+def test_only_a_study_run_cut_short_is_made_again(
     study: ModuleType, call: Callable[..., None], pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     results = pictures / "results.jsonl"
@@ -84,7 +84,7 @@ def test_a_finished_run_is_not_made_again_and_one_cut_short_is(
     assert [line["kind"] for line in study.finished(results)] == ["fsq", "lfq"]
 
 
-def test_runs_of_other_settings_are_made_again_and_never_share_a_table(
+def test_study_runs_of_other_settings_are_made_again(
     study: ModuleType, call: Callable[..., None], pictures: Path
 ) -> None:
     results = pictures / "results.jsonl"
@@ -117,7 +117,7 @@ def test_all_quantizers_see_the_same_images_in_the_same_order(study: ModuleType,
     assert len(shown) == 12  # an epoch shows each image once
 
 
-def test_what_fsq_rounds_is_within_half_a_step_of_its_codes(study: ModuleType) -> None:
+def test_fsq_rounds_within_half_a_step_of_its_codes(study: ModuleType) -> None:
     quantizer = FSQ([8, 6, 5])
     latents = noise(4, 3, 8, 8) * 3
     half_widths = torch.tensor([4.0, 3.0, 2.0])

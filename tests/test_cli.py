@@ -124,7 +124,7 @@ def test_eval_prints_the_protocol_beside_the_figures(run: Path, pictures: Path) 
     assert {"psnr", "ssim", "usage", "bits_per_image", "protocol"} <= figures.keys()
 
 
-def test_verify_is_content_with_a_sound_folder_and_names_a_damaged_shard(tokens: Path, tmp_path: Path) -> None:
+def test_verify_accepts_an_intact_folder_and_names_a_damaged_shard(tokens: Path, tmp_path: Path) -> None:
     assert imtok("verify", tokens).exit_code == 0
     copy = tmp_path / "tokens"
     shutil.copytree(tokens, copy)
@@ -168,7 +168,7 @@ def test_too_many_skips_end_with_3_and_a_complete_set(pictures: Path, run: Path,
     assert "not an image" in counted.stderr
 
 
-def test_a_run_beside_the_images_is_neither_trained_on_nor_encoded(pictures: Path, run: Path, tmp_path: Path) -> None:
+def test_a_run_beside_the_images_is_no_source(pictures: Path, run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "pictures"
     shutil.copytree(pictures, folder)
     assert imtok(*train_arguments(folder, folder / "run")).exit_code == 0
@@ -263,7 +263,7 @@ def test_every_command_and_option_has_help() -> None:
     assert imtok("--version").stdout.startswith("imtok ")
 
 
-def test_a_dry_run_prints_valid_yaml_and_what_follows_from_it_and_makes_nothing(pictures: Path, tmp_path: Path) -> None:
+def test_a_dry_run_prints_valid_yaml_and_makes_nothing(pictures: Path, tmp_path: Path) -> None:
     adversarial = ["--set", "adversarial.weight=0.1", "--set", "adversarial.discriminator.layers=1"]
     arguments = [*train_arguments(pictures, tmp_path / "run"), *adversarial, "--dry-run"]
     before = set(pictures.rglob("*"))
@@ -285,7 +285,7 @@ def test_a_dry_run_prints_valid_yaml_and_what_follows_from_it_and_makes_nothing(
         assert any(words in line for line in told), (words, told)
 
 
-def test_a_dry_run_names_the_step_from_which_codes_are_revived(pictures: Path, tmp_path: Path) -> None:
+def test_a_dry_run_names_the_first_restart_of_codes(pictures: Path, tmp_path: Path) -> None:
     plan = imtok(*vq_arguments(pictures, tmp_path / "run"), "--dry-run")
     assert (
         "# dead codes     restart from step 299 on at the earliest: codes that are not used stay so until"
@@ -294,7 +294,7 @@ def test_a_dry_run_names_the_step_from_which_codes_are_revived(pictures: Path, t
     assert "# dead codes" not in imtok(*train_arguments(pictures, tmp_path / "run"), "--dry-run").stdout
 
 
-def test_the_advised_fsq_can_be_pasted_after_the_configuration_of_a_vq_run(pictures: Path, tmp_path: Path) -> None:
+def test_the_suggested_fsq_can_replace_a_vq_by_set(pictures: Path, tmp_path: Path) -> None:
     vq = imtok(*vq_arguments(pictures, tmp_path / "old"), "--dry-run")
     assert "kind: vq" in vq.stdout
     (tmp_path / "config.yaml").write_text(vq.stdout)
@@ -323,7 +323,7 @@ def test_a_run_starts_from_a_tokenizer_and_keeps_its_codes(pictures: Path, run: 
     assert imtok("train", pictures, "-o", tmp_path / "other", "--freeze-codes", "--preset", "demo").exit_code == 1
 
 
-def test_presets_are_listed_by_what_they_are_for_within_100_columns() -> None:
+def test_presets_are_listed_by_purpose_within_100_columns() -> None:
     presets = imtok("train", "--list-presets")
     assert presets.exit_code == 0
     lines = presets.stdout.splitlines()
@@ -409,13 +409,13 @@ def test_the_live_display_is_aligned_and_tells_what_there_is() -> None:
     ]
 
 
-def test_the_live_display_ends_at_the_end_where_the_last_batch_goes_beyond_it() -> None:
+def test_the_live_display_ends_at_the_last_image() -> None:
     display = TrainDisplay(load_train_config({}))
     display.update(line_of_log())
     assert shown(display, 1016)[0].endswith(" 100% 1000 of 1000 0:00 left")
 
 
-def test_the_figures_of_codes_stay_on_one_line_of_100_columns_each() -> None:
+def test_statistics_of_codes_fit_100_columns() -> None:
     display = TrainDisplay(load_train_config({}))
     usage = CodebookUsage(np.arange(65_536) % 7000, 0)
     display.update(dataclasses.replace(line_of_log(), usage=usage))
@@ -433,7 +433,7 @@ def test_the_live_display_does_without_any_one_figure(absent: str) -> None:
     assert max(map(len, shown(display, 600))) <= 80
 
 
-def test_the_end_of_a_training_names_speed_and_the_best_where_that_is_not_the_last(
+def test_the_end_of_a_training_names_speed_and_best(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     figures = {"val/psnr": 23.5, "val/ssim": 0.5, "val/usage": 0.75}
@@ -496,7 +496,7 @@ def test_a_warning_that_something_is_slower_is_one_line(capsys: pytest.CaptureFi
     assert capsys.readouterr().err == "note: kernels run uncompiled\n"
 
 
-def test_a_file_of_settings_lies_over_the_tokenizer_a_run_starts_from(pictures: Path, tmp_path: Path) -> None:
+def test_a_settings_file_overrides_the_tokenizer_started_from(pictures: Path, tmp_path: Path) -> None:
     start = tiny_tokenizer(tmp_path / "start")
     (tmp_path / "c.yaml").write_text("optimizer: {learning_rate: 0.002}\n")
     settings = ["--config", tmp_path / "c.yaml", "--start-from", start, "--set", "data.crop=32", "--dry-run"]

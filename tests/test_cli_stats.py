@@ -95,9 +95,7 @@ def test_the_schema_refuses_what_the_records_do_not_know(tokens: dict[str, Path]
             jsonschema.validate(statistics | change, json_schema(), cls=jsonschema.Draft202012Validator)
 
 
-def test_a_report_and_plots_are_written_with_the_tokenizer_looked_at(
-    tokens: dict[str, Path], pictures: Path, tmp_path: Path
-) -> None:
+def test_report_and_plots_include_the_tokenizer(tokens: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
     page, folder = tmp_path / "new" / "report.html", tmp_path / "plots"
     result = imtok("stats", tokens["fsq"], "--report", page, "--plots", folder, "--images", pictures, "--json")
     assert result.exit_code == 0, result.output
@@ -239,7 +237,7 @@ def test_a_report_goes_through_a_link_and_leaves_it(tmp_path: Path) -> None:
         (ResidualConfig(part=FSQConfig(levels=(5, 5, 5)), depth=2), None),
     ],
 )
-def test_a_tokenizer_beside_the_tokens_that_cannot_be_theirs_is_passed_over(
+def test_a_tokenizer_that_cannot_be_the_tokens_own_is_ignored(
     quantizer: QuantizerConfig, name: str | None, tmp_path: Path
 ) -> None:
     folder = token_folder(tmp_path, [np.zeros((3, 2, 2), np.int64)], 125)
@@ -251,7 +249,7 @@ def test_a_tokenizer_beside_the_tokens_that_cannot_be_theirs_is_passed_over(
     assert len(statistics.dimensions) == (3 if name else 0)
 
 
-def test_images_alone_are_looked_at_with_the_tokenizer_in_the_folder(tokens: dict[str, Path], pictures: Path) -> None:
+def test_images_alone_use_the_tokenizer_in_the_folder(tokens: dict[str, Path], pictures: Path) -> None:
     statistics = analyze(tokens["fsq"], images=[pictures], sample=3, device="cpu").statistics
     named = analyze(tokens["fsq"], tokenizer=tokens["fsq"], images=[pictures], sample=3, device="cpu").statistics
     assert statistics.tokenizer is not None
@@ -261,9 +259,7 @@ def test_images_alone_are_looked_at_with_the_tokenizer_in_the_folder(tokens: dic
     assert analyze(tokens["fsq"]).statistics.tokenizer is None
 
 
-def test_each_stage_of_the_work_has_a_bar_in_units_of_its_own(
-    tokens: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_stage_has_a_bar_in_its_own_units(tokens: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     begun: list[tuple[str, str]] = []
 
     @contextmanager

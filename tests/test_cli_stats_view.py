@@ -68,7 +68,7 @@ def test_meanings_stand_beside_where_the_width_allows() -> None:
     assert meaning not in text(healthy(), width=80)
 
 
-def test_a_healthy_set_is_called_so_in_one_line_and_takes_a_screen_and_a_half() -> None:
+def test_a_healthy_set_takes_a_screen_and_a_half() -> None:
     lines = text(healthy()).splitlines()
     assert "healthy: no figure passes the threshold of a warning" in lines
     assert len(lines) <= 48
@@ -143,7 +143,7 @@ def test_each_severity_has_its_colour() -> None:
     )
 
 
-def test_a_set_without_images_says_so_and_is_not_called_healthy() -> None:
+def test_a_set_without_images_is_not_called_healthy() -> None:
     shown = text(empty())
     assert "no images: there are no tokens to analyze; 3 inputs were skipped" in shown
     assert "healthy" not in shown
@@ -227,7 +227,7 @@ def test_large_maps_are_pooled_by_their_means() -> None:
     assert [row.plain for row in ragged] == ["███"] * 2
 
 
-def test_a_map_of_an_odd_number_of_rows_fills_its_last_line() -> None:
+def test_a_map_of_odd_rows_fills_its_last_line() -> None:
     rows = heat_map([[0.0, 1.0]] * 21, 0, 1, 2, colours=True)
     assert len(rows[:-1]) == 11
     assert {row.plain for row in rows[:-1]} == {"▀▀"}
@@ -311,7 +311,7 @@ def test_a_comparison_stars_the_best_and_keeps_every_set() -> None:
     assert re.search(r"PSNR +25\.90 dB at 2,560", shown)
 
 
-def test_a_comparison_of_wide_consoles_has_bits_in_the_same_line() -> None:
+def test_a_wide_comparison_has_bits_in_the_same_line() -> None:
     shown = text(example(name="a"), example(name="b"), width=120)
     assert re.search(r"PSNR +25\.90 dB at 2,560 bits +25\.90 dB at 2,560 bits", shown)
     assert "dominated by: another set" in shown

@@ -141,7 +141,7 @@ def test_one_compilation_serves_every_length(compilations: list[list[torch.Size]
     assert len(compilations) == 1
 
 
-def test_a_first_call_of_one_row_costs_one_more_compilation_and_no_further(
+def test_a_first_call_of_one_row_compiles_once_more(
     compilations: list[list[torch.Size]],
 ) -> None:
     kernel = Kernel(double_rows, least_work=0)
@@ -205,7 +205,7 @@ def test_training_at_many_grid_sizes_compiles_each_kernel_once(
 
 
 @pytest.mark.parametrize("name", ["finite_scalar", "binary", "sphere"])
-def test_single_images_and_single_positions_cost_a_few_compilations_and_no_more(
+def test_single_images_and_positions_cost_few_compilations(
     name: str, compilations: list[list[torch.Size]], all_compiled: None
 ) -> None:
     for batch, length in [(1, 1), (1, 9), (9, 1), (4, 4), (4, 9), (1, 7), (7, 1), (1, 1), (30, 30)] * 2:
@@ -264,7 +264,7 @@ def nothing_compiles(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     return attempts
 
 
-def test_where_compiling_fails_one_warning_says_so_and_it_is_not_tried_again(nothing_compiles: list[Any]) -> None:
+def test_a_failed_compilation_warns_once_and_is_not_repeated(nothing_compiles: list[Any]) -> None:
     kernels = [Kernel(double, least_work=0), Kernel(double, least_work=0, plain=lambda values: values + values)]
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -299,7 +299,7 @@ def test_threads_that_all_fail_to_compile_warn_once(nothing_compiles: list[Any])
     assert len(caught) == 1
 
 
-def test_memory_that_runs_out_is_not_taken_for_a_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_exhausted_memory_is_no_missing_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     def compile_(function: Callable[..., Any], **_: Any) -> Callable[..., Any]:
         def fail(*args: Any) -> Any:
             raise torch.OutOfMemoryError("out of memory")
@@ -428,9 +428,7 @@ def test_the_compiled_search_refuses_what_is_not_finite(bad: float, row: int) ->
 @pytest.mark.parametrize(
     ("quantizer", "side"), [(FSQ(LEVELS), 10), (LFQ(6), 4), (BSQ(6), 4)], ids=["FSQ", "LFQ", "BSQ"]
 )
-def test_compiled_latents_are_the_codes_to_the_last_bit_over_the_whole_codebook(
-    quantizer: Quantizer, side: int
-) -> None:
+def test_compiled_latents_equal_the_codes_bit_for_bit(quantizer: Quantizer, side: int) -> None:
     out = quantizer.eval()(all_latents(quantizer, side))
     assert torch.equal(out.codes.flatten(), torch.arange(quantizer.num_codes))
     assert torch.equal(out.latents.view(torch.int32), quantizer.lookup(out.codes).view(torch.int32))
@@ -439,7 +437,7 @@ def test_compiled_latents_are_the_codes_to_the_last_bit_over_the_whole_codebook(
 @needs_compiler
 @pytest.mark.usefixtures("all_compiled")
 @pytest.mark.parametrize("quantizer", [FSQ(LEVELS), LFQ(6), BSQ(6)], ids=["FSQ", "LFQ", "BSQ"])
-def test_a_compiled_result_does_not_depend_on_the_grid_it_was_compiled_for(
+def test_a_compiled_result_is_independent_of_the_first_grid(
     quantizer: Quantizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that saw other grids before, and one that did not, give the same bits."""
@@ -489,7 +487,7 @@ def test_compiled_quantizers_refuse_what_is_not_finite(quantizer: Quantizer, sid
 
 @needs_compiler
 @pytest.mark.usefixtures("all_compiled")
-def test_the_compiled_gradient_of_a_rotation_is_that_of_the_formula() -> None:
+def test_the_compiled_gradient_of_a_rotation_follows_the_formula() -> None:
     e, q, g = (noise(200, 8, seed=seed) for seed in range(3))
     e[0], q[1] = 0, 0
 
@@ -534,9 +532,7 @@ def test_the_compiled_gradient_of_fsq_is_that_of_the_formula() -> None:
 @needs_compiler
 @pytest.mark.usefixtures("all_compiled")
 @pytest.mark.parametrize("first_here", [False, True])
-def test_threads_that_call_one_kernel_at_once_all_get_right_results(
-    first_here: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_kernel_called_by_many_threads_stays_right(first_here: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """As encoding does; whether threads compile first or find a form that another thread has compiled."""
     for kernel in (NEAREST._fused, MODULES["finite_scalar"]._quantize):
         monkeypatch.setattr(kernel, "_compiled", {} if not first_here else dict(kernel._compiled))

@@ -59,7 +59,7 @@ def test_every_image_comes_back_under_its_key(tokens: Path, tokenizer: Path, tmp
         assert np.abs(found - expected).max() <= 1  # another batch size may round a last bit otherwise
 
 
-def test_two_runs_give_the_same_bytes_whatever_the_workers_and_the_limit(tokens: Path, tmp_path: Path) -> None:
+def test_workers_and_limit_do_not_change_the_bytes(tokens: Path, tmp_path: Path) -> None:
     decode(tokens, tmp_path / "one", workers=1)
     decode(tokens, tmp_path / "two", workers=5)
     report = decode(tokens, tmp_path / "three", limit=3)

@@ -76,7 +76,7 @@ def check_counts(figures: dict[str, Any], codes: Tensor, codebook_size: int) -> 
     assert [each["used"] for each in figures["codebooks"]] == [len(set(column.tolist())) for column in codes.T]
 
 
-def test_the_index_order_is_recorded_where_digits_or_signs_make_a_code() -> None:
+def test_the_index_order_of_digits_and_signs_is_recorded() -> None:
     orders = {name: record.index_order for name, record in QUANTIZERS.items()}
     assert {name for name, order in orders.items() if order == "first dimension fastest"} == {"fsq", "residual-fsq"}
     signs = {"lfq", "bsq", "product-shared", "product-of-residuals"}

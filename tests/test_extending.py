@@ -123,9 +123,7 @@ def test_an_added_network_goes_through_a_training_run(tmp_path: Path, monkeypatc
     assert config.model_validate({"network": {"fold": 2}}).network == NetworkConfig(patch_size=2)  # as files leave it
 
 
-def test_an_added_storage_and_container_are_read_by_train_and_encode(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_added_storage_and_container_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CONTAINERS, ".zip", CONTAINERS[".tar"])  # so that the recipe's entries are taken out again
     monkeypatch.setitem(STORAGES, "memory", STORAGES[""])
     pictures = {f"{number}.png": encoded(picture(number)) for number in range(8)}

@@ -51,7 +51,7 @@ def test_a_file_is_as_readable_as_any_other(tmp_path: Path) -> None:
     assert (tmp_path / "x").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+def test_an_error_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "x"
     path.write_bytes(b"old")
 
@@ -67,7 +67,7 @@ def test_an_error_while_writing_leaves_the_old_file_and_nothing_else(tmp_path: P
 
 
 @pytest.mark.parametrize("write", [write_atomically, publish_once])
-def test_a_full_disk_is_a_disk_error_that_leaves_nothing_behind(tmp_path: Path, write: object) -> None:
+def test_a_full_disk_raises_disk_error_and_leaves_nothing(tmp_path: Path, write: object) -> None:
     path = tmp_path / "x"
     with largest_file(4096), pytest.raises(DiskError, match=r"x: File too large"):
         write(path, bytes(100_000))  # type: ignore[operator]
@@ -108,9 +108,7 @@ def odd_target(path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["directory", "fifo", "link to a fifo", "socket"])
 @pytest.mark.parametrize("refuse", [check_file_target, lambda path: write_atomically(path, b"x")])
-def test_what_is_no_regular_file_is_refused_by_its_name_and_stays(
-    refuse: Callable[[Path], None], kind: str, tmp_path: Path
-) -> None:
+def test_what_is_no_regular_file_is_refused_by_name(refuse: Callable[[Path], None], kind: str, tmp_path: Path) -> None:
     path = tmp_path / "x"
     odd_target(path, kind)
     before = path.lstat()
@@ -173,7 +171,7 @@ def test_publishing_works_where_there_are_no_hard_links(tmp_path: Path, monkeypa
     assert (tmp_path / "x").read_bytes() == b"first"
 
 
-def test_a_sweep_takes_what_the_dead_left_and_nothing_that_is_held(tmp_path: Path) -> None:
+def test_a_sweep_removes_only_files_of_dead_processes(tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     dead, held, other = tmp_path / "deep/.tmp-x-1-a", tmp_path / ".tmp-x-2-b", tmp_path / "x"
     for path in (dead, held, other):

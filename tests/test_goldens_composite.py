@@ -193,7 +193,7 @@ def residual_fsq_input(golden: Golden) -> Tensor:
 
 
 @pytest.mark.parametrize("bound", ["hard", "tanh"])
-def test_residual_fsq_of_lucidrains_is_a_residual_over_its_own_stage(bound: str) -> None:
+def test_residual_fsq_of_lucidrains_is_a_residual_quantizer(bound: str) -> None:
     golden = load(f"lucidrains_residual_fsq_{bound}")
     levels, stages = golden.config["levels"], golden.config["num_quantizers"]
     stage = SymmetricFSQ(levels, golden.config["bound_hard_clamp"])
@@ -207,7 +207,7 @@ def test_residual_fsq_of_lucidrains_is_a_residual_over_its_own_stage(bound: str)
 
 
 @pytest.mark.parametrize("bound", ["hard", "tanh"])
-def test_imtoks_fsq_has_the_notebooks_grid_where_that_of_lucidrains_is_symmetric(bound: str) -> None:
+def test_fsq_has_the_grid_of_the_notebook_not_lucidrains(bound: str) -> None:
     """Deliberate: `FSQ` is the authors' notebook, whose even level counts span [-1, 1 - 2/L] and whose bound is tanh.
 
     For odd counts and tanh the two are one quantizer but for the notebook's narrower bound, at bin edges.

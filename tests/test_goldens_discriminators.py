@@ -140,7 +140,7 @@ def titok_names(layers: int) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["titok_disc_64", "titok_disc_96"])
-def test_the_maskbit_discriminator_is_titoks_and_without_its_pool_open_magvit2s(name: str) -> None:
+def test_the_maskbit_discriminator_is_that_of_titok_and_open_magvit2(name: str) -> None:
     golden = load(name, "losses")
     channels, layers = golden.config["hidden_channels"], golden.config["num_stages"]
     state = weights(golden, titok_names(layers))

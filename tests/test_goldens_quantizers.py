@@ -68,7 +68,7 @@ def test_the_first_vector_quantizer_of_taming_has_the_legacy_loss() -> None:
     golden.check("v1.perplexity", torch.tensor(usage_of(step.codes, golden.config["n_e"]).perplexity))
 
 
-def test_ties_go_to_the_first_code_as_in_taming_and_diffusers() -> None:
+def test_ties_go_to_the_first_code_as_elsewhere() -> None:
     golden = load("taming_vq2_ties")
     codes = nearest_codes(golden["in.z"], golden["in.codebook"])
     golden.check("out.indices", codes)
@@ -145,7 +145,7 @@ def test_the_entropy_loss_of_llamagen(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["llamagen_vq_plain", "llamagen_vq_l2"])
-def test_the_usage_of_llamagen_is_ours_where_code_0_is_used(name: str) -> None:
+def test_the_usage_agrees_with_llamagen_where_code_0_is_used(name: str) -> None:
     """It counts different codes in a window of 65536 that begins as zeros, so code 0 always counts as used."""
     golden = load(name)
     assert (golden["out.indices"] == 0).any()
@@ -441,7 +441,7 @@ def test_rotations_in_float32_are_within_the_rows_own_tolerance(rotated: Rotated
     assert (error <= rotated.golden["lucidrains.row_atol_grad"])[rows].all()
 
 
-def test_rotations_are_those_of_the_papers_vq_vae_up_to_its_epsilon(rotated: Rotated) -> None:
+def test_rotations_agree_with_the_vq_vae_of_the_paper(rotated: Rotated) -> None:
     """vq_vae.py adds 1e-6 to each norm: a relative error of 1e-6 over the length of the vector, or of w = u + v.
 
     Left out: exact opposition and zero_e, where it gives NaN, -q or a gradient of 1e6 (asserted below).
@@ -471,7 +471,7 @@ def test_the_vqgan_variants_lack_the_radial_part(rotated: Rotated, peer: str) ->
     assert missing[rotated.rows("random")].mean() > 0.1
 
 
-def test_at_exact_opposition_the_value_is_right_and_the_gradient_finite(rotated: Rotated) -> None:
+def test_exact_opposition_has_the_right_value_and_finite_gradient(rotated: Rotated) -> None:
     """Peers give NaN, -q or q; imtok gives q and reflects the gradient, as lucidrains."""
     rows = rotated.rows("exactly_opposite")
     assert len(rows) == 2

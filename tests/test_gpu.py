@@ -93,7 +93,7 @@ def test_the_kernel_is_what_searches_here() -> None:
 
 
 @pytest.mark.parametrize("dim", [8, 100])
-def test_all_forms_of_the_kernel_and_all_cuts_give_the_same_bits(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_forms_of_the_kernel_give_the_same_bits(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton", reason="needs Triton")
     rows, table = noise(1000, dim).cuda(), noise(3000, dim, seed=2).cuda()
     centre = table.median(dim=0).values
@@ -123,7 +123,7 @@ def test_nan_on_the_gpu_is_refused(count: int) -> None:
         nearest_codes(latents, noise(1024, 8, seed=2).cuda())
 
 
-def test_far_from_the_origin_codes_are_told_apart_on_the_gpu() -> None:
+def test_codes_far_from_the_origin_differ_on_the_gpu() -> None:
     codebook = noise(4096, 8).cuda() + 1000
     latents = codebook[:2000] + 0.001 * noise(2000, 8, seed=2).cuda()
     assert torch.equal(nearest_codes(latents, codebook), torch.arange(2000, device="cuda"))
@@ -141,7 +141,7 @@ def test_the_search_needs_little_memory_beyond_its_inputs() -> None:
 # --- the other kernels
 
 
-def test_statistics_on_the_gpu_are_the_same_each_time_and_those_of_the_cpu() -> None:
+def test_statistics_on_the_gpu_are_deterministic_and_right() -> None:
     latents, codes = noise(20000, 16), torch.randint(0, 500, (20000,), generator=torch.Generator().manual_seed(0))
     first = codebook_statistics(latents.cuda(), codes.cuda(), 512)
     for again in (codebook_statistics(latents.cuda(), codes.cuda(), 512) for _ in range(5)):
@@ -201,7 +201,7 @@ def assert_steps_agree(quantizer: Quantizer, latents: Tensor, steps: int = 1) ->
 @pytest.mark.parametrize("estimator", ["straight_through", "rotation"])
 @pytest.mark.parametrize("update", ["ema", "gradient", "projection"])
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
-def test_a_training_step_of_vq_on_the_gpu_is_that_of_the_cpu(
+def test_a_vq_step_on_the_gpu_equals_the_cpu(
     metric: VectorMetric, update: CodebookUpdate, estimator: Estimator
 ) -> None:
     torch.manual_seed(0)
@@ -210,7 +210,7 @@ def test_a_training_step_of_vq_on_the_gpu_is_that_of_the_cpu(
 
 
 @pytest.mark.parametrize("name", [name for name in QUANTIZERS if name not in NOISY | {"vq-clustering-gradient"}])
-def test_a_training_step_of_any_quantizer_on_the_gpu_is_that_of_the_cpu(name: str) -> None:
+def test_a_quantizer_step_on_the_gpu_equals_the_cpu(name: str) -> None:
     quantizer = make(name)
     assert_steps_agree(quantizer, noise_for(quantizer))
 
@@ -225,7 +225,7 @@ def test_codes_alone_rebuild_the_latents_on_the_gpu(name: str) -> None:
 @pytest.mark.parametrize(
     "quantizer", [FSQ([8, 5, 5, 5]), LFQ(12, batch_entropy_weight=0.1), BSQ(12, batch_entropy_weight=0.1)]
 )
-def test_large_batches_of_lattice_codes_on_the_gpu_are_those_of_the_cpu(quantizer: Quantizer) -> None:
+def test_large_lattice_batches_on_the_gpu_equal_the_cpu(quantizer: Quantizer) -> None:
     latents = noise(8, quantizer.dim, 192, 192)  # enough work to be compiled
     here, ours = train_step(quantizer, latents)
     twin = copy.deepcopy(quantizer).cuda()
@@ -270,7 +270,7 @@ def test_adversarial_training_on_the_gpu_ends_with_finite_figures(kind: str, pic
     assert last["skipped_steps"] == 0
 
 
-def test_a_step_that_is_not_finite_changes_no_weight_on_the_gpu() -> None:
+def test_a_non_finite_step_changes_nothing_on_the_gpu() -> None:
     settings = ["size=32", "data.crop=32", "network.channels=[16,32]", "device=cuda", "precision=fp32", "images=80"]
     state = TrainState(load_train_config(parse_settings(settings)), torch.device("cuda"))
     images = torch.randint(0, 256, (16, 3, 32, 32), dtype=torch.uint8)

@@ -88,9 +88,7 @@ def _flipped(data: bytes) -> bytes:
     return data[:60] + bytes([data[60] ^ 1]) + data[61:]
 
 
-def test_a_folder_of_nothing_but_broken_images_is_a_complete_set_without_images(
-    tokenizer: Path, tmp_path: Path
-) -> None:
+def test_broken_images_alone_make_a_complete_empty_set(tokenizer: Path, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.jpg").write_bytes(b"broken")
     report = encode([tmp_path / "in"], tmp_path / "t", tokenizer)
@@ -141,7 +139,7 @@ def test_a_damaged_tar_fails_alone_and_can_be_salvaged(
     assert verify_tokens(tmp_path / "t").ok
 
 
-def test_a_repeated_key_fails_its_tar_until_it_may_be_renamed(tokenizer: Path, tmp_path: Path) -> None:
+def test_a_repeated_key_fails_its_tar_unless_renamed(tokenizer: Path, tmp_path: Path) -> None:
     tar = _tar(tmp_path / "x.tar", "duplicates")
     report = encode([tar], tmp_path / "t", tokenizer)
     assert "1 keys occur more than once, first 0.png" in report.failed[0].reason
@@ -149,7 +147,7 @@ def test_a_repeated_key_fails_its_tar_until_it_may_be_renamed(tokenizer: Path, t
     assert [key for key, _ in open_tokens(tmp_path / "t")] == [*NAMES, "0~2.png"]
 
 
-def test_a_tar_without_images_is_an_empty_unit_and_said_so(tokenizer: Path, tmp_path: Path) -> None:
+def test_a_tar_without_images_is_an_empty_unit(tokenizer: Path, tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "x.tar", [("notes.txt", b"hi")])
     report: EncodeReport = encode([tar], tmp_path / "t", tokenizer)
     assert report.empty == (str(tar),)

@@ -77,7 +77,7 @@ def test_float64_is_searched_in_float64() -> None:
     assert nearest_codes(codebook, codebook).tolist() == [0, 1]
 
 
-def test_a_code_in_the_last_place_of_the_last_tile_is_found() -> None:
+def test_the_last_code_of_the_last_tile_is_found() -> None:
     codebook = noise(2 * TILE_CODES, 4) + 10
     codebook[-1] = 0
     assert nearest_codes(torch.zeros(3, 4), codebook).tolist() == [2 * TILE_CODES - 1] * 3
@@ -158,7 +158,7 @@ def test_cosine_keeps_directions_of_codes_whose_squares_overflow_or_vanish(lengt
 
 
 @pytest.mark.parametrize("dim", [3, WIDE])
-def test_a_search_of_several_chunks_and_tiles_is_that_of_each_latent_alone(dim: int) -> None:
+def test_chunks_and_tiles_do_not_change_the_search(dim: int) -> None:
     count, num_codes = CHUNK_ROWS + TILE_ROWS + 1, TILE_CODES + 65
     generator = torch.Generator().manual_seed(0)
     codebook = torch.randint(-9, 10, (num_codes, dim), generator=generator).float()
@@ -241,7 +241,7 @@ def test_bfloat16_latents_are_counted_in_float32() -> None:
     assert sums.tolist() == [[257.0]]
 
 
-def test_statistics_are_the_same_bits_each_time_and_carry_no_gradient() -> None:
+def test_statistics_are_deterministic_and_carry_no_gradient() -> None:
     latents = noise(3000, 8).requires_grad_()
     codes = torch.randint(0, 7, (3000,), generator=torch.Generator().manual_seed(1))
     first, again = codebook_statistics(latents, codes, 7), codebook_statistics(latents, codes, 7)
@@ -300,7 +300,7 @@ def test_the_rotation_sends_no_gradient_to_the_targets() -> None:
     assert targets.grad is None
 
 
-def test_a_latent_that_is_its_target_takes_the_gradient_as_it_is() -> None:
+def test_a_latent_at_its_target_passes_the_gradient_unchanged() -> None:
     e, g = noise(20, 8), noise(20, 8, seed=1)
     torch.testing.assert_close(gradient_of_rotation(e, e, g), g, atol=1e-6, rtol=1e-5)
 
@@ -312,7 +312,7 @@ def test_a_zero_latent_takes_the_gradient_as_it_is() -> None:
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 1.0, 1e20])
 @pytest.mark.parametrize("ratio", [0.0, 1e-15, 0.9e-4, 1.1e-4, 1e-2])
-def test_a_rotation_never_sends_back_more_than_ten_thousand_times_the_gradient(ratio: float, scale: float) -> None:
+def test_a_rotation_bounds_the_gradient(ratio: float, scale: float) -> None:
     e, q, g = (F.normalize(noise(30, 6, seed=seed), dim=1) for seed in range(3))
     turned = gradient_of_rotation(e * (ratio * scale), q * scale, g)
     assert turned.norm(dim=1).max() < 1e4
@@ -323,7 +323,7 @@ def test_a_rotation_never_sends_back_more_than_ten_thousand_times_the_gradient(r
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e15, 1e20, 1e38])
-def test_a_rotation_is_the_same_where_squares_would_overflow_or_vanish(scale: float) -> None:
+def test_a_rotation_survives_squares_that_overflow_or_vanish(scale: float) -> None:
     e, q, g = F.normalize(noise(30, 6), dim=1), F.normalize(noise(30, 6, seed=1), dim=1), noise(30, 6, seed=2)
     expected = gradient_of_rotation(e, q, g)
     torch.testing.assert_close(gradient_of_rotation(e * scale, q * scale, g), expected, rtol=1e-4, atol=1e-4)
@@ -334,7 +334,7 @@ def test_a_zero_target_gives_a_zero_gradient() -> None:
     assert torch.equal(gradient, torch.zeros(3, 8))
 
 
-def test_exact_opposition_gives_the_target_and_a_finite_gradient_of_the_right_length() -> None:
+def test_exact_opposition_gives_target_and_finite_gradient() -> None:
     e = torch.tensor([[2.0, 0.0, 0.0], [0.0, -4.0, 0.0]])
     q = torch.tensor([[-1.0, 0.0, 0.0], [0.0, 8.0, 0.0]])
     g = torch.tensor([[3.0, 5.0, -2.0], [1.0, 2.0, 3.0]])
@@ -397,7 +397,7 @@ def test_small_integers_are_widened_before_they_are_split(dtype: torch.dtype) ->
 
 
 @pytest.mark.parametrize("level", [3, 4, 5, 8, 16, 27, 32])
-def test_the_bound_rounds_to_exactly_as_many_integers_as_there_are_levels(level: int) -> None:
+def test_the_bound_rounds_to_as_many_integers_as_levels(level: int) -> None:
     sweep = torch.linspace(-12, 12, 20001).view(-1, 1)
     digits = finite_scalar_bound(sweep, level).round() + level // 2
     assert digits.unique().tolist() == list(range(level))

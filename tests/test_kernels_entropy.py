@@ -35,7 +35,7 @@ def test_entropies_lie_between_one_code_and_all_codes() -> None:
     assert batch.item() == pytest.approx(0, abs=1e-6)
 
 
-def test_the_batch_entropy_is_exact_for_many_codes_where_the_usual_epsilon_is_not() -> None:
+def test_the_batch_entropy_is_exact_for_many_codes() -> None:
     logits = torch.zeros(2, 2**18)
     assert assignment_entropies(logits)[1].item() == pytest.approx(math.log(2**18), rel=1e-6)
     mean = logits.softmax(dim=1).mean(dim=0)
@@ -92,7 +92,7 @@ def test_rows_have_length_1_with_the_gradient_of_normalisation() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("length", [1e-38, 1e-20, 1e-8, 1e-5, 2e-4, 1e-2])
-def test_no_row_is_so_short_that_its_gradient_is_not_bounded(length: float, dtype: torch.dtype) -> None:
+def test_short_rows_have_a_bounded_gradient(length: float, dtype: torch.dtype) -> None:
     rows, upstream = F.normalize(noise(20, 5), dim=1).to(dtype) * length, noise(20, 5, seed=2).to(dtype)
     assert gradient(rows, upstream).abs().max() < 1e4 * upstream.abs().max()
     if length < 1e-4:
@@ -101,7 +101,7 @@ def test_no_row_is_so_short_that_its_gradient_is_not_bounded(length: float, dtyp
 
 
 @pytest.mark.parametrize("length", [1e-38, 1e-30, 1e15, 1e20, 1e38])
-def test_directions_of_rows_are_kept_where_squares_would_overflow_or_vanish(length: float) -> None:
+def test_directions_survive_squares_that_overflow_or_vanish(length: float) -> None:
     rows, upstream = F.normalize(noise(20, 5), dim=1), noise(20, 5, seed=2)
     torch.testing.assert_close(unit_rows(rows * length), rows, atol=1e-5, rtol=0)
     if length > 1:
@@ -110,7 +110,7 @@ def test_directions_of_rows_are_kept_where_squares_would_overflow_or_vanish(leng
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_row_that_is_not_finite_does_not_become_one_that_is(bad: float) -> None:
+def test_a_non_finite_row_stays_non_finite(bad: float) -> None:
     rows = noise(3, 5)
     rows[1, 2] = bad
     assert torch.isfinite(unit_rows(rows)).all(dim=1).tolist() == [True, False, True]
@@ -130,7 +130,7 @@ def test_a_grid_goes_to_the_sphere_as_its_rows_do(length: float) -> None:
     torch.testing.assert_close(turned, grid(gradient(rows, upstream)), rtol=1e-4, atol=1e-6 * float(turned.abs().max()))
 
 
-def test_a_zero_row_stays_at_the_origin_and_takes_the_gradient_as_it_is() -> None:
+def test_a_zero_row_stays_and_passes_the_gradient_unchanged() -> None:
     upstream = noise(3, 5)
     assert torch.equal(unit_rows(torch.zeros(3, 5)), torch.zeros(3, 5))
     assert torch.equal(gradient(torch.zeros(3, 5), upstream), upstream)

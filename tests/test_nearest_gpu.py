@@ -93,9 +93,7 @@ def test_the_kernel_finds_what_brute_force_finds(
 
 
 @pytest.mark.parametrize("spans", [2, 3, 7, 63])
-def test_however_many_spans_the_codes_are_cut_into_the_bits_are_the_same(
-    spans: int, interpreter: ProcessPoolExecutor
-) -> None:
+def test_spans_of_codes_do_not_change_the_bits(spans: int, interpreter: ProcessPoolExecutor) -> None:
     latents, codebook = noise(70, 20), noise(500, 20, seed=2)
     best, codes = search(interpreter, latents, codebook)
     again_best, again = search(interpreter, latents, codebook, spans=spans)
@@ -109,9 +107,7 @@ def test_spans_beyond_the_last_code_find_nothing(interpreter: ProcessPoolExecuto
 
 
 @pytest.mark.parametrize("spans", [1, 2, 5])
-def test_ties_go_to_the_lower_index_within_a_tile_between_tiles_and_between_spans(
-    spans: int, interpreter: ProcessPoolExecutor
-) -> None:
+def test_ties_go_to_the_lower_index_everywhere(spans: int, interpreter: ProcessPoolExecutor) -> None:
     codebook = noise(64, 4, seed=2)[torch.arange(640) % 64]  # each code ten times
     codebook[1] = codebook[0]
     _, codes = search(interpreter, codebook[:64], codebook, spans=spans)
@@ -203,7 +199,7 @@ def test_without_triton_nothing_is_found_and_nothing_said(monkeypatch: pytest.Mo
         assert nearest_gpu.search_on_gpu(noise(3, 4), noise(5, 4), None) is None
 
 
-def test_where_triton_fails_one_warning_says_so_and_nothing_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_triton_failure_warns_once_and_finds_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("triton")
     triton = nearest_gpu._Triton()
     monkeypatch.setattr(nearest_gpu, "_triton", triton)
@@ -213,7 +209,7 @@ def test_where_triton_fails_one_warning_says_so_and_nothing_is_found(monkeypatch
     assert nearest_gpu.search_on_gpu(noise(3, 4), noise(5, 4), None) is None
 
 
-def test_few_latents_cut_the_codes_for_all_processors_and_many_leave_them_whole(
+def test_only_few_latents_cut_the_codes_into_spans(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     class Properties:

@@ -65,7 +65,7 @@ def test_a_request_to_stop_is_heard_while_waiting() -> None:
     assert threads() == []
 
 
-def test_each_thread_computes_on_one_core_and_the_caller_gets_its_own_back() -> None:
+def test_each_thread_computes_on_one_core() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:

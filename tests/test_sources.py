@@ -22,7 +22,7 @@ def test_keys_are_relative_paths_with_their_suffix_sorted_by_bytes(tmp_path: Pat
     assert keys(tmp_path) == sorted(names, key=str.encode)
 
 
-def test_hidden_and_other_files_are_passed_over_and_the_others_counted(tmp_path: Path) -> None:
+def test_hidden_files_are_ignored_and_others_counted(tmp_path: Path) -> None:
     fill(tmp_path, ["x.jpg", ".hidden.jpg", ".git/y.jpg", "notes.txt", "data.csv"])
     found = find_sources([tmp_path])
     assert [file.key for file in found.files] == ["x.jpg"]
@@ -35,7 +35,7 @@ def test_several_folders_lead_their_keys_with_their_names(tmp_path: Path) -> Non
     assert keys(tmp_path / "two", tmp_path / "one") == ["one/x.jpg", "two/x.jpg"]
 
 
-def test_folders_of_one_name_are_refused_since_their_keys_would_collide(tmp_path: Path) -> None:
+def test_folders_of_one_name_are_refused(tmp_path: Path) -> None:
     fill(tmp_path / "a/same", ["x.jpg"])
     fill(tmp_path / "b/same", ["y.jpg"])
     with pytest.raises(SourceError, match="called same"):
@@ -106,7 +106,7 @@ def test_what_cannot_be_used_is_named(argument: str) -> None:
         find_sources([argument])
 
 
-def test_a_folder_without_images_is_refused_and_says_what_it_holds(tmp_path: Path) -> None:
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing")
     with pytest.raises(SourceError, match="holds no images \\(1 files of other kinds\\)"):
         find_sources([tmp_path])
@@ -125,7 +125,7 @@ def test_a_link_to_nothing_is_passed_over(tmp_path: Path) -> None:
     assert keys(tmp_path) == ["x.jpg"]
 
 
-def test_a_name_that_is_not_utf8_still_has_a_text_key(tmp_path: Path) -> None:
+def test_a_name_beyond_utf8_has_a_text_key(tmp_path: Path) -> None:
     try:
         (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(b"x")
     except OSError:

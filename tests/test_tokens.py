@@ -312,7 +312,7 @@ def test_odd_keys_survive_the_plan(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [INFO, PLAN, MANIFEST])
-def test_a_file_of_the_folder_cut_anywhere_is_refused_by_name(folder: Path, name: str) -> None:
+def test_a_file_cut_anywhere_is_refused_by_name(folder: Path, name: str) -> None:
     whole = (folder / name).read_bytes()
     readers: dict[str, Callable[[], object]] = {
         INFO: lambda: read_info(folder),
@@ -428,7 +428,7 @@ def test_a_missing_unit_is_refused_unless_a_part_will_do(folder: Path, with_mani
     assert tokens.skipped == 2
 
 
-def test_a_folder_whose_units_are_all_there_opens_without_its_manifest(folder: Path) -> None:
+def test_a_complete_folder_opens_without_its_manifest(folder: Path) -> None:
     (folder / MANIFEST).unlink()
     assert len(open_tokens(folder)) == 9
 

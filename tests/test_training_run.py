@@ -340,7 +340,7 @@ def test_lines_of_timing_refused_late_are_written_at_the_end(
 
 
 @pytest.mark.parametrize("refused", ["tokenizer", "metrics"])
-def test_a_run_refused_at_its_end_has_only_its_tokenizer_left(
+def test_a_run_refused_at_its_end_lacks_its_tokenizer_only(
     refused: str, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = tmp_path / "run"
@@ -385,7 +385,7 @@ def test_an_impossible_run_is_refused_and_leaves_no_folder(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_run_of_the_first_format_resumes_to_its_own_end(tmp_path: Path) -> None:
+def test_a_run_of_the_first_format_resumes(tmp_path: Path) -> None:
     """tests/formats/run-v1: VQ with a discriminator, stopped after 28 of 48 images, and the log of its own end."""
     kept = Path(__file__).parent / "formats" / "run-v1"
     shutil.copytree(kept / "run", tmp_path / "run")
