@@ -1,4 +1,4 @@
-"""What the tokens say about the codebook: `analyze(folder)`, and `codebook_usage(tokens)` for an open data set."""
+"""Analysis of token sets: `analyze(folder)` computes all statistics, `codebook_usage(tokens)` counts the codes."""
 
 from imtok.analysis.counting import codebook_usage
 from imtok.analysis.job import Analysis, analyze
