@@ -54,12 +54,12 @@ def test_an_error_ends_the_work_and_leaves_no_thread() -> None:
     assert threads() == []
 
 
-def test_a_request_to_stop_is_heard_while_waiting() -> None:
-    asked = threading.Event()
+def test_a_request_to_stop_is_seen_while_waiting() -> None:
+    request = threading.Event()
     release = threading.Event()
-    threading.Timer(0.05, asked.set).start()
+    threading.Timer(0.05, request.set).start()
     threading.Timer(0.3, release.set).start()
-    results = in_order(lambda _: release.wait(5), range(4), workers=1, ahead=1, should_stop=asked.is_set)
+    results = in_order(lambda _: release.wait(5), range(4), workers=1, ahead=1, should_stop=request.is_set)
     with pytest.raises(Interrupted), closing(results):
         list(results)
     assert threads() == []
@@ -74,3 +74,34 @@ def test_each_thread_computes_on_one_core() -> None:
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
+
+
+def test_the_caller_keeps_its_cores_where_threads_only_read() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with closing(in_order(str, range(8), workers=3, ahead=3, one_core=False)) as results:
+            assert next(results) == "0"
+            assert torch.get_num_threads() == 2
+            assert list(results) == list("1234567")
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_closed_queue_drops_what_no_thread_has_begun() -> None:
+    begun: list[int] = []
+    release = threading.Event()
+
+    def wait(number: int) -> int:
+        begun.append(number)
+        if number:
+            release.wait(5)
+        return number
+
+    results = in_order(wait, range(100), workers=1, ahead=10, one_core=False)
+    assert next(results) == 0
+    threading.Timer(0.1, release.set).start()
+    results.close()
+    assert len(begun) <= 2
+    assert threads() == []
