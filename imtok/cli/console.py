@@ -8,9 +8,9 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
@@ -18,22 +18,22 @@ from imtok.errors import ConfigError, DiskError, ImtokError, Interrupted, Slower
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.table import Table
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 SEVERITY_STYLES = {"problem": "bold red", "warning": "bold yellow", "hint": "bold cyan"}  # of findings, everywhere
-_SECONDS_BETWEEN_LINES = 30.0
+SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
 
 
 def out() -> Console:
-    """Results: standard output."""
+    """Open standard output, for results."""
     return _console(stderr=False)
 
 
 def err() -> Console:
-    """Progress and messages: standard error."""
+    """Open standard error, for progress and messages."""
     return _console(stderr=True)
 
 
@@ -41,7 +41,7 @@ def _console(*, stderr: bool) -> Console:
     from rich.console import Console
 
     class Pipeable(Console):
-        """Ends in peace when its reader has gone, as with `| head`; rich's own takes that for a failure."""
+        """A console that exits with 0 when its reader has gone, as with `| head`; rich's own exits with 1."""
 
         def on_broken_pipe(self) -> None:
             _silence_stdout()
@@ -66,15 +66,25 @@ def print_result(text: str) -> None:
 
 
 def print_line(console: Console, markup: str) -> None:
-    """Print rich markup: wrapped between words in a terminal, never in a file or a pipe."""
+    """Print a line of rich markup, wrapped between words on a terminal, never in a file or a pipe."""
     console.print(markup, soft_wrap=not console.is_terminal)
 
 
-def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn errors that a user can cause into one line and an exit code, never a traceback.
+def facts_table(facts: Mapping[str, str]) -> Table:
+    """Build a table without lines of names and values."""
+    from rich.table import Table
+    from rich.text import Text
 
-    Unforeseen errors end in one line too; IMTOK_TRACEBACK=1 shows the traceback.
-    """
+    table = Table(show_header=False, box=None)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name, Text(value))
+    return table
+
+
+def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn every error into one line and an exit code; IMTOK_TRACEBACK=1 gives a traceback for an unforeseen one."""
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -107,31 +117,24 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def _warnings_as_notes() -> Iterator[None]:
-    """Show imtok's own warnings without file and line; show others as Python does."""
-    original = warnings.showwarning
+    """Show imtok's own warnings without the place in its code; all others as Python does."""
+    before = warnings.showwarning
 
-    def show(
-        message: Warning | str,
-        category: type[Warning],
-        filename: str,
-        lineno: int,
-        file: TextIO | None = None,
-        line: str | None = None,
-    ) -> None:
+    def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
         if issubclass(category, SlowerWarning):
             warn(str(message))
         else:
-            original(message, category, filename, lineno, file, line)
+            before(message, category, *place, **options)
 
     warnings.showwarning = show
     try:
         yield
     finally:
-        warnings.showwarning = original
+        warnings.showwarning = before
 
 
 def os_error(error: OSError) -> tuple[str, int]:
-    """One line and an exit code for an error of the operating system."""
+    """Return one line and an exit code for an error of the operating system."""
     place = f"{error.filename}: " if error.filename else ""
     if is_disk_error(error):
         return f"{place}{error.strerror or error}; make room or write elsewhere", DiskError.exit_code
@@ -155,7 +158,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def _silence_stdout() -> None:
-    """Python's own flush at exit would complain of the closed pipe again."""
+    """Send standard output nowhere, or Python's flush at exit would report the closed pipe again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -164,6 +167,17 @@ def _fail(text: str, code: int) -> NoReturn:
     label = "[bold yellow]stopped:[/]" if stopped else "[bold red]error:[/]"
     print_line(err(), f"{label} {escaped(text)}")
     raise typer.Exit(code) from None
+
+
+@contextmanager
+def _signals_to(handler: Callable[[int, Any], Any]) -> Iterator[None]:
+    """Let `handler` receive SIGTERM and Ctrl-C within the block."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, previous in before.items():
+            signal.signal(number, previous)
 
 
 @contextmanager
@@ -178,31 +192,24 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
             os._exit(Interrupted.exit_code)
         came.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with _signals_to(note):
         yield lambda: bool(came)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
 def ends_on_signals(should_stop: Callable[[], bool]) -> Iterator[None]:
-    """SIGTERM or Ctrl-C end the block at once, by Interrupted: for work whose files are written whole or not at all.
+    """End the block at once, by Interrupted, on SIGTERM or Ctrl-C: for work that writes each file whole or not at all.
 
     Use it inside `stop_on_signals`, whose function `should_stop` reports an earlier signal.
     """
-    # An exception outside Exception, so that no library that tries this and then that takes it for its own.
-    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        if should_stop():
-            raise KeyboardInterrupt
-        yield
+        # KeyboardInterrupt is outside Exception, so that no library catches it as a failure of its own.
+        with _signals_to(signal.default_int_handler):
+            if should_stop():
+                raise KeyboardInterrupt
+            yield
     except KeyboardInterrupt:
         raise Interrupted("on request; the same command begins anew") from None
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -211,45 +218,30 @@ def progress_bar(description: str, unit: str = "images") -> Iterator[Callable[[i
     if not err().is_terminal:
         yield _sparse_lines(description, unit)
         return
-    with _progress(unit) as progress:
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit)
+    with Progress(*columns, TimeRemainingColumn(compact=True), console=err(), transient=True) as progress:
         task = progress.add_task(description, total=None)
-
-        def update(done: int, total: int | None) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield update
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 def _sparse_lines(description: str, unit: str) -> Callable[[int, int | None], None]:
-    last = time.monotonic()
+    printed_at = time.monotonic()
 
     def update(done: int, total: int | None) -> None:
-        nonlocal last
-        if time.monotonic() - last >= _SECONDS_BETWEEN_LINES:
-            last = time.monotonic()
+        nonlocal printed_at
+        if time.monotonic() - printed_at >= SECONDS_BETWEEN_LINES:
+            printed_at = time.monotonic()
             say(f"{description}: {done} of {total} {unit}" if total else f"{description}: {done} {unit}")
 
     return update
 
 
-def _progress(unit: str) -> Progress:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(compact=True),
-        console=err(),
-        transient=True,
-    )
-
-
 def escaped(text: str, *, lines: bool = False) -> str:
-    """Text for a rich console to show as it is: no markup, control characters spelled out; `lines` keeps line feeds.
+    """Return text that a rich console shows as it is: without markup, with control characters spelled out.
 
-    A configuration has line feeds on purpose; one in a file name would make two errors of one.
+    `lines` keeps line feeds. They belong to a configuration; in the name of a file one would make two errors of one.
     """
     from rich.markup import escape
 

@@ -4,44 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from imtok.cli.console import launcher_number, parse_shard, print_result, progress_bar, say, stop_on_signals, warn
+from imtok.cli.options import BatchSize, Precision, Sources
 from imtok.errors import TokensError
 
 if TYPE_CHECKING:
     from imtok.encoding import EncodeReport
 
 
-class Fit(StrEnum):
-    """The way from a picture to a square."""
-
-    CROP = "crop"
-    PAD = "pad"
-
-
-class Precision(StrEnum):
-    """The precision in which the encoder computes."""
-
-    FP32 = "fp32"
-    BF16 = "bf16"
-
-
-class OnDuplicate(StrEnum):
-    """The treatment of a key that occurs twice in a tar."""
-
-    FAIL = "fail"
-    SUFFIX = "suffix"
-
-
 def encode(
-    sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE", help="Folders of images, .tar files, or train-{000..099}.tar.")
-    ],
+    sources: Sources,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="TOKENS", help="Folder for the tokens.")],
     tokenizer: Annotated[
         Path | None,
@@ -55,7 +32,7 @@ def encode(
         int | None, typer.Option(min=1, help="Side of the square to encode; the tokenizer's training size by default.")
     ] = None,
     fit: Annotated[
-        Fit | None,
+        Literal["crop", "pad"] | None,
         typer.Option(
             help="crop: the central square. pad: the whole picture, its edges repeated; decode undoes it. "
             "(default: crop)"
@@ -65,7 +42,7 @@ def encode(
     precision: Annotated[
         Precision | None, typer.Option(help="bf16 is faster and may change some tokens. (default: fp32)")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Images a batch. (default: 16, on a GPU 64)")] = None,
+    batch_size: BatchSize = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that read and, on a CPU, encode. (default: one a core)")
     ] = None,
@@ -77,8 +54,9 @@ def encode(
     ] = None,
     salvage: Annotated[bool, typer.Option("--salvage", help="Take what can be read of a damaged tar.")] = False,
     on_duplicate: Annotated[
-        OnDuplicate, typer.Option(help="A key twice in a tar: fail that tar, or add a suffix to the second.")
-    ] = OnDuplicate.FAIL,
+        Literal["fail", "suffix"],
+        typer.Option(help="A key twice in a tar: fail that tar, or add a suffix to the second."),
+    ] = "fail",
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Do only every N-th unit, from I = 0: for job arrays.")
     ] = "0/1",
@@ -98,15 +76,15 @@ def encode(
             output,
             tokenizer,
             size=size,
-            fit=fit.value if fit else None,
+            fit=fit,
             device=device or _device(),
-            precision=precision.value if precision else None,
+            precision=precision,
             batch_size=batch_size,
             workers=workers or _workers(),
             unit_size=unit_size,
             max_skip=max_skip,
             salvage=salvage,
-            on_duplicate=on_duplicate.value,
+            on_duplicate=on_duplicate,
             shard=parse_shard(shard),
             rank=launcher_number("RANK", 0),
             world_size=launcher_number("WORLD_SIZE", 1),
@@ -156,7 +134,7 @@ def _print_report(report: EncodeReport, output: Path) -> None:
     speed = f", {report.images_per_second:.0f} images/s" if report.units_done else ""
     print_result(
         f"{report.images:,} images in {output}: {'x'.join(map(str, sides))} = {math.prod(sides)} tokens each, "
-        f"{report.bits_per_image:,.0f} bits{speed}",
+        f"{report.bits_per_image:,.0f} bits{speed}"
     )
     _print_failures(report, output)
 

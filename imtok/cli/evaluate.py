@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from imtok.cli.console import out, print_result, progress_bar, warn
-from imtok.cli.encode import Precision
+from imtok.cli.console import facts_table, out, print_result, progress_bar, warn
+from imtok.cli.options import AsJson, Device, Precision
 
 
 def evaluate(
@@ -19,35 +19,24 @@ def evaluate(
         int | None, typer.Option(min=1, help="Side of the square compared; the tokenizer's training size by default.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many images, evenly spaced.")] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU where there is one.")] = "auto",
-    precision: Annotated[Precision, typer.Option(help="In what the networks compute.")] = Precision.FP32,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    device: Device = "auto",
+    precision: Annotated[Precision, typer.Option(help="In what the networks compute.")] = "fp32",
+    as_json: AsJson = False,
 ) -> None:
     """Measure what a tokenizer keeps of images: PSNR, SSIM, usage, bits per image, by a stated protocol."""
     import imtok.evaluation
 
     with progress_bar("measuring") as bar:
         quality = imtok.evaluation.evaluate(
-            tokenizer,
-            sources,
-            size=size,
-            device=device,
-            precision=precision.value,
-            limit=limit,
-            progress=bar,
+            tokenizer, sources, size=size, device=device, precision=precision, limit=limit, progress=bar
         )
     if as_json:
         typer.echo(json.dumps(quality.as_dict()))
         return
-    from rich.table import Table
-
     usage = quality.usage
-    table = Table(show_header=False, box=None)
-    table.add_column(style="dim")
-    table.add_column()
     metrics = [(imtok.evaluation.METRICS[name], value) for name, value in quality.metrics.items()]
     first, *others = [(metric.label, metric.format(value)) for metric, value in metrics]
-    rows = {
+    facts = {
         "images": f"{quality.images:,}",
         first[0]: first[1] + (f", {quality.exact} images exact" if quality.exact else ""),
         **dict(others),
@@ -55,9 +44,7 @@ def evaluate(
         "codes used": f"{usage.used:,} of {usage.codebook_size:,} ({usage.usage:.1%})",
         "perplexity": f"{usage.perplexity:,.1f}",
     }
-    for name, value in rows.items():
-        table.add_row(name, value)
-    out().print(table)
+    out().print(facts_table(facts))
     print_result(f"protocol: {quality.protocol}")
     if quality.skipped:
         warn(f"{quality.skipped} images could not be read and are left out")

@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
-from imtok.cli.console import out, print_result
+from imtok.cli.console import facts_table, out, print_result
+from imtok.cli.options import AsJson
 
 
 def info(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A run, a tokenizer or a token folder.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Describe any folder of imtok's."""
     import imtok.description
@@ -22,32 +23,25 @@ def info(
     if as_json:
         typer.echo(json.dumps(facts))
         return
+    rows = {name.replace("_", " "): _formatted(value) for name, value in facts.items()}
     console = out()
-    if not console.is_terminal:
-        for name, value in facts.items():
-            print_result(f"{name.replace('_', ' ')}: {_formatted(value)}")
+    if console.is_terminal:
+        console.print(facts_table(rows))
         return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(show_header=False, box=None)
-    table.add_column(style="dim")
-    table.add_column(overflow="fold")
-    for name, value in facts.items():
-        table.add_row(name.replace("_", " "), Text(_formatted(value)))
-    console.print(table)
-
-
-def _inner(value: object) -> str:
-    """Format a value, with brackets around one that has fields, such as the part of a residual quantizer."""
-    return f"({_formatted(value)})" if isinstance(value, dict) else _formatted(value)
+    for name, text in rows.items():
+        print_result(f"{name}: {text}")
 
 
 def _formatted(value: object) -> str:
+    """Format a value for a person; brackets enclose what has names of its own, as the part of a quantizer has."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {_inner(item)}" for name, item in value.items()) or "none"
+        texts = {
+            name: f"({_formatted(item)})" if isinstance(item, dict) else _formatted(item)
+            for name, item in value.items()
+        }
+        return ", ".join(f"{name} {text}" for name, text in texts.items()) or "none"
     if isinstance(value, list | tuple):
-        return ", ".join(_formatted(item) for item in value) or "none"
+        return ", ".join(map(_formatted, value)) or "none"
     if value is None:
         return "none"
     if isinstance(value, bool):

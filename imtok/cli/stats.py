@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imtok.cli.console import ends_on_signals, out, progress_bar, say, stop_on_signals
+from imtok.cli.options import AsJson, Partial
 from imtok.errors import TokensError
 from imtok.files import check_file_target, check_folder_target
 
@@ -27,8 +28,8 @@ _deep_option = with_preset(typer.Option, rich_help_panel="Tokenizer diagnostics"
 def stats(
     tokens: Annotated[list[Path], typer.Argument(metavar="TOKENS", help="Folder of `imtok encode`, or several.")],
     compare: Annotated[bool, typer.Option("--compare", help="Further token folders follow TOKENS.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")] = False,
-    partial: Annotated[bool, typer.Option("--partial", help="Accept a token folder with units missing.")] = False,
+    as_json: AsJson = False,
+    partial: Partial = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Counting processes. (default: one a core)")] = None,
     report: Annotated[Path | None, _file_option(metavar="FILE", help="Write all of it as one HTML file.")] = None,
     plots: Annotated[Path | None, _file_option(metavar="DIR", help="Write every plot as a PNG.")] = None,

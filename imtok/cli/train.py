@@ -7,13 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imtok.cli.console import (
-    err,
-    launcher_number,
-    print_result,
-    say,
-    stop_on_signals,
-)
+from imtok.cli.console import err, launcher_number, print_result, say, stop_on_signals
+from imtok.cli.options import Sources
 from imtok.cli.train_display import TrainDisplay, print_report
 from imtok.errors import ConfigError
 
@@ -43,9 +38,7 @@ def _print_presets(requested: bool) -> None:
 
 
 def train(
-    sources: Annotated[
-        list[str], typer.Argument(metavar="SOURCE", help="Folders of images, .tar files, or train-{000..099}.tar.")
-    ],
+    sources: Sources,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="Folder for the run.")],
     preset: Annotated[str | None, typer.Option(help="A ready configuration; --list-presets names them.")] = None,
     config: Annotated[
@@ -83,7 +76,9 @@ def train(
     With no configuration it looks at the images, chooses one, and says so. The same command again goes on where a
     stopped run was, to the same result bit for bit on a CPU.
     """
-    _refuse_launcher()
+    if launcher_number("WORLD_SIZE", 1) > 1:
+        text = "training over several processes is not supported yet; start imtok train once, without torchrun"
+        raise ConfigError(text)
     with stop_on_signals() as should_stop:
         with err().status("looking at the images"):
             import imtok.training
@@ -103,13 +98,7 @@ def train(
             return
         with TrainDisplay(chosen) as display:
             report = imtok.training.train(
-                sources,
-                output,
-                chosen,
-                val=val or (),
-                resume=resume,
-                progress=display.update,
-                should_stop=should_stop,
+                sources, output, chosen, val=val or (), resume=resume, progress=display.update, should_stop=should_stop
             )
     print_report(report)
 
@@ -160,10 +149,3 @@ def _automatic(sources: list[str], device: str) -> dict[str, Any]:
     choice = choose(ImageCollection.open(sources), gpu=resolve_device(device).type == "cuda")
     say(choice.reason)
     return choice.values
-
-
-def _refuse_launcher() -> None:
-    if launcher_number("WORLD_SIZE", 1) > 1:
-        raise ConfigError(
-            "training over several processes is not supported yet; start imtok train once, without torchrun"
-        )

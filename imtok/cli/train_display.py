@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from imtok.cli.console import SEVERITY_STYLES, err, escaped, out, print_line, print_result, say
+from imtok.cli.console import SECONDS_BETWEEN_LINES, SEVERITY_STYLES, err, escaped, out, print_line, print_result, say
 
 if TYPE_CHECKING:
     from imtok.analysis import CodebookUsage
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from imtok.evaluation import Quality
     from imtok.training import TrainProgress, TrainReport
 
-_SECONDS_BETWEEN_LINES = 30.0
 _NAMES = 13  # width of the names of metrics
 _CURVE, _COLUMNS = "use by rank", 32
 
@@ -64,7 +63,7 @@ class TrainDisplay:
             print_line(self.console, f"[yellow]note:[/] {escaped(note)}")
         if self.console.is_terminal:
             self.live.update(self.render(progress))
-        elif progress.metrics is not None and time.monotonic() - self.printed_at > _SECONDS_BETWEEN_LINES:
+        elif progress.metrics is not None and time.monotonic() - self.printed_at > SECONDS_BETWEEN_LINES:
             self._line(progress)
 
     def render(self, progress: TrainProgress) -> Any:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from imtok.cli.console import err, escaped, print_line, print_result, progress_bar, say
+from imtok.cli.options import Tokens
 
 
-def verify(
-    tokens: Annotated[Path, typer.Argument(metavar="TOKENS", help="Folder written by `imtok encode`.")],
-) -> None:
+def verify(tokens: Tokens) -> None:
     """Re-hash a token folder, check every shard, and name every gap. Exit code 1 where something is wrong."""
     import imtok.tokens
 

@@ -1,0 +1,19 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Precision = Literal["fp32", "bf16"]
+
+Tokens = Annotated[Path, typer.Argument(metavar="TOKENS", help="Folder written by `imtok encode`.")]
+Sources = Annotated[
+    list[str], typer.Argument(metavar="SOURCE", help="Folders of images, .tar files, or train-{000..099}.tar.")
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Images a batch. (default: 16, on a GPU 64)")]
+Partial = Annotated[bool, typer.Option("--partial", help="Accept a token folder with units missing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
