@@ -65,6 +65,14 @@ def imports_between_parts() -> dict[str, set[str]]:
     return imports
 
 
+def layers() -> list[list[str]]:
+    """The parts by the longest chain of imports below each, the parts that import no other first."""
+    imports, levels = imports_between_parts(), dict[str, int]()
+    for part in TopologicalSorter(imports).static_order():
+        levels[part] = 1 + max((levels[other] for other in imports[part]), default=0)
+    return [sorted(part for part in levels if levels[part] == level) for level in sorted(set(levels.values()))]
+
+
 def test_every_part_stands_on_one_floor(floors: dict[str, int]) -> None:
     assert sorted(floors) == PARTS
 
@@ -86,6 +94,11 @@ def test_no_circle_joins_packages() -> None:
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_every_module_opens_with_what_it_holds(module: Path) -> None:
     assert ast.get_docstring(ast.parse((ROOT / module).read_text()))
+
+
+def test_architecture_states_the_layers_that_imports_make(page: str) -> None:
+    stated = re.findall(r"^\d+\. (`.*`)$", page, flags=re.MULTILINE)
+    assert [re.findall(r"`(\w+)`", line) for line in stated] == layers()
 
 
 def test_architecture_lists_every_module_and_no_other(page: str) -> None:
