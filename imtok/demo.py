@@ -35,7 +35,7 @@ TRAINED_ON = len(_SEEN)
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo measured."""
+    """The measurements of the demo."""
 
     seen: Quality
     unseen: Quality
@@ -87,10 +87,9 @@ def _photographs(names: tuple[str, ...]) -> list[Path]:
 
 def _compare(output: Path, photographs: list[Path], size: int) -> None:
     """Write comparison.png: each photograph above its reconstruction by `decode`."""
-    originals = [fit_image(decode_image(path.read_bytes()), size).pixels for path in photographs]
-    restored = [
-        fit_image(decode_image((output / "images" / f"{path.name}.png").read_bytes()), size).pixels
-        for path in photographs
-    ]
-    picture = pair_grid(torch.stack(originals), torch.stack(restored))
-    write_atomically(output / "comparison.png", png_bytes(picture))
+    restored = [output / "images" / f"{path.name}.png" for path in photographs]
+    originals, reconstructions = (
+        torch.stack([fit_image(decode_image(path.read_bytes()), size).pixels for path in paths])
+        for paths in (photographs, restored)
+    )
+    write_atomically(output / "comparison.png", png_bytes(pair_grid(originals, reconstructions)))

@@ -29,20 +29,16 @@ def describe(folder: Path) -> dict[str, Any]:
 
 
 def _tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
-    quantizer = tokenizer.config.quantizer.model_dump(mode="json")
-    parameters = {
-        "encoder": sum(p.numel() for p in tokenizer.encoder.parameters()),
-        "quantizer": sum(p.numel() for p in tokenizer.quantizer.parameters()),
-        "decoder": sum(p.numel() for p in tokenizer.decoder.parameters()),
-    }
+    config = tokenizer.config
+    parts = {name: tokenizer.get_submodule(name) for name in ("encoder", "quantizer", "decoder")}
     return {
         "codebook_size": tokenizer.num_codes,
         "num_codebooks": tokenizer.num_codebooks,
         "downsample": tokenizer.downsample,
-        "size": tokenizer.config.size,
-        "quantizer": quantizer,
-        "network": tokenizer.config.network.model_dump(mode="json"),
-        "parameters": parameters,
+        "size": config.size,
+        "quantizer": config.quantizer.model_dump(mode="json"),
+        "network": config.network.model_dump(mode="json"),
+        "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()},
         "fingerprint": tokenizer.fingerprint,
     }
 
@@ -59,8 +55,7 @@ def _run(folder: Path) -> dict[str, Any]:
         "trained_on": config.images if run.finished else max(run.checkpoints_seen(), default=0),
         "validation": {name.removeprefix("val/"): value for name, value in last.items() if name != "images"},
     }
-    tokenizer = load(folder) if run.finished else Tokenizer(config.tokenizer)
-    described = _tokenizer(tokenizer)
+    described = _tokenizer(load(folder) if run.finished else Tokenizer(config.tokenizer))
     if not run.finished:
         del described["fingerprint"]  # of weights that do not exist yet
     return facts | described
@@ -70,8 +65,7 @@ def _tokens(folder: Path) -> dict[str, Any]:
     tokens = open_tokens(folder, partial=True)
     info = tokens.info
     manifest = read_manifest(folder)
-    labels: Counter[str] = Counter()
-    reasons: Counter[str] = Counter()
+    labels, reasons = Counter[str](), Counter[str]()
     for shard in tokens.shards():
         reasons.update(reason.split(":")[0] for reason in shard.skip_reasons)
         # Labels of tars are the numbers of their .cls members, and no indices of class folders.

@@ -46,11 +46,9 @@ def fast_precision(device: torch.device) -> Precision:
         return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
     if not torch.cpu._is_avx512_bf16_supported():
         return "fp32"
-    rounds = [
-        (_block_seconds("bf16"), _block_seconds("fp32")) for _ in range(8)
-    ]  # in turn, as other processes may compute too
-    fastest = [min(seconds) for seconds in zip(*rounds, strict=True)]
-    return "bf16" if fastest[0] < _GAIN * fastest[1] else "fp32"
+    # Both are timed in turn, as other processes may compute too.
+    bf16, fp32 = zip(*((_block_seconds("bf16"), _block_seconds("fp32")) for _ in range(8)), strict=True)
+    return "bf16" if min(bf16) < _GAIN * min(fp32) else "fp32"
 
 
 def _block_seconds(precision: Precision) -> float:

@@ -26,7 +26,7 @@ _DISK_ERRNOS = _FULL_ERRNOS | {errno.EFBIG, errno.EROFS, errno.EIO}
 
 
 class ImtokError(Exception):
-    """Base of every error a user can cause; its text is one line that names finding, expectation and remedy."""
+    """Base of every error a user can cause; its text is one line: what was found, what was expected, what to do."""
 
     exit_code = 1
 
@@ -69,13 +69,12 @@ class TooManySkips(ImtokError):
 class DiskError(ImtokError):
     """The disk refused a write; nothing committed before is harmed.
 
-    `finding` is the disk's error in short; `full` is True where the disk only lacks room.
+    `finding` is the disk's error in short, `errno` its number; `full` is True where the disk only lacks room.
     """
 
     exit_code = 74
 
     def __init__(self, path: Path, finding: str, number: int | None = None) -> None:
-        """`number` is the operating system's, of the module `errno`."""
         super().__init__(
             f"{path}: {finding}; make room or choose another disk, then run the same command again: what is committed "
             "stays"
@@ -85,7 +84,7 @@ class DiskError(ImtokError):
 
     @property
     def full(self) -> bool:
-        """No room on the disk, or none in the quota."""
+        """Whether the disk or the quota is full."""
         return self.errno in _FULL_ERRNOS
 
 
@@ -96,15 +95,15 @@ class Interrupted(ImtokError):
 
 
 class LatentsError(ValueError):
-    """Latents that have no code, as they are not finite; no user's mistake, and so outside the tree."""
+    """Latents that have no code, as they are not finite; users do not cause it, so it is outside the tree."""
 
 
 class SlowerWarning(RuntimeWarning):
-    """A fast way is closed here and another is taken, with the same results."""
+    """A fast way does not work here; a slower one with the same results is taken."""
 
 
 def is_disk_error(error: OSError) -> bool:
-    """Tell whether the disk is full, over quota, read-only or failing."""
+    """Say whether the disk is full, over quota, read-only or failing."""
     return error.errno in _DISK_ERRNOS
 
 

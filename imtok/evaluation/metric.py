@@ -33,9 +33,8 @@ class Metric(ABC):
 
     def __init__(self, network: nn.Module | None = None) -> None:
         if (network is None) != (not self.needs):
-            raise TypeError(
-                f"{type(self).__name__} takes {f'the network {self.needs}' if self.needs else 'no network'}"
-            )
+            expected = f"the network {self.needs}" if self.needs else "no network"
+            raise TypeError(f"{type(self).__name__} takes {expected}")
         self.network = network
 
     @abstractmethod

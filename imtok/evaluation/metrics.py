@@ -26,8 +26,8 @@ def first_metric() -> type[Metric]:
 def build_metrics(networks: Mapping[str, nn.Module] | None = None) -> list[Metric]:
     """Build the metrics that need no network, and those whose network is in `networks` under the name in `needs`."""
     found = networks or {}
-    wanted = [metric for metric in METRICS.values() if not metric.needs or metric.needs in found]
-    return [metric(found[metric.needs]) if metric.needs else metric() for metric in wanted]
+    usable = [metric for metric in METRICS.values() if not metric.needs or metric.needs in found]
+    return [metric(found[metric.needs]) if metric.needs else metric() for metric in usable]
 
 
 def open_metrics(names: Iterable[str], device: torch.device) -> list[Metric]:

@@ -35,7 +35,7 @@ from imtok.usage import CodebookUsage, count_by_codebook
 
 @dataclass(frozen=True)
 class Quality:
-    """What a tokenizer keeps of a set of images."""
+    """Reconstruction metrics and codebook use of a tokenizer on a set of images."""
 
     images: int
     skipped: int  # images that could not be read
@@ -64,12 +64,12 @@ class Quality:
 
     @property
     def values(self) -> dict[str, float | None]:
-        """The metrics as JSON has them: None in place of an infinite value."""
+        """The metrics for JSON, with None in place of an infinite value."""
         return {name: value if math.isfinite(value) else None for name, value in self.metrics.items()}
 
     @property
     def protocol(self) -> str:
-        """How the metrics were measured, to print beside them."""
+        """The protocol in one line, to print beside the metrics."""
         square = {
             "crop": f"shorter side {self.size}, centre crop {self.size}x{self.size}",
             "pad": f"longer side {self.size}, edges repeated to {self.size}x{self.size} and compared too",
@@ -80,7 +80,7 @@ class Quality:
     def as_dict(self) -> dict[str, Any]:
         """Return everything by name, as `imtok eval --json` prints it; an infinite value is null."""
         values = self.values
-        first = first_metric().name
+        first = first_metric().name  # stands before `exact`
         return {
             "images": self.images,
             "skipped": self.skipped,
@@ -90,7 +90,7 @@ class Quality:
             "exact": self.exact,
             **values,
             "bits_per_image": self.bits_per_image,
-            **{k: v for k, v in self.usage.as_dict().items() if k != "images"},
+            **{name: value for name, value in self.usage.as_dict().items() if name != "images"},
             "protocol": self.protocol,
         }
 
@@ -164,13 +164,7 @@ def evaluate(
     if limit is not None:
         images = images.subsample(limit)
     return measure(
-        tokenizer,
-        images,
-        size=size,
-        precision=precision,
-        batch_size=batch_size,
-        metrics=measured,
-        progress=progress,
+        tokenizer, images, size=size, precision=precision, batch_size=batch_size, metrics=measured, progress=progress
     )
 
 
@@ -189,11 +183,8 @@ def measure(
 
     `metrics` are new objects, by default those of all metrics that need no network.
     """
-    measurement = Measurement(
-        build_metrics() if metrics is None else metrics,
-        num_codes=tokenizer.num_codes,
-        num_codebooks=tokenizer.num_codebooks,
-    )
+    metrics = build_metrics() if metrics is None else metrics
+    measurement = Measurement(metrics, num_codes=tokenizer.num_codes, num_codebooks=tokenizer.num_codebooks)
     for batch in _batches(images, size, fit, batch_size):
         with deterministic(tokenizer.device), autocast(tokenizer.device, precision):
             codes = tokenizer.encode(batch)
@@ -201,8 +192,7 @@ def measure(
         measurement.update(restored, batch, codes)
         if progress:
             progress(measurement.images, len(images))
-    done = measurement.images
-    if not done:
+    if not (done := measurement.images):
         raise SourceError(f"none of the {len(images)} images can be read; `imtok encode` names why")
     return measurement.quality(skipped=len(images) - done, size=size, precision=precision, fit=fit)
 
