@@ -244,7 +244,9 @@ def test_a_tokenizer_that_cannot_be_the_tokens_own_is_ignored(
     config = TokenizerConfig(quantizer=quantizer).model_dump(mode="json")
     (folder / "tokenizer").mkdir()
     (folder / "tokenizer" / "config.json").write_text(json.dumps(config))
-    statistics = analyze(folder).statistics
+    analysis = analyze(folder)
+    statistics = analysis.statistics
+    assert analysis.figures is statistics
     assert statistics.quantizer == name
     assert len(statistics.dimensions) == (3 if name else 0)
 
@@ -269,7 +271,7 @@ def test_each_stage_has_a_bar_in_its_own_units(tokens: dict[str, Path], monkeypa
 
     monkeypatch.setattr(import_module("imtok.cli.stats"), "progress_bar", bar)
     assert imtok("stats", tokens["fsq"], "--deep").exit_code == 0
-    assert begun == [("counting", "shards"), ("looking at the tokenizer", "images")]
+    assert begun == [("counting", "shards"), ("testing the tokenizer", "images")]
     assert set(begun) <= set(UNITS.items())
     assert set(UNITS) == set(get_args(Stage))
 

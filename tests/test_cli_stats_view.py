@@ -70,7 +70,7 @@ def test_meanings_stand_beside_where_the_width_allows() -> None:
 
 def test_a_healthy_set_takes_a_screen_and_a_half() -> None:
     lines = text(healthy()).splitlines()
-    assert "healthy: no figure passes the threshold of a warning" in lines
+    assert "healthy: no statistic passes the threshold of a warning" in lines
     assert len(lines) <= 48
 
 
@@ -86,7 +86,7 @@ def test_advice_comes_before_the_figures_the_gravest_first() -> None:
 
 def test_hints_alone_leave_a_set_healthy_and_are_listed() -> None:
     shown = text(example(findings=[Finding(name="x", grade="hint", text="worth knowing", page="docs/x.md")]))
-    assert shown.index("healthy: no figure passes") < shown.index("hint worth knowing (docs/x.md)")
+    assert shown.index("healthy: no statistic passes") < shown.index("hint worth knowing (docs/x.md)")
 
 
 def several_codebooks() -> Statistics:

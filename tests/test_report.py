@@ -194,9 +194,9 @@ def test_advice_keeps_its_options_whole_and_can_be_copied() -> None:
 
 
 def test_a_codebook_without_findings_or_with_hints_alone_is_healthy() -> None:
-    assert "Healthy no figure passes" in Reader(report_page(example(findings=[]))).text
+    assert "Healthy no statistic passes" in Reader(report_page(example(findings=[]))).text
     text = Reader(report_page(example(findings=[finding("odd", "hint")]))).text
-    assert "Healthy no figure passes" in text
+    assert "Healthy no statistic passes" in text
     assert "what odd is" in text
 
 
@@ -334,7 +334,7 @@ def test_headings_go_down_step_by_step_and_columns_have_heads(whole: str) -> Non
 def test_a_comparison_has_a_verdict_and_a_letter_for_each() -> None:
     text = Reader(comparison_page(compared())).text
     assert "3 token folders side by side" in text
-    assert "A runs/a/tokens Healthy : no figure" in text
+    assert "A runs/a/tokens Healthy : no statistic" in text
     assert "B runs/b/tokens Problem : what bad is" in text
 
 

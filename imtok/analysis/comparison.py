@@ -204,7 +204,7 @@ def _of_use(name: str, field: str, show: str, better: int = 0) -> _Statistic:
 
     def beside(statistics: Statistics) -> str:
         found, number = worst(statistics, field), len(statistics.codebooks)
-        return f"(mean of {number} codebooks; worst: {found.place}, {show.format(found.value)})" if found else ""
+        return f"(mean of {number} codebooks; worst: {found.codebook}, {show.format(found.value)})" if found else ""
 
     text = f"{definition(Use, field)}; mean over codebooks where there are several"
     return _Statistic(field, name, text, lambda each: over_codebooks(each, field), show.format, better, beside=beside)

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,17 +19,11 @@ _FEW_UNSEEN = 0.02  # of the codes: too few to mention
 _GREATER_IS_WORSE = {"dead", "nearly_dead", "gini"}
 
 
-@dataclass(frozen=True)
-class Worst:
+class Worst(NamedTuple):
     """The codebook where a statistic is worst."""
 
-    codebook: int  # from 1
+    codebook: str  # such as "number 2"
     value: float
-
-    @property
-    def place(self) -> str:
-        """Its number in words."""
-        return f"number {self.codebook}"
 
 
 @dataclass(frozen=True)
@@ -67,12 +62,9 @@ def worst(statistics: Statistics, name: str) -> Worst | None:
     if not several(statistics):
         return None
     sign = -1 if name in _GREATER_IS_WORSE else 1
-    values = [
-        (place, value)
-        for place, each in enumerate(statistics.codebooks, 1)
-        if (value := getattr(each, name)) is not None
-    ]
-    return Worst(*min(values, key=lambda each: sign * each[1])) if values else None
+    numbered = [Worst(f"number {number}", getattr(each, name)) for number, each in enumerate(statistics.codebooks, 1)]
+    found = [each for each in numbered if each.value is not None]
+    return min(found, key=lambda each: sign * each.value, default=None)
 
 
 def unseen(statistics: Statistics) -> str:

@@ -21,8 +21,8 @@ from imtok.errors import Interrupted
 from imtok.tokens import TokenDataset, open_tokens
 from imtok.usage import CodebookUsage
 
-Stage = Literal["counting", "looking at the tokenizer"]
-UNITS: dict[Stage, str] = {"counting": "shards", "looking at the tokenizer": "images"}  # of the progress of each stage
+Stage = Literal["counting", "testing the tokenizer"]
+UNITS: dict[Stage, str] = {"counting": "shards", "testing the tokenizer": "images"}  # of the progress of each stage
 Progress = Callable[[Stage, int, int], None]  # takes (stage, units done, units in all)
 
 # Takes (Q, K) counts, and a callback for (images done, images in all).
@@ -36,6 +36,11 @@ class Analysis:
     statistics: Statistics
     usage: CodebookUsage  # with the count of every code
     pictures: Visualisations | None  # where the tokenizer was analyzed too
+
+    @property
+    def figures(self) -> Statistics:
+        """The statistics, under the name they had before."""
+        return self.statistics
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +125,7 @@ class Job:
         )
         statistics, pictures = None, None
         if self.diagnose is not None:
-            statistics, pictures = self.diagnose(tally.counts, update_of("looking at the tokenizer"))
+            statistics, pictures = self.diagnose(tally.counts, update_of("testing the tokenizer"))
         check()
         usage = CodebookUsage.of_codebooks(tally.counts, tally.images)
         summary = summarize(self.tokens, tally, usage, statistics, check)

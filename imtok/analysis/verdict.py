@@ -26,7 +26,7 @@ def verdict(statistics: Statistics) -> Verdict:
         return Verdict("hint", "No tokens", "nothing was counted, so there is nothing to judge")
     worst = next(iter(by_severity(statistics.findings)), None)
     if worst is None or worst.grade == "hint":
-        return Verdict("healthy", "Healthy", "no figure passes the threshold of a warning")
+        return Verdict("healthy", "Healthy", "no statistic passes the threshold of a warning")
     return Verdict(worst.grade, worst.grade.capitalize(), worst.text, worst)
 
 

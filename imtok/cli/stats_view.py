@@ -100,7 +100,7 @@ def _main_rows(statistics: Statistics) -> Iterator[tuple[str, str, str]]:
 
     def worst_of(name: str, label: str, style: str) -> str:
         found = worst(statistics, name)
-        return f"; {label}: {found.place}, {found.value:{style}}" if found else ""
+        return f"; {label}: {found.codebook}, {found.value:{style}}" if found else ""
 
     yield "images", f"{statistics.images:,}{skipped}", ""
     yield "tokens", f"{statistics.tokens:,}", ""
