@@ -52,21 +52,14 @@ def _print(report: DemoReport, output: Path) -> None:
     for which, quality in (("seen in training", report.seen), ("not seen in training", report.unseen)):
         values = [METRICS[name].format_briefly(value) for name, value in quality.metrics.items()]
         table.add_row(f"{quality.images} {which}", *values)
-    console = out()
-    console.print(table)
-    size = report.seen.size
-    usage = report.usage
-    console.print()
+    console, size, usage = out(), report.seen.size, report.usage
+    console.print(table, "", sep="\n")
     print_result(
         f"{size}x{size} pixels in {report.seen.bits_per_image:,.0f} bits ({report.tokens_per_image} tokens; raw RGB: "
-        f"{size * size * 24:,}), {usage.used:,} of {usage.codebook_size:,} codes used by {usage.images} photographs",
+        f"{size * size * 24:,}), {usage.used:,} of {usage.codebook_size:,} codes used by {usage.images} photographs"
     )
     print_result(f"side by side: {output / 'comparison.png'}   (took {report.seconds:.0f} s)")
     console.print()
     print_result("next, on your own folder:")
-    for command in (
-        "imtok train photos/ -o runs/first",
-        "imtok encode photos/ -t runs/first -o tokens",
-        "imtok stats tokens",
-    ):
-        print_result(f"    {command}")
+    for command in ("train photos/ -o runs/first", "encode photos/ -t runs/first -o tokens", "stats tokens"):
+        print_result(f"    imtok {command}")

@@ -136,13 +136,9 @@ def _print_report(report: EncodeReport, output: Path) -> None:
         f"{report.images:,} images in {output}: {'x'.join(map(str, sides))} = {math.prod(sides)} tokens each, "
         f"{report.bits_per_image:,.0f} bits{speed}"
     )
-    _print_failures(report, output)
-
-
-def _print_failures(report: EncodeReport, output: Path) -> None:
+    for unit in report.failed:
+        say(f"failed: {unit.name}: {unit.reason}")
     if report.failed:
-        for unit in report.failed:
-            say(f"failed: {unit.name}: {unit.reason}")
         raise TokensError(
             f"{output}: {len(report.failed)} of {report.units_total} units failed, the others are committed; mend what "
             "is named above, or add the option it names, and run the same command again"

@@ -20,7 +20,7 @@ _CURVE, _COLUMNS = "use by rank", 32
 
 
 class TrainDisplay:
-    """A bar and lines of metrics on a terminal; elsewhere a line now and then."""
+    """A bar and lines of metrics on a terminal; elsewhere a line twice a minute."""
 
     def __init__(self, config: TrainConfig) -> None:
         from rich.live import Live
@@ -44,7 +44,7 @@ class TrainDisplay:
             self.live.stop()
 
     def update(self, progress: TrainProgress) -> None:
-        """Show one piece of news."""
+        """Show the metrics, validation and notes of one report of progress."""
         if progress.metrics is not None and progress.usage is not None:
             self.images_per_second = progress.images_per_second
             self.metrics = {
