@@ -109,7 +109,8 @@ def test_a_run_folder_holds_what_a_user_looks_for(pictures: Path, tmp_path: Path
 
 
 def test_training_lowers_the_loss_and_validation_sees_it(pictures: Path, tmp_path: Path) -> None:
-    train([pictures], tmp_path / "run", tiny("images=2400", "optimizer.learning_rate=0.005"))
+    config = tiny("images=960", "optimizer.learning_rate=0.005", "validate_every=80", "checkpoint_every=960")
+    train([pictures], tmp_path / "run", config)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     losses = [row["loss"] for row in rows if "loss" in row]
     quality = [row["val/psnr"] for row in rows if "val/psnr" in row]
