@@ -84,7 +84,7 @@ class DiskError(ImtokError):
 
     @property
     def full(self) -> bool:
-        """Whether the disk or the quota is full."""
+        """True where the disk or the quota is full."""
         return self.errno in _FULL_ERRNOS
 
 

@@ -41,7 +41,7 @@ class DistinctCodebook:
 
     @property
     def fixed(self) -> bool:
-        """Whether the method fixes the codes: FSQ, LFQ and BSQ have no tensors that decide about them."""
+        """True where the method fixes the codes: FSQ, LFQ and BSQ have no tensors that decide about them."""
         return not self.base.code_tensors()
 
     @torch.no_grad()

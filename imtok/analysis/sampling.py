@@ -62,7 +62,7 @@ class Sampling:
 
     @property
     def all_pairs(self) -> bool:
-        """Whether every pair of the set is counted."""
+        """True where every pair of the set is counted."""
         return self.paired is None and self.pair_stride == 1
 
 

@@ -16,7 +16,7 @@ _VGG_SIZE = 16  # pixels a side of which VGG16's last level has one left
 
 
 class DataConfig(Record):
-    """How training images are taken."""
+    """The choice of images and crops for training and validation."""
 
     crop: int = Field(96, ge=1, description="side of the random training crops, at the tokenizer's `size`")
     flip: bool = Field(True, description="mirror half of the crops")

@@ -1,4 +1,4 @@
-"""Where decoded images go: a folder, or one tar whose bytes depend on the images alone."""
+"""Destinations of decoded images: a folder, or one tar whose bytes depend on the images alone."""
 
 from __future__ import annotations
 

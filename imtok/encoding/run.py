@@ -53,7 +53,7 @@ class Done:
 
     @property
     def images_per_second(self) -> float:
-        """Of the whole process, commits included."""
+        """The rate of the whole process, commits included."""
         return self.images / self.seconds if self.seconds else 0.0
 
 

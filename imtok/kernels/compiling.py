@@ -91,7 +91,7 @@ class Kernel:
 
 
 class _Compiling:
-    """Whether this process compiles: until the first time that it fails."""
+    """The switch of compilation in this process; the first failure turns it off."""
 
     def __init__(self) -> None:
         self.enabled = True

@@ -71,8 +71,8 @@ def search(rows: Tensor, table: Tensor, centre: Tensor | None, spans: int | None
 def _spans(count: int, num_codes: int, device: torch.device) -> int:
     """Return the number of spans of codes that keeps all processors busy; it changes no result."""
     processors = torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
-    wanted = 4 * processors // -(-count // _ROWS)
-    return max(min(wanted, num_codes // _LEAST_SPAN), 1)
+    spans = 4 * processors // -(-count // _ROWS)
+    return max(min(spans, num_codes // _LEAST_SPAN), 1)
 
 
 def _offsets(table: Tensor, centre: Tensor | None) -> Tensor:

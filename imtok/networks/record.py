@@ -1,4 +1,4 @@
-"""What every network's configuration record offers: its downsampling, its identity, and how it is built.
+"""The base of all networks' configuration records: downsampling, identity and construction.
 
 Records import no torch, so that `imtok --help` stays quick; `build` imports the network's module when it is called.
 """

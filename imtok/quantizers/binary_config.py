@@ -16,7 +16,7 @@ _LARGEST_GROUP = 20
 
 
 class SignConfig(QuantizerRecord):
-    """What LFQ and BSQ share; the fields are those of `imtok.quantizers.LFQ`."""
+    """The common part of LFQ and BSQ; the fields are those of `imtok.quantizers.LFQ`."""
 
     code_fields: ClassVar[set[str]] = {"dim"}
     collapsed_share: ClassVar[float] = 0.01  # see `FSQConfig`

@@ -1,4 +1,4 @@
-"""What every quantizer's configuration record offers: how it is built, its identity, limits of health, suggestions.
+"""The base of all quantizers' configuration records: construction, identity, limits of health, suggestions.
 
 Records import no torch, so that `imtok --help` stays quick; `build` imports the quantizer's module when it is called.
 """
@@ -90,7 +90,7 @@ class QuantizerRecord(Record):
 
     @property
     def base_key(self) -> str:
-        """Where `--set` finds the base quantizer."""
+        """The key of the base quantizer in `--set`."""
         return "quantizer"
 
     @property
@@ -100,7 +100,7 @@ class QuantizerRecord(Record):
 
     @property
     def index_order(self) -> str | None:
-        """How the digits of a latent make its code; None where a code is a row number."""
+        """The order of the digits in a code; None where a code is a row number."""
         return None
 
     def counts_by_dimension(self, counts: Counts) -> list[Counts]:
@@ -132,7 +132,7 @@ class QuantizerRecord(Record):
 
     @property
     def fewer_parts(self) -> str:
-        """How to have fewer codebooks; empty where there is only one."""
+        """The setting that gives fewer codebooks; empty where there is only one."""
         return ""
 
     def fewer_codes(self, key: str) -> str:

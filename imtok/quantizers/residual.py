@@ -80,7 +80,7 @@ class ResidualQuantizer(CompositeQuantizer):
 
     @property
     def least_codebooks(self) -> int:
-        """Those of the first stage."""
+        """The number of codebooks of the first stage, which a decoder can use alone."""
         return self.uses[0].num_codebooks
 
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:

@@ -28,7 +28,7 @@ class CompositeConfig(QuantizerRecord):
 
     @property
     def times(self) -> int:
-        """How often the part is used."""
+        """Number of uses of the part."""
         raise NotImplementedError
 
     @property
@@ -94,7 +94,7 @@ class ResidualConfig(CompositeConfig):
 
     @property
     def times(self) -> int:
-        """How often the part is used."""
+        """Number of uses of the part."""
         return self.depth
 
     @property
@@ -125,7 +125,7 @@ class ProductConfig(CompositeConfig):
 
     @property
     def times(self) -> int:
-        """How often the part is used."""
+        """Number of uses of the part."""
         return self.heads
 
     @property

@@ -38,7 +38,7 @@ class Plot:
 
     @property
     def wide(self) -> bool:
-        """Whether it is made for the whole width of a desktop."""
+        """True where the plot takes the whole width of a desktop."""
         return bool(self.figure.get_figwidth() * 72 > NARROW)
 
     def of_first_codebook(self) -> Plot:

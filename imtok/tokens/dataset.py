@@ -58,7 +58,7 @@ class TokenDataset:
 
     @property
     def fingerprint(self) -> str:
-        """Of the tokenizer that made the codes."""
+        """The fingerprint of the tokenizer that made the codes."""
         return self.info.fingerprint
 
     @property

@@ -30,8 +30,8 @@ INFO, PLAN, MANIFEST = "imtok.json", "plan/inputs-00000.jsonl", "MANIFEST.jsonl"
 TOKENIZER, SHARDS, JOURNAL = "tokenizer", "shards", "journal"
 
 _FORMAT, _VERSION = "imtok-tokens", 1
-_REMEDY = "delete the file and run the same `imtok encode` again"
-_INFO_REMEDY = "copy the folder again, or encode into another"
+_HINT = "delete the file and run the same `imtok encode` again"
+_INFO_HINT = "copy the folder again, or encode into another"
 
 
 class _Record(BaseModel):
@@ -132,7 +132,7 @@ def read_info(folder: Path) -> TokensInfo:
             raise TokensError(f"{folder}: no such folder; give one written by `imtok encode`") from error
         raise TokensError(f"{folder}: not a token folder, it has no {INFO}; give one of `imtok encode`") from error
     _check_version(path, data)
-    return _parse(TokensInfo, data, str(path), _INFO_REMEDY)
+    return _parse(TokensInfo, data, str(path), _INFO_HINT)
 
 
 def read_plan(folder: Path) -> Iterator[PlanEntry]:
@@ -209,27 +209,27 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
         with path.open("rb") as file:
             for number, line in enumerate(file, 1):
                 if not line.endswith(b"\n"):
-                    raise TokensError(f"{path}: line {number} is cut short; {_REMEDY}")
+                    raise TokensError(f"{path}: line {number} is cut short; {_HINT}")
                 yield number, line
     except OSError as error:
-        raise TokensError(f"{path}: cannot be read ({error.strerror or error}); {_REMEDY}") from error
+        raise TokensError(f"{path}: cannot be read ({error.strerror or error}); {_HINT}") from error
 
 
-def _parse(record: type[_R], data: bytes, place: str, remedy: str = _REMEDY) -> _R:
+def _parse(record: type[_R], data: bytes, place: str, hint: str = _HINT) -> _R:
     try:
         return record.model_validate_json(data)
     except ValidationError as error:
         problem = error.errors()[0]
         field = ".".join(map(str, problem["loc"])) or "content"
-        raise TokensError(f"{place}: damaged, {field}: {problem['msg']}; {remedy}") from error
+        raise TokensError(f"{place}: damaged, {field}: {problem['msg']}; {hint}") from error
 
 
 def _check_version(path: Path, data: bytes) -> None:
-    """Raise TokensError for another version; damage has another remedy."""
+    """Raise TokensError for another version; damage calls for another hint."""
     try:
         content: Any = json.loads(data)
     except (ValueError, RecursionError) as error:
-        raise TokensError(f"{path}: damaged, not JSON; {_INFO_REMEDY}") from error
+        raise TokensError(f"{path}: damaged, not JSON; {_INFO_HINT}") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise TokensError(f'{path}: not a token folder of imtok; expected "format": "{_FORMAT}"')
     if content.get("version") != _VERSION:

@@ -31,7 +31,7 @@ Codes = npt.NDArray[np.unsignedinteger[Any]]
 
 NO_LABEL = -1
 
-_REMEDY = "delete it and run the same `imtok encode` again"
+_HINT = "delete it and run the same `imtok encode` again"
 
 
 class ShardHeader(BaseModel):
@@ -121,9 +121,9 @@ def read_shard(path: Path) -> Shard:
     except ValidationError as error:
         raise TokensError(f"{path}: not a shard that this imtok reads; expected a file of `imtok encode`") from error
     except KeyError as error:
-        raise TokensError(f"{path}: damaged, its array {error} is missing; {_REMEDY}") from error
+        raise TokensError(f"{path}: damaged, its array {error} is missing; {_HINT}") from error
     except ValueError as error:
-        raise TokensError(f"{path}: damaged ({error}); {_REMEDY}") from error
+        raise TokensError(f"{path}: damaged ({error}); {_HINT}") from error
     return shard
 
 

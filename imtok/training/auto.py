@@ -11,7 +11,7 @@ from imtok.data.collection import ImageCollection
 from imtok.data.images import image_size
 from imtok.errors import ImageError, SourceError
 
-_LOOKED_AT = 200
+_SAMPLED = 200
 _SIZES = (32, 64, 128, 256)
 
 
@@ -59,10 +59,10 @@ def _length(size: int, gpu: bool) -> int:
 
 def _shorter_sides(images: ImageCollection) -> list[int]:
     sides = []
-    looked_at = images.subsample(_LOOKED_AT)
-    for place in range(len(looked_at)):
+    sampled = images.subsample(_SAMPLED)
+    for index in range(len(sampled)):
         with suppress(ImageError, SourceError):
-            sides.append(min(image_size(looked_at.read(place))))
+            sides.append(min(image_size(sampled.read(index))))
     if not sides:
-        raise SourceError(f"none of {min(len(images), _LOOKED_AT)} images looked at can be read; check the files")
+        raise SourceError(f"none of {min(len(images), _SAMPLED)} images looked at can be read; check the files")
     return sides

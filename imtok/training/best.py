@@ -32,12 +32,12 @@ class Best:
 
     @property
     def is_written(self) -> bool:
-        """Whether there is one and `folder` holds it."""
+        """True where there is a best tokenizer and `folder` holds it."""
         return bool(self.metrics) and not self._waiting
 
     @property
     def exists(self) -> bool:
-        """Whether `folder` holds a tokenizer, this one or the one before it."""
+        """True where `folder` holds a tokenizer, this one or the one before it."""
         return (self.folder / _WEIGHTS).is_file()
 
     def take(self, metrics: Mapping[str, Any], tokenizer: Tokenizer) -> None:

@@ -32,7 +32,7 @@ from imtok.training.initial import initial_tokenizer
 from imtok.training.resolve import resolve
 from imtok.training.run import RunFolder
 
-_LOOKED_AT = 200  # images, from which the sizes of the others are estimated
+_SAMPLED = 200  # images, from which the sizes of the others are estimated
 _FLOAT = 4  # bytes; weights and all that is kept of them are float32
 # A step takes more than it keeps for its backward pass, as measured on CPUs: a third more for the gradients on their
 # way back, and some float32 copies of the images for the losses and their gradients.
@@ -95,7 +95,7 @@ class TrainPlan:
 
     @property
     def epochs(self) -> float:
-        """How often the run sees each training image."""
+        """Number of times that the run sees each training image."""
         return self.config.images / self.training_images
 
     @property
@@ -254,13 +254,13 @@ def _quantizer_bytes(config: QuantizerRecord, vectors: int) -> int:
 
 def _decoded_bytes(images: ImageCollection, config: TrainConfig) -> int:
     """Estimate the bytes of the decoded images that training keeps, their shorter sides at the tokenizer's size."""
-    looked_at = images.subsample(_LOOKED_AT)
+    sampled = images.subsample(_SAMPLED)
     values = []
-    for place in range(len(looked_at)):
+    for index in range(len(sampled)):
         with suppress(ImageError, SourceError):
-            sides = image_size(looked_at.read(place))
+            sides = image_size(sampled.read(index))
             values.append(3 * config.tokenizer.size**2 * max(sides) / min(sides))
     if not values:
-        raise SourceError(f"none of {len(looked_at)} training images looked at can be read; check the files")
+        raise SourceError(f"none of {len(sampled)} training images looked at can be read; check the files")
     all_images = len(images) * sum(values) / len(values)
     return int(min(all_images, config.data.cache_gb * 2**30))

@@ -39,7 +39,7 @@ class TrainProgress:
 
 @dataclass(frozen=True)
 class TrainReport:
-    """How the run ended."""
+    """The result of a run."""
 
     run: Path
     tokenizer: Path

@@ -103,7 +103,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the finished tokenizer is in place."""
+        """True where the finished tokenizer is in place."""
         return self.tokenizer.is_dir()
 
     @contextmanager

@@ -104,14 +104,14 @@ class Validation:
 
     def _readable(self, held_out: ImageCollection) -> ImageCollection:
         """Return the held-out images that can be read; report what is wrong with the others now."""
-        places = []
-        for place, key in enumerate(held_out.keys):
+        readable = []
+        for index, key in enumerate(held_out.keys):
             try:
-                decode_image(held_out.read(place))
-                places.append(place)
+                decode_image(held_out.read(index))
+                readable.append(index)
             except (ImageError, SourceError) as error:
                 self.reporter.notice(f"{key}: passed over in validation ({error})")
-        return held_out.only(places)
+        return held_out.only(readable)
 
 
 def _log_line(quality: Quality) -> dict[str, Any]:
