@@ -24,7 +24,7 @@ from making import token_folder
 
 from imtok.analysis import CodebookUsage, analyze, codebook_usage
 from imtok.analysis.counting import count_tokens
-from imtok.analysis.pairs import PairTable
+from imtok.analysis.neighbours import PairTable
 from imtok.analysis.sampling import Sampling, grid_hashes
 from imtok.analysis.statistics import Neighbours
 from imtok.analysis.tally import Tally

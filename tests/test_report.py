@@ -15,13 +15,12 @@ from PIL import Image
 from statistics_example import example, example_pictures
 
 from imtok.analysis.comparison import comparison_rows
-from imtok.analysis.references import REFERENCES
 from imtok.analysis.statistics import Finding, Statistics
 from imtok.analysis.verdict import verdict
 from imtok.analysis.visualisations import Visualisations
 from imtok.report import comparison_page, report_page
 from imtok.report.comparison_plots import labels, letter
-from imtok.report.glossary import glossary
+from imtok.report.glossary import REFERENCES, glossary
 from imtok.report.html import plot_cards
 from imtok.report.plot import Plot
 from imtok.report.plots import statistics_plots

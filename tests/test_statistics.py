@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from imtok.analysis import statistics
-from imtok.analysis.references import REFERENCES
 from imtok.analysis.statistics import definition
 from imtok.records import Record
+from imtok.report.glossary import REFERENCES
 
 RECORDS = [
     kind

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from imtok.analysis.pairs import run_starts
+from imtok.analysis.neighbours import run_starts
 from imtok.analysis.statistics import ClassUse, Dimension, Duplicates, PositionMap, Runs
 from imtok.analysis.tally import NEVER, Tally
 from imtok.entropy import Counts, entropy_bits, log_spaced, miller_bits

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from imtok.analysis.pairs import PairTable
+from imtok.analysis.neighbours import PairTable
 from imtok.analysis.sampling import Sampling, chosen, grid_hashes
 from imtok.entropy import Counts
 from imtok.tokens.shard import NO_LABEL, Codes

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from imtok.analysis.comparison import ABSENT, comparison_rows
-from imtok.analysis.formatting import headline, unseen, worst
-from imtok.analysis.references import REFERENCES
+from imtok.analysis.formatting import headline, several, together, unseen, worst
 from imtok.analysis.statistics import Statistics
 from imtok.analysis.verdict import by_severity, verdict
 from imtok.analysis.visualisations import Visualisations
 from imtok.evaluation import METRICS
 from imtok.report.comparison_plots import colour, letter
-from imtok.report.glossary import glossary
+from imtok.report.glossary import REFERENCES, glossary
 from imtok.report.html import Section, plot_cards, render
 from imtok.report.plots import compared_plots, statistics_plots
 from imtok.report.sheets import code_sheet, compared_sheets, reconstruction_sheet
 from imtok.report.style import COLOURS
-from imtok.report.tables import tables
 
 _PLOT_SECTIONS = (
     ("use", "Use", "Which codes occur, and how evenly."),
@@ -46,7 +45,7 @@ def report_page(statistics: Statistics, visualisations: Visualisations | None = 
             for name, heading, text in _PLOT_SECTIONS
         ),
         Section("visualisations", "Visualisations", "", "sheets.html", [each for each in sheets if each is not None]),
-        Section("tables", "Tables", "", "tables.html", tables(statistics)),
+        Section("tables", "Tables", "", "tables.html", _tables(statistics)),
         Section("glossary", "Definitions", "", "glossary.html", glossary(statistics)),
     ]
     return render(
@@ -81,3 +80,38 @@ def comparison_page(everything: Sequence[tuple[Statistics, Visualisations | None
     ]
     title = f"{', '.join(each.name for each in statistics)} · imtok stats"
     return render(title, "comparison_header.html", sections, compared=compared, absent=ABSENT, fingerprint="")
+
+
+class _Table(NamedTuple):
+    """Rows as records, which the template writes by `kind`."""
+
+    kind: str
+    title: str
+    rows: Sequence[Any]
+    width: str = "wide"
+
+
+def _tables(statistics: Statistics) -> list[_Table]:
+    """List all tables that have rows: small ones two in a row, so that none stands alone."""
+    first = ", first codebook" if several(statistics) else ""
+    small = [
+        _Table("top", f"Codes used most{together(statistics)}", statistics.top if statistics.tokens else []),
+        _Table("codebooks", "Codebooks", statistics.codebooks if statistics.num_codebooks > 1 else []),
+        _Table("changing", f"Codes that change most{first}", _changing(statistics)),
+    ]
+    large = [
+        _Table("classes", f"Classes{together(statistics)}", statistics.classes),
+        _Table("duplicates", "Images with the same codes", statistics.duplicates.largest),
+    ]
+    small, large = ([each for each in found if each.rows] for found in (small, large))
+    paired = len(small) // 2 * 2
+    return [each._replace(width="half") for each in small[:paired]] + small[paired:] + large
+
+
+def _changing(statistics: Statistics) -> list[tuple[str, Any]]:
+    """What was done and which codes that changed, five of each."""
+    if statistics.tokenizer is None:
+        return []
+    sources = [("encoded again", statistics.tokenizer.idempotence.least_stable)]
+    sources += [(each.name, each.most_changed) for each in statistics.tokenizer.sensitivity.disturbances]
+    return [(name, each) for name, codes in sources for each in codes[:5]]
