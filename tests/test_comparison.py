@@ -138,10 +138,10 @@ def test_an_error_too_small_for_four_decimals_keeps_its_digits() -> None:
     assert row("quantization error", statistics.model_copy(update={"tokenizer": tokenizer})).values == ("1.2e-05",)
 
 
-def test_rows_have_keys_of_their_own() -> None:
-    keys = [row.key for row in comparison_rows([example(), two_codebooks()])]
-    assert len(keys) == len(set(keys))
-    assert {"psnr", "dominated-by", "usage", "changed by JPEG quality 95"} <= set(keys)
+def test_rows_have_names_of_their_own() -> None:
+    names = [row.name for row in comparison_rows([example(), two_codebooks()])]
+    assert len(names) == len(set(names))
+    assert {"PSNR", "dominated by", "usage", "JPEG quality 95"} <= set(names)
 
 
 def test_mutual_information_ranges_from_gain_to_estimate() -> None:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import le
 from typing import Any
 
 from imtok.analysis.formatting import over_codebooks, significant, worst
@@ -30,16 +31,16 @@ from imtok.analysis.statistics import (
     definition,
 )
 from imtok.evaluation import METRICS, Metric, first_metric
+from imtok.records import Record
 from imtok.usage import Use
 
-ABSENT = "-"
+ABSENT, DOMINATED_BY = "-", "dominated by"
 
 
 @dataclass(frozen=True)
 class Row:
     """One statistic of all sets."""
 
-    key: str  # does not change with the name
     name: str
     values: tuple[str, ...]  # of each set; "-" where it has none
     beside: tuple[str, ...]  # to show with each value: its price in bits, or the codebook where it is worst; or ""
@@ -55,7 +56,6 @@ class Row:
 class _Statistic:
     """A statistic to compare; `better` is 1 where more is better, -1 where less is better, and 0 otherwise."""
 
-    key: str
     name: str
     definition: str
     value: Callable[[Statistics], Any]
@@ -69,7 +69,7 @@ class _Statistic:
         values = [self.value(each) for each in sets]
         shown = tuple(ABSENT if value is None else self.show(value) for value in values)
         beside = tuple("" if value is None else self.beside(each) for value, each in zip(values, sets, strict=True))
-        return Row(self.key, self.name, shown, beside, self._best(sets, values, shown), self.definition)
+        return Row(self.name, shown, beside, self._best(sets, values, shown), self.definition)
 
     def _best(self, sets: Sequence[Statistics], values: Sequence[Any], shown: Sequence[str]) -> int | None:
         """Find the best set; None where another is shown with the same value or was measured otherwise."""
@@ -87,7 +87,7 @@ def comparison_rows(sets: Sequence[Statistics]) -> list[Row]:
     perturbations = dict.fromkeys(name for each in sets for name in _changed(each))
     rows = [each.row(sets) for each in (*_BITS, *map(_of_metric, METRICS.values()))]
     dominating = tuple(_dominating(each, sets) for each in sets)
-    rows.append(Row("dominated-by", "dominated by", dominating, ("",) * len(sets), None, _DOMINATED))
+    rows.append(Row(DOMINATED_BY, dominating, ("",) * len(sets), None, _DOMINATED))
     rows += [each.row(sets) for each in (*_STABILITY, *map(_of_perturbation, perturbations), *_USE, *_ORIGIN)]
     return [row for row in rows if any(value != ABSENT for value in row.values)]
 
@@ -124,12 +124,9 @@ def _dominating(statistics: Statistics, sets: Sequence[Statistics]) -> str:
     others = [each for each in sets if each is not statistics and alike_in_rate_and_distortion(each) == alike]
     if alike is None or not others:
         return ABSENT
-    names = [
-        each.name
-        for each, other in zip(others, map(_rate_and_distortion, others), strict=True)
-        if other != own and all(theirs <= mine for theirs, mine in zip(other, own, strict=True))
-    ]
-    return ", ".join(names) or "nobody"
+    costs = [(each.name, _rate_and_distortion(each)) for each in others]
+    ahead = [name for name, cost in costs if cost != own and all(map(le, cost, own))]
+    return ", ".join(ahead) or "nobody"
 
 
 def _rate_and_distortion(statistics: Statistics) -> tuple[float, float, float]:
@@ -191,12 +188,9 @@ def _price(statistics: Statistics) -> str:
     return f"at {statistics.bits.raw_per_image:,.0f} bits"
 
 
-def _of_set(name: str, field: str, show: str) -> _Statistic:
-    return _Statistic(field, name, definition(Statistics, field), _at(field), show.format)
-
-
-def _of_bits(name: str, field: str, show: str, text: str = "") -> _Statistic:
-    return _Statistic(field, name, definition(Bits, field) + text, _at(f"bits.{field}"), show.format)
+def _field(name: str, record: type[Record], path: str, show: str, text: str = "", better: int = 0) -> _Statistic:
+    """Compare the field of `record` at the end of a path."""
+    return _Statistic(name, definition(record, path.split(".")[-1]) + text, _at(path), show.format, better)
 
 
 def _of_use(name: str, field: str, show: str, better: int = 0) -> _Statistic:
@@ -207,13 +201,12 @@ def _of_use(name: str, field: str, show: str, better: int = 0) -> _Statistic:
         return f"(mean of {number} codebooks; worst: {found.codebook}, {show.format(found.value)})" if found else ""
 
     text = f"{definition(Use, field)}; mean over codebooks where there are several"
-    return _Statistic(field, name, text, lambda each: over_codebooks(each, field), show.format, better, beside=beside)
+    return _Statistic(name, text, lambda each: over_codebooks(each, field), show.format, better, beside=beside)
 
 
 def _of_metric(metric: type[Metric]) -> _Statistic:
     """Compare a metric of reconstructions, beside the bits that it costs."""
     return _Statistic(
-        metric.name,
         metric.label,
         metric.description,
         lambda each: _measured(each, metric),
@@ -226,17 +219,18 @@ def _of_metric(metric: type[Metric]) -> _Statistic:
 
 def _of_perturbation(name: str) -> _Statistic:
     text = definition(Perturbation, "changed")
-    return _Statistic(f"changed by {name}", name, text, lambda each: _changed(each).get(name), "{:.1%} changed".format)
+    return _Statistic(name, text, lambda each: _changed(each).get(name), "{:.1%} changed".format)
 
 
 _BITS = (
-    _of_bits("bits per image, raw", "raw_per_image", "{:,.0f}"),
-    _of_bits("bits per image, coded", "coded_per_image", "{:,.0f}", f": {definition(Bits, 'coded_per_token')}"),
-    _of_bits("bits per pixel, coded", "coded_per_pixel", "{:.4f}"),
+    _field("bits per image, raw", Bits, "bits.raw_per_image", "{:,.0f}"),
+    _field(
+        "bits per image, coded", Bits, "bits.coded_per_image", "{:,.0f}", f": {definition(Bits, 'coded_per_token')}"
+    ),
+    _field("bits per pixel, coded", Bits, "bits.coded_per_pixel", "{:.4f}"),
 )
 _STABILITY = (
     _Statistic(
-        "error",
         "quantization error",
         f"{definition(ErrorByCode, 'relative')}, each set in its own latents",
         _at("tokenizer.error.relative"),
@@ -244,7 +238,6 @@ _STABILITY = (
         beside=_price,
     ),
     _Statistic(
-        "same-after-a-pass",
         "same after a pass",
         f"{definition(Pass, 'same_as_first')}, after one pass of decode, round to uint8, encode",
         _same_after_a_pass,
@@ -253,15 +246,7 @@ _STABILITY = (
 )
 _USE = (
     _of_use("usage", "usage", "{:.1%}", better=1),
-    _Statistic(
-        "usage-per-256-images",
-        "usage per 256 images",
-        definition(Runs, "usage"),
-        _at("per_256_images.usage"),
-        "{:.1%}".format,
-        better=1,
-        alike=_at("size"),
-    ),
+    replace(_field("usage per 256 images", Runs, "per_256_images.usage", "{:.1%}", better=1), alike=_at("size")),
     _of_use("dead codes", "dead", "{:,.0f}"),
     _of_use("perplexity", "perplexity", "{:,.1f}"),
     _of_use("perplexity / K", "normalized_perplexity", "{:.3f}", better=1),
@@ -269,7 +254,6 @@ _USE = (
     _of_use("Gini", "gini", "{:.3f}", better=-1),
     _of_use("Zipf slope", "zipf_slope", "{:.2f}"),
     _Statistic(
-        "mutual-information",
         "mutual information",
         f"bits, of horizontal neighbours: from the entropy less {definition(Neighbours, 'coded_bits')}; to the "
         "estimate, which is too high where pairs are few a code",
@@ -277,20 +261,18 @@ _USE = (
     ),
     _Statistic(
         "duplicates",
-        "duplicates",
         f"{definition(Duplicates, 'duplicates')}, of those compared",
         lambda each: f"{each.duplicates.duplicates:,} of {each.duplicates.images:,}",
     ),
     _Statistic(
-        "findings",
         "findings",
         definition(Statistics, "findings"),
         lambda each: ", ".join(finding.name for finding in each.findings) or "none",
     ),
 )
 _ORIGIN = (
-    _of_set("images", "images", "{:,}"),
-    _of_set("size", "size", "{} pixels"),
-    _Statistic("codes", "codes", "h x w grid of an image's codes, x Q codebooks where there are several, of K", _codes),
-    _of_set("quantizer", "quantizer", "{}"),
+    _field("images", Statistics, "images", "{:,}"),
+    _field("size", Statistics, "size", "{} pixels"),
+    _Statistic("codes", "h x w grid of an image's codes, x Q codebooks where there are several, of K", _codes),
+    _field("quantizer", Statistics, "quantizer", "{}"),
 )

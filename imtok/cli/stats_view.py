@@ -14,7 +14,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from imtok.analysis.comparison import comparison_rows, mutual_information
+from imtok.analysis.comparison import DOMINATED_BY, comparison_rows, mutual_information
 from imtok.analysis.formatting import headline, several, together, unseen, worst
 from imtok.analysis.statistics import Statistics
 from imtok.analysis.verdict import by_severity, verdict
@@ -65,7 +65,7 @@ def _print_comparison(console: Console, sets: Sequence[Statistics]) -> None:
                 cells[row.best] = plain(f"{row.whole(row.best)} *", style="bold green")
             table.add_row(plain(row.name), *cells.values())
         console.print(table, "", sep="\n")
-    notes = [f"{row.name}: {row.definition}" for row in rows if row.key == "dominated-by"]
+    notes = [f"{row.name}: {row.definition}" for row in rows if row.name == DOMINATED_BY]
     if any(row.best is not None for row in rows):
         notes.insert(0, "* the best, where better means something and all were measured alike")
     console.print(Text("\n".join(notes), "dim"), end="\n" * bool(notes))

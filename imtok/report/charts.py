@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from imtok.report.style import BLUE, INK, LINE, SOFT, WIDE, panel
 from imtok.report.text import shortened
 
 _ROW = 30  # pixels
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -143,14 +145,15 @@ def note(
     axes.annotate(text, point, offset, textcoords="offset points", ha=align, va=vertical, color=colour)
 
 
-def small_panels(count: int, draw: Callable[[Axes, int], None], *, across: int, width: int, height: int) -> Figure:
-    """Draw `count` small axes of `height` pixels in rows of `across`; `draw` receives axes and index."""
-    rows = -(-count // across)
+def small_panels(
+    items: Sequence[_Item], draw: Callable[[Axes, _Item], None], *, across: int, width: int, height: int
+) -> Figure:
+    """Draw each item in small axes of `height` pixels, in rows of `across`."""
+    rows = -(-len(items) // across)
     figure = Figure(figsize=(width / 72, rows * height / 72), layout="constrained")
-    grid = figure.subplots(rows, across, squeeze=False)
-    for index, axes in enumerate(grid.flat):
-        if index < count:
-            draw(axes, index)
-        else:
-            axes.set_visible(False)
+    grid = figure.subplots(rows, across, squeeze=False).flat
+    for item, axes in zip(items, grid, strict=False):
+        draw(axes, item)
+    for axes in grid[len(items) :]:
+        axes.set_visible(False)
     return figure

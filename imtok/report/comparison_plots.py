@@ -104,8 +104,7 @@ def quality(compared: Sequence[Statistics]) -> Figure | None:
     axes.xaxis.set_major_locator(MaxNLocator(4))
     axes.xaxis.set_major_formatter(lambda value, _: brief(value))
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.set_title(f"{metric.label}, {metric.unit}".rstrip(", "))
-    axes.set_xlabel("bits an image", loc="right")
+    axes.set(title=f"{metric.label}, {metric.unit}".rstrip(", "), xlabel="bits an image")
     return figure
 
 
@@ -156,8 +155,7 @@ def _curves(lines: Sequence[Sequence[_Point]], scale: Callable[[Axes], None], ti
         if line:
             axes.plot(*np.array(line, float).T, color=colour(index))
     _letters(axes, {index: line[-1] for index, line in enumerate(lines) if line}, (9, 0))
-    axes.set_title(title)
-    axes.set_xlabel(label, loc="right")
+    axes.set(title=title, xlabel=label)
     return figure
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from imtok.analysis.comparison import ABSENT, comparison_rows
 from imtok.analysis.formatting import headline, several, together, unseen, worst
@@ -82,30 +82,21 @@ def comparison_page(everything: Sequence[tuple[Statistics, Visualisations | None
     return render(title, "comparison_header.html", sections, compared=compared, absent=ABSENT, fingerprint="")
 
 
-class _Table(NamedTuple):
-    """Rows as records, which the template writes by `kind`."""
-
-    kind: str
-    title: str
-    rows: Sequence[Any]
-    width: str = "wide"
-
-
-def _tables(statistics: Statistics) -> list[_Table]:
-    """List all tables that have rows: small ones two in a row, so that none stands alone."""
+def _tables(statistics: Statistics) -> list[tuple[str, str, Sequence[Any], str]]:
+    """List kind, title, rows and width of tables that have rows: small ones two in a row, so that none stands alone."""
     first = ", first codebook" if several(statistics) else ""
-    small = [
-        _Table("top", f"Codes used most{together(statistics)}", statistics.top if statistics.tokens else []),
-        _Table("codebooks", "Codebooks", statistics.codebooks if statistics.num_codebooks > 1 else []),
-        _Table("changing", f"Codes that change most{first}", _changing(statistics)),
+    small: list[tuple[str, str, Sequence[Any]]] = [
+        ("top", f"Codes used most{together(statistics)}", statistics.top if statistics.tokens else []),
+        ("codebooks", "Codebooks", statistics.codebooks if statistics.num_codebooks > 1 else []),
+        ("changing", f"Codes that change most{first}", _changing(statistics)),
     ]
-    large = [
-        _Table("classes", f"Classes{together(statistics)}", statistics.classes),
-        _Table("duplicates", "Images with the same codes", statistics.duplicates.largest),
+    large: list[tuple[str, str, Sequence[Any]]] = [
+        ("classes", f"Classes{together(statistics)}", statistics.classes),
+        ("duplicates", "Images with the same codes", statistics.duplicates.largest),
     ]
-    small, large = ([each for each in found if each.rows] for found in (small, large))
+    small, large = ([each for each in found if each[2]] for found in (small, large))
     paired = len(small) // 2 * 2
-    return [each._replace(width="half") for each in small[:paired]] + small[paired:] + large
+    return [(*each, "half") for each in small[:paired]] + [(*each, "wide") for each in (*small[paired:], *large)]
 
 
 def _changing(statistics: Statistics) -> list[tuple[str, Any]]:

@@ -59,6 +59,7 @@ _STYLE: dict[str, Any] = {
     "grid.linewidth": 1,
     "lines.linewidth": 2.2,
     "lines.solid_capstyle": "round",
+    "xaxis.labellocation": "right",
     "svg.fonttype": "none",
     "svg.hashsalt": "imtok",
     "text.color": INK,

@@ -7,7 +7,7 @@ The docstring of a plot is its caption.
 
 from __future__ import annotations
 
-import math
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -74,8 +74,7 @@ def rank_frequency(statistics: Statistics) -> Figure | None:
         slope = f"slope {number(statistics.zipf_slope, 2)}"
         axes.text(0.98, 0.94, slope, transform=axes.transAxes, ha="right", va="top", color=ORANGE)
     axes.plot(ranks, times, color=BLUE)
-    axes.set_title(f"occurrences{together(statistics)}")
-    axes.set_xlabel("rank of the code", loc="right")
+    axes.set(title=f"occurrences{together(statistics)}", xlabel="rank of the code")
     return figure
 
 
@@ -100,8 +99,7 @@ def growth(statistics: Statistics) -> Figure | None:
     axes.plot(images, used, color=BLUE)
     full = used[-1] > 0.85 * size  # then there is no room above the curve, but it is flat
     note(axes, number(used[-1]), (images[-1], used[-1]), (-2, -8 if full else 6), INK, "right")
-    axes.set_title(f"codes used{together(statistics)}")
-    axes.set_xlabel("images seen", loc="right")
+    axes.set(title=f"codes used{together(statistics)}", xlabel="images seen")
     return figure
 
 
@@ -139,12 +137,8 @@ def levels(statistics: Statistics) -> Figure | None:
             for each in dimensions
         ]
         return bar_columns(bars, limit=1.0) if len(bars) > _MOST_ROWS else bar_rows(bars, limit=1.0)
-
-    def draw(axes: Axes, index: int) -> None:
-        _levels(axes, dimensions[index], named)
-
     across, width = (3, NARROW) if len(dimensions) <= 9 else (6, WIDE)
-    return small_panels(len(dimensions), draw, across=across, width=width, height=116)
+    return small_panels(dimensions, partial(_levels, named=named), across=across, width=width, height=116)
 
 
 def _levels(axes: Axes, each: Dimension, named: bool) -> None:
@@ -169,21 +163,19 @@ def entropy_map(statistics: Statistics) -> Figure | None:
     image.
     """
     found = statistics.positions
-    if found is None or math.prod(statistics.grid) < 2:
-        return None
-    return _heat_map(found.entropy_bits) if tells_places_apart(found) else None
+    return _heat_map(found.entropy_bits) if found and tells_places_apart(found) else None
 
 
 @plot("context", "Surprisal by place")
 def surprisal_map(statistics: Statistics) -> Figure | None:
     """How rare the codes at each place are in the whole set: dark places hold common codes, pale ones rare codes."""
-    if statistics.positions is None or math.prod(statistics.grid) < 2:
-        return None
-    return _heat_map(statistics.positions.surprisal_bits)
+    return _heat_map(statistics.positions.surprisal_bits) if statistics.positions else None
 
 
-def _heat_map(values: list[list[float]]) -> Figure:
+def _heat_map(values: list[list[float]]) -> Figure | None:
     bits = np.array(values)  # (h, w)
+    if bits.size < 2:
+        return None
     height, width = bits.shape
     figure, axes = panel(300)
     least, most = map_range(values)

@@ -8,6 +8,7 @@ The docstring of a plot is its caption.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -45,13 +46,12 @@ def _histograms(
     """One histogram for each learned codebook, with its middle, a number and its name, as a line."""
     codebooks = [each for each in _geometry(statistics) if not each.fixed][:MOST_CODEBOOKS]
 
-    def draw(axes: Axes, index: int) -> None:
-        data, middle, name = read(codebooks[index])
+    def draw(axes: Axes, codebook: Geometry) -> None:
+        data, middle, name = read(codebook)
         histogram(axes, data)
         axes.axvline(middle, color=INK, linewidth=1.2)
         note(axes, f"{name} {brief(float(f'{middle:.3g}'))}", (middle, axes.get_ylim()[1]), (4, -2), INK)
-        axes.set_title("codes")
-        axes.set_xlabel(label, loc="right")
+        axes.set(title="codes", xlabel=label)
 
     return _by_codebook(codebooks, draw, 260)
 
@@ -64,22 +64,18 @@ def code_map(statistics: Statistics) -> Figure | None:
     even = statistics.tokens / statistics.codebook_size / max(1, len(found))
     spans = [np.ptp(each.points, axis=0) for each in codebooks]
     flat = max((float(high / max(wide, 1e-9)) for wide, high in spans), default=1.0)
-
-    def draw(axes: Axes, index: int) -> None:
-        _cloud(axes, codebooks[index], even)
-
-    return _by_codebook(codebooks, draw, round(330 * max(0.5, min(1.0, flat))))
+    return _by_codebook(codebooks, partial(_cloud, even=even), round(330 * max(0.5, min(1.0, flat))))
 
 
 def _geometry(statistics: Statistics) -> list[Geometry]:
     return [] if statistics.tokenizer is None else statistics.tokenizer.geometry
 
 
-def _by_codebook(codebooks: list[Geometry], draw: Callable[[Axes, int], None], height: int) -> Figure | None:
+def _by_codebook(codebooks: list[Geometry], draw: Callable[[Axes, Geometry], None], height: int) -> Figure | None:
     """One panel for a single codebook; for several, small panels with the codebook's number as title."""
     if len(codebooks) <= 1:
-        return small_panels(1, draw, across=1, width=NARROW, height=height) if codebooks else None
-    figure = small_panels(len(codebooks), draw, across=4, width=WIDE, height=round(height * 0.75))
+        return small_panels(codebooks, draw, across=1, width=NARROW, height=height) if codebooks else None
+    figure = small_panels(codebooks, draw, across=4, width=WIDE, height=round(height * 0.75))
     for each, axes in zip(codebooks, figure.axes, strict=False):
         axes.set_title(f"codebook {each.codebook + 1}")
     return figure
@@ -123,7 +119,7 @@ def error(statistics: Statistics) -> Figure | None:
     axes.set_title("error")
     mean = f"dashed: mean {data.mean:.2g}, {percent(data.relative)} of the latents' power"
     axes.set_title(mean, loc="right", color=INK)
-    axes.set_xlabel("tokens measured on" + (", first codebook" if several(statistics) else ""), loc="right")
+    axes.set_xlabel("tokens measured on" + (", first codebook" if several(statistics) else ""))
     return figure
 
 
@@ -147,8 +143,7 @@ def idempotence(statistics: Statistics) -> Figure | None:
     axes.set_xlim(0.8 if len(passes) > 1 else 0, numbers[-1] + 0.1)
     axes.set_xticks(numbers)
     share_axis(axes, max(0.0, lowest - 0.25))
-    axes.set_title("tokens unchanged")
-    axes.set_xlabel("pass", loc="right")
+    axes.set(title="tokens unchanged", xlabel="pass")
     return figure
 
 
