@@ -183,7 +183,7 @@ def test_mistakes_are_reported_in_one_line_before_counting(
         "imtok.tokenizer.load",
         "imtok.analysis.batched_runner.BatchedRunner.encode",
         "imtok.analysis.summary.neighbours",
-        "imtok.report.writing.report_page",
+        "imtok.report.pages.report_page",
         "imtok.report.plot.Plot.png",
     ],
 )

@@ -14,10 +14,8 @@ import yaml
 from statistics_example import example
 
 import imtok.analysis.diagnostics as diagnostics
-import imtok.analysis.usage_diagnostics as usage_diagnostics
-from imtok.analysis.diagnostics import findings, usage_findings
+from imtok.analysis.diagnostics import findings, suggest, usage_findings
 from imtok.analysis.statistics import Duplicates, Finding, Pass, Perturbation, Statistics
-from imtok.analysis.usage_diagnostics import suggest
 from imtok.config import load_train_config, merge, parse_settings
 from imtok.quantizer_config import (
     BSQConfig,
@@ -377,7 +375,7 @@ def test_the_worst_comes_first_and_a_collapse_hides_its_effects() -> None:
 
 
 def test_findings_and_headings_in_the_docs_agree() -> None:
-    source = Path(diagnostics.__file__).read_text() + Path(usage_diagnostics.__file__).read_text()
+    source = Path(diagnostics.__file__).read_text()
     known = set(re.findall(r'(?:_finding|Diagnosis)\(\s*"([a-z-]+)"', source)) | {"collapsed-stage"}
     assert {"collapsed-codebook", "dead-codes", "idle-dimension", "sensitive-tokens"} < known
     headings = set(re.findall(r"^### ([a-z-]+)$", PAGE.read_text(), flags=re.MULTILINE))

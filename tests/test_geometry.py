@@ -10,7 +10,7 @@ import torch
 from making import QUANTIZERS, tiny
 
 from imtok.analysis import geometry
-from imtok.analysis.geometry import codebook_geometry, distinct_codebooks, effective_rank, evenly_spaced
+from imtok.analysis.geometry import code_vectors, codebook_geometry, distinct_codebooks, effective_rank, evenly_spaced
 from imtok.analysis.statistics import Geometry
 from imtok.quantizer_config import FSQConfig, ProductConfig, ResidualConfig, VQConfig
 
@@ -81,8 +81,8 @@ def test_distances_far_from_the_origin_keep_their_digits() -> None:
 
 @pytest.mark.parametrize("levels", [(5, 5, 5), (8, 8, 5), (7, 5)])
 def test_nearest_codes_of_fsq_are_one_step_apart(levels: tuple[int, ...]) -> None:
-    (book,) = distinct_codebooks(tiny(quantizer=FSQConfig(levels=levels)).quantizer)
-    found = codebook_geometry(book.vectors(), np.zeros(math.prod(levels), np.int64), codebook=0, fixed=True)
+    ((book, _),) = distinct_codebooks(tiny(quantizer=FSQConfig(levels=levels)).quantizer)
+    found = codebook_geometry(code_vectors(book), np.zeros(math.prod(levels), np.int64), codebook=0, fixed=True)
     assert found.median_distance == pytest.approx(1 / (max(levels) // 2))
     assert sum(found.distances.counts) == math.prod(levels)
     assert found.near_duplicates == 0
@@ -153,10 +153,10 @@ def test_a_large_map_shows_most_used_and_evenly_spaced_codes(monkeypatch: pytest
 def test_codebooks_are_shared_as_the_configuration_says(name: str) -> None:
     config = QUANTIZERS[name]
     books = distinct_codebooks(tiny(quantizer=config).eval().quantizer)
-    assert sorted(index for book in books for index in book.indices) == list(range(len(config.codebook_ids)))
-    for book in books:
-        assert len({config.codebook_ids[index] for index in book.indices}) == 1
-        assert book.fixed == (config.base.kind in ("fsq", "lfq", "bsq"))
+    assert sorted(index for _, indices in books for index in indices) == list(range(len(config.codebook_ids)))
+    for base, indices in books:
+        assert len({config.codebook_ids[index] for index in indices}) == 1
+        assert (not base.code_tensors()) == (config.base.kind in ("fsq", "lfq", "bsq"))
     assert len(books) == len(set(config.codebook_ids))
 
 
@@ -164,28 +164,28 @@ def test_codebooks_are_shared_as_the_configuration_says(name: str) -> None:
 def test_vectors_are_what_the_base_quantizer_looks_up(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(geometry, "_CHUNK", 13)
     quantizer = tiny(quantizer=QUANTIZERS[name]).eval().quantizer
-    for book in distinct_codebooks(quantizer):
-        vectors = book.vectors()
-        assert vectors.shape == (quantizer.num_codes, book.base.code_dim)
-        looked_up = book.base.lookup(torch.tensor([[[quantizer.num_codes - 1, 1]]]))
+    for book, _ in distinct_codebooks(quantizer):
+        vectors = code_vectors(book)
+        assert vectors.shape == (quantizer.num_codes, book.code_dim)
+        looked_up = book.lookup(torch.tensor([[[quantizer.num_codes - 1, 1]]]))
         assert torch.equal(vectors[[-1, 1]], looked_up[0, :, 0].T)
 
 
 def test_codes_of_a_cosine_codebook_have_unit_length() -> None:
-    (book,) = distinct_codebooks(tiny(quantizer=QUANTIZERS["cosine"]).eval().quantizer)
-    assert seen(book.vectors()).mean_norm == pytest.approx(1, abs=1e-6)
+    ((book, _),) = distinct_codebooks(tiny(quantizer=QUANTIZERS["cosine"]).eval().quantizer)
+    assert seen(code_vectors(book)).mean_norm == pytest.approx(1, abs=1e-6)
 
 
 def test_codes_of_residual_stages_add_up_to_the_latents() -> None:
     config = ResidualConfig(part=VQConfig(dim=4, num_codes=32), depth=2, scales=(1.0, 0.5))
     quantizer = tiny(quantizer=config).eval().quantizer
-    first, second = (book.vectors() for book in distinct_codebooks(quantizer))
+    first, second = (code_vectors(book) for book, _ in distinct_codebooks(quantizer))
     latents = quantizer.lookup(torch.tensor([[[[5, 9]]]]))
     torch.testing.assert_close(latents[0, :, 0, 0], first[5] + 0.5 * second[9])
 
 
 def test_heads_of_a_product_have_codebooks_of_their_own() -> None:
     quantizer = tiny(quantizer=ProductConfig(part=VQConfig(dim=3, num_codes=32), heads=2)).eval().quantizer
-    first, second = (book.vectors() for book in distinct_codebooks(quantizer))
+    first, second = (code_vectors(book) for book, _ in distinct_codebooks(quantizer))
     latents = quantizer.lookup(torch.tensor([[[[5, 9]]]]))
     assert torch.equal(latents[0, :, 0, 0], torch.cat([first[5], second[9]]))

@@ -21,11 +21,10 @@ from imtok.report import token_plots, tokenizer_plots
 from imtok.report.charts import Bar, draw_bars
 from imtok.report.comparison_plots import colour
 from imtok.report.plot import Plot
-from imtok.report.plots import compared_plots, statistics_plots
+from imtok.report.plots import all_plots, compared_plots, statistics_plots, write_plots
 from imtok.report.style import COLOURS, NARROW, SERIES, panel
 from imtok.report.text import number, percent, shortened
 from imtok.report.token_plots import growth, rank_frequency
-from imtok.report.writing import all_plots, write_plots
 
 OF_TOKENS = {
     "frequency", "rank-frequency", "growth", "levels", "entropy-map", "surprisal-map", "neighbours", "classes",

@@ -15,8 +15,8 @@ from PIL import Image
 from statistics_example import example, example_pictures
 
 from imtok.analysis.comparison import comparison_rows
+from imtok.analysis.diagnostics import verdict
 from imtok.analysis.statistics import Finding, Statistics
-from imtok.analysis.verdict import verdict
 from imtok.analysis.visualisations import Visualisations
 from imtok.report import comparison_page, report_page
 from imtok.report.comparison_plots import labels, letter

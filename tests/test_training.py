@@ -375,7 +375,7 @@ def test_a_collapse_is_reported_once_and_at_the_end(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = [Finding(name=grade, grade=grade, text=grade, page="p") for grade in ("problem", "warning", "hint")]
-    monkeypatch.setattr(codebook_diagnosis, "findings_of_use", lambda *_, **__: found)
+    monkeypatch.setattr(codebook_diagnosis, "usage_findings", lambda *_, **__: found)
     reported: list[tuple[int, str]] = []
 
     def note(progress: TrainProgress) -> None:
@@ -391,7 +391,7 @@ def test_a_codebook_is_diagnosed_after_dead_codes_could_restart(
     def problem(*_: Any, instead: str) -> list[Finding]:
         return [Finding(name="x", grade="problem", text=f"few; {instead or 'fewer codes'}", page="p")]
 
-    monkeypatch.setattr(codebook_diagnosis, "findings_of_use", problem)
+    monkeypatch.setattr(codebook_diagnosis, "usage_findings", problem)
 
     def findings(run: str, *settings: str) -> list[tuple[int, str]]:
         notes: list[tuple[int, str]] = []  # the last of which the report repeats

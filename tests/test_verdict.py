@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from statistics_example import example
 
+from imtok.analysis.diagnostics import by_severity, verdict
 from imtok.analysis.statistics import Finding, Severity
-from imtok.analysis.verdict import by_severity, verdict
 
 
 def finding(grade: Severity) -> Finding:

@@ -10,7 +10,6 @@ and distances in tiles without a K x K table. In a large codebook, evenly spaced
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -32,33 +31,23 @@ _ROWS, _COLUMNS = 512, 4096  # of a tile of distances: 16 MB
 _Floats = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True, eq=False)
-class DistinctCodebook:
-    """The vectors of a codebook, which several stages or heads may share."""
+def distinct_codebooks(quantizer: Quantizer) -> list[tuple[Quantizer, list[int]]]:
+    """Return the base quantizers in the order of their first use, each with the indices of its codebooks.
 
-    indices: tuple[int, ...]  # of the Q codebooks
-    base: Quantizer
-
-    @property
-    def fixed(self) -> bool:
-        """True where the method fixes the codes: FSQ, LFQ and BSQ have no tensors that decide about them."""
-        return not self.base.code_tensors()
-
-    @torch.no_grad()
-    def vectors(self) -> Tensor:
-        """Look up every code: (K, D) float, on the CPU."""
-        device = next(self.base.buffers()).device
-        chunks = torch.split(torch.arange(self.base.num_codes, device=device), _CHUNK)
-        return torch.cat([self.base.lookup(codes.view(1, 1, -1))[0, :, 0].T.cpu() for codes in chunks])
-
-
-def distinct_codebooks(quantizer: Quantizer) -> list[DistinctCodebook]:
-    """Return the different codebooks of a quantizer, in the order of their first use."""
-    found: dict[int, DistinctCodebook] = {}
+    Several stages or heads may share one.
+    """
+    found: dict[Quantizer, list[int]] = {}
     for index, base in enumerate(quantizer.base_quantizers):
-        before = found[id(base)].indices if id(base) in found else ()
-        found[id(base)] = DistinctCodebook((*before, index), base)
-    return list(found.values())
+        found.setdefault(base, []).append(index)
+    return list(found.items())
+
+
+@torch.no_grad()
+def code_vectors(base: Quantizer) -> Tensor:
+    """Look up every code of a base quantizer: (K, D) float, on the CPU."""
+    device = next(base.buffers()).device
+    chunks = torch.split(torch.arange(base.num_codes, device=device), _CHUNK)
+    return torch.cat([base.lookup(codes.view(1, 1, -1))[0, :, 0].T.cpu() for codes in chunks])
 
 
 def codebook_geometry(vectors: Tensor, counts: Counts, *, codebook: int, fixed: bool) -> Geometry:

@@ -13,9 +13,10 @@ from typing import Literal
 from imtok.analysis.counting import count_tokens
 from imtok.analysis.sampling import Sampling
 from imtok.analysis.statistics import Statistics, TokenizerStatistics
-from imtok.analysis.summary import name_of, summarize
+from imtok.analysis.summary import summarize
 from imtok.analysis.visualisations import Visualisations
 from imtok.cores import usable_cores
+from imtok.data.containers import as_text
 from imtok.entropy import Counts
 from imtok.errors import Interrupted
 from imtok.tokens import TokenDataset, open_tokens
@@ -106,7 +107,9 @@ class Job:
 
         def check() -> None:
             if should_stop and should_stop():
-                raise Interrupted(f"{name_of(self.tokens.folder)}: stopped on request; the same command begins anew")
+                raise Interrupted(
+                    f"{as_text(str(self.tokens.folder))}: stopped on request; the same command begins anew"
+                )
 
         def update_of(stage: Stage) -> Callable[[int, int], None]:
             def update(done: int, total: int) -> None:
@@ -142,7 +145,7 @@ def _open_tokenizer(path: str | Path, tokens: TokenDataset, options: Options) ->
 
     resolve_device(options.device)
     images = ImageCollection.open(options.images) if options.images else None
-    tokenizer, name = load(path), name_of(path)
+    tokenizer, name = load(path), as_text(str(path))
     check_tokenizer(tokenizer, name, tokens, options.sample)
     return partial(
         diagnose_tokenizer, tokenizer, name, tokens, images=images, sample=options.sample, device=options.device

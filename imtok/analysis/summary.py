@@ -6,10 +6,8 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 from imtok.analysis import breakdowns
 from imtok.analysis.diagnostics import findings
@@ -17,6 +15,7 @@ from imtok.analysis.neighbours import neighbours
 from imtok.analysis.statistics import Bits, Neighbours, Statistics, TokenizerStatistics
 from imtok.analysis.tally import Tally
 from imtok.config import load_tokenizer_config
+from imtok.data.containers import as_text
 from imtok.entropy import Counts, coded_bits
 from imtok.errors import ConfigError
 from imtok.quantizers.record import QuantizerRecord
@@ -40,7 +39,7 @@ def summarize(
     check()
     statistics = Statistics(
         **usage.as_use().model_dump(),
-        name=name_of(tokens.folder),
+        name=as_text(str(tokens.folder)),
         fingerprint=tokens.fingerprint,
         quantizer=config.summary if config else None,
         images=tally.images,
@@ -112,8 +111,3 @@ def quantizer_config(tokens: TokenDataset) -> QuantizerRecord | None:
         return None
     fits = (config.num_codes, len(config.codebook_ids)) == (tokens.codebook_size, tokens.num_codebooks)
     return config if fits else None
-
-
-def name_of(folder: str | Path) -> str:
-    """Return the name of a folder as text; bytes that are not UTF-8 become escapes."""
-    return os.fsencode(folder).decode("utf-8", "backslashreplace")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from imtok.analysis.batched_runner import BatchedRunner
-from imtok.analysis.geometry import codebook_geometry, distinct_codebooks, evenly_spaced
+from imtok.analysis.geometry import code_vectors, codebook_geometry, distinct_codebooks, evenly_spaced
 from imtok.analysis.robustness import (
     PERTURBATIONS,
     EncodedImages,
@@ -24,7 +24,7 @@ from imtok.analysis.robustness import (
     idempotence,
     sensitivity,
 )
-from imtok.analysis.statistics import Geometry, Reconstruction, TokenizerStatistics
+from imtok.analysis.statistics import Reconstruction, TokenizerStatistics
 from imtok.analysis.visualisations import Visualisations, mean_patches, most_used, swatches, to_pixels
 from imtok.data.collection import ImageCollection
 from imtok.data.images import decode_image, fit_image
@@ -81,7 +81,12 @@ def diagnose_tokenizer(
     statistics = TokenizerStatistics(
         name=name,
         quantizer=tokenizer.config.quantizer.summary,
-        geometry=_geometry(tokenizer, counts),
+        geometry=[
+            codebook_geometry(
+                code_vectors(base), counts[books].sum(axis=0), codebook=books[0], fixed=not base.code_tensors()
+            )
+            for base, books in distinct_codebooks(tokenizer.quantizer)
+        ],
         idempotence=idempotence(runner, codes, first_pass, PASSES),
         sensitivity=sensitivity(runner, sampled, of_decoded=given is None),
         error=error,
@@ -142,15 +147,6 @@ def _read(images: ImageCollection, tokens: TokenDataset) -> tuple[list[str], Ten
     if not keys:
         raise SourceError(f"none of the {len(images)} images can be read; `imtok encode` names why")
     return keys, torch.stack(pixels)
-
-
-def _geometry(tokenizer: Tokenizer, counts: Counts) -> list[Geometry]:
-    return [
-        codebook_geometry(
-            each.vectors(), counts[list(each.indices)].sum(axis=0), codebook=each.indices[0], fixed=each.fixed
-        )
-        for each in distinct_codebooks(tokenizer.quantizer)
-    ]
 
 
 def _reconstruction(

@@ -115,7 +115,8 @@ def _write(analyses: Sequence[Analysis], report: Path | None, plots: Path | None
     """Write the requested files; yield a line about each."""
     if report is None and plots is None:
         return
-    from imtok.report.writing import write_all_plots, write_report  # matplotlib loads here
+    from imtok.report.pages import write_report  # matplotlib loads here
+    from imtok.report.plots import write_all_plots
 
     sets = [(each.statistics, each.pictures) for each in analyses]
     if report is not None:

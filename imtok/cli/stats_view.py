@@ -15,9 +15,9 @@ from rich.table import Table
 from rich.text import Text
 
 from imtok.analysis.comparison import DOMINATED_BY, comparison_rows, mutual_information
+from imtok.analysis.diagnostics import by_severity, verdict
 from imtok.analysis.formatting import headline, several, together, unseen, worst
 from imtok.analysis.statistics import Statistics
-from imtok.analysis.verdict import by_severity, verdict
 from imtok.cli.console import SEVERITY_STYLES
 from imtok.cli.stats_charts import grid, plain
 from imtok.cli.stats_panels import token_panels, tokenizer_panels, wide_panels

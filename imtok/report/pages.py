@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from imtok.analysis.comparison import ABSENT, comparison_rows
+from imtok.analysis.diagnostics import by_severity, verdict
 from imtok.analysis.formatting import headline, several, together, unseen, worst
 from imtok.analysis.statistics import Statistics
-from imtok.analysis.verdict import by_severity, verdict
 from imtok.analysis.visualisations import Visualisations
+from imtok.errors import disk_errors
 from imtok.evaluation import METRICS
+from imtok.files import write_atomically
 from imtok.report.comparison_plots import colour, letter
 from imtok.report.glossary import REFERENCES, glossary
 from imtok.report.html import Section, plot_cards, render
-from imtok.report.plots import compared_plots, statistics_plots
+from imtok.report.plots import Sets, compared_plots, statistics_plots
 from imtok.report.sheets import code_sheet, compared_sheets, reconstruction_sheet
 from imtok.report.style import COLOURS
 
@@ -63,7 +66,7 @@ def report_page(statistics: Statistics, visualisations: Visualisations | None = 
     )
 
 
-def comparison_page(everything: Sequence[tuple[Statistics, Visualisations | None]]) -> str:
+def comparison_page(everything: Sets) -> str:
     """Write several token folders, at least one, as one HTML file that needs nothing beside itself."""
     statistics = [each for each, _ in everything]
     rows = comparison_rows(statistics)
@@ -80,6 +83,17 @@ def comparison_page(everything: Sequence[tuple[Statistics, Visualisations | None
     ]
     title = f"{', '.join(each.name for each in statistics)} · imtok stats"
     return render(title, "comparison_header.html", sections, compared=compared, absent=ABSENT, fingerprint="")
+
+
+def write_report(path: Path, sets: Sets) -> None:
+    """Write the page of one token set, or that of several side by side, whole or not at all.
+
+    A link to a file is followed, as /dev/stdout is one. Raises DiskError where the disk refuses, and OSError where
+    `path` is there and no file.
+    """
+    page = report_page(*sets[0]) if len(sets) == 1 else comparison_page(sets)
+    with disk_errors(path):
+        write_atomically(path.resolve() if path.is_file() else path, page.encode())
 
 
 def _tables(statistics: Statistics) -> list[tuple[str, str, Sequence[Any], str]]:

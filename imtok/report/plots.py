@@ -1,13 +1,21 @@
-"""Every plot of a report, in the order in which it stands there."""
+"""Every plot of a report, in the order in which it stands there, and as a PNG."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from imtok.analysis.formatting import several
 from imtok.analysis.statistics import Statistics
+from imtok.analysis.visualisations import Visualisations
+from imtok.errors import disk_errors
+from imtok.files import write_atomically
 from imtok.report import comparison_plots, token_plots, tokenizer_plots
 from imtok.report.plot import Plot
+from imtok.report.sheets import code_sheet, reconstruction_sheet
+from imtok.report.style import plot_style
+
+Sets = Sequence[tuple[Statistics, Visualisations | None]]
 
 OF_ONE = (
     *(token_plots.frequency, token_plots.rank_frequency, token_plots.growth, token_plots.codebooks),
@@ -31,3 +39,36 @@ def statistics_plots(statistics: Statistics) -> list[Plot]:
 def compared_plots(compared: Sequence[Statistics]) -> list[Plot]:
     """Draw the plots that at least two of the token folders have something for."""
     return [each for draw in OF_SEVERAL if (each := draw(compared)) is not None]
+
+
+def write_all_plots(folder: Path, sets: Sets) -> int:
+    """Write every plot as a PNG: those of several sets in folders numbered from 1, beside those that compare them.
+
+    Returns the number of plots. Raises DiskError where the disk refuses.
+    """
+    with disk_errors(folder):
+        if len(sets) == 1:
+            return write_plots(folder, all_plots(*sets[0]))
+        count = write_plots(folder, compared_plots([statistics for statistics, _ in sets]))
+        return count + sum(write_plots(folder / str(index), all_plots(*each)) for index, each in enumerate(sets, 1))
+
+
+def all_plots(statistics: Statistics, visualisations: Visualisations | None = None) -> list[Plot]:
+    """Draw the plots and sheets of one token set."""
+    made = statistics_plots(statistics)
+    if visualisations is not None:
+        sheets = (code_sheet(visualisations, statistics.num_codebooks), reconstruction_sheet(visualisations))
+        with plot_style():
+            made += [sheet.plot() for sheet in sheets if sheet is not None]
+    return made
+
+
+def write_plots(folder: Path, made: Sequence[Plot]) -> int:
+    """Write each plot as `folder`/NAME.png and return their number.
+
+    Raises DiskError where the disk refuses.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for plot in made:
+        write_atomically(folder / f"{plot.name}.png", plot.png())
+    return len(made)

@@ -39,15 +39,10 @@ def frequency(statistics: Statistics) -> Figure | None:
     """Codes by their number of occurrences. In a healthy codebook few codes occur never or once."""
     if not statistics.tokens or not statistics.frequency:
         return None
-    bars = [
-        Bar(
-            span_name(span),
-            span.codes,
-            f"{number(span.codes)}  ·  {percent(span.codes / statistics.codebook_size)}",
-            ORANGE if span.high == 0 else BLUE,
-        )
-        for span in statistics.frequency
-    ]
+    bars = []
+    for span in statistics.frequency:
+        text = f"{number(span.codes)}  ·  {percent(span.codes / statistics.codebook_size)}"
+        bars.append(Bar(span_name(span), span.codes, text, BLUE if span.high else ORANGE))
     return bar_rows(bars, limit=max(bar.value for bar in bars), note=TOGETHER if several(statistics) else "")
 
 
@@ -201,16 +196,11 @@ def neighbours(statistics: Statistics) -> Figure | None:
     if not statistics.tokens:
         return None
     colours, coder = {"log2 K": SOFT, "coded": TEAL}, {"coded": f", {statistics.bits.coder}"}
-    bars = [
-        Bar(
-            each.name + coder.get(each.name, ""),
-            each.low,
-            number(each.low, 2) if each.high is None else f"{number(each.low, 2)} to {number(each.high, 2)}",
-            colours.get(each.name, BLUE),
-            upto=each.high or 0.0,
-        )
-        for each in token_bits(statistics)
-    ]
+    bars = []
+    for each in token_bits(statistics):
+        text = number(each.low, 2) + ("" if each.high is None else f" to {number(each.high, 2)}")
+        name, colour = each.name + coder.get(each.name, ""), colours.get(each.name, BLUE)
+        bars.append(Bar(name, each.low, text, colour, upto=each.high or 0.0))
     share = contexts_share(statistics)
     note = f"neighbours of {percent(share)} of the codes" if share < 1 else ""
     return bar_rows(bars, limit=max(max(bar.value, bar.upto) for bar in bars), note=note)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
+from imtok.analysis.diagnostics import usage_findings
 from imtok.analysis.statistics import Finding
-from imtok.analysis.usage_diagnostics import findings_of_use
 from imtok.config import TrainConfig
 from imtok.quantizers.record import enough_for_restart
 from imtok.usage import CodebookUsage
@@ -27,9 +27,9 @@ class CodebookDiagnosis:
         if not last and (young or seen < _FROM * self.config.images or self.reported):
             return ()
         instead = self._longer_run(steps) if young else ""
-        found = findings_of_use(usage, self.config.tokenizer.quantizer, instead=instead)
+        found = usage_findings(usage, self.config.tokenizer.quantizer, instead=instead)
         severities = ("problem", "warning") if last else ("problem",)
-        reported = tuple(each for severity in severities for each in found if each.grade == severity)
+        reported = tuple(each for each in found if each.grade in severities)
         self.reported = self.reported or bool(reported)
         return reported
 
