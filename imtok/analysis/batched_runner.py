@@ -16,7 +16,7 @@ from imtok.tokenizer import Tokenizer, to_float, to_uint8
 
 
 class BatchedRunner:
-    """Encodes and decodes images and codes that lie on the CPU; `on_images` receives the size of each batch.
+    """Encodes and decodes images and codes that lie on the CPU; `on_images` receives the number done so far.
 
     The tokenizer moves to the device and into eval mode, and stays there.
     """
@@ -31,7 +31,7 @@ class BatchedRunner:
     ) -> None:
         self.tokenizer = tokenizer.to(resolve_device(device)).eval()
         self.batch_size = batch_size
-        self._on_images = on_images
+        self._on_images, self._done = on_images, 0
 
     def encode(self, images: Tensor) -> Tensor:
         """Encode (n, 3, S, S) uint8 -> (n, h, w) or (n, h, w, Q) int64; raises TokenizerError on latents of NaN."""
@@ -56,5 +56,6 @@ class BatchedRunner:
         for batch in torch.split(items, self.batch_size):
             with deterministic(self.tokenizer.device), autocast(self.tokenizer.device, "fp32"):
                 yield batch
+            self._done += len(batch)
             if self._on_images:
-                self._on_images(len(batch))
+                self._on_images(self._done)

@@ -46,11 +46,7 @@ def codebook_usage(tokens: TokenDataset, progress: Callable[[int, int], None] | 
 
 
 def count_tokens(
-    tokens: TokenDataset,
-    *,
-    workers: int,
-    sampling: Sampling | None,
-    progress: Callable[[int, int], None] | None = None,
+    tokens: TokenDataset, *, workers: int, sampling: Sampling | None, progress: Callable[[int, int], None] | None = None
 ) -> Tally:
     """Count all units of a token set in at most `workers` processes; without `sampling` only the codes.
 

@@ -14,14 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 
 from imtok.analysis.statistics import Finding, Geometry, Severity, Statistics, TokenizerStatistics
 from imtok.quantizers.record import Problem, QuantizerRecord
 from imtok.usage import CodebookUsage
-
-WORST_FIRST: tuple[Severity, ...] = ("problem", "warning", "hint")
 
 FEW_TOKENS = 100  # fewer are too few for a diagnosis: a single image may well be of one colour
 _COLLAPSED_BITS = 0.1  # of the bits a token could have: 1 bit of 10 is what 2 of 1024 codes can say
@@ -62,7 +61,7 @@ def verdict(statistics: Statistics) -> Verdict:
 
 def by_severity(findings: Iterable[Finding]) -> list[Finding]:
     """Sort findings, the worst first."""
-    return sorted(findings, key=lambda finding: WORST_FIRST.index(finding.grade))
+    return sorted(findings, key=lambda finding: get_args(Severity).index(finding.grade))
 
 
 def findings(statistics: Statistics, usage: CodebookUsage, config: QuantizerRecord | None) -> list[Finding]:

@@ -23,15 +23,7 @@ import numpy.typing as npt
 
 from imtok.analysis.sampling import Sampling
 from imtok.analysis.statistics import Neighbours
-from imtok.entropy import (
-    Counts,
-    Floats,
-    coded_bits,
-    corrected_entropy_bits,
-    entropy_bits,
-    log_rising,
-    miller_bits,
-)
+from imtok.entropy import Counts, Floats, coded_bits, corrected_entropy_bits, entropy_bits, log_rising, miller_bits
 
 Keys = npt.NDArray[np.unsignedinteger[Any]]
 

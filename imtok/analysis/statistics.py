@@ -16,7 +16,7 @@ from imtok.evaluation import METRICS, PSNR, SSIM
 from imtok.records import Record
 from imtok.usage import Span, Use
 
-Severity = Literal["problem", "warning", "hint"]
+Severity = Literal["problem", "warning", "hint"]  # the worst first
 
 
 class Runs(Record):

@@ -14,16 +14,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from imtok.analysis import robustness
 from imtok.analysis.batched_runner import BatchedRunner
 from imtok.analysis.geometry import code_vectors, codebook_geometry, distinct_codebooks, evenly_spaced
-from imtok.analysis.robustness import (
-    PERTURBATIONS,
-    EncodedImages,
-    encode_with_error,
-    first_codebook,
-    idempotence,
-    sensitivity,
-)
+from imtok.analysis.robustness import EncodedImages
 from imtok.analysis.statistics import Reconstruction, TokenizerStatistics
 from imtok.analysis.visualisations import Visualisations, mean_patches, most_used, swatches, to_pixels
 from imtok.data.collection import ImageCollection
@@ -67,15 +61,16 @@ def diagnose_tokenizer(
         keys, given = _read(images.subsample(sample), tokens)
     shown = most_used(counts[0])
     total = len(codes) * (1 + 2 * PASSES) + len(shown)  # idempotence and swatches
-    total += len(keys) * (len(PERTURBATIONS) + (2 if given is not None else 0))
-    runner = BatchedRunner(tokenizer, device=device, batch_size=batch_size, on_images=_progress(total, progress))
+    total += len(keys) * (len(robustness.PERTURBATIONS) + (2 if given is not None else 0))
+    on_images = (lambda done: progress(done, total)) if progress else None
+    runner = BatchedRunner(tokenizer, device=device, batch_size=batch_size, on_images=on_images)
     decoded = runner.decode(codes)
     first_pass = EncodedImages(decoded, runner.encode(decoded))
     error, reconstruction = None, None
     if given is None:
         sampled, grids, restored = first_pass, codes, decoded
     else:
-        grids, error = encode_with_error(runner, given)
+        grids, error = robustness.encode_with_error(runner, given)
         sampled, restored = EncodedImages(given, grids), runner.decode(grids)
         reconstruction = _reconstruction(runner, tokens, sampled, restored)
     statistics = TokenizerStatistics(
@@ -87,12 +82,12 @@ def diagnose_tokenizer(
             )
             for base, books in distinct_codebooks(tokenizer.quantizer)
         ],
-        idempotence=idempotence(runner, codes, first_pass, PASSES),
-        sensitivity=sensitivity(runner, sampled, of_decoded=given is None),
+        idempotence=robustness.idempotence(runner, codes, first_pass, PASSES),
+        sensitivity=robustness.sensitivity(runner, sampled, of_decoded=given is None),
         error=error,
         reconstruction=reconstruction,
     )
-    patches, patch_counts = mean_patches(sampled.pixels, first_codebook(grids), shown)
+    patches, patch_counts = mean_patches(sampled.pixels, robustness.first_codebook(grids), shown)
     shown_images = evenly_spaced(len(keys), MOST_PAIRS).tolist()
     return statistics, Visualisations(
         codes=shown,
@@ -119,19 +114,6 @@ def check_tokenizer(tokenizer: Tokenizer, name: str, tokens: TokenDataset, sampl
         raise TokensError(
             f"{tokens.folder}: holds tokens of no image, so there is nothing to decode; encode some first"
         )
-
-
-def _progress(total: int, report: Callable[[int, int], None] | None) -> Callable[[int], None]:
-    """Return a function that takes the images of a batch and reports (images done, images in all)."""
-    done = 0
-
-    def add(images: int) -> None:
-        nonlocal done
-        done += images
-        if report:
-            report(done, total)
-
-    return add
 
 
 def _read(images: ImageCollection, tokens: TokenDataset) -> tuple[list[str], Tensor]:

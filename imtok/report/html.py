@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -46,14 +47,10 @@ def render(title: str, header: str, sections: list[Section], **context: Any) -> 
 def plot_cards(plots: list[Plot]) -> list[tuple[Plot, str]]:
     """Pair each plot with the width of its card, so that no row is left with a single narrow one."""
     widths: list[str] = []
-    narrow = 0
-    for plot in [*plots, None]:
-        if plot is not None and not plot.wide:
-            narrow += 1
-            continue
-        widths += [*_widths(narrow), "wide"]
-        narrow = 0
-    return list(zip(plots, widths, strict=False))
+    for wide, run in groupby(plots, key=lambda plot: plot.wide):
+        count = len(list(run))
+        widths += ["wide"] * count if wide else _widths(count)
+    return list(zip(plots, widths, strict=True))
 
 
 def _widths(count: int) -> list[str]:

@@ -14,16 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from imtok.analysis.formatting import (
-    TOGETHER,
-    contexts_share,
-    map_range,
-    several,
-    span_name,
-    tells_places_apart,
-    together,
-    token_bits,
-)
+from imtok.analysis import formatting
+from imtok.analysis.formatting import TOGETHER, several, together
 from imtok.analysis.statistics import Dimension, Statistics
 from imtok.report.charts import Bar, bar_columns, bar_rows, count_axis, draw_bars, level, note, small_panels
 from imtok.report.plot import plot
@@ -42,7 +34,7 @@ def frequency(statistics: Statistics) -> Figure | None:
     bars = []
     for span in statistics.frequency:
         text = f"{number(span.codes)}  ·  {percent(span.codes / statistics.codebook_size)}"
-        bars.append(Bar(span_name(span), span.codes, text, BLUE if span.high else ORANGE))
+        bars.append(Bar(formatting.span_name(span), span.codes, text, BLUE if span.high else ORANGE))
     return bar_rows(bars, limit=max(bar.value for bar in bars), note=TOGETHER if several(statistics) else "")
 
 
@@ -158,7 +150,7 @@ def entropy_map(statistics: Statistics) -> Figure | None:
     image.
     """
     found = statistics.positions
-    return _heat_map(found.entropy_bits) if found and tells_places_apart(found) else None
+    return _heat_map(found.entropy_bits) if found and formatting.tells_places_apart(found) else None
 
 
 @plot("context", "Surprisal by place")
@@ -173,7 +165,7 @@ def _heat_map(values: list[list[float]]) -> Figure | None:
         return None
     height, width = bits.shape
     figure, axes = panel(300)
-    least, most = map_range(values)
+    least, most = formatting.map_range(values)
     image = axes.imshow(bits, cmap=HEAT, vmin=least, vmax=most, interpolation="none")
     axes.set_aspect("auto" if max(height, width) / min(height, width) > 3 else "equal")
     axes.grid(visible=False)
@@ -197,11 +189,11 @@ def neighbours(statistics: Statistics) -> Figure | None:
         return None
     colours, coder = {"log2 K": SOFT, "coded": TEAL}, {"coded": f", {statistics.bits.coder}"}
     bars = []
-    for each in token_bits(statistics):
+    for each in formatting.token_bits(statistics):
         text = number(each.low, 2) + ("" if each.high is None else f" to {number(each.high, 2)}")
         name, colour = each.name + coder.get(each.name, ""), colours.get(each.name, BLUE)
         bars.append(Bar(name, each.low, text, colour, upto=each.high or 0.0))
-    share = contexts_share(statistics)
+    share = formatting.contexts_share(statistics)
     note = f"neighbours of {percent(share)} of the codes" if share < 1 else ""
     return bar_rows(bars, limit=max(max(bar.value, bar.upto) for bar in bars), note=note)
 
