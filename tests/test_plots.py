@@ -94,7 +94,7 @@ def test_a_tokenizer_adds_its_own_and_images_the_error() -> None:
 
 
 def test_visualisations_add_sheets() -> None:
-    assert [plot.name for plot in all_plots(example(), example_pictures())][-2:] == ["swatches", "reconstructions"]
+    assert [plot.name for plot in all_plots(example(), example_pictures())][-2:] == ["reconstructions", "swatches"]
 
 
 def test_a_plot_has_section_title_and_caption() -> None:

@@ -45,13 +45,8 @@ def idempotence(runner: BatchedRunner, codes: Tensor, first_pass: EncodedImages,
         if number > 0:
             before, after = after, runner.encode(decoded)
         decoded = runner.decode(after)
-        found.append(
-            Pass(
-                same_as_first=_share(after == codes),
-                same_as_last=_share(after == before),
-                psnr=mean_psnr(decoded, first_pass.pixels),
-            )
-        )
+        quality = mean_psnr(decoded, first_pass.pixels)
+        found.append(Pass(same_as_first=_share(after == codes), same_as_last=_share(after == before), psnr=quality))
     least_stable = _by_change(codes, first_pass.codes, most=True)
     return Idempotence(images=len(codes), passes=found, least_stable=least_stable)
 

@@ -54,10 +54,7 @@ def labels(compared: Sequence[Statistics]) -> list[str]:
 @plot("use", "Use")
 def use(compared: Sequence[Statistics]) -> Figure | None:
     """Bar and first number: share of the codes that occur. Stroke and second number: perplexity."""
-    bars = [
-        use_bar(label, head.usage, head.perplexity, head.normalized_perplexity)
-        for label, head in zip(labels(compared), map(headline, compared), strict=True)
-    ]
+    bars = [use_bar(label, headline(each)) for label, each in zip(labels(compared), compared, strict=True)]
     return bar_rows(bars, limit=1.0, note="means over codebooks" if any(map(several, compared)) else "")
 
 

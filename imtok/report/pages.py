@@ -18,7 +18,7 @@ from imtok.report.comparison_plots import colour, letter
 from imtok.report.glossary import REFERENCES, glossary
 from imtok.report.html import Section, plot_cards, render
 from imtok.report.plots import Sets, compared_plots, statistics_plots
-from imtok.report.sheets import code_sheet, compared_sheets, reconstruction_sheet
+from imtok.report.sheets import Sheet, compared_sheets, sheets_of_one
 from imtok.report.style import COLOURS
 
 _PLOT_SECTIONS = (
@@ -35,9 +35,10 @@ def report_page(statistics: Statistics, visualisations: Visualisations | None = 
     """Write the report as HTML that needs nothing beside itself; the same arguments give the same text."""
     judged, plots = verdict(statistics), statistics_plots(statistics)
     others = [each for each in by_severity(statistics.findings) if each is not judged.finding]
-    sheets, swatches = [], {}
+    sheets: list[Sheet] = []
+    swatches = {}
     if visualisations is not None:
-        sheets = [reconstruction_sheet(visualisations), code_sheet(visualisations, statistics.num_codebooks)]
+        sheets = sheets_of_one(visualisations, statistics.num_codebooks)
         if statistics.num_codebooks == 1:
             swatches = dict(zip(map(int, visualisations.codes), visualisations.swatches, strict=True))
     sections = [
@@ -47,7 +48,7 @@ def report_page(statistics: Statistics, visualisations: Visualisations | None = 
             Section(name, heading, text, "plots.html", plot_cards([each for each in plots if each.section == name]))
             for name, heading, text in _PLOT_SECTIONS
         ),
-        Section("visualisations", "Visualisations", "", "sheets.html", [each for each in sheets if each is not None]),
+        Section("visualisations", "Visualisations", "", "sheets.html", sheets),
         Section("tables", "Tables", "", "tables.html", _tables(statistics)),
         Section("glossary", "Definitions", "", "glossary.html", glossary(statistics)),
     ]

@@ -12,7 +12,7 @@ from imtok.errors import disk_errors
 from imtok.files import write_atomically
 from imtok.report import comparison_plots, token_plots, tokenizer_plots
 from imtok.report.plot import Plot
-from imtok.report.sheets import code_sheet, reconstruction_sheet
+from imtok.report.sheets import sheets_of_one
 from imtok.report.style import plot_style
 
 Sets = Sequence[tuple[Statistics, Visualisations | None]]
@@ -55,12 +55,9 @@ def write_all_plots(folder: Path, sets: Sets) -> int:
 
 def all_plots(statistics: Statistics, visualisations: Visualisations | None = None) -> list[Plot]:
     """Draw the plots and sheets of one token set."""
-    made = statistics_plots(statistics)
-    if visualisations is not None:
-        sheets = (code_sheet(visualisations, statistics.num_codebooks), reconstruction_sheet(visualisations))
-        with plot_style():
-            made += [sheet.plot() for sheet in sheets if sheet is not None]
-    return made
+    sheets = sheets_of_one(visualisations, statistics.num_codebooks) if visualisations is not None else []
+    with plot_style():
+        return statistics_plots(statistics) + [sheet.plot() for sheet in sheets]
 
 
 def write_plots(folder: Path, made: Sequence[Plot]) -> int:

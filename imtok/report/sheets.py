@@ -70,10 +70,14 @@ class Sheet:
         return Plot(self.name, "visualisations", self.title, self.caption, figure)
 
 
-def code_sheet(visualisations: Visualisations, num_codebooks: int = 1) -> Sheet | None:
+def sheets_of_one(visualisations: Visualisations, num_codebooks: int) -> list[Sheet]:
+    """Describe the reconstructions and the codes of one tokenizer, where there are any."""
+    codes = [_code_sheet(visualisations, num_codebooks)] if len(visualisations.codes) else []
+    return [*compared_sheets([("", visualisations)]), *codes]
+
+
+def _code_sheet(visualisations: Visualisations, num_codebooks: int) -> Sheet:
     """Describe the decoded swatch of each code above its mean patch, the most used first."""
-    if not len(visualisations.codes):
-        return None
     title = "What codes look like"
     caption = (
         "Above, the centre of a decoded grid that holds one code everywhere. Below, the mean of the pixels where that "
@@ -92,22 +96,15 @@ def code_sheet(visualisations: Visualisations, num_codebooks: int = 1) -> Sheet 
     return Sheet("swatches", title, caption, stacks, of_codes=True)
 
 
-def reconstruction_sheet(visualisations: Visualisations, of: str = "") -> Sheet | None:
-    """Describe originals above reconstructions; without originals, what the tokens decode to."""
-    if not len(visualisations.decoded):
-        return None
-    return _image_sheet([("", visualisations)], of)
-
-
 def compared_sheets(named: Sequence[tuple[str, Visualisations]]) -> list[Sheet]:
     """Describe the reconstructions of several tokenizers: below one another where they are of the same images."""
     found = [(letter, each) for letter, each in named if len(each.decoded)]
     if len(found) > 1 and _same_images([each for _, each in found]):
-        return [_image_sheet(found)]
-    return [sheet for letter, each in found if (sheet := reconstruction_sheet(each, f" of {letter}"))]
+        return [_image_sheet(found, "")]
+    return [_image_sheet([("", each)], f" of {letter}" if letter else "") for letter, each in found]
 
 
-def _image_sheet(named: Sequence[tuple[str, Visualisations]], of: str = "") -> Sheet:
+def _image_sheet(named: Sequence[tuple[str, Visualisations]], of: str) -> Sheet:
     """An image in each stack: the original where there is one, then its reconstructions."""
     rows = [("original", each.originals) for _, each in named if each.originals is not None][:1]
     rows += [(letter, each.decoded) for letter, each in named]
@@ -120,8 +117,6 @@ def _image_sheet(named: Sequence[tuple[str, Visualisations]], of: str = "") -> S
 
 
 def _same_images(several: Sequence[Visualisations]) -> bool:
-    first, *others = several
     originals = [each.originals for each in several if each.originals is not None]
-    return all(each.keys == first.keys and each.decoded.shape == first.decoded.shape for each in others) and all(
-        np.array_equal(originals[0], each) for each in originals[1:]
-    )
+    alike = len({(each.keys, each.decoded.shape) for each in several}) == 1
+    return alike and all(np.array_equal(originals[0], each) for each in originals)

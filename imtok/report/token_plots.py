@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from imtok.analysis import formatting
-from imtok.analysis.formatting import TOGETHER, several, together
+from imtok.analysis.formatting import TOGETHER, Headline, several, together
 from imtok.analysis.statistics import Dimension, Statistics
 from imtok.report.charts import Bar, bar_columns, bar_rows, count_axis, draw_bars, level, note, small_panels
 from imtok.report.plot import plot
 from imtok.report.style import BLUE, HEAT, INK, NARROW, ORANGE, PALE, SOFT, TEAL, WIDE, panel
 from imtok.report.text import number, percent
+from imtok.usage import Use
 
 MOST_DIMENSIONS, MOST_CODEBOOKS, MOST_CLASSES = 36, 32, 16
 _MOST_ROWS = 12
@@ -97,16 +98,14 @@ def codebooks(statistics: Statistics) -> Figure | None:
     """
     if statistics.num_codebooks < 2 or not statistics.tokens:
         return None
-    bars = [
-        use_bar(f"codebook {index}", each.usage, each.perplexity, each.normalized_perplexity)
-        for index, each in enumerate(statistics.codebooks[:MOST_CODEBOOKS], 1)
-    ]
-    return bar_rows(bars, limit=1.0)
+    shown = enumerate(statistics.codebooks[:MOST_CODEBOOKS], 1)
+    return bar_rows([use_bar(f"codebook {index}", each) for index, each in shown], limit=1.0)
 
 
-def use_bar(label: str, usage: float, perplexity: float, normalized_perplexity: float) -> Bar:
+def use_bar(label: str, use: Use | Headline) -> Bar:
     """Make the row of a codebook: usage as a bar, normalised perplexity as a stroke."""
-    return Bar(label, usage, f"{percent(usage)}  ·  {number(perplexity)}", PALE, normalized_perplexity)
+    text = f"{percent(use.usage)}  ·  {number(use.perplexity)}"
+    return Bar(label, use.usage, text, PALE, use.normalized_perplexity)
 
 
 @plot("use", "Levels by dimension")
