@@ -73,13 +73,11 @@ class _Statistic:
 
     def _best(self, sets: Sequence[Statistics], values: Sequence[Any], shown: Sequence[str]) -> int | None:
         """Find the best set; None where another is shown with the same value or was measured otherwise."""
-        found = [
-            (self.better * value, index) for index, value in enumerate(values) if value is not None and self.better
-        ]
-        if len(found) < 2 or len({self.alike(sets[index]) for _, index in found}) > 1:
+        found = {index: self.better * value for index, value in enumerate(values) if self.better and value is not None}
+        if len(found) < 2 or len({self.alike(sets[index]) for index in found}) > 1:
             return None
-        index = max(found)[1]
-        return index if shown.count(shown[index]) == 1 else None
+        best = max(found, key=lambda index: found[index])
+        return best if shown.count(shown[best]) == 1 else None
 
 
 def comparison_rows(sets: Sequence[Statistics]) -> list[Row]:

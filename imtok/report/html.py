@@ -70,15 +70,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "counted": counted,
-        "number": number,
-        "percent": percent,
-        "shortened": shortened,
-        "advice": _advice,
-        "png": _png,
-        "svg": _svg,
-    }
+    environment.filters.update(counted=counted, number=number, percent=percent, shortened=shortened)
+    environment.filters.update(advice=_advice, png=_png, svg=_svg)
     environment.globals |= {"colours": COLOURS, "version": __version__}
     return environment
 
