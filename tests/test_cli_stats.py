@@ -182,7 +182,7 @@ def test_mistakes_are_reported_in_one_line_before_counting(
     [
         "imtok.tokenizer.load",
         "imtok.analysis.batched_runner.BatchedRunner.encode",
-        "imtok.analysis.summary.neighbours",
+        "imtok.analysis.job.neighbours",
         "imtok.report.pages.report_page",
         "imtok.report.plot.Plot.png",
     ],

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from statistics_example import example, example_pictures
 
+from imtok.analysis.formatting import number, percent, shortened
 from imtok.analysis.statistics import ClassUse, Dimension, Neighbours, PositionMap, Statistics, Use
 from imtok.analysis.visualisations import Visualisations
 from imtok.report import token_plots, tokenizer_plots
@@ -23,7 +24,6 @@ from imtok.report.comparison_plots import colour
 from imtok.report.plot import Plot
 from imtok.report.plots import all_plots, compared_plots, statistics_plots, write_plots
 from imtok.report.style import COLOURS, NARROW, SERIES, panel
-from imtok.report.text import number, percent, shortened
 from imtok.report.token_plots import growth, rank_frequency
 
 OF_TOKENS = {

@@ -15,10 +15,9 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from imtok.analysis.formatting import brief
+from imtok.analysis.formatting import brief, shortened
 from imtok.analysis.statistics import Histogram
 from imtok.report.style import BLUE, INK, LINE, SOFT, WIDE, panel
-from imtok.report.text import shortened
 
 _ROW = 30  # pixels
 _Item = TypeVar("_Item")

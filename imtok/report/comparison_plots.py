@@ -17,13 +17,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from imtok.analysis.comparison import alike_in_rate_and_distortion
-from imtok.analysis.formatting import TOGETHER, brief, headline, several
+from imtok.analysis.formatting import TOGETHER, brief, headline, number, percent, several, shortened
 from imtok.analysis.statistics import Statistics
 from imtok.evaluation import first_metric
 from imtok.report.charts import Bar, bar_rows, count_axis, share_axis
 from imtok.report.plot import plot
 from imtok.report.style import SERIES, panel
-from imtok.report.text import number, percent, shortened
 from imtok.report.token_plots import use_bar
 
 _LETTER = 11  # pixels

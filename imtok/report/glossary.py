@@ -6,10 +6,9 @@ from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin
 
-from imtok.analysis.formatting import significant
+from imtok.analysis.formatting import number, significant
 from imtok.analysis.statistics import Statistics, definition
 from imtok.records import Record
-from imtok.report.text import number
 
 REFERENCES = (  # that the definitions name by author and year
     "Chao, 1984. Nonparametric estimation of the number of classes in a population. Scand. J. of Statistics.",

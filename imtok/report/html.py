@@ -19,10 +19,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
+from imtok.analysis.formatting import counted, number, percent, printable, shortened
 from imtok.analysis.visualisations import Pixels
 from imtok.report.plot import Plot
 from imtok.report.style import COLOURS
-from imtok.report.text import counted, number, percent, printable, shortened
 from imtok.version import __version__
 
 

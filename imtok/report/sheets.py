@@ -11,10 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
+from imtok.analysis.formatting import number, shortened
 from imtok.analysis.visualisations import Pixels, Visualisations
 from imtok.report.plot import FIRST_CODEBOOK, Plot
 from imtok.report.style import SOFT, WIDE
-from imtok.report.text import number, shortened
 
 _MOST_CODES = 128  # of a PNG
 _GAP, _WORDS = 8, 18  # pixels

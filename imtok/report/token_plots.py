@@ -15,12 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from imtok.analysis import formatting
-from imtok.analysis.formatting import TOGETHER, Headline, several, together
+from imtok.analysis.formatting import TOGETHER, Headline, number, percent, several, together
 from imtok.analysis.statistics import Dimension, Statistics
 from imtok.report.charts import Bar, bar_columns, bar_rows, count_axis, draw_bars, level, note, small_panels
 from imtok.report.plot import plot
 from imtok.report.style import BLUE, HEAT, INK, NARROW, ORANGE, PALE, SOFT, TEAL, WIDE, panel
-from imtok.report.text import number, percent
 from imtok.usage import Use
 
 MOST_DIMENSIONS, MOST_CODEBOOKS, MOST_CLASSES = 36, 32, 16

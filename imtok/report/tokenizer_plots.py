@@ -15,12 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from imtok.analysis.formatting import brief, several
+from imtok.analysis.formatting import brief, percent, several
 from imtok.analysis.statistics import Geometry, Histogram, Statistics
 from imtok.report.charts import Bar, bar_rows, count_axis, dots, histogram, note, share_axis, small_panels
 from imtok.report.plot import plot
 from imtok.report.style import BLUE, INK, NARROW, ORANGE, TEAL, WIDE, panel
-from imtok.report.text import percent
 
 MOST_CODEBOOKS = 8
 _USE = ((0.0, 0.1), (0.1, 1.0), (1.0, 10.0), (10.0, np.inf))  # in even shares
