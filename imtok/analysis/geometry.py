@@ -12,12 +12,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from imtok.analysis.statistics import Geometry, Histogram
-from imtok.entropy import Counts
+from imtok.entropy import Counts, Floats
 from imtok.quantizers import Quantizer
 
 MOST_SOUGHT = 16_384  # codes whose nearest other code is searched
@@ -27,8 +26,6 @@ _NEAR = 0.01  # of the root mean square distance from the mean
 _BINS = 40
 _CHUNK = 65_536  # codes looked up at once
 _ROWS, _COLUMNS = 512, 4096  # of a tile of distances: 16 MB
-
-_Floats = npt.NDArray[np.float64]
 
 
 def distinct_codebooks(quantizer: Quantizer) -> list[tuple[Quantizer, list[int]]]:
@@ -151,7 +148,7 @@ def _points_shown(counts: Counts) -> Counts:
     return np.sort(np.concatenate([most, rest]))
 
 
-def _histogram(values: _Floats) -> Histogram:
+def _histogram(values: Floats) -> Histogram:
     """Count in 40 bins from least to greatest; values that differ by rounding alone are one bar in the middle."""
     if not len(values):
         return Histogram(edges=np.linspace(0, 1, _BINS + 1).tolist(), counts=[0] * _BINS)

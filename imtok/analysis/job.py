@@ -108,41 +108,33 @@ class Job:
     diagnose: _Diagnose | None
 
     def run(
-        self,
-        *,
-        workers: int | None = None,
-        progress: Progress | None = None,
-        should_stop: Callable[[], bool] | None = None,
+        self, *, workers: int | None, progress: Progress | None, should_stop: Callable[[], bool] | None
     ) -> Analysis:
         """Compute all statistics; see `analyze`."""
+        name = as_text(str(self.tokens.folder))
 
         def check() -> None:
             if should_stop and should_stop():
-                raise Interrupted(
-                    f"{as_text(str(self.tokens.folder))}: stopped on request; the same command begins anew"
-                )
+                raise Interrupted(f"{name}: stopped on request; the same command begins anew")
 
-        def update_of(stage: Stage) -> Callable[[int, int], None]:
-            def update(done: int, total: int) -> None:
-                if progress:
-                    progress(stage, done, total)
-                check()
-
-            return update
+        def update(stage: Stage, done: int, total: int) -> None:
+            if progress:
+                progress(stage, done, total)
+            check()
 
         check()
-        tally = count_tokens(
-            self.tokens,
-            workers=workers or usable_cores(),
-            sampling=Sampling.of(self.tokens),
-            progress=update_of("counting"),
-        )
+        workers, sampling = workers or usable_cores(), Sampling.of(self.tokens)
+        tally = count_tokens(self.tokens, workers=workers, sampling=sampling, progress=partial(update, "counting"))
         statistics, pictures = None, None
         if self.diagnose is not None:
-            statistics, pictures = self.diagnose(tally.counts, update_of("testing the tokenizer"))
+            statistics, pictures = self.diagnose(tally.counts, partial(update, "testing the tokenizer"))
+        check()
+        with ThreadPoolExecutor(2, "imtok-stats") as pool:
+            measure = partial(neighbours, counts=tally.counts, images=tally.images, sampling=sampling)
+            right, below = pool.map(measure, tally.pairs)
         check()
         usage = CodebookUsage.of_codebooks(tally.counts, tally.images)
-        summary = _summarize(self.tokens, tally, usage, statistics, check)
+        summary = _summarize(self.tokens, tally, usage, right, below, statistics)
         check()
         return Analysis(summary, usage, pictures)
 
@@ -167,13 +159,12 @@ def _summarize(
     tokens: TokenDataset,
     tally: Tally,
     usage: CodebookUsage,
+    right: Neighbours | None,
+    below: Neighbours | None,
     tokenizer: TokenizerStatistics | None,
-    check: Callable[[], None],
 ) -> Statistics:
-    """Compute all statistics and the findings; `check` is called between the steps and may raise to end it."""
+    """Compute all statistics and the findings."""
     config = _quantizer_config(tokens)
-    right, below = _neighbours(tally)
-    check()
     statistics = Statistics(
         **usage.as_use().model_dump(),
         name=as_text(str(tokens.folder)),
@@ -203,15 +194,6 @@ def _summarize(
         findings=[],
     )
     return statistics.model_copy(update={"findings": findings(statistics, usage, config)})
-
-
-def _neighbours(tally: Tally) -> tuple[Neighbours | None, Neighbours | None]:
-    """Measure the neighbours to the right and below."""
-    sampling = tally.sampling
-    assert sampling is not None  # pairs are counted by a sample alone
-    with ThreadPoolExecutor(2, "imtok-stats") as pool:
-        right, below = pool.map(lambda tables: neighbours(tables, tally.counts, tally.images, sampling), tally.pairs)
-    return right, below
 
 
 def _bits(tokens: TokenDataset, counts: Counts, right: Neighbours | None, below: Neighbours | None) -> Bits:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import partial as with_preset
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -63,22 +64,15 @@ def stats(
     _check_paths(tokens if images else [], report, plots)
     from imtok.analysis.job import Options, open_job
 
+    sample, device = sample or Options.sample, device or Options.device
+    options = Options(partial=partial, images=images or (), sample=sample, device=device)
     runs_tokenizer = uses_tokenizer and not tokens_only
     with stop_on_signals() as should_stop, _progress() as progress:
         with ends_on_signals(should_stop):
-            jobs = [  # all opened before the first is counted
-                open_job(
-                    folder,
-                    Options(
-                        partial=partial,
-                        tokenizer=_tokenizer_of(folder, tokenizer, required=deep) if runs_tokenizer else None,
-                        images=images or (),
-                        sample=sample or Options.sample,
-                        device=device or Options.device,
-                    ),
-                )
-                for folder in tokens
-            ]
+            jobs = []  # all opened before the first is counted
+            for folder in tokens:
+                own = _tokenizer_of(folder, tokenizer, required=deep) if runs_tokenizer else None
+                jobs.append(open_job(folder, replace(options, tokenizer=own)))
         analyses = [job.run(workers=workers, progress=progress, should_stop=should_stop) for job in jobs]
         with ends_on_signals(should_stop):
             written = list(_write(analyses, report, plots))

@@ -61,10 +61,7 @@ def all_plots(statistics: Statistics, visualisations: Visualisations | None = No
 
 
 def write_plots(folder: Path, made: Sequence[Plot]) -> int:
-    """Write each plot as `folder`/NAME.png and return their number.
-
-    Raises DiskError where the disk refuses.
-    """
+    """Write each plot as `folder`/NAME.png and return their number; raises DiskError where the disk refuses."""
     folder.mkdir(parents=True, exist_ok=True)
     for plot in made:
         write_atomically(folder / f"{plot.name}.png", plot.png())
