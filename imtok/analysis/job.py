@@ -148,11 +148,9 @@ def _open_tokenizer(path: str | Path, tokens: TokenDataset, options: Options) ->
 
     resolve_device(options.device)
     images = ImageCollection.open(options.images) if options.images else None
-    tokenizer, name = load(path), as_text(str(path))
-    check_tokenizer(tokenizer, name, tokens, options.sample)
-    return partial(
-        diagnose_tokenizer, tokenizer, name, tokens, images=images, sample=options.sample, device=options.device
-    )
+    tokenizer, name, sample = load(path), as_text(str(path)), options.sample
+    check_tokenizer(tokenizer, name, tokens, sample)
+    return partial(diagnose_tokenizer, tokenizer, name, tokens, images=images, sample=sample, device=options.device)
 
 
 def _summarize(

@@ -73,13 +73,13 @@ def draw_bars(axes: Axes, bars: Sequence[Bar], limit: float, *, letters: int = 2
     right.tick_params(labelcolor=INK)
     for each in (axes, right):
         bare(each)
+        each.xaxis.set_visible(False)
 
 
 def bare(axes: Axes) -> None:
-    """Hide grid, spines and the x axis."""
+    """Hide grid and spines."""
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-    axes.xaxis.set_visible(False)
 
 
 def histogram(axes: Axes, data: Histogram) -> None:

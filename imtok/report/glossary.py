@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from types import UnionType
 from typing import Any, NamedTuple, get_args, get_origin
 
@@ -37,13 +36,12 @@ class Entry(NamedTuple):
     definition: str
 
 
-@dataclass(frozen=True)
-class Block:
+class Block(NamedTuple):
     """The statistics of one record."""
 
     path: str  # to the record in `imtok stats --json`; empty for the outermost one
     text: str
-    entries: list[Entry] = field(default_factory=list)
+    entries: list[Entry]
 
 
 def glossary(statistics: Statistics) -> list[Block]:
@@ -54,7 +52,7 @@ def glossary(statistics: Statistics) -> list[Block]:
 def _blocks(path: str, kind: type[Record], value: Record | None, defined: set[type[Record]]) -> list[Block]:
     """One record's block, then those of the records inside it; a record without values is defined once for its kind."""
     defined.add(kind)
-    block, inner = Block(path.rstrip("."), kind.__doc__ or ""), []
+    block, inner = Block(path.rstrip("."), kind.__doc__ or "", []), []
     extra = value.model_extra if value is not None else None  # metrics without a field of their own
     for name in (*kind.model_fields, *(extra or ())):
         own = getattr(value, name, None)

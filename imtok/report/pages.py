@@ -18,7 +18,7 @@ from imtok.report.comparison_plots import colour, letter
 from imtok.report.glossary import REFERENCES, glossary
 from imtok.report.html import Section, plot_cards, render
 from imtok.report.plots import Sets, compared_plots, statistics_plots
-from imtok.report.sheets import Sheet, compared_sheets, sheets_of_one
+from imtok.report.sheets import compared_sheets, sheets_of_one
 from imtok.report.style import COLOURS
 
 _PLOT_SECTIONS = (
@@ -35,12 +35,9 @@ def report_page(statistics: Statistics, visualisations: Visualisations | None = 
     """Write the report as HTML that needs nothing beside itself; the same arguments give the same text."""
     judged, plots = verdict(statistics), statistics_plots(statistics)
     others = [each for each in by_severity(statistics.findings) if each is not judged.finding]
-    sheets: list[Sheet] = []
-    swatches = {}
-    if visualisations is not None:
-        sheets = sheets_of_one(visualisations, statistics.num_codebooks)
-        if statistics.num_codebooks == 1:
-            swatches = dict(zip(map(int, visualisations.codes), visualisations.swatches, strict=True))
+    sheets, swatches = sheets_of_one(visualisations, statistics.num_codebooks), {}
+    if visualisations is not None and statistics.num_codebooks == 1:
+        swatches = dict(zip(map(int, visualisations.codes), visualisations.swatches, strict=True))
     sections = [
         Section("advice", "Further advice", "", "findings.html", others),
         Section("statistics", "Statistics", "", "tiles.html", headline(statistics)),
@@ -115,7 +112,7 @@ def _tables(statistics: Statistics) -> list[tuple[str, str, Sequence[Any], str]]
 
 
 def _changing(statistics: Statistics) -> list[tuple[str, Any]]:
-    """What was done and which codes that changed, five of each."""
+    """List what changed the image, with the codes that changed most, five of each."""
     if statistics.tokenizer is None:
         return []
     sources = [("encoded again", statistics.tokenizer.idempotence.least_stable)]

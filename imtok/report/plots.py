@@ -55,9 +55,9 @@ def write_all_plots(folder: Path, sets: Sets) -> int:
 
 def all_plots(statistics: Statistics, visualisations: Visualisations | None = None) -> list[Plot]:
     """Draw the plots and sheets of one token set."""
-    sheets = sheets_of_one(visualisations, statistics.num_codebooks) if visualisations is not None else []
     with plot_style():
-        return statistics_plots(statistics) + [sheet.plot() for sheet in sheets]
+        sheets = [sheet.plot() for sheet in sheets_of_one(visualisations, statistics.num_codebooks)]
+    return statistics_plots(statistics) + sheets
 
 
 def write_plots(folder: Path, made: Sequence[Plot]) -> int:

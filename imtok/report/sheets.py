@@ -70,8 +70,10 @@ class Sheet:
         return Plot(self.name, "visualisations", self.title, self.caption, figure)
 
 
-def sheets_of_one(visualisations: Visualisations, num_codebooks: int) -> list[Sheet]:
+def sheets_of_one(visualisations: Visualisations | None, num_codebooks: int) -> list[Sheet]:
     """Describe the reconstructions and the codes of one tokenizer, where there are any."""
+    if visualisations is None:
+        return []
     codes = [_code_sheet(visualisations, num_codebooks)] if len(visualisations.codes) else []
     return [*compared_sheets([("", visualisations)]), *codes]
 

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 from imtok.analysis import formatting
 from imtok.analysis.formatting import TOGETHER, Headline, number, percent, several, together
 from imtok.analysis.statistics import Dimension, Statistics
-from imtok.report.charts import Bar, bar_columns, bar_rows, count_axis, draw_bars, level, note, small_panels
+from imtok.report.charts import Bar, bar_columns, bar_rows, bare, count_axis, draw_bars, level, note, small_panels
 from imtok.report.plot import plot
 from imtok.report.style import BLUE, HEAT, INK, NARROW, ORANGE, PALE, SOFT, TEAL, WIDE, panel
 from imtok.usage import Use
@@ -166,8 +166,7 @@ def _heat_map(values: list[list[float]]) -> Figure | None:
     least, most = formatting.map_range(values)
     image = axes.imshow(bits, cmap=HEAT, vmin=least, vmax=most, interpolation="none")
     axes.set_aspect("auto" if max(height, width) / min(height, width) > 3 else "equal")
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
+    bare(axes)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
     axes.set_title("bits a token")

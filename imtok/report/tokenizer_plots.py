@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from imtok.analysis.formatting import brief, percent, several
 from imtok.analysis.statistics import Geometry, Histogram, Statistics
-from imtok.report.charts import Bar, bar_rows, count_axis, dots, histogram, note, share_axis, small_panels
+from imtok.report.charts import Bar, bar_rows, bare, count_axis, dots, histogram, note, share_axis, small_panels
 from imtok.report.plot import plot
 from imtok.report.style import BLUE, INK, NARROW, ORANGE, TEAL, WIDE, panel
 
@@ -92,8 +92,7 @@ def _cloud(axes: Axes, codebook: Geometry, even: float) -> None:
     for (least, most), diameter, strength in zip(_USE, _DIAMETERS, _STRENGTHS, strict=True):
         chosen = (counts > 0) & (counts >= least * even) & (counts < most * even)
         dots(axes, points[chosen], diameter * scale, BLUE, strength)
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
+    bare(axes)
     axes.set(xticks=[], yticks=[])
 
 
@@ -139,8 +138,7 @@ def idempotence(statistics: Statistics) -> Figure | None:
         axes.plot(numbers, values, color=colour, marker="o", markersize=6)
         note(axes, f"{name}: {percent(values[-1])}", (numbers[-1], values[-1]), (4, offset), colour, "right")
     lowest = min(min(each.same_as_first, each.same_as_last) for each in passes)
-    axes.set_xlim(0.8 if len(passes) > 1 else 0, numbers[-1] + 0.1)
-    axes.set_xticks(numbers)
+    axes.set(xlim=(0.8 if len(passes) > 1 else 0, numbers[-1] + 0.1), xticks=numbers)
     share_axis(axes, max(0.0, lowest - 0.25))
     axes.set(title="tokens unchanged", xlabel="pass")
     return figure
