@@ -145,6 +145,9 @@ def test_the_patch_size_is_read_and_written_as_fold_too() -> None:
     config = ConvConfig(patch_size=2)
     assert config == NetworkConfig(fold=2) == ConvConfig.model_validate(config.model_dump())
     assert config.model_dump(mode="json") == {"fold": 2, "channels": [64, 128], "blocks": 2, "attention": False}
+    assert config.fold == 2
+    assert config.model_dump(exclude={"kind", "channels"}) == {"fold": 2, "blocks": 2, "attention": False}
+    assert config.model_dump(exclude_defaults=True) == {"fold": 2}
     with pytest.raises(ValueError, match="fold\n  Extra inputs are not permitted"):
         ConvConfig.model_validate({"fold": 2, "patch_size": 2})
 

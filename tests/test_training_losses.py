@@ -14,7 +14,7 @@ from torch import Tensor
 
 import imtok
 from imtok.config import DecoderOutput
-from imtok.errors import ConfigError
+from imtok.errors import ConfigError, Interrupted, TrainingError
 from imtok.losses import LossTerm
 from imtok.training import train
 from imtok.training.state import TrainState
@@ -75,3 +75,21 @@ class SixChannels(Late):
 def test_a_term_for_another_decoder_is_refused() -> None:
     with pytest.raises(ConfigError, match="loss late: needs a decoder of logit_laplace, this run's gives pixels"):
         TrainState(tiny(), torch.device("cpu"), extra_losses=[SixChannels(1.0)])
+
+
+class Second(Late):
+    name: ClassVar[str] = "l2"
+
+
+def test_two_losses_of_one_name_are_refused() -> None:
+    with pytest.raises(ConfigError, match="several losses are called l2"):
+        TrainState(tiny(), torch.device("cpu"), extra_losses=[Second(1.0)])
+
+
+def test_a_run_resumes_with_the_extra_losses_it_began_with(pictures: Path, tmp_path: Path) -> None:
+    config, stops = tiny("images=32", "checkpoint_every=8"), iter([False, False, True])
+    with pytest.raises(Interrupted):
+        train([pictures], tmp_path / "run", config, extra_losses=[Late(1.0)], should_stop=lambda: next(stops))
+    with pytest.raises(TrainingError, match="the extra losses are not those the run began with"):
+        train([pictures], tmp_path / "run", config)
+    assert train([pictures], tmp_path / "run", config, extra_losses=[Late(1.0)]).images == 32

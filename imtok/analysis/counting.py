@@ -32,7 +32,8 @@ _MANY = 2**27  # codes that take a second to count; a process needs half a secon
 _BYTES_A_CODE, _TABLE_BYTES = 20, 2**31  # of the tables of one process, and of all processes together
 _POLL_SECONDS = 0.1  # between two reports of progress
 
-# In a process of the pool: units done by the whole pool, and whether to stop.
+# In a process of the pool: units done by the whole pool, and whether to stop. Only adding takes a lock, as a process
+# that is killed while it holds one leaves every other waiting.
 _shared: list[tuple[Synchronized[int], Synchronized[int]]] = []
 
 
@@ -63,7 +64,9 @@ def count_tokens(
     table_bytes = tokens.num_codebooks * tokens.codebook_size * _BYTES_A_CODE
     workers = min(workers, len(units), _TABLE_BYTES // table_bytes)
     codes = len(tokens) * tokens.grid[0] * tokens.grid[1] * tokens.num_codebooks
-    if workers < 2 or codes < _MANY or multiprocessing.current_process().daemon:  # a daemon may start no process
+    # A daemon may start no process, and Windows has no `pthread_sigmask`.
+    alone = multiprocessing.current_process().daemon or not hasattr(signal, "pthread_sigmask")
+    if workers < 2 or codes < _MANY or alone:
         return _count_units(tokens, units, sampling, update)
     return _count_in_processes(tokens, [units[first::workers] for first in range(workers)], sampling, update)
 
@@ -96,7 +99,7 @@ def _count_in_processes(
             for other in others:
                 if other.done():
                     other.result()  # raises the error that ended its process
-            update(own_done + done.value)
+            update(own_done + done.get_obj().value)
 
         try:
             tally = _count_units(tokens, own, sampling, update_all)
@@ -107,13 +110,13 @@ def _count_in_processes(
             for other in others:
                 tally.merge(other.result())
         except BrokenProcessPool as error:
-            update(done.value)  # where the signal that killed the process came to this one too, it is a request to stop
+            update(done.get_obj().value)  # where the signal came to this process too, it is a request to stop
             raise TokensError(
                 f"{tokens.folder}: a process that counted it was ended from outside, perhaps for want of memory; try "
                 "fewer --workers"
             ) from error
         finally:
-            stop.value = 1
+            stop.get_obj().value = 1
     return tally
 
 
@@ -152,7 +155,7 @@ def _count_share(tokens: TokenDataset, units: Sequence[int], sampling: Sampling 
     done, stop = _shared[0]
 
     def update(_: int) -> None:
-        if stop.value:
+        if stop.get_obj().value:
             raise Interrupted(f"{tokens.folder}: stopped on request")
         with done.get_lock():
             done.value += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel, ValidationError
 
@@ -24,7 +24,7 @@ def first_problem(error: ValidationError, record: type[BaseModel], also: Iterabl
         if len(place) == 1:
             known += also
         kind = next((f" for kind {part}" for part in reversed(problem["loc"]) if part in KINDS), "")
-        others = _kinds_that_know(place[-1]) if kind else []
+        others = _kinds_that_know(place[-1], NETWORKS if "network" in place else QUANTIZERS) if kind else []
         whose = ".".join([*place[:-1], "kind"]).removeprefix("tokenizer.")
         hint = f"; it belongs to {whose}={' or '.join(others)}" if others else did_you_mean(place[-1], known)
         return f"{name}: unknown key{kind}{hint}; known here: {', '.join(known)}"
@@ -44,9 +44,9 @@ def _field_names(record: type[BaseModel], place: Iterable[int | str]) -> list[st
     return list(record.model_fields)
 
 
-def _kinds_that_know(key: str) -> list[str]:
-    """List the kinds of quantizer that have this field."""
-    return [str(kind) for kind, record in QUANTIZERS.items() if key in record.model_fields]
+def _kinds_that_know(key: str, kinds: Mapping[int | str, type[BaseModel]]) -> list[str]:
+    """List the kinds of quantizer, or of network, that have this field."""
+    return [str(kind) for kind, record in kinds.items() if key in record.model_fields]
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:

@@ -24,9 +24,9 @@ def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in over.items():
         old = result.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
-            if key == "network":
-                old, value = current_names(old), current_names(value)
             before = old.get("kind", "conv" if key == "network" else None)  # a network without its kind is `conv`
+            if key == "network" and before == "conv":
+                old, value = current_names(old), current_names(value)
             changes_kind = before is not None and value.get("kind", before) != before
             result[key] = dict(value) if changes_kind else merge(old, value)
         else:

@@ -39,8 +39,13 @@ class ConvConfig(NetworkRecord):
     @model_serializer(mode="wrap")
     def _write_fold(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         values: dict[str, Any] = serialize(self)
-        del values["kind"]
-        return {"fold": values.pop("patch_size"), **values}
+        values.pop("kind", None)  # where a caller left it out
+        return {"fold" if name == "patch_size" else name: value for name, value in values.items()}
+
+    @property
+    def fold(self) -> int:
+        """The first name of `patch_size`."""
+        return self.patch_size
 
     @property
     def downsample(self) -> int:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -118,7 +119,9 @@ class _Job:
     ) -> None:
         self.folder, self.state, self.config, self.should_stop = folder, state, state.config, should_stop
         self.images = images
-        self.fingerprints = {"data": images.fingerprint, "val": held_out.fingerprint}
+        self.fingerprints: dict[str, Any] = {"data": images.fingerprint, "val": held_out.fingerprint}
+        if state.extra_losses:
+            self.fingerprints["extra_losses"] = [[term.name, term.weight] for term in state.extra_losses]
         config, data = state.config, state.config.data
         self.stream = TrainingStream(
             images,
@@ -205,6 +208,11 @@ class _Job:
             raise TrainingError(
                 f"{self.folder.path}: the validation images are not those the run began with; give the same --val, or "
                 "begin another run with another -o"
+            )
+        if facts is not None and facts.get("extra_losses") != self.fingerprints.get("extra_losses"):
+            raise TrainingError(
+                f"{self.folder.path}: the extra losses are not those the run began with "
+                f"({facts.get('extra_losses', 'none')}); give the same, or begin another run"
             )
         self.folder.timing.rewind()
         if facts is None:

@@ -47,7 +47,9 @@ class TrainState:
             settings.betas,
             settings.weight_decay,
         )
+        self.extra_losses = extra_losses
         self.losses = _losses(config, extra_losses, device)
+        self._check_names()
         self.adversary: Adversary | None = None
         if config.adversarial.enabled:
             self.adversary = Adversary(config.adversarial, config.data.crop, device, self.precision)
@@ -94,6 +96,13 @@ class TrainState:
             "skipped": self.skipped,
             "random": RandomState(self.device),
         }
+
+    def _check_names(self) -> None:
+        """Raise ConfigError where two losses would have one name in the log."""
+        names = [*(term.name for term in self.losses), *self.tokenizer.quantizer.loss_weights]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(f"several losses are called {', '.join(twice)}; give each extra loss a name of its own")
 
     def _arrange(self) -> None:
         """Set memory order and compilation, which change neither the weights nor their names."""
