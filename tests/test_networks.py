@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imtok.config import NetworkConfig, load_train_config, merge
+from imtok.errors import ConfigError
 from imtok.networks import ConvDecoder, ConvEncoder
 from imtok.networks.blocks import Attention, Downsample, ResidualBlock, Upsample, group_norm
 from imtok.networks.conv_config import ConvConfig
@@ -148,7 +149,7 @@ def test_the_patch_size_is_read_and_written_as_fold_too() -> None:
     assert config.fold == 2
     assert config.model_dump(exclude={"kind", "channels"}) == {"fold": 2, "blocks": 2, "attention": False}
     assert config.model_dump(exclude_defaults=True) == {"fold": 2}
-    with pytest.raises(ValueError, match="fold\n  Extra inputs are not permitted"):
+    with pytest.raises(ValueError, match="fold is the former name of patch_size; give one of them"):
         ConvConfig.model_validate({"fold": 2, "patch_size": 2})
 
 
@@ -169,3 +170,8 @@ def test_encoder_and_decoder_name_what_the_trainer_needs() -> None:
     assert [*encoder.compilable, *decoder.compilable] == [encoder.trunk, decoder.trunk]
     assert decoder.last_layer.shape == (5 * 4**2, 8, 3, 3)
     assert decoder(encoder(noise(1, 3, 8, 8)).repeat(1, 2, 1, 1)[:, :6]).shape == (1, 5, 8, 8)
+
+
+def test_a_misspelt_former_name_is_recognised() -> None:
+    with pytest.raises(ConfigError, match=r"network\.folds: unknown key; did you mean fold\?"):
+        load_train_config({"network": {"folds": 2}})

@@ -41,7 +41,7 @@ def _field_names(record: type[BaseModel], place: Iterable[int | str]) -> list[st
         annotation = KINDS[part] if part in KINDS else record.model_fields[str(part)].annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             record = annotation
-    return list(record.model_fields)
+    return [*record.model_fields, *getattr(record, "former_names", ())]
 
 
 def _kinds_that_know(key: str, kinds: Mapping[int | str, type[BaseModel]]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -18,6 +18,8 @@ class ConvConfig(NetworkRecord):
 
     Files have `fold` for `patch_size` and no `kind`, as before networks had kinds; both names are read.
     """
+
+    former_names: ClassVar[dict[str, str]] = {"fold": "patch_size"}
 
     kind: Literal["conv"] = "conv"
     patch_size: int = Field(
@@ -34,7 +36,11 @@ class ConvConfig(NetworkRecord):
     @model_validator(mode="before")
     @classmethod
     def _read_fold(cls, values: Any) -> Any:
-        return current_names(values) if isinstance(values, Mapping) else values
+        if not isinstance(values, Mapping):
+            return values
+        if "fold" in values and "patch_size" in values:
+            raise ValueError("fold is the former name of patch_size; give one of them")
+        return current_names(values)
 
     @model_serializer(mode="wrap")
     def _write_fold(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -76,6 +82,6 @@ class ConvConfig(NetworkRecord):
 
 
 def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename `fold`, as `patch_size` was called first; beside a `patch_size` it stays, and the record refuses it."""
+    """Rename `fold`, the former name of `patch_size`; beside a `patch_size` it stays, and the record refuses it."""
     renamed = "patch_size" if "patch_size" not in values else "fold"
     return {renamed if name == "fold" else name: value for name, value in values.items()}

@@ -5,7 +5,7 @@ Records import no torch, so that `imtok --help` stays quick; `build` imports the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from imtok.records import Record
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 class NetworkRecord(Record):
     """Configuration of an encoder and a decoder; each kind has a record of its own."""
+
+    # Fields by the names they had before; files and settings may still use these.
+    former_names: ClassVar[dict[str, str]] = {}
 
     kind: str
 

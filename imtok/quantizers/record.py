@@ -68,7 +68,11 @@ class QuantizerRecord(Record):
         message = message.replace("Input should be", "expected")
         if problem["type"] == "extra_forbidden":
             raise TypeError(f"{name}: unknown option; known are {', '.join(signature(cls).parameters)}")
-        raise ValueError(f"{name} is {problem['input']!r}, {message[0].lower()}{message[1:]}" if name else message)
+        field = cls.model_fields.get(name.split(".")[0])
+        meaning = f" ({field.description})" if field and field.description else ""
+        raise ValueError(
+            f"{name} is {problem['input']!r}, {message[0].lower()}{message[1:]}{meaning}" if name else message
+        )
 
     def build(self) -> Quantizer:
         """Return the quantizer, its random tensors newly drawn; raises ValueError on values that it refuses."""
