@@ -385,7 +385,10 @@ def test_a_file_may_have_tokenizer_keys_at_its_top() -> None:
     [
         ("imagse=3", "imagse: unknown key; did you mean images?; known here: tokenizer, data, loss,"),
         ("optimizer.learning_rat=1", "optimizer.learning_rat: unknown key; did you mean learning_rate?"),
-        ("network.folds=2", "tokenizer.network.folds: unknown key; known here: kind, patch_size, channels,"),
+        (
+            "network.folds=2",
+            "tokenizer.network.folds: unknown key; did you mean fold?; known here: kind, patch_size, channels,",
+        ),
         ("quantiser.levels=[8]", "quantiser: unknown key; did you mean quantizer?"),
         (
             "quantizer={kind: fsq, num_codes: 8}",
