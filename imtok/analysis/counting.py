@@ -32,8 +32,7 @@ _MANY = 2**27  # codes that take a second to count; a process needs half a secon
 _BYTES_A_CODE, _TABLE_BYTES = 20, 2**31  # of the tables of one process, and of all processes together
 _POLL_SECONDS = 0.1  # between two reports of progress
 
-# In a process of the pool: units done by the whole pool, and whether to stop. Only adding takes a lock, as a process
-# that is killed while it holds one leaves every other waiting.
+# In a process of the pool: units done by all, and whether to stop. Reads take no lock: a killed process keeps its own.
 _shared: list[tuple[Synchronized[int], Synchronized[int]]] = []
 
 
@@ -64,8 +63,7 @@ def count_tokens(
     table_bytes = tokens.num_codebooks * tokens.codebook_size * _BYTES_A_CODE
     workers = min(workers, len(units), _TABLE_BYTES // table_bytes)
     codes = len(tokens) * tokens.grid[0] * tokens.grid[1] * tokens.num_codebooks
-    # A daemon may start no process, and Windows has no `pthread_sigmask`.
-    alone = multiprocessing.current_process().daemon or not hasattr(signal, "pthread_sigmask")
+    alone = multiprocessing.current_process().daemon or not hasattr(signal, "pthread_sigmask")  # a daemon, or Windows
     if workers < 2 or codes < _MANY or alone:
         return _count_units(tokens, units, sampling, update)
     return _count_in_processes(tokens, [units[first::workers] for first in range(workers)], sampling, update)
