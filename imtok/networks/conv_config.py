@@ -82,6 +82,6 @@ class ConvConfig(NetworkRecord):
 
 
 def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Rename `fold`, the former name of `patch_size`; beside a `patch_size` it stays, and the record refuses it."""
-    renamed = "patch_size" if "patch_size" not in values else "fold"
-    return {renamed if name == "fold" else name: value for name, value in values.items()}
+    """Rename fields under a former name; one whose present name is there too stays, and the record refuses it."""
+    present = {name: ConvConfig.former_names.get(name, name) for name in values}
+    return {name if present[name] in values else present[name]: value for name, value in values.items()}
