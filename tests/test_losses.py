@@ -14,10 +14,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from vgg import vgg_weights
 
+from imtok.config.training import GANQPConfig
 from imtok.errors import ConfigError
 from imtok.losses import (
     AdversarialKind,
     LeCAM,
+    Pairs,
     PerceptualLoss,
     adaptive_weight,
     discriminator_accuracy,
@@ -99,9 +101,10 @@ def test_gradients_push_logits_as_each_side_needs(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_of_any_shape_and_type_give_float32_scalars(kind: AdversarialKind) -> None:
-    real, fake = noise(2, 1, 3, 3, seed=1).bfloat16(), noise(4, seed=2).bfloat16()
+    real, fake = noise(4, 1, 3, 3, seed=1).bfloat16(), noise(4, seed=2).bfloat16()
+    pairs = Pairs(pictures(4, 3, 2, 2), pictures(4, 3, 2, 2, seed=1), GANQPConfig())
     for loss, in_float in (
-        (discriminator_loss(kind, real, fake), discriminator_loss(kind, real.float(), fake.float())),
+        (discriminator_loss(kind, real, fake, pairs), discriminator_loss(kind, real.float(), fake.float(), pairs)),
         (generator_loss(kind, fake), generator_loss(kind, fake.float())),
         (discriminator_accuracy(real, fake, kind), discriminator_accuracy(real.float(), fake.float(), kind)),
     ):
@@ -491,7 +494,8 @@ def test_no_loss_waits_for_the_gpu_after_the_first_step(vgg_file: Path) -> None:
     try:
         lpips(reconstructions, images).backward()
         for kind in KINDS:
-            discriminator_loss(kind, images, reconstructions).backward()
+            pairs = Pairs(images, reconstructions, GANQPConfig(pairing="independent"))
+            discriminator_loss(kind, images, reconstructions, pairs).backward()
             generator_loss(kind, reconstructions).backward()
             discriminator_accuracy(images, reconstructions, kind)
         adaptive_weight(images, reconstructions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ from runs import GAN, VQ, run_until, tiny
 from torch import Tensor, nn
 
 from imtok.config import TrainConfig
-from imtok.config.training import AdversarialConfig, DiscriminatorConfig
+from imtok.config.training import AdversarialConfig, DiscriminatorConfig, PenaltyConfig, PenaltyPlace
 from imtok.errors import ConfigError
+from imtok.losses import penalty_points
 from imtok.networks import MaskBitDiscriminator, PatchDiscriminator, StyleGANDiscriminator
 from imtok.training import train
 from imtok.training.adversarial import Adversary, build_discriminator
@@ -21,6 +23,7 @@ from imtok.training.state import TrainState
 from imtok.training.step import accumulate_gradients, train_step
 
 CPU = torch.device("cpu")
+NO_R1 = "adversarial.r1=0"
 
 
 @pytest.fixture
@@ -47,8 +50,10 @@ def state_of(*settings: str) -> TrainState:
         ["adversarial.discriminator.norm=act", "adversarial.loss=least_squares"],
         ["accumulate=2", *VQ],
         ["precision=bf16", "adversarial.discriminator.kind=stylegan"],
+        ["adversarial.loss=wasserstein", "adversarial.penalty={weight: 10, center: 1, at: interpolates, every: 2}"],
+        ["adversarial.loss=gan_qp", "adversarial.discriminator.spectral_norm=true", "precision=bf16"],
     ],
-    ids=["fixed", "adaptive", "batch-norm", "act-norm", "accumulated-vq", "bf16-stylegan"],
+    ids=["fixed", "adaptive", "batch-norm", "act-norm", "accumulated-vq", "bf16-stylegan", "wgan-gp", "spectral-norm"],
 )
 def test_a_stopped_and_resumed_adversarial_run_equals_an_unbroken_one(
     settings: list[str], pictures: Path, tmp_path: Path
@@ -175,6 +180,43 @@ def test_r1_does_not_grow_with_the_number_of_logits() -> None:
     assert penalties == pytest.approx([3 * 0.25 / 16**2, 3 * 0.25 / 32**2])
 
 
+@pytest.mark.parametrize("at", get_args(PenaltyPlace))
+@pytest.mark.parametrize("center", [0.0, 1.0])
+def test_penalties_add_the_gradient_of_their_formula(at: PenaltyPlace, center: float) -> None:
+    images = batch().float() / 127.5 - 1
+    reconstructions = images.flip(0)
+    found, values = [], []
+    for weight in (0.0, 5000.0):
+        torch.manual_seed(0)
+        penalty = PenaltyConfig(weight=weight, at=at, center=center, every=3)
+        config = AdversarialConfig(weight=1, penalty=penalty, discriminator=DiscriminatorConfig(channels=4, layers=1))
+        adversary = Adversary(config, 16, CPU, "fp32")
+        torch.manual_seed(1)
+        values.append(adversary.accumulate_gradients(images, reconstructions, 0.5).get("penalty"))
+        found.append([parameter.grad for parameter in adversary.discriminator.parameters()])
+    torch.manual_seed(1)
+    total = torch.zeros(())
+    for points in penalty_points(at, images, reconstructions):
+        leaf = points.clone().requires_grad_()
+        means = adversary.discriminator(leaf).mean(dim=(1, 2, 3))
+        (slope,) = torch.autograd.grad(means.sum(), leaf, create_graph=True)
+        total = total + (slope.square().sum(dim=(1, 2, 3)).sqrt() - center).square().mean()
+    expected = torch.autograd.grad(0.5 * 15000 * total, list(adversary.discriminator.parameters()), allow_unused=True)
+    assert values[0] is None
+    torch.testing.assert_close(values[1], total.detach())
+    for plain, penalised, difference in zip(*found, expected, strict=True):
+        if difference is not None:
+            torch.testing.assert_close(penalised - plain, difference, atol=1e-6, rtol=1e-3)
+    assert any(each is not None and each.abs().max() > 0.01 for each in expected)
+
+
+def test_penalties_between_their_steps_are_left_out() -> None:
+    state = state_of("adversarial.start=0", "adversarial.warmup=0", "adversarial.penalty={weight: 1, every: 3}", NO_R1)
+    for number in range(7):
+        train_step(state, batch(number))
+    assert float(state.metrics.sums["adversarial/penalty"][1]) == 3
+
+
 @pytest.mark.parametrize("discriminator", ["patchgan", "stylegan", "maskbit"])
 def test_accumulated_parts_give_the_gradient_of_the_whole_batch(discriminator: str) -> None:
     always = ["adversarial.start=0", "adversarial.warmup=0", "adversarial.ramp=0", "adversarial.r1=0"]
@@ -222,6 +264,47 @@ def test_crops_too_small_for_the_discriminator_are_refused(pictures: Path, tmp_p
 def test_a_schedule_that_cannot_be_is_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AdversarialConfig(**settings)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "wasserstein"}, "needs a bound on its slope: set adversarial.penalty="),
+        ({"loss": "wasserstein", "discriminator": {"spectral_norm": True}}, "other normalisation, whose weights"),
+        (
+            {"loss": "wasserstein", "discriminator": {"spectral_norm": True, "kind": "maskbit"}},
+            "set adversarial.discriminator={kind: patchgan, norm: none} too",
+        ),
+        (
+            {"loss": "wasserstein", "penalty": {"weight": 10}, "discriminator": {"norm": "batch"}},
+            "judges each image alone: set adversarial.discriminator.norm=group",
+        ),
+        ({"r1": 1, "penalty": {"weight": 1, "at": "both"}}, "both penalise slopes at images; set adversarial.r1=0"),
+    ],
+)
+def test_losses_and_penalties_that_make_no_sense_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        AdversarialConfig(weight=1, **settings)
+    AdversarialConfig(weight=0, **settings)  # of no consequence without a discriminator
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": "wasserstein", "penalty": {"weight": 10, "center": 1, "at": "interpolates"}},
+        {"loss": "wasserstein", "r1": 1},
+        {"loss": "wasserstein", "discriminator": {"spectral_norm": True, "norm": "none"}},
+        {"loss": "wasserstein", "discriminator": {"spectral_norm": True, "kind": "stylegan"}},
+        {"r1": 1, "penalty": {"weight": 1, "at": "reconstructions"}},
+    ],
+)
+def test_critics_with_a_bound_on_their_slope_are_taken(settings: dict[str, Any]) -> None:
+    assert AdversarialConfig(weight=1, **settings).enabled
+
+
+def test_independent_pairs_of_one_image_are_refused() -> None:
+    with pytest.raises(ConfigError, match="two images or more in each part of a batch; raise batch_size, lower accumu"):
+        tiny(*GAN, "adversarial.loss=gan_qp", "adversarial.gan_qp.pairing=independent", "accumulate=8")
 
 
 def test_an_adversarial_run_logs_its_balance(pictures: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ KINDS = {
     "vq-ema": [*VQ, "quantizer.revival_threshold=0"],
     "vq-gradient": [*VQ, "quantizer.codebook_update=gradient", "quantizer.revival_threshold=0"],
     "adversarial": [*GAN, "adversarial.discriminator.norm=batch"],
+    "spectral-norm": [*GAN, "adversarial.discriminator.spectral_norm=true"],
 }
 
 

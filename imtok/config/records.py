@@ -101,6 +101,13 @@ class TrainConfig(Record):
     def _check(self) -> Self:
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulate {self.accumulate}")
+        adversarial = self.adversarial
+        independent = adversarial.loss == "gan_qp" and adversarial.gan_qp.pairing == "independent"
+        if adversarial.enabled and independent and self.batch_size == self.accumulate:
+            raise ValueError(
+                "independent pairs of gan_qp need two images or more in each part of a batch; raise batch_size, lower "
+                "accumulate or set adversarial.gan_qp.pairing=own"
+            )
         smallest = min(self.data.crop, self.tokenizer.size)
         if smallest < self.loss.min_size:
             raise ValueError(

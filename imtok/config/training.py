@@ -14,6 +14,9 @@ _Beta = Annotated[float, Field(ge=0, lt=1)]
 _Share = Annotated[float, Field(ge=0, lt=1)]
 _VGG_SIZE = 16  # pixels a side of which VGG16's last level has one left
 
+AdversarialKind = Literal["hinge", "non_saturating", "saturating", "least_squares", "wasserstein", "gan_qp"]
+PenaltyPlace = Literal["images", "reconstructions", "both", "interpolates"]
+
 
 class DataConfig(Record):
     """The choice of images and crops for training and validation."""
@@ -70,6 +73,28 @@ class LossConfig(Record):
         return _VGG_SIZE if self.perceptual > 0 else 1
 
 
+class PenaltyConfig(Record):
+    """A penalty on the slope of an image's mean logit: weight * E[(|dD/dx| - center)^2]; a weight of 0 leaves it out.
+
+    WGAN-GP (Gulrajani et al., 2017) has a weight of 10 and a center of 1 at interpolates.
+    """
+
+    weight: float = Field(0.0, ge=0, description="of the mean over the points of the batch; `both` adds two means")
+    at: PenaltyPlace = Field("images", description="where slopes are taken; interpolates: between image and its own")
+    center: float = Field(0.0, ge=0, description="the slope without a penalty; WGAN-GP has 1")
+    every: int = Field(1, ge=1, description="discriminator steps between penalties, each weighing that many times")
+
+
+class GANQPConfig(Record):
+    """The quadratic potential of GAN-QP (Su, 2018), used by `loss: gan_qp` alone."""
+
+    pairing: Literal["own", "independent"] = Field(
+        "own", description="an image is paired with its own reconstruction, or with that of its neighbour in the batch"
+    )
+    distance: Literal["l1", "l2"] = Field("l1", description="mean absolute or root-mean-square difference of a pair")
+    scale: float = Field(10.0, gt=0, description="the l of the paper: logits of a pair part by l times its distance")
+
+
 class AdversarialConfig(Record):
     """The discriminator and the weight of the generator's loss from it; a weight of 0 leaves it out."""
 
@@ -80,7 +105,8 @@ class AdversarialConfig(Record):
     adaptive_max: float = Field(
         100.0, gt=0, description="upper limit of that ratio; published 10000, at which losses jump"
     )
-    loss: Literal["hinge", "non_saturating", "least_squares"] = "hinge"
+    loss: AdversarialKind = "hinge"
+    gan_qp: GANQPConfig = GANQPConfig()
     start: _Share = Field(0.25, description="share of the run after which the generator's adversarial loss is active")
     warmup: _Share = Field(0.05, description="share of the run before `start` in which the discriminator learns alone")
     ramp: _Share = Field(0.1, description="share of the run over which the weight rises from 0 after `start`")
@@ -88,6 +114,7 @@ class AdversarialConfig(Record):
         0.0, ge=0, description="weight of the R1 penalty on the gradient of the mean logit at images; published 10"
     )
     r1_every: int = Field(16, ge=1, description="steps between R1 penalties, each weighing that many times as much")
+    penalty: PenaltyConfig = PenaltyConfig()
     lecam: float = Field(0.001, ge=0, description="weight of LeCAM, which holds logits near their moving averages")
     lecam_decay: float = Field(0.999, ge=0, lt=1)
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
@@ -105,7 +132,29 @@ class AdversarialConfig(Record):
             raise ValueError(
                 f"start {self.start:g} and ramp {self.ramp:g} go beyond the end of the run; lower adversarial.ramp too"
             )
+        if self.enabled:
+            self._check_penalties()
         return self
+
+    def _check_penalties(self) -> None:
+        """Refuse a critic whose slope nothing bounds, and penalties that are counted twice."""
+        if self.r1 > 0 and self.penalty.weight > 0 and self.penalty.at in ("images", "both"):
+            raise ValueError("r1 and penalty both penalise slopes at images; set adversarial.r1=0 or move penalty.at")
+        if self.loss != "wasserstein":
+            return
+        penalised, discriminator = self.r1 > 0 or self.penalty.weight > 0, self.discriminator
+        if not penalised and not discriminator.spectral_norm:
+            raise ValueError(
+                "a wasserstein critic needs a bound on its slope: set adversarial.penalty={weight: 10, center: 1, at: "
+                "interpolates} or adversarial.discriminator={spectral_norm: true, norm: none}"
+            )
+        if not penalised and discriminator.has_norm:
+            raise ValueError(
+                "spectral_norm does not bound a wasserstein critic that has other normalisation, whose weights are "
+                "free: set adversarial.discriminator={kind: patchgan, norm: none} too, or add adversarial.penalty"
+            )
+        if discriminator.kind == "patchgan" and discriminator.norm == "batch":
+            raise ValueError("a wasserstein critic judges each image alone: set adversarial.discriminator.norm=group")
 
     @property
     def enabled(self) -> bool:

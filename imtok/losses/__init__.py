@@ -1,7 +1,9 @@
 """Losses: reconstruction, perceptual and adversarial, all of images in [-1, 1] and in float32."""
 
+from imtok.config.training import AdversarialKind
 from imtok.losses.adversarial import (
-    AdversarialKind,
+    ADVERSARIAL_LOSSES,
+    AdversarialLoss,
     adaptive_weight,
     discriminator_accuracy,
     discriminator_loss,
@@ -16,15 +18,19 @@ from imtok.losses.logit_laplace import (
     output_to_images,
     unmap_pixels,
 )
-from imtok.losses.penalties import LeCAM, gradient_penalty, r1_penalty
+from imtok.losses.pairs import Pairs
+from imtok.losses.penalties import LeCAM, gradient_penalty, interpolate, penalty_points, r1_penalty
 from imtok.losses.perceptual import PerceptualLoss, cached_vgg_weights, feature_distance, find_vgg_weights
 from imtok.losses.terms import loss_terms
 
 __all__ = [
+    "ADVERSARIAL_LOSSES",
     "OUTPUT_CHANNELS",
     "AdversarialKind",
+    "AdversarialLoss",
     "LeCAM",
     "LossTerm",
+    "Pairs",
     "PerceptualLoss",
     "adaptive_weight",
     "cached_vgg_weights",
@@ -34,10 +40,12 @@ __all__ = [
     "find_vgg_weights",
     "generator_loss",
     "gradient_penalty",
+    "interpolate",
     "logit_laplace_loss",
     "loss_terms",
     "map_pixels",
     "output_to_images",
+    "penalty_points",
     "r1_penalty",
     "ramp",
     "unmap_pixels",

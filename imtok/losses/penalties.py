@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imtok.config.training import PenaltyPlace
+
 
 def gradient_penalty(logits: Tensor, images: Tensor, center: float = 0.0) -> Tensor:
     """Compute the mean over the batch of (|dD/dx| - center)^2, with D the sum of an image's logits, a float32 scalar.
@@ -38,6 +40,22 @@ def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
     n-th step alone (lazily), it weighs n times as much.
     """
     return gradient_penalty(logits, images)
+
+
+def penalty_points(at: PenaltyPlace, images: Tensor, reconstructions: Tensor) -> list[Tensor]:
+    """Return the batches, each (B, 3, H, W), at which a penalty takes slopes; those of `both` are two.
+
+    `images` and `reconstructions` are R1's and R2's points (Mescheder et al., 2018). `interpolates` are those of
+    WGAN-GP, between an image and its own reconstruction; torch's random state draws one share an image.
+    """
+    if at == "interpolates":
+        return [interpolate(images, reconstructions, torch.rand(len(images), device=images.device))]
+    return {"images": [images], "reconstructions": [reconstructions], "both": [images, reconstructions]}[at]
+
+
+def interpolate(images: Tensor, reconstructions: Tensor, shares: Tensor) -> Tensor:
+    """Return share * image + (1 - share) * reconstruction of each: two (B, 3, H, W), shares (B,) -> (B, 3, H, W)."""
+    return reconstructions.lerp(images, shares.view(-1, 1, 1, 1))
 
 
 class LeCAM(nn.Module):

@@ -23,9 +23,23 @@ class DiscriminatorConfig(Record):
         3, ge=1, le=8, description="strided layers of patchgan, stages of maskbit; stylegan's follow from the crop"
     )
     norm: Literal["group", "batch", "act", "none"] = Field("group", description="normalisation of patchgan")
+    spectral_norm: bool = Field(False, description="divide each weight by its largest singular value")
+
+    @property
+    def has_norm(self) -> bool:
+        """The network normalises features, by weights of its own."""
+        return self.kind == "maskbit" or (self.kind == "patchgan" and self.norm != "none")
 
     def build(self, size: int) -> Discriminator:
         """Return the network for crops of `size` pixels; raises ValueError where they are too small for it."""
+        network = self._build_plain(size)
+        if self.spectral_norm:
+            from imtok.networks.spectral_norm import add_spectral_norm
+
+            add_spectral_norm(network)
+        return network
+
+    def _build_plain(self, size: int) -> Discriminator:
         if self.kind == "stylegan":
             from imtok.networks.stylegan import StyleGANDiscriminator
 

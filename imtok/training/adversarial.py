@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +16,13 @@ from imtok.devices import Precision, autocast
 from imtok.errors import ConfigError
 from imtok.losses import (
     LeCAM,
+    Pairs,
     adaptive_weight,
     discriminator_accuracy,
     discriminator_loss,
     generator_loss,
-    r1_penalty,
+    gradient_penalty,
+    penalty_points,
     ramp,
 )
 from imtok.networks import Discriminator
@@ -106,7 +108,7 @@ class Adversary:
         """Add the discriminator's gradients of a batch that weighs `share`; return the metrics by name."""
         with autocast(self.device, self.precision):
             real, fake = self.discriminator(images), self.discriminator(reconstructions)
-        loss = discriminator_loss(self.config.loss, real, fake)
+        loss = discriminator_loss(self.config.loss, real, fake, Pairs(images, reconstructions, self.config.gan_qp))
         metrics = {
             "discriminator": loss.detach(),
             "logits_real": real.detach().float().mean(),
@@ -117,10 +119,9 @@ class Adversary:
             penalty = self.lecam(real, fake)
             metrics["lecam"] = penalty.detach()
             loss = loss + self.config.lecam * penalty
-        if self.config.r1 > 0 and self.steps % self.config.r1_every == 0:
-            penalty = self._r1(images)
-            metrics["r1"] = penalty.detach()
-            loss = loss + self.config.r1 * self.config.r1_every * penalty
+        for name, weight, penalty in self._slope_penalties(images, reconstructions):
+            metrics[name] = penalty.detach()
+            loss = loss + weight * penalty
         torch.autograd.backward(share * loss)
         return metrics
 
@@ -130,7 +131,7 @@ class Adversary:
         self.steps += 1
 
     def changed_by_forward(self) -> list[Tensor]:
-        """Return what a forward pass changes: running statistics and moving averages.
+        """Return what a forward pass changes: running statistics, moving averages, and vectors of power iterations.
 
         The flag of an ActNorm that has started is left out, as its start is not undone.
         """
@@ -153,13 +154,23 @@ class Adversary:
             "discriminator_optimizer": self.optimizer,
         }
 
-    def _r1(self, images: Tensor) -> Tensor:
-        """Compute R1 of an image's mean logit, so that the published weights suit a map of logits of any size.
+    def _slope_penalties(self, images: Tensor, reconstructions: Tensor) -> Iterator[tuple[str, float, Tensor]]:
+        """Yield name, weight and value of each penalty on slopes that this step has."""
+        config, penalty = self.config, self.config.penalty
+        if config.r1 > 0 and self.steps % config.r1_every == 0:
+            yield "r1", config.r1 * config.r1_every, self._slope_penalty(images, 0.0)
+        if penalty.weight > 0 and self.steps % penalty.every == 0:
+            points = penalty_points(penalty.at, images, reconstructions)
+            values = [self._slope_penalty(each, penalty.center) for each in points]
+            yield "penalty", penalty.weight * penalty.every, torch.stack(values).sum()
+
+    def _slope_penalty(self, points: Tensor, center: float) -> Tensor:
+        """Penalise the slope of an image's mean logit, so that published weights suit a map of logits of any size.
 
         The gradient of the sum of logits would be longer by their number: 36 logits a crop make 1296 times the
         penalty. It is computed in float32, as second derivatives of bfloat16 are mostly rounding.
         """
-        leaf = images.detach().clone().requires_grad_()
+        leaf = points.detach().clone().requires_grad_()
         with autocast(self.device, "fp32"):
             logits = self.discriminator.forward(leaf)  # not compiled: such a graph has no second derivative
-            return r1_penalty(logits.flatten(1).mean(dim=1), leaf)
+            return gradient_penalty(logits.flatten(1).mean(dim=1), leaf, center)
