@@ -9,7 +9,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from making import fill
-from runs import GAN, VQ, run_until, tiny
+from runs import GAN, VQ, logged, run_until, tiny
 from torch import Tensor, nn
 
 from imtok.config import TrainConfig
@@ -19,6 +19,7 @@ from imtok.losses import penalty_points
 from imtok.networks import MaskBitDiscriminator, PatchDiscriminator, StyleGANDiscriminator
 from imtok.training import train
 from imtok.training.adversarial import Adversary, build_discriminator
+from imtok.training.checkpoint import unpack
 from imtok.training.state import TrainState
 from imtok.training.step import accumulate_gradients, train_step
 
@@ -52,15 +53,19 @@ def state_of(*settings: str) -> TrainState:
         ["precision=bf16", "adversarial.discriminator.kind=stylegan"],
         ["adversarial.loss=wasserstein", "adversarial.penalty={weight: 10, center: 1, at: interpolates, every: 2}"],
         ["adversarial.loss=gan_qp", "adversarial.discriminator.spectral_norm=true", "precision=bf16"],
+        ["adversarial.critic_steps=3", *VQ],
     ],
-    ids=["fixed", "adaptive", "batch-norm", "act-norm", "accumulated-vq", "bf16-stylegan", "wgan-gp", "spectral-norm"],
+    ids=[
+        *("fixed", "adaptive", "batch-norm", "act-norm", "accumulated-vq", "bf16-stylegan", "wgan-gp"),
+        *("spectral-norm", "critic-steps"),
+    ],
 )
 def test_a_stopped_and_resumed_adversarial_run_equals_an_unbroken_one(
     settings: list[str], pictures: Path, tmp_path: Path
 ) -> None:
     config = tiny(*GAN, *settings)
     run_until([], pictures, tmp_path / "unbroken", config)
-    run_until([16, 30, 72], pictures, tmp_path / "broken", config)
+    run_until([16, 40, 72], pictures, tmp_path / "broken", config)
     for name in ("metrics.jsonl", "tokenizer/model.safetensors", "best/model.safetensors"):
         assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
 
@@ -178,6 +183,67 @@ def test_r1_does_not_grow_with_the_number_of_logits() -> None:
         black = torch.zeros(2, 3, size, size)
         penalties.append(float(adversary.accumulate_gradients(black, black, 1.0)["r1"]))
     assert penalties == pytest.approx([3 * 0.25 / 16**2, 3 * 0.25 / 32**2])
+
+
+def tensors_of(state: TrainState) -> dict[str, Tensor]:
+    """All tensors of a checkpoint but those of the log and of chance."""
+    values = unpack(state.to_bytes({}))
+    left_out = ("window.", "skipped.", "random.")
+    return {k: v for k, v in values.items() if isinstance(v, Tensor) and not k.startswith(left_out)}
+
+
+def changed(before: dict[str, Tensor], after: dict[str, Tensor]) -> set[str]:
+    """The parts of a checkpoint that changed."""
+    return {name.split(".")[0] for name in after if not torch.equal(before.get(name, torch.empty(0)), after[name])}
+
+
+ALONE = ["adversarial.start=0", "adversarial.warmup=0", "adversarial.critic_steps=3"]
+
+
+@pytest.mark.parametrize("extra", [[], ["accumulate=2"], ["adversarial.discriminator.spectral_norm=true"]])
+def test_steps_of_the_discriminator_alone_leave_the_tokenizer(extra: list[str]) -> None:
+    state = state_of(*ALONE, *VQ, *extra)
+    moved = []
+    for number in range(7):
+        before = tensors_of(state)
+        train_step(state, batch(number))
+        moved.append(changed(before, tensors_of(state)))
+        assert state.seen == 8 * (number + 1)
+        assert state.tokenizer.quantizer.training
+    alone = {"discriminator", "discriminator_optimizer", "lecam"}
+    assert [found == alone for found in moved] == [False, True, True, False, True, True, False]
+    assert {"tokenizer", "average", "optimizer"} <= moved[3]
+    assert state.steps == 3
+    assert float(state.metrics.sums["loss"][1]) == 3
+    assert float(state.metrics.sums["adversarial/discriminator"][1]) == 7
+
+
+def test_a_step_alone_that_is_not_finite_changes_nothing() -> None:
+    state = state_of(*ALONE, "adversarial.discriminator.spectral_norm=true")
+    train_step(state, batch())
+    before = tensors_of(state)
+    decoder = state.tokenizer.decoder.get_submodule("conv_out")
+    poison = decoder.register_forward_hook(lambda _, __, output: output * math.nan)
+    train_step(state, batch(1))
+    poison.remove()
+    assert changed(before, tensors_of(state)) == set()
+    assert int(state.skipped.all) == 1
+    assert state.adversary is not None
+    assert (state.seen, state.adversary.steps) == (16, 2)
+
+
+def test_before_it_is_active_the_discriminator_takes_no_steps_alone() -> None:
+    state = state_of("images=80", "adversarial.start=0.5", "adversarial.warmup=0.5", "adversarial.critic_steps=3")
+    for number in range(10):
+        train_step(state, batch(number))
+    assert state.steps == 5 + 2  # of the discriminator's steps 5 to 9, counted from 0, those at multiples of 3
+
+
+def test_every_line_of_the_log_has_a_tokenizer_step(pictures: Path, tmp_path: Path) -> None:
+    train([pictures], tmp_path / "run", tiny(*GAN, *ALONE, "images=200"))
+    lines = [line for line in logged(tmp_path / "run") if "val/psnr" not in line]
+    assert [line["images"] for line in lines] == [*range(24, 200, 24), 200]
+    assert all("loss" in line for line in lines[:-1])
 
 
 @pytest.mark.parametrize("at", get_args(PenaltyPlace))

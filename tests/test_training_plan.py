@@ -15,7 +15,7 @@ from imtok.config import TrainConfig, load_train_config, merge, parse_settings, 
 from imtok.errors import ConfigError, SourceError, TokenizerError, TrainingError
 from imtok.tokenizer import Tokenizer
 from imtok.training import plan as plans
-from imtok.training.adversarial import build_discriminator
+from imtok.training.adversarial import Adversary, build_discriminator
 from imtok.training.plan import TrainPlan, plan
 from imtok.training.resolve import resolve
 
@@ -93,6 +93,23 @@ def test_the_discriminator_has_its_parameters_and_its_times(pictures: Path) -> N
     assert found.discriminator == (450, 500, 600)
     discriminator = build_discriminator(found.config.adversarial.discriminator, 16)
     assert found.parameters["discriminator"] == sum(p.numel() for p in discriminator.parameters())
+
+
+@pytest.mark.parametrize("ramp", [0, 0.25])
+@pytest.mark.parametrize(("each", "start", "warmup"), [(1, 0.5, 0.05), (3, 0, 0), (3, 0.2, 0.1), (5, 0.5, 0.5)])
+def test_steps_of_the_discriminator_alone_are_those_of_training(
+    each: int, start: float, warmup: float, ramp: float, pictures: Path
+) -> None:
+    schedule = [f"adversarial.start={start}", f"adversarial.warmup={warmup}", f"adversarial.ramp={ramp}"]
+    config = small(*ADVERSARIAL, *schedule, f"adversarial.critic_steps={each}", "images=480")
+    found = plan(config, [pictures])
+    adversary, alone = Adversary(config.adversarial, 16, torch.device("cpu"), "fp32"), 0
+    for number in range(found.steps):
+        progress = (number + 0.5) * config.batch_size / config.images
+        alone += adversary.steps_alone(progress)
+        adversary.steps += adversary.learns(progress)
+    assert found.steps_alone == alone
+    assert (alone > 0) == (each > 1)
 
 
 @pytest.mark.parametrize("kind", ["patchgan", "stylegan", "maskbit"])

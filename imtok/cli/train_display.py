@@ -125,7 +125,7 @@ def _losses(metrics: Mapping[str, float]) -> dict[str, str]:
     parts = {name.removeprefix("loss/"): value for name, value in metrics.items() if name.startswith("loss/")}
     named = ", ".join(f"{name} {value:.4f}" for name, value in parts.items())
     if "loss" not in metrics:
-        return {"loss": "none, as every step was skipped"}
+        return {"loss": "none, as no step changed the tokenizer"}
     return {"loss": f"{metrics['loss']:.4f} of {named}" if parts else f"{metrics['loss']:.4f}"}
 
 

@@ -37,6 +37,8 @@ def print_plan(plan: TrainPlan) -> None:
             f"learns after {learns} images, is active in the generator's loss after {active}, with its full weight "
             f"after {full}"
         )
+    if plan.steps_alone:
+        rows["discriminator"] += f"; {plan.steps_alone} of the {plan.steps} steps are its own alone"
     rows |= plan.requirements
     rows["memory"] = (
         f"about {_bytes(memory.device)} on {config.device}: weights {_bytes(memory.weights)}, their EMA "

@@ -118,6 +118,9 @@ class AdversarialConfig(Record):
     lecam: float = Field(0.001, ge=0, description="weight of LeCAM, which holds logits near their moving averages")
     lecam_decay: float = Field(0.999, ge=0, lt=1)
     discriminator: DiscriminatorConfig = DiscriminatorConfig()
+    critic_steps: int = Field(
+        1, ge=1, description="discriminator steps for each of the tokenizer, on further batches, once both are active"
+    )
     learning_rate: float = Field(2e-4, gt=0, description="of the discriminator, falling as the generator's does")
     betas: tuple[_Beta, _Beta] = (0.5, 0.9)
 

@@ -59,7 +59,8 @@ class Adversary:
     """A discriminator with its optimizer and schedule.
 
     It is trained alone from `start - warmup` on; the generator's loss is active from `start` on, with a weight that
-    rises over `ramp`. So no reconstruction is ever pushed by a network that has learned nothing.
+    rises over `ramp`. So no reconstruction is ever pushed by a network that has learned nothing. From then on, too, it
+    may take `critic_steps` steps for each of the tokenizer.
     """
 
     def __init__(self, config: AdversarialConfig, size: int, device: torch.device, precision: Precision) -> None:
@@ -72,6 +73,10 @@ class Adversary:
     def learns(self, progress: float) -> bool:
         """Tell whether the discriminator is trained at this share of the run."""
         return progress >= self.config.start - self.config.warmup
+
+    def steps_alone(self, progress: float) -> bool:
+        """Tell whether the next step is the discriminator's alone; its own count of steps decides."""
+        return self.weight(progress) > 0 and self.steps % self.config.critic_steps != 0
 
     def weight(self, progress: float) -> float:
         """Return the weight of the generator's loss at this share of the run."""

@@ -138,7 +138,8 @@ class _Job:
         self.reporter = Reporter(state, callback)
         self.validation = Validation(folder, state, held_out, self.reporter)
         self.named: set[str] = set()  # unreadable images that were reported
-        self.line_interval = max(config.batch_size, config.images // _LINES)
+        steps = config.adversarial.critic_steps if config.adversarial.enabled else 1
+        self.line_interval = max(config.batch_size * steps, config.images // _LINES)  # with a step of the tokenizer
 
     def run(self) -> TrainReport:
         started, resumed_from = time.perf_counter(), self._resume()

@@ -8,6 +8,7 @@ The networks run once on fake tensors (shapes and types, no values), so that a p
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from imtok.data.collection import ImageCollection
 from imtok.data.images import image_size
 from imtok.devices import Precision, autocast
 from imtok.errors import ImageError, SourceError
-from imtok.losses import LossTerm, loss_terms
+from imtok.losses import LossTerm, loss_terms, ramp
 from imtok.quantizers import Quantizer
 from imtok.quantizers.record import QuantizerRecord
 from imtok.tokenizer import build_networks, build_quantizer, check_quantizer
@@ -106,6 +107,20 @@ class TrainPlan:
             return None
         start, ramp = adversarial.start, adversarial.ramp
         return round((start - adversarial.warmup) * images), round(start * images), round((start + ramp) * images)
+
+    @property
+    def steps_alone(self) -> int:
+        """Optimisation steps of the discriminator alone, of all `steps`, in a run that skips none."""
+        adversarial, steps, each = self.config.adversarial, self.steps, self.config.adversarial.critic_steps
+        if not adversarial.enabled or each == 1:
+            return 0
+        middles = [(number + 0.5) * self.config.batch_size / self.config.images for number in range(steps)]
+        first = bisect_left(middles, adversarial.start - adversarial.warmup)  # of the discriminator
+        active = bisect_left(
+            middles, True, key=lambda progress: ramp(progress, adversarial.start, adversarial.ramp) > 0
+        )
+        taken = range(active - first, steps - first)  # its own steps, counted from 0, from when both are active
+        return len(taken) - len(range(-(-taken.start // each) * each, taken.stop, each))
 
 
 def plan(

@@ -11,6 +11,7 @@ from imtok.devices import autocast
 from imtok.errors import LatentsError
 from imtok.quantizers import Quantized, forget_moved_codes
 from imtok.tokenizer import to_float
+from imtok.training.adversarial import Adversary
 from imtok.training.schedule import learning_rate
 from imtok.training.state import TrainState
 
@@ -22,8 +23,11 @@ def train_step(state: TrainState, batch: Tensor) -> None:
 
     A step whose losses or gradients are not finite changes no weight, codebook or EMA; it is counted, and
     `state.skipped` says when that persists. Nothing in here waits for a GPU, save quantizers that refuse latents which
-    are not finite.
+    are not finite. With several critic steps for each of the tokenizer, some batches are the discriminator's alone.
     """
+    if state.adversary and state.adversary.steps_alone(state.progress):
+        _step_alone(state, state.adversary, batch)
+        return
     config, optimizer, adversary = state.config, state.optimizer, state.adversary
     images = to_float(batch.to(state.device, non_blocking=True))
     rate = learning_rate(state.middle, config.images, config.optimizer.learning_rate, config.optimizer.warmup)
@@ -52,6 +56,42 @@ def train_step(state: TrainState, batch: Tensor) -> None:
     state.ema.update(state.tokenizer, state.steps, finite)
     state.skipped.count(finite)
     state.metrics.add({**metrics, "learning_rate": rate}, finite)
+
+
+def _step_alone(state: TrainState, adversary: Adversary, batch: Tensor) -> None:
+    """Take one step of the discriminator on a batch (B, 3, S, S) uint8; the tokenizer and its EMA stay as they are."""
+    config = state.config
+    metrics: Metrics = {}
+    finite = torch.ones((), dtype=torch.bool, device=state.device)
+    before = [tensor.clone() for tensor in adversary.changed_by_forward()]
+    images = to_float(batch.to(state.device, non_blocking=True))
+    try:
+        for part in torch.split(images, len(images) // config.accumulate):
+            learned = adversary.accumulate_gradients(part, _reconstruct(state, part), 1 / config.accumulate)
+            for name, value in learned.items():
+                metrics[f"adversarial/{name}"] = metrics.get(f"adversarial/{name}", 0.0) + value / config.accumulate
+    except LatentsError:
+        finite = ~finite
+    metrics["adversarial/gradient_norm"] = norm = adversary.optimizer.clip(config.optimizer.clip_norm)
+    finite = finite & torch.isfinite(norm)
+    adversary.step(state.middle, config.images, finite)
+    for tensor, old in zip(adversary.changed_by_forward(), before, strict=True):
+        tensor.copy_(torch.where(finite, tensor, old))
+    state.seen += len(batch)
+    state.skipped.count(finite)
+    state.metrics.add(metrics, finite)
+
+
+@torch.no_grad()
+def _reconstruct(state: TrainState, images: Tensor) -> Tensor:
+    """Return reconstructions (B, 3, S, S) float32 from which nothing learns, the codebook by its averages included."""
+    quantizer = state.tokenizer.quantizer
+    training = quantizer.training
+    quantizer.eval()
+    try:
+        return _forward(state, images)[0].float()
+    finally:
+        quantizer.train(training)
 
 
 def accumulate_gradients(state: TrainState, images: Tensor) -> Metrics:
