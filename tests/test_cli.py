@@ -285,13 +285,10 @@ def test_a_dry_run_prints_valid_yaml_and_makes_nothing(pictures: Path, tmp_path:
         assert any(words in line for line in told), (words, told)
 
 
-def test_a_dry_run_names_the_first_restart_of_codes(pictures: Path, tmp_path: Path) -> None:
-    plan = imtok(*vq_arguments(pictures, tmp_path / "run"), "--dry-run")
-    assert (
-        "# dead codes     restart from step 299 on at the earliest: codes that are not used stay so until"
-        in plan.stdout
-    )
-    assert "# dead codes" not in imtok(*train_arguments(pictures, tmp_path / "run"), "--dry-run").stdout
+def test_a_dry_run_warns_of_too_short_a_run(pictures: Path, tmp_path: Path) -> None:
+    arguments = [*vq_arguments(pictures, tmp_path / "run"), "--dry-run"]
+    assert "# too short" not in imtok(*arguments).stdout
+    assert "# too short" in imtok(*arguments, "--set", "quantizer.num_codes=9999").stdout
 
 
 def test_the_suggested_fsq_can_replace_a_vq_by_set(pictures: Path, tmp_path: Path) -> None:

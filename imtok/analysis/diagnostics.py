@@ -199,12 +199,11 @@ def suggest(problem: Problem, record: QuantizerRecord) -> str:
     return f"start a new run with {'; or with '.join(suggestions[:_SUGGESTIONS])}"
 
 
-def usage_findings(usage: CodebookUsage, config: QuantizerRecord | None, *, instead: str = "") -> list[Finding]:
+def usage_findings(usage: CodebookUsage, config: QuantizerRecord | None) -> list[Finding]:
     """Return the findings from counts alone, worst first; empty for a healthy codebook.
 
     Each name occurs once: for the worst codebook, with the number of codebooks it occurs in. `config` is the
-    quantizer's, so that suggestions name only settings it has; without it they are general. `instead` replaces every
-    suggestion, where the caller knows the reason.
+    quantizer's, so that suggestions name only settings it has; without it they are general.
     """
     record = config or QuantizerRecord()
     counts = np.stack([each.counts for each in usage.codebooks])  # (Q, K)
@@ -215,7 +214,7 @@ def usage_findings(usage: CodebookUsage, config: QuantizerRecord | None, *, inst
         if worst.name == "collapsed-codebook" and alike < len(codebooks):
             fewer = f"; or with {record.fewer_parts}" if record.fewer_parts else ""
             worst = replace(worst, name="collapsed-stage", suggestion=suggest("unused codes", record) + fewer)
-        found.append((replace(worst, suggestion=instead) if instead else worst).finding())
+        found.append(worst.finding())
     return by_severity(found)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def print_plan(plan: TrainPlan) -> None:
     """Print the configuration as YAML, and what follows from it as its comments."""
-    from imtok.training.codebook_diagnosis import steps_before_restart
+    from imtok.training.codebook_diagnosis import too_short_for_codebook
 
     config, memory = plan.config, plan.memory
     tokenizer, batch = config.tokenizer, config.batch_size
@@ -29,8 +29,8 @@ def print_plan(plan: TrainPlan) -> None:
         if plan.validation_images
         else "nothing is held out",
     }
-    if first := steps_before_restart(config):
-        rows["dead codes"] = f"restart from step {first} on at the earliest: codes that are not used stay so until then"
+    if warning := too_short_for_codebook(config):
+        rows["too short"] = warning
     if plan.discriminator:
         learns, active, full = plan.discriminator
         rows["discriminator"] = (

@@ -40,6 +40,7 @@ class Quantizer(nn.Module, ABC):
     dim: int
     num_codes: int
     num_codebooks: int = 1
+    uses_a_step: int = 1  # how often one forward of the whole quantizer uses this one: more where stages share it
     loss_weights: dict[str, float]
     _precision: Tensor  # () only its dtype matters
 

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -21,16 +23,22 @@ from imtok.quantizers.base import Quantizer
 from imtok.quantizers.clustering import anchor_pull, anchors, kmeans
 from imtok.quantizers.vector_config import CodebookUpdate, VectorMetric
 
-# Count of a restarted code, in thresholds: it has ln 2 / (1 - decay) steps, 69 at decay 0.99, to find latents.
-_GRACE = 2
+# Latents a code after which a code is dead that none of the last 1 / `revival_threshold` latents a code chose. Before,
+# codes are dead sooner, and later on later, in proportion to the square root of the latents seen: a young codebook must
+# keep up with an encoder that changes fast, an old one should keep its rare codes.
+_REFERENCE = 400
+# Latents a code that a codebook is taken to have seen whose file, of a version before ages, does not say.
+_SEEN_BEFORE = 4000
 
 
 class CodebookQuantizer(Quantizer):
     """A quantizer with a codebook; `VectorQuantizer` says how codes are found and describes the options."""
 
     codebook: Tensor  # (K, D)
-    cluster_size: Tensor  # (K,) moving count of latents per code; `ema` and `gradient` only
+    cluster_size: Tensor  # (K,) moving count of latents per code; `ema` only
     embed_sum: Tensor  # (K, D) moving sum of those latents; `ema` only
+    age: Tensor  # (K,) int64 joint latents since one of them chose the code; `ema` and `gradient` only
+    latents_seen: Tensor  # () int64 joint latents that the codebook has learned from; `ema` and `gradient` only
     usage: Tensor  # (K,) moving share of latents per code, from 0; online clustering only
     started: Tensor  # () bool: the k-means start has been made
     metric: VectorMetric
@@ -57,8 +65,10 @@ class CodebookQuantizer(Quantizer):
             self.projection = nn.Linear(self.dim, self.dim, bias=projection_bias)
         if self.codebook_update == "ema":
             self.register_buffer("embed_sum", codebook.clone())
-        if self.codebook_update in ("ema", "gradient"):
             self.register_buffer("cluster_size", torch.ones(self.num_codes))
+        if self.codebook_update in ("ema", "gradient"):
+            self.register_buffer("age", torch.zeros(self.num_codes, dtype=torch.int64))
+            self.register_buffer("latents_seen", torch.zeros((), dtype=torch.int64))
         if self.online_clustering:
             self.register_buffer("usage", torch.zeros(self.num_codes))
         self.register_buffer("started", torch.tensor(not self.kmeans_start))
@@ -67,6 +77,16 @@ class CodebookQuantizer(Quantizer):
     def residual_ratio(self) -> float:
         """1/2 on the unit sphere, where codes cannot become shorter; else 1."""
         return 0.5 if self.metric == "cosine" else 1.0
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Read states of versions before ages too: ages start at 0, in a codebook that is not young."""
+        if f"{prefix}codebook" in state_dict and self.codebook_update in ("ema", "gradient"):
+            state_dict.setdefault(f"{prefix}age", torch.zeros_like(self.age))
+            before = torch.full_like(self.latents_seen, _SEEN_BEFORE * self.num_codes)
+            state_dict.setdefault(f"{prefix}latents_seen", before)
+        if self.codebook_update == "gradient":
+            state_dict.pop(f"{prefix}cluster_size", None)  # by which codes were found dead
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Look up codes (B, H, W) as latents (B, D, H, W): rows of the codebook as the search sees it.
@@ -120,59 +140,76 @@ class CodebookQuantizer(Quantizer):
     def _start(self, rows: Tensor) -> None:
         if joint_size(rows)[0] == 0:
             return  # it waits for a batch that holds latents
-        centres, counts = kmeans(rows.to(self.cluster_size.dtype), self.num_codes, self.metric)
+        centres, counts = kmeans(rows.to(_wide(self.codebook).dtype), self.num_codes, self.metric)
         self.codebook.data.copy_(centres)
-        self.cluster_size.copy_(counts.clamp(min=1))
         if self.codebook_update == "ema":
+            # They weigh as one step does, so that codes first average over all steps since the start, and only after
+            # 1 / (1 - decay) steps over the last of them: the encoder leaves slower codes behind at once.
+            self.cluster_size.copy_(counts.clamp(min=1) * self._weight_of_a_step)
             self.embed_sum.copy_(centres * self.cluster_size.unsqueeze(1))
         self.started.fill_(True)
+
+    @property
+    def _weight_of_a_step(self) -> float:
+        return 1 - self.decay
 
     @torch.no_grad()
     def _learn(self, rows: Tensor, codes: Tensor) -> None:
         if self.codebook_update in ("projection", "frozen"):
             return
-        rows = rows.to(self.cluster_size.dtype)  # latents may be float64 where the codebook is float32
+        rows = rows.to(_wide(self.codebook).dtype)  # latents may be float64 where the codebook is float32
         if self.codebook_update == "ema":
             counts, sums = codebook_statistics(rows, codes, self.num_codes)
             sum_over_ranks(counts, sums)
         else:
             counts = torch.bincount(codes, minlength=self.num_codes).to(rows.dtype)
             sum_over_ranks(counts)
-        total = counts.sum()
+        total = int(counts.long().sum())
         if total == 0:
             return
-        self.cluster_size.lerp_(counts, 1 - self.decay)
         if self.codebook_update == "ema":
-            self._average(sums)
+            self._average(counts, sums)
+        self.latents_seen += total
+        self.age.add_(total).masked_fill_(counts > 0, 0)
         if self.revival_threshold > 0:
-            self._restart_dead_codes(rows)
+            self._restart_dead_codes(rows, total)
         if self.online_clustering:
             self.usage.lerp_(counts / total, 1 - self.decay)
             self._pull_to_anchors(rows)
 
-    def _average(self, sums: Tensor) -> None:
-        self.embed_sum.lerp_(sums, 1 - self.decay)
+    def _average(self, counts: Tensor, sums: Tensor) -> None:
+        self.cluster_size.lerp_(counts, self._weight_of_a_step)
+        self.embed_sum.lerp_(sums, self._weight_of_a_step)
         total = self.cluster_size.sum()
         smoothed = (self.cluster_size + self.eps) / (total + self.num_codes * self.eps) * total  # (K,)
         averages = self.embed_sum / smoothed.unsqueeze(1)
-        self.codebook.copy_(unit_rows(averages) if self.metric == "cosine" else averages)
+        averages = unit_rows(averages) if self.metric == "cosine" else averages
+        if self.revival_threshold > 0:
+            # The smoothing draws a code that no latent chooses to the origin; restarts alone shall move it.
+            averages = torch.where((counts > 0).unsqueeze(1), averages, self.codebook)
+        self.codebook.copy_(averages)
 
-    def _restart_dead_codes(self, rows: Tensor) -> None:
-        """Move dead codes to random latents, with a count that gives them some steps to be chosen."""
-        # Fair by the moving counts, which start at 1: a share of this batch could be above all of them at first.
-        fair_share = self.cluster_size.mean()
-        threshold = self.revival_threshold * fair_share
-        dead = (self.cluster_size < threshold).nonzero().squeeze(1)
+    def _restart_dead_codes(self, rows: Tensor, total: int) -> None:
+        """Move dead codes to random latents of the joint batch of `total`, with the statistics of one step's fair use.
+
+        A code is dead when no latent chose it for 1 / `revival_threshold` latents a code, times the square root of the
+        share of `_REFERENCE` that the codebook has seen; and for a whole step, where several stages share the codebook.
+        """
+        latents_a_code = self.latents_seen / self.num_codes  # () float32
+        patience = (latents_a_code / _REFERENCE).sqrt() / self.revival_threshold * self.num_codes
+        dead = (self.age >= patience.clamp(min=self.uses_a_step * total)).nonzero().squeeze(1)
         if len(dead) == 0:
             return
-        dead = dead[: joint_size(rows)[0]]  # two codes on one latent would be one code; the others wait a step
+        if len(dead) > total:  # two codes on one latent would be one code; the younger ones wait a step
+            dead = dead[self.age[dead].argsort(descending=True, stable=True)[:total]]
         fresh = draw_rows(rows, len(dead))
-        count = torch.minimum(_GRACE * threshold, fair_share)
         self.codebook.data[dead] = fresh.to(self.codebook.dtype)
-        self.cluster_size[dead] = count
+        self.age[dead] = 0
         if self.codebook_update == "ema":
+            count = self._weight_of_a_step * total / self.num_codes
+            self.cluster_size[dead] = count
             self.embed_sum[dead] = fresh * count
-        self._note_moved(torch.zeros_like(self.cluster_size, dtype=torch.bool).index_fill_(0, dead, True))
+        self._note_moved(torch.zeros_like(self.age, dtype=torch.bool).index_fill_(0, dead, True))
 
     def _pull_to_anchors(self, rows: Tensor) -> None:
         pull = anchor_pull(self.usage, self.decay)  # (K,)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import ClassVar, cast
 
@@ -45,6 +46,8 @@ class CompositeQuantizer(Quantizer):
         self.num_codes = parts[0].num_codes
         self.num_codebooks = sum(part.num_codebooks for part in self.uses)
         self.loss_weights = {name: weight for part in parts for name, weight in part.loss_weights.items()}
+        for base, times in Counter(self.base_quantizers).items():
+            base.uses_a_step = times
 
     @property
     def uses(self) -> list[Quantizer]:

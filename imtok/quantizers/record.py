@@ -7,7 +7,6 @@ Records import no torch, so that `imtok --help` stays quick; `build` imports the
 
 from __future__ import annotations
 
-import math
 from inspect import Parameter, Signature
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
@@ -22,7 +21,6 @@ if TYPE_CHECKING:
 Problem = Literal["unused codes", "uneven use", "idle dimension"]
 
 LOWER_RATE = "a lower optimizer.learning_rate"
-_MARGIN = 1.5  # of the steps before the first restart: restarted codes need some to find their latents
 
 
 class QuantizerRecord(Record):
@@ -117,9 +115,9 @@ class QuantizerRecord(Record):
         """Tables of N x K values that a training step keeps: more than 0 where all codes share in a choice."""
         return 0
 
-    def updates_before_restart(self, latents_per_code: float = 1.0) -> int:
-        """Count the codebook's updates before a dead code is first restarted; 0 where none ever is."""
-        del latents_per_code
+    @property
+    def latents_to_learn(self) -> int:
+        """The number of latents below which a codebook of single codes has not learned; 0 where none learns."""
         return 0
 
     def suggestions(self, problem: Problem, key: str) -> list[str]:
@@ -148,11 +146,6 @@ class QuantizerRecord(Record):
         return (
             f"--set {key}.{self.channels_field}={channels}" if self.channels_field else f"codes of {channels} channels"
         )
-
-
-def enough_for_restart(updates: int) -> int:
-    """Return how many updates, or steps, show the effect of restarts when the first one comes after `updates`."""
-    return math.ceil(_MARGIN * updates)
 
 
 def signature(record: type[QuantizerRecord], *positional: str, **defaults: Any) -> Signature:

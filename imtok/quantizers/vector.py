@@ -67,10 +67,12 @@ class VectorQuantizer(CodebookQuantizer):
     projection_bias
         Whether the projection has a bias: SimVQ's own code has one, vector-quantize-pytorch's not.
     kmeans_start
-        The first training batch that holds latents sets the codebook by k-means.
+        The first training batch that holds latents sets the codebook by k-means. It weighs as one step in the moving
+        averages, so that these follow the latents closely in the first 1 / (1 - decay) steps.
     revival_threshold
-        Of dead-code restart: a code whose moving count falls below this fraction of the mean over all codes is moved to
-        a random latent of the batch, and all of its statistics are reset. 0 switches restarts off.
+        Of dead-code restart: a code is moved to a random latent of the batch when none of the last 1 / threshold
+        latents for each code of the codebook chose it. That number is of a codebook that has seen 400 latents a code;
+        it grows with the square root of the latents seen. 0 switches restarts off.
     online_clustering
         CVQ (Zheng & Vedaldi, 2023): at each step every code moves towards its nearest latent, the further the less
         it is used.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from imtok.quantizers.record import Problem, QuantizerRecord, enough_for_restart
+from imtok.quantizers.record import Problem, QuantizerRecord
 
 if TYPE_CHECKING:
     from imtok.quantizers.vector import VectorQuantizer
@@ -20,6 +20,8 @@ Estimator = Literal["straight_through", "rotation", "index_propagation"]
 CodebookUpdate = Literal["ema", "gradient", "projection", "frozen"]
 
 _FEW_CHANNELS = 16  # ViT-VQGAN and LlamaGen take 8 to 32; nearest codes among hundreds of channels leave most unused
+# Fewer leave codes where they started: after 1 latent a code the first ones restart, after 4 nearly all are in use.
+_LATENTS_A_CODE = 4
 _LEVELS = ((8, 6, 5), (8, 5, 5, 5), (7, 5, 5, 5, 5), (8, 8, 8, 6, 5), (8, 8, 8, 5, 5, 5))  # FSQ's, table 1 of its paper
 
 
@@ -50,7 +52,7 @@ class VQConfig(QuantizerRecord):
     entropy_temperature: float = Field(0.01, gt=0)
     projection_bias: bool = False
     kmeans_start: bool = True
-    revival_threshold: float = Field(0.05, ge=0, lt=1, description="of dead codes, a fraction of the fair share N / K")
+    revival_threshold: float = Field(0.05, ge=0, lt=1, description="share of even use at which codes are dead; 0: none")
     online_clustering: bool = False
     eps: float = Field(1e-5, gt=0, description="keeps the mean of no latents from 0 / 0")
 
@@ -152,29 +154,14 @@ class VQConfig(QuantizerRecord):
         return self.codebook_update in ("ema", "gradient") and self.metric != "dot"
 
     @property
-    def restarts_dead_codes(self) -> bool:
-        """Codes that are not used are moved to where latents are, in training."""
-        return self.moves_single_codes and self.revival_threshold > 0
-
-    @property
     def assignment_tables(self) -> int:
         """See `QuantizerRecord.assignment_tables`: those of the entropy loss and of index propagation."""
         return 2 * (self.entropy_weight > 0) + (self.estimator == "index_propagation")
 
-    def updates_before_restart(self, latents_per_code: float = 1.0) -> int:
-        """See `QuantizerRecord.updates_before_restart`; of a code that was used as others are, and then no more.
-
-        Its moving count falls as decay^n from s, its share at the start, and the mean of all counts goes from s to r,
-        the latents of an update for each code. It is moved when decay^n s < threshold (r + (s - r) decay^n).
-        """
-        if not self.restarts_dead_codes:
-            return 0
-        if self.decay == 0:
-            return 1
-        start, fair, threshold = 1.0, latents_per_code, self.revival_threshold
-        if self.kmeans_start:
-            start = max(start, fair)
-        return math.ceil(math.log(threshold * fair / (start - threshold * (start - fair))) / math.log(self.decay))
+    @property
+    def latents_to_learn(self) -> int:
+        """See `QuantizerRecord.latents_to_learn`."""
+        return _LATENTS_A_CODE * self.num_codes if self.moves_single_codes else 0
 
     def suggestions(self, problem: Problem, key: str) -> list[str]:
         """See `QuantizerRecord.suggestions`."""
@@ -186,7 +173,6 @@ class VQConfig(QuantizerRecord):
         tried = {
             self._moves(key): self.moves_single_codes,
             f"--set {key}.codebook_update=projection": self.codebook_update == "frozen",
-            self._more_steps(): self.restarts_dead_codes,
             entropy_loss: True,
             f"--set {key}.metric=cosine --set {key}.dim=8": wide and self.codebook_update == "gradient",
             self.fewer_codes(key): True,
@@ -202,10 +188,6 @@ class VQConfig(QuantizerRecord):
             f"--set {key}.revival_threshold=0.05" if weak else "",
         ]
         return " ".join(filter(None, moves))
-
-    def _more_steps(self) -> str:
-        enough = enough_for_restart(self.updates_before_restart())
-        return f"more steps if it had fewer than about {enough} (revival begins late)"
 
     def _fsq(self, key: str) -> str:
         """FSQ with about as many codes; its levels replace every setting of the quantizer."""

@@ -24,6 +24,7 @@ from imtok.losses import LossTerm, loss_terms
 from imtok.tokenizer import check_quantizer
 from imtok.training.adversarial import build_discriminator
 from imtok.training.best import written_metrics
+from imtok.training.codebook_diagnosis import too_short_for_codebook
 from imtok.training.initial import initial_tokenizer
 from imtok.training.report import ProgressCallback, Reporter, TrainReport
 from imtok.training.run import RunFolder
@@ -77,6 +78,8 @@ def train(
             folder.save_config(config)
         if not val:
             job.validation.warn_of_few_images()
+        if state.seen == 0 and (warning := too_short_for_codebook(config)):
+            job.reporter.notice(warning)
         return job.run()
 
 

@@ -70,7 +70,7 @@ class Validation:
         if is_better(line, self.best.metrics):
             self.best.take({"images": state.seen, **line}, model)
         self.write_best()
-        self.last, self.findings = quality, self._diagnosis.findings(quality.usage, state.seen, state.steps)
+        self.last, self.findings = quality, self._diagnosis.findings(quality.usage, state.seen)
         reporter.report(validation=quality, best=dict(self.best.metrics), findings=self.findings)
 
     def write_best(self, *, last: bool = False) -> None:
