@@ -283,6 +283,8 @@ def test_a_dry_run_prints_valid_yaml_and_makes_nothing(pictures: Path, tmp_path:
         "on cpu: weights",
     ):
         assert any(words in line for line in told), (words, told)
+    result = imtok(*arguments, "--set", "adversarial.critic_steps=2")
+    assert "; 3 of the 8 steps are its own alone" in " ".join(result.stdout.replace("#", "").split())
 
 
 def test_a_dry_run_warns_of_too_short_a_run(pictures: Path, tmp_path: Path) -> None:
