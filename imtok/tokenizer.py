@@ -24,6 +24,7 @@ from imtok.files import write_atomically
 from imtok.losses import OUTPUT_CHANNELS, output_to_images
 from imtok.networks import Decoder, Encoder
 from imtok.quantizers import Quantized, Quantizer
+from imtok.quantizers.base import TRAINING_STATE
 from imtok.quantizers.record import QuantizerRecord
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -135,7 +136,11 @@ class Tokenizer(nn.Module):
         return {_CONFIG: self._config_text(), _WEIGHTS: self._weights()}
 
     def _weights(self) -> bytes:
-        state = {name: value.detach().cpu().contiguous() for name, value in self.state_dict().items()}
+        state = {
+            name: value.detach().cpu().contiguous()
+            for name, value in self.state_dict().items()
+            if name.rpartition(".")[2] not in TRAINING_STATE
+        }
         return safetensors.torch.save(state)
 
     def _config_text(self) -> bytes:

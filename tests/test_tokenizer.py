@@ -187,7 +187,9 @@ def test_a_loaded_tokenizer_is_the_saved_one_bit_for_bit(name: str, tmp_path: Pa
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
     ours, theirs = tokenizer.state_dict(), loaded.state_dict()
     assert list(ours) == list(theirs)
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+    stored = safetensors.torch.load((tmp_path / "deep" / "down" / "model.safetensors").read_bytes())
+    assert {name.rpartition(".")[2] for name in ours.keys() - stored} <= {"age", "latents_seen"}  # a run's alone
+    assert all(torch.equal(ours[key], theirs[key]) for key in stored)
     codes = tokenizer.encode(pictures(seed=5))
     assert torch.equal(loaded.encode(pictures(seed=5)), codes)
     assert torch.equal(loaded.decode(codes), tokenizer.decode(codes))

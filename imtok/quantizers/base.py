@@ -16,6 +16,9 @@ from torch import Tensor, nn
 
 from imtok.errors import LatentsError
 
+# Buffers that only a training run needs, which is to go on bit for bit: a tokenizer's files leave them out.
+TRAINING_STATE = ("age", "latents_seen")
+
 
 @dataclass(frozen=True, eq=False)  # tensors have no one answer to ==
 class Quantized:

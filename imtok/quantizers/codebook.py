@@ -27,7 +27,7 @@ from imtok.quantizers.vector_config import CodebookUpdate, VectorMetric
 # codes are dead sooner, and later on later, in proportion to the square root of the latents seen: a young codebook must
 # keep up with an encoder that changes fast, an old one should keep its rare codes.
 _REFERENCE = 400
-# Latents a code that a codebook is taken to have seen whose file, of a version before ages, does not say.
+# Latents a code that a codebook is taken to have seen whose file does not say so.
 _SEEN_BEFORE = 4000
 
 
@@ -79,7 +79,7 @@ class CodebookQuantizer(Quantizer):
         return 0.5 if self.metric == "cosine" else 1.0
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Read states of versions before ages too: ages start at 0, in a codebook that is not young."""
+        """Read states without ages too: those of tokenizers and of old versions. Ages start at 0, and none is young."""
         if f"{prefix}codebook" in state_dict and self.codebook_update in ("ema", "gradient"):
             state_dict.setdefault(f"{prefix}age", torch.zeros_like(self.age))
             before = torch.full_like(self.latents_seen, _SEEN_BEFORE * self.num_codes)
