@@ -54,10 +54,11 @@ def state_of(*settings: str) -> TrainState:
         ["adversarial.loss=wasserstein", "adversarial.penalty={weight: 10, center: 1, at: interpolates, every: 2}"],
         ["adversarial.loss=gan_qp", "adversarial.discriminator.spectral_norm=true", "precision=bf16"],
         ["adversarial.critic_steps=3", *VQ],
+        ["adversarial.update=simultaneous"],
     ],
     ids=[
         *("fixed", "adaptive", "batch-norm", "act-norm", "accumulated-vq", "bf16-stylegan", "wgan-gp"),
-        *("spectral-norm", "critic-steps"),
+        *("spectral-norm", "critic-steps", "simultaneous"),
     ],
 )
 def test_a_stopped_and_resumed_adversarial_run_equals_an_unbroken_one(

@@ -107,6 +107,10 @@ class AdversarialConfig(Record):
     )
     loss: AdversarialKind = "hinge"
     gan_qp: GANQPConfig = GANQPConfig()
+    update: Literal["separate", "simultaneous"] = Field(
+        "separate",
+        description="the discriminator runs on reconstructions once for each player, or once for both (saves time)",
+    )
     start: _Share = Field(0.25, description="share of the run after which the generator's adversarial loss is active")
     warmup: _Share = Field(0.05, description="share of the run before `start` in which the discriminator learns alone")
     ramp: _Share = Field(0.1, description="share of the run over which the weight rises from 0 after `start`")

@@ -45,6 +45,9 @@ class AdversarialLoss(ABC):
     """The two losses of a game, on float32 logits."""
 
     border: ClassVar[float | None] = 0.0  # reals lie above it, fakes below; None: only their order counts
+    # At every logit of a reconstruction the generator's gradient is so many times the discriminator's; None: it varies.
+    factor: ClassVar[float | None] = None
+    paired: ClassVar[bool] = False  # the discriminator's gradient at reconstructions depends on the logits of images
 
     @abstractmethod
     def discriminator(self, logits: Logits) -> Tensor:
@@ -82,6 +85,8 @@ class NonSaturating(AdversarialLoss):
 class Saturating(NonSaturating):
     """The same discriminator, against minus its own loss at reconstructions: a game whose sum is zero."""
 
+    factor = -1.0
+
     def generator(self, fake: Tensor) -> Tensor:
         """Return -1/2 E[softplus(D(x'))]; its gradient vanishes where the discriminator is sure."""
         return -F.softplus(fake).mean() / 2
@@ -105,6 +110,7 @@ class Wasserstein(AdversarialLoss):
     """The difference of mean logits, with a critic whose slope something else bounds."""
 
     border = None
+    factor = -1.0
 
     def discriminator(self, logits: Logits) -> Tensor:
         """Return E[D(x')] - E[D(x)], minus the estimate of the distance."""
@@ -124,6 +130,7 @@ class GANQP(AdversarialLoss):
     """
 
     border = None
+    paired = True
 
     def discriminator(self, logits: Logits) -> Tensor:
         """Return -E[t - t^2 / (2 l d)], of which a free critic reaches -l E[d] / 2."""

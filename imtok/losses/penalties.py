@@ -86,12 +86,23 @@ class LeCAM(nn.Module):
         before = self.real_mean, self.fake_mean
         after = self._moved(self.real_mean, real), self._moved(self.fake_mean, fake)
         real_mean, fake_mean = after if self.update_first else before
-        if not self.per_logit:
-            real, fake = real.mean(), fake.mean()
-        penalty = F.relu(real - fake_mean).square().mean() + F.relu(real_mean - fake).square().mean()
+        penalty = self._excess(real, fake_mean) + self._excess(-fake, -real_mean)
         self.real_mean.copy_(after[0])
         self.fake_mean.copy_(after[1])
         return penalty
+
+    def of_fakes(self, fake_logits: Tensor) -> Tensor:
+        """Return the part of the penalty that depends on the fakes; the averages stay as they are.
+
+        Raises ValueError with `update_first`, where it depends on the reals as well.
+        """
+        if self.update_first:
+            raise ValueError("with update_first the penalty on fakes depends on the reals; call forward on both")
+        return self._excess(-fake_logits.float(), -self.real_mean)
+
+    def _excess(self, logits: Tensor, average: Tensor) -> Tensor:
+        """Return the mean square of what exceeds the average."""
+        return F.relu((logits if self.per_logit else logits.mean()) - average).square().mean()
 
     def _moved(self, average: Tensor, logits: Tensor) -> Tensor:
         """Return the average after these logits, without a branch, which would wait for the device."""

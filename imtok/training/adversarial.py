@@ -15,6 +15,7 @@ from imtok.config.training import AdversarialConfig
 from imtok.devices import Precision, autocast
 from imtok.errors import ConfigError
 from imtok.losses import (
+    ADVERSARIAL_LOSSES,
     LeCAM,
     Pairs,
     adaptive_weight,
@@ -30,6 +31,7 @@ from imtok.networks.discriminator_config import DiscriminatorConfig
 from imtok.training.checkpoint import Stateful, collect, distribute
 from imtok.training.optimizer import Optimizer
 from imtok.training.schedule import learning_rate
+from imtok.training.simultaneous import SharedForward, SharedLogits
 
 
 def build_discriminator(config: DiscriminatorConfig, size: int) -> Discriminator:
@@ -53,6 +55,7 @@ class GeneratorLoss:
 
     gradient: Tensor  # (B, 3, S, S) of the weighted adversarial loss at the reconstructions
     metrics: dict[str, Tensor | float]
+    shared: SharedLogits  # what the discriminator need not compute again
 
 
 class Adversary:
@@ -83,20 +86,25 @@ class Adversary:
         return self.config.weight * ramp(progress, self.config.start, self.config.ramp)
 
     def generator_loss(
-        self, output: Tensor, reconstructions: Tensor, gradient: Tensor, last_layer: Tensor, progress: float
+        self,
+        images: Tensor,
+        output: Tensor,
+        reconstructions: Tensor,
+        gradient: Tensor,
+        last_layer: Tensor,
+        progress: float,
+        share: float,
     ) -> GeneratorLoss:
-        """Differentiate the generator's loss at `reconstructions` (B, 3, S, S).
+        """Differentiate the generator's loss at `reconstructions` of `images`, both (B, 3, S, S).
 
         `output` is a float32 leaf that equals them; `gradient` is that of the reconstruction loss at it. With an
         adaptive weight both gradients are carried on to `last_layer`, where their norms are compared (Esser et al.,
-        2021, equation 7).
+        2021, equation 7). In a simultaneous update the discriminator may learn from the reconstructions here already,
+        in a batch that weighs `share`.
         """
         weight = self.weight(progress)
-        with autocast(self.device, self.precision):
-            logits = self.discriminator(output)
-        loss = generator_loss(self.config.loss, logits)
-        (adversarial,) = torch.autograd.grad(loss, output)
-        metrics: dict[str, Tensor | float] = {"generator": loss.detach()}
+        loss, adversarial, shared = self._differentiate(images, output, share)
+        metrics: dict[str, Tensor | float] = {"generator": loss}
         factor: Tensor | float = weight
         if self.config.adaptive:
             at_last_layer = [
@@ -107,12 +115,18 @@ class Adversary:
             factor = weight * ratio
             metrics["adaptive"] = ratio
         metrics["weight"] = factor
-        return GeneratorLoss(factor * adversarial, metrics)
+        return GeneratorLoss(factor * adversarial, metrics, shared)
 
-    def accumulate_gradients(self, images: Tensor, reconstructions: Tensor, share: float) -> dict[str, Tensor]:
-        """Add the discriminator's gradients of a batch that weighs `share`; return the metrics by name."""
-        with autocast(self.device, self.precision):
-            real, fake = self.discriminator(images), self.discriminator(reconstructions)
+    def accumulate_gradients(
+        self, images: Tensor, reconstructions: Tensor, share: float, shared: SharedLogits | None = None
+    ) -> dict[str, Tensor]:
+        """Add the discriminator's gradients of a batch that weighs `share`; return the metrics by name.
+
+        `shared` is what the generator's loss of the same batch left.
+        """
+        real, fake = (shared.real, shared.fake) if shared else (None, None)
+        real = self._logits(images) if real is None else real
+        fake = self._logits(reconstructions) if fake is None else fake
         loss = discriminator_loss(self.config.loss, real, fake, Pairs(images, reconstructions, self.config.gan_qp))
         metrics = {
             "discriminator": loss.detach(),
@@ -127,7 +141,7 @@ class Adversary:
         for name, weight, penalty in self._slope_penalties(images, reconstructions):
             metrics[name] = penalty.detach()
             loss = loss + weight * penalty
-        torch.autograd.backward(share * loss)
+        torch.autograd.backward(share * loss, inputs=self.optimizer.parameters)
         return metrics
 
     def step(self, seen: float, images: int, finite: Tensor) -> None:
@@ -158,6 +172,35 @@ class Adversary:
             "lecam": self.lecam,
             "discriminator_optimizer": self.optimizer,
         }
+
+    def _logits(self, images: Tensor) -> Tensor:
+        with autocast(self.device, self.precision):
+            logits: Tensor = self.discriminator(images)
+            return logits
+
+    def _differentiate(self, images: Tensor, output: Tensor, share: float) -> tuple[Tensor, Tensor, SharedLogits]:
+        """Return the generator's loss, its gradient at `output`, and the logits that serve the discriminator too."""
+        kind, logits, shared = self.config.loss, self._logits(output), SharedLogits()
+        if self.config.update == "separate":
+            loss = generator_loss(kind, logits)
+            return loss.detach(), torch.autograd.grad(loss, output)[0], shared
+        factor = ADVERSARIAL_LOSSES[kind].factor if self.config.lecam == 0 else None
+        loss, gradient, shared.fake = SharedForward(self.discriminator, logits, output).differentiate(
+            lambda fake: generator_loss(kind, fake),
+            lambda fake: self._loss_at_fakes(images, output, fake, shared),
+            share,
+            factor,
+        )
+        return loss, gradient, shared
+
+    def _loss_at_fakes(self, images: Tensor, output: Tensor, fake: Tensor, shared: SharedLogits) -> Tensor:
+        """Compute a loss with the discriminator's gradient at the logits of reconstructions, ()."""
+        real = fake.detach()  # any logits do, as the gradient does not depend on them
+        if ADVERSARIAL_LOSSES[self.config.loss].paired:
+            shared.real = self._logits(images)
+            real = shared.real.detach()
+        loss = discriminator_loss(self.config.loss, real, fake, Pairs(images, output, self.config.gan_qp))
+        return loss + self.config.lecam * self.lecam.of_fakes(fake) if self.config.lecam > 0 else loss
 
     def _slope_penalties(self, images: Tensor, reconstructions: Tensor) -> Iterator[tuple[str, float, Tensor]]:
         """Yield name, weight and value of each penalty on slopes that this step has."""

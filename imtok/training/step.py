@@ -108,9 +108,11 @@ def accumulate_gradients(state: TrainState, images: Tensor) -> Metrics:
     losses |= quantized.losses
     metrics: Metrics = {f"loss/{name}": value.detach() for name, value in losses.items()}
     metrics["loss"] = (reconstruction + quantized.loss).detach()
+    shared = None
     if adversary and adversary.weight(state.progress) > 0:
         last_layer = state.tokenizer.decoder.last_layer
-        generator = adversary.generator_loss(output, raw, gradient, last_layer, state.progress)
+        generator = adversary.generator_loss(images, output, raw, gradient, last_layer, state.progress, share)
+        shared = generator.shared
         gradient = gradient + generator.gradient
         metrics |= {f"adversarial/{name}": value for name, value in generator.metrics.items()}
     roots, gradients = [raw], [(share * gradient).to(raw.dtype)]
@@ -119,7 +121,7 @@ def accumulate_gradients(state: TrainState, images: Tensor) -> Metrics:
         gradients.append(torch.full_like(quantized.loss, share))
     torch.autograd.backward(roots, gradients)
     if adversary and adversary.learns(state.progress):
-        learned = adversary.accumulate_gradients(images, output.detach(), share)
+        learned = adversary.accumulate_gradients(images, output.detach(), share, shared)
         metrics |= {f"adversarial/{name}": value for name, value in learned.items()}
     return metrics
 
