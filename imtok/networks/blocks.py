@@ -7,11 +7,13 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from imtok.networks.norms import GroupNorm
+
 
 def group_norm(channels: int) -> nn.GroupNorm:
     """GroupNorm with the published 32 groups, or as many as leave four channels each."""
     groups = next(g for g in (32, 16, 8, 4, 2, 1) if channels % g == 0 and (channels // g >= 4 or g == 1))
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+    return GroupNorm(groups, channels, eps=1e-6)
 
 
 class ResidualBlock(nn.Module):

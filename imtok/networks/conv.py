@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from imtok.networks.base import Decoder, Encoder
 from imtok.networks.blocks import Attention, Downsample, ResidualBlock, Upsample, group_norm
+from imtok.networks.norms import in_fast_order
 
 
 class ConvEncoder(Encoder):
@@ -86,5 +87,6 @@ class ConvDecoder(Decoder):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Decode latents (B, dim, h, w) to (B, output_channels, H, W), of three channels nominally in [-1, 1]."""
-        images: Tensor = self.unfold(self.conv_out(F.silu(self.norm_out(self.trunk(latents)))))
+        trunk = self.trunk(in_fast_order(latents))
+        images: Tensor = self.unfold(self.conv_out(F.silu(self.norm_out(trunk))))
         return images

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from imtok.networks.base import Discriminator
 from imtok.networks.blur import Blur
 from imtok.networks.checks import refuse_below, refuse_small
+from imtok.networks.norms import GroupNorm
 
 
 class MaskBitDiscriminator(Discriminator):
@@ -62,7 +63,7 @@ def _stage(channels: int, out_channels: int) -> nn.Module:
     return nn.Sequential(
         nn.Conv2d(channels, out_channels, 3, padding=1),
         Blur(4, stride=2),
-        nn.GroupNorm(math.gcd(32, out_channels), out_channels),
+        GroupNorm(math.gcd(32, out_channels), out_channels),
         _activation(),
     )
 
