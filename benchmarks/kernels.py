@@ -1,9 +1,10 @@
-"""Quantization kernels against plain torch and vector-quantize-pytorch, in one process, in turn.
+"""Quantization kernels against plain torch, vector-quantize-pytorch and FAISS, in turn.
 
 What limits each, on a CPU:
 
     nearest, long vectors    the matrix product; a bare `z @ e.T` also has to write N x K scores, which imtok does not
     nearest, short vectors   arithmetic in registers; the bare product spends its time writing scores
+    search                   the same against the exact search of FAISS, IndexFlatL2, its index built beforehand
     statistics               reading and writing N x D and K x D numbers once
     rotation                 memory: three tensors in, one out, and the copy of the forward pass
     FSQ, LFQ, BSQ            memory, and one exponential a value
@@ -12,10 +13,12 @@ What limits each, on a CPU:
 imtok's results are compared with double precision, or with the definition, before they are timed. Rounds are
 interleaved, so that a drift of the machine meets all alike; a ratio is the median of the rounds' own ratios. Copies
 allocate what they write, as kernels do. `first call` holds what compiling cost, with an empty cache; `memory` is what a
-call holds at its highest, results included. Run nothing else meanwhile.
+call holds at its highest, results included. FAISS has a process of its own, with as many threads: the threads of two
+libraries in one process disturb each other. Run nothing else meanwhile.
 
     pip install 'imtok[bench]'
     python benchmarks/kernels.py                                # on a GPU where there is one
+    python benchmarks/kernels.py --only search                  # against FAISS, on a CPU
     python benchmarks/kernels.py --dtype bf16 --only nearest-256 nearest-64 nearest-8 vq-step
 """
 
@@ -36,6 +39,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from faiss_search import Faiss
 from machine import machine
 from torch import Tensor
 from vector_quantize_pytorch import VectorQuantize, finite_scalar_quantization, lookup_free_quantization
@@ -75,6 +79,8 @@ class Measure:
     must: float
     aim: float
     rounds: int = 0  # at most so many; 0: as many as asked for
+    elsewhere: frozenset[str] = frozenset()  # parts of another process, whose memory cannot be read here
+    close: Callable[[], None] = lambda: None
     seconds: dict[str, list[float]] = field(default_factory=dict)
     first_call: float = 0.0
     megabytes: dict[str, float] = field(default_factory=dict)  # a call's own at its highest, results included
@@ -88,7 +94,10 @@ def main() -> None:
     args = parse()
     torch.set_num_threads(args.threads)
     setup = Setup(torch.device(args.device), {"fp32": torch.float32, "bf16": torch.bfloat16}[args.dtype], args.shrink)
-    makers = {name: maker for name, maker in MEASURES.items() if not args.only or name in args.only}
+    enabled = {name for word in args.only or MEASURES for name in (SEARCH if word == "search" else [word])}
+    if setup.device.type != "cpu":
+        enabled -= set(SEARCH)
+    makers = {name: maker for name, maker in MEASURES.items() if name in enabled}
     with tempfile.TemporaryDirectory() as cache:
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache  # so that the first call is truly one
         results = [run(maker(setup), args.rounds, setup.device) for maker in makers.values()]
@@ -102,7 +111,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=["fp32", "bf16"], default="fp32", help="of the latents that are searched")
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--only", nargs="*", choices=[*MEASURES, "memory"], help="some measures only")
+    parser.add_argument("--only", nargs="*", choices=[*MEASURES, "search", "memory"], help="some measures only")
     parser.add_argument("--shrink", type=int, default=1, help="divide all counts: to see that it runs, not for figures")
     parser.add_argument("--output", type=Path, help="a file for the JSON line")
     return parser.parse_args()
@@ -135,6 +144,33 @@ def nearest(setup: Setup, count: int, num_codes: int, dim: int, must: float, aim
         lambda codes: check_nearest(codes, latents, codebook),
         must,
         aim,
+    )
+
+
+def against_faiss(
+    setup: Setup, count: int, num_codes: int, dim: int, must: float, aim: float, rounds: int = 0
+) -> Measure:
+    latents, codebook = (
+        setup.noise(setup.count(number), dim, seed=seed) for seed, number in enumerate((count, num_codes))
+    )
+    faiss = Faiss(latents, codebook, torch.get_num_threads())
+
+    def check(codes: Tensor) -> None:
+        faiss.search()
+        for found in (codes, faiss.codes()):
+            check_nearest(found, latents, codebook)
+        assert (codes == faiss.codes()).double().mean() > 0.999  # all but ties
+
+    return Measure(
+        f"search, N {len(latents)}, K {len(codebook)}, D {dim}",
+        "FAISS",
+        {BASE: faiss.search, OURS: lambda: nearest_codes(latents, codebook)},
+        check,
+        must,
+        aim,
+        rounds,
+        frozenset({BASE}),
+        faiss.close,
     )
 
 
@@ -336,6 +372,11 @@ MEASURES: dict[str, Callable[[Setup], Measure]] = {
     "nearest-256": lambda setup: nearest(setup, 8192, 16384, 256, 1.05, 0.7),
     "nearest-64": lambda setup: nearest(setup, 8192, 16384, 64, 0, 0),
     "nearest-8": lambda setup: nearest(setup, 16384, 16384, 8, 0.35, 0.12),
+    "search-256": lambda setup: against_faiss(setup, 8192, 16384, 256, 1, 0.75),
+    "search-64": lambda setup: against_faiss(setup, 8192, 16384, 64, 1, 0.75),
+    "search-8": lambda setup: against_faiss(setup, 16384, 16384, 8, 1, 0.8),
+    "search-8-few": lambda setup: against_faiss(setup, 8192, 16384, 8, 1, 0.8),
+    "search-8-large": lambda setup: against_faiss(setup, 8192, 262144, 8, 1, 0.8, rounds=5),
     "statistics": statistics_of_codes,
     "rotation": rotation,
     "fsq": fsq,
@@ -343,6 +384,8 @@ MEASURES: dict[str, Callable[[Setup], Measure]] = {
     "bsq": lambda setup: signs(setup, "BSQ"),
     "vq-step": vq_step,
 }
+
+SEARCH = [name for name in MEASURES if name.startswith("search-")]
 
 
 # --- how
@@ -364,7 +407,9 @@ def run(measure: Measure, rounds: int, device: torch.device) -> Measure:
             if number:
                 measure.seconds[name].append(time.perf_counter() - started)
             del result  # outside the clock
-    measure.megabytes = {name: peak_memory(part, device) for name, part in measure.parts.items()}
+    here = {name: part for name, part in measure.parts.items() if name not in measure.elsewhere}
+    measure.megabytes = {name: peak_memory(part, device) for name, part in here.items()}
+    measure.close()
     measure.parts.clear()
     return measure
 
@@ -413,7 +458,7 @@ def report(results: list[Measure], memory: float | None, setup: Setup, args: arg
         print(
             f"| {measure.name} | {measure.base}, {milliseconds(measure.seconds[BASE])} "
             f"| **{measure.ratio(OURS):.3g}**, {milliseconds(measure.seconds[OURS])} | {targets} | {peers or '–'} "
-            f"| {measure.megabytes[OURS]:.0f} ({', '.join(others)}) | {measure.first_call:.1f} s |"
+            f"| {measure.megabytes[OURS]:.0f} ({', '.join(others) or '–'}) | {measure.first_call:.1f} s |"
         )
     if memory is not None:
         table = 32768 * 262144 * 4 / 1e9
@@ -429,7 +474,7 @@ def report(results: list[Measure], memory: float | None, setup: Setup, args: arg
         "first_call_s": {m.name: round(m.first_call, 2) for m in results},
         "memory_mb": {m.name: {name: round(value, 1) for name, value in m.megabytes.items()} for m in results},
         "memory_mb_of_n32768_k262144_d8": memory and round(memory, 1),
-        **machine(setup.device, "vector-quantize-pytorch"),
+        **machine(setup.device, "vector-quantize-pytorch", "faiss-cpu"),
         "settings": {name: getattr(args, name) for name in ("device", "dtype", "threads", "rounds", "shrink")},
     }
     line = json.dumps(result)

@@ -43,7 +43,7 @@ MODULES = {
     found.name: importlib.import_module(f"imtok.kernels.{found.name}")
     for found in pkgutil.iter_modules(imtok.kernels.__path__)
 }
-COMPILING, NEAREST = MODULES["compiling"], MODULES["nearest"]
+COMPILING, NEAREST = MODULES["compiling"], MODULES["nearest_short"]
 KERNELS = {
     f"{name}.{key}": value
     for name, module in MODULES.items()
@@ -391,7 +391,7 @@ def brute_force(latents: Tensor, codebook: Tensor) -> list[int]:
 def test_the_compiled_search_finds_the_first_of_the_nearest(
     count: int, num_codes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(NEAREST, "_FUSED_CODES", 1024)  # so that a few thousand codes are several tiles
+    monkeypatch.setattr(NEAREST, "_PIECE", 3072)  # so that a few thousand codes are several pieces
     generator = torch.Generator().manual_seed(count + num_codes)
     latents = torch.randint(-9, 10, (count, 3), generator=generator).float() + 100  # exact, with many ties
     codebook = torch.randint(-9, 10, (num_codes, 3), generator=generator).float() + 100
@@ -404,7 +404,7 @@ def test_the_compiled_search_finds_the_first_of_the_nearest(
 def test_the_compiled_search_agrees_with_tiles(metric: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     latents, codebook = noise(1500, 3), noise(900, 3, seed=2)
     compiled = nearest_codes(latents, codebook, metric)
-    monkeypatch.setattr(NEAREST._fused, "least_work", 2**60)
+    monkeypatch.setattr(NEAREST.fused, "least_work", 2**60)
     assert torch.equal(compiled, nearest_codes(latents, codebook, metric))
 
 
@@ -534,7 +534,7 @@ def test_the_compiled_gradient_of_fsq_is_that_of_the_formula() -> None:
 @pytest.mark.parametrize("first_here", [False, True])
 def test_one_kernel_called_by_many_threads_stays_right(first_here: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """As encoding does; whether threads compile first or find a form that another thread has compiled."""
-    for kernel in (NEAREST._fused, MODULES["finite_scalar"]._quantize):
+    for kernel in (NEAREST.fused, MODULES["finite_scalar"]._quantize):
         monkeypatch.setattr(kernel, "_compiled", {} if not first_here else dict(kernel._compiled))
     codebook = noise(400, 3).mul(10).round()
     quantizer = FSQ(LEVELS)

@@ -19,10 +19,9 @@ from imtok.kernels import (
     nearest_codes,
     rotate_to,
 )
+from imtok.kernels.nearest_tiles import TILE_CODES, TILE_ROWS
 
 NEAREST = importlib.import_module("imtok.kernels.nearest")
-TILE_CODES: int = NEAREST._TILE_CODES  # the search takes so many codes at a time ...
-TILE_ROWS: int = NEAREST._TILE_ROWS  # ... and so many latents
 WIDE = 300  # in so many dimensions a chunk is a few tiles of latents
 CHUNK_ROWS: int = NEAREST._CHUNK // (WIDE + 1) // TILE_ROWS * TILE_ROWS
 
@@ -162,6 +161,7 @@ def test_chunks_and_tiles_do_not_change_the_search(dim: int) -> None:
     count, num_codes = CHUNK_ROWS + TILE_ROWS + 1, TILE_CODES + 65
     generator = torch.Generator().manual_seed(0)
     codebook = torch.randint(-9, 10, (num_codes, dim), generator=generator).float()
+    codebook[TILE_CODES - 1] = 10  # which no other code is
     wanted = torch.arange(count) * 7 % num_codes
     codes = nearest_codes(codebook[wanted], codebook)
     assert torch.equal(codebook[codes], codebook[wanted])

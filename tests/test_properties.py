@@ -39,7 +39,9 @@ from imtok.quantizers import (
     VectorQuantizer,
 )
 
-NEAREST = importlib.import_module("imtok.kernels.nearest")
+NEAREST, TILES, SHORT = (
+    importlib.import_module(f"imtok.kernels.{name}") for name in ("nearest", "nearest_tiles", "nearest_short")
+)
 
 # The same examples each time, so that a run says something about the change and not about the draw.
 properties = settings(derandomize=True, database=None, deadline=None, max_examples=50)
@@ -193,12 +195,13 @@ def test_tiles_of_any_size_give_the_same_codes(
     """Both ways of searching, that of short vectors without being compiled."""
     latents, codebook = whole(seed, count, dim) + 7, whole(seed + 1, num_codes, dim) + 7
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(NEAREST, "_TILE_ROWS", rows)
-        patch.setattr(NEAREST, "_TILE_CODES", 64 * blocks)
-        patch.setattr(NEAREST, "_FUSED_ROWS", rows)
-        patch.setattr(NEAREST, "_FUSED_CODES", 64 * blocks)
+        for module in (TILES, SHORT):
+            patch.setattr(module, "TILE_ROWS", rows)
+            patch.setattr(module, "TILE_CODES", 64 * blocks)
+        patch.setattr(SHORT, "_PIECE", 256 * dim * blocks)
+        patch.setattr(SHORT, "_MINIMA", rows)
         patch.setattr(NEAREST, "_CHUNK", chunk)
-        patch.setattr(NEAREST._fused, "least_work", 0 if short else 2**60)
+        patch.setattr(SHORT.fused, "least_work", 0 if short else 2**60)
         patch.setattr(importlib.import_module("imtok.kernels.compiling")._compiling, "enabled", False)
         assert nearest_codes(latents, codebook, metric).tolist() == first_nearest(latents, codebook, metric)
 
@@ -223,7 +226,7 @@ def test_what_is_not_finite_never_gets_an_index(
     row, column = data.draw(st.integers(0, count - 1)), data.draw(st.integers(0, dim - 1))
     latents[row, column] = bad
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(NEAREST._fused, "least_work", 0 if short else 2**60)
+        patch.setattr(SHORT.fused, "least_work", 0 if short else 2**60)
         patch.setattr(importlib.import_module("imtok.kernels.compiling")._compiling, "enabled", False)
         with pytest.raises(ValueError, match="hold NaN or infinite values, or values too large"):
             nearest_codes(latents, codebook, metric)
