@@ -351,8 +351,8 @@ def draw(lines: list[dict[str, Any]], folder: Path | None) -> None:
     for panel, name in zip(panels, ("psnr", "detail", "adversarial/accuracy"), strict=True):
         for number, line in enumerate(lines):
             if name in line["curves"]:
-                style = ("-", "--", ":")[number // 10 % 3]
-                panel.plot(*zip(*line["curves"][name], strict=True), style, label=ROWS[line["row"]][0])
+                style, colour = ("-", "--", ":")[number // 10 % 3], f"C{number % 10}"
+                panel.plot(*zip(*line["curves"][name], strict=True), style, color=colour, label=ROWS[line["row"]][0])
         panel.set_title(name.rpartition("/")[2])
     panels[0].legend(fontsize="x-small")
     figure.savefig(folder / "all.png", dpi=80)

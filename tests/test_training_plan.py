@@ -112,7 +112,7 @@ def test_steps_of_the_discriminator_alone_are_those_of_training(
     assert (alone > 0) == (each > 1)
 
 
-@pytest.mark.parametrize("kind", ["patchgan", "stylegan", "maskbit"])
+@pytest.mark.parametrize("kind", ["patchgan", "stylegan", "maskbit", "patchgan, spectral_norm: true"])
 def test_every_discriminator_can_be_planned(kind: str, pictures: Path) -> None:
     settings = [f"adversarial.discriminator={{kind: {kind}, channels: 8, layers: 1}}", "adversarial.weight=0.1"]
     assert plan(small(*settings), [pictures]).memory.activations > plan(small(), [pictures]).memory.activations
