@@ -1,7 +1,7 @@
 """How many codes are alive, and how good the images are, from the first steps on: imtok and vector-quantize-pytorch.
 
-The same encoder, decoder, images, order, seed and optimizer for both (those of `quantizer_study.py`); only the
-quantizer differs. Each row is a run of its own with its whole schedule, for each of the seeds, and the contenders take
+The same encoder, decoder, initial weights, images, order and optimizer for both (those of `quantizer_study.py`); only
+the quantizer differs. Each row is a run of its own with its whole schedule, for each of the seeds, and the contenders take
 turns run by run. Measured on 1000 held-out images, in fp32, after the last step:
 
     used        codes that occur at least once
@@ -14,8 +14,8 @@ Contenders: `imtok` as its presets set it; `peer`, vector-quantize-pytorch with 
 settings, which `--choose` looks for among decays and thresholds of dead codes; `peer-default`, with its defaults; and
 `imtok-off`, imtok without restarts of dead codes. A finished run is one line of the results file and is not made again.
 
-    python benchmarks/codebook_health.py --choose
-    python benchmarks/codebook_health.py --peer-decay 0.8 --peer-threshold 2 --results FILE
+    python benchmarks/codebook_health.py --choose --steps 600 --seeds 0
+    python benchmarks/codebook_health.py --peer-decay 0.9 --peer-threshold 1 --results FILE
     python benchmarks/codebook_health.py --variants --steps 235 600 --seeds 0 --results FILE
     python benchmarks/codebook_health.py --table FILE
 """
@@ -140,8 +140,9 @@ class Restarts:
 
 def run(make: Make, args: argparse.Namespace, settings: Settings, data: tuple[Tensor, Tensor]) -> dict[str, Any]:
     """Train and measure one contender."""
-    torch.manual_seed(settings.seed)
-    model = Autoencoder(make(args), settings).train()
+    quantizer = make(args)
+    torch.manual_seed(settings.seed)  # after it, so that all contenders begin with the same networks
+    model = Autoencoder(quantizer, settings).train()
     restarts = Restarts(model)
     started = time.perf_counter()
     train(model, data[0], settings, torch.device("cpu"))
@@ -191,8 +192,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--choose", action="store_true", help="run the peer in each of its settings")
     parser.add_argument("--variants", action="store_true", help="run other kinds of VQ instead")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these contenders or variants alone")
-    parser.add_argument("--peer-decay", type=float, default=0.8)
-    parser.add_argument("--peer-threshold", type=float, default=2.0, help="at 4 latents a code and step; scaled by N/K")
+    parser.add_argument("--peer-decay", type=float, default=0.9)
+    parser.add_argument("--peer-threshold", type=float, default=1.0, help="at 4 latents a code and step; scaled by N/K")
     parser.add_argument("--codes", type=int, default=1024)
     parser.add_argument("--steps", type=int, nargs="+", default=list(STEPS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
