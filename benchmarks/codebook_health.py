@@ -1,8 +1,8 @@
 """How many codes are alive, and how good the images are, from the first steps on: imtok and vector-quantize-pytorch.
 
 The same encoder, decoder, initial weights, images, order and optimizer for both (those of `quantizer_study.py`); only
-the quantizer differs. Each row is a run of its own with its whole schedule, for each of the seeds, and the contenders take
-turns run by run. Measured on 1000 held-out images, in fp32, after the last step:
+the quantizer differs. Each row is a run of its own with its whole schedule, for each of the seeds, and the contenders
+take turns run by run. Measured on 1000 held-out images, in fp32, after the last step:
 
     used        codes that occur at least once
     perplexity  2^entropy of the codes

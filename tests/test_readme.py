@@ -26,7 +26,8 @@ def blocks(language: str, text: str = README) -> list[str]:
 
 
 def commands(text: str = README) -> list[str]:
-    return [line for block in blocks("sh", text) for line in block.splitlines() if line.startswith("imtok ")]
+    lines = [line for block in blocks("sh", text) for line in block.replace("\\\n", " ").splitlines()]
+    return [line for line in lines if line.startswith("imtok ")]
 
 
 def run(command: str) -> None:
