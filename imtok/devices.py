@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
 from imtok.errors import ConfigError
+from imtok.kernels.nearest_coarse import bf16_products_decided
 
 Precision = Literal["fp32", "bf16"]
 
@@ -71,10 +72,14 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return context
 
 
-def deterministic(device: torch.device) -> AbstractContextManager[None]:
-    """Make cuDNN repeat its results bit for bit within the block, and compute fp32 without TF32."""
+def deterministic(device: torch.device, precision: Precision = "fp32") -> AbstractContextManager[None]:
+    """Make results repeat bit for bit within the block, and compute fp32 on a GPU without TF32.
+
+    On a CPU the search for codes uses bf16 products in the precision bf16 alone, and no timing decides it: a job that
+    goes on another day must find the same codes.
+    """
     if device.type != "cuda":
-        return nullcontext()
+        return bf16_products_decided(precision == "bf16")
     context: AbstractContextManager[None] = torch.backends.cudnn.flags(
         enabled=True, benchmark=False, deterministic=True, allow_tf32=False
     )

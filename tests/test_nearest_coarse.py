@@ -10,6 +10,7 @@ import torch
 from families import noise
 from torch import Tensor
 
+from imtok.devices import Precision, deterministic
 from imtok.kernels import nearest_coarse, nearest_codes
 from imtok.kernels.nearest import Metric
 from imtok.kernels.nearest_coarse import search_coarse
@@ -157,3 +158,17 @@ def test_a_processor_without_bf16_is_not_timed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     monkeypatch.setattr(nearest_coarse, "_speeds", None)
     assert not nearest_coarse.bf16_products_are_faster()
+
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
+
+
+def test_a_decision_takes_the_place_of_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setattr(nearest_coarse, "_speeds", None)  # whoever times fails
+    for precision in PRECISIONS:
+        with deterministic(torch.device("cpu"), precision):
+            assert nearest_coarse.bf16_products_are_faster() == (precision == "bf16")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    with deterministic(torch.device("cpu"), "bf16"):
+        assert not nearest_coarse.bf16_products_are_faster()

@@ -65,7 +65,7 @@ def encode_units(job: Job, units: Sequence[int], tokenizer: Tokenizer, options: 
     results = in_order(
         encoder, run.batches(), workers=options.workers, ahead=2 * options.workers, should_stop=options.should_stop
     )
-    with deterministic(device), closing(results):
+    with deterministic(device, job.settings.precision), closing(results):
         for encoded in results:
             run.take(encoded)
     return run.done

@@ -186,7 +186,7 @@ def measure(
     metrics = build_metrics() if metrics is None else metrics
     measurement = Measurement(metrics, num_codes=tokenizer.num_codes, num_codebooks=tokenizer.num_codebooks)
     for batch in _batches(images, size, fit, batch_size):
-        with deterministic(tokenizer.device), autocast(tokenizer.device, precision):
+        with deterministic(tokenizer.device, precision), autocast(tokenizer.device, precision):
             codes = tokenizer.encode(batch)
             restored = to_uint8(tokenizer.decode(codes)).cpu()
         measurement.update(restored, batch, codes)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -28,11 +30,31 @@ _BF16 = 2.0**-8  # half the distance of neighbouring numbers, relative
 _TINY = 2.0**-100  # above the products that a processor may take for zero
 
 
+_decided: bool | None = None  # of the whole process, as jobs search in threads
+
+
 def bf16_products_are_faster() -> bool:
-    """Say whether bf16 products are much faster here, timed once for each number of threads, for some 50 ms."""
+    """Say whether bf16 products are much faster here, timed once for each number of threads, for some 50 ms.
+
+    Within `bf16_products_decided` no time is taken.
+    """
     if not torch.cpu._is_avx512_bf16_supported():
         return False
-    return _speeds.gain(torch.get_num_threads()) < _GAIN
+    return _speeds.gain(torch.get_num_threads()) < _GAIN if _decided is None else _decided
+
+
+@contextmanager
+def bf16_products_decided(use: bool) -> Iterator[None]:
+    """Decide within the block whether searches use bf16 products, on processors that have them, in all threads.
+
+    Codes that are nearer to each other than float32 can tell may differ between the two ways.
+    """
+    global _decided
+    before, _decided = _decided, use
+    try:
+        yield
+    finally:
+        _decided = before
 
 
 class _Speeds:

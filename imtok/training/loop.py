@@ -314,7 +314,7 @@ def _seeded(config: TrainConfig) -> Iterator[None]:
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads)
         try:
-            with deterministic(resolve_device(config.device)):
+            with deterministic(resolve_device(config.device), "bf16" if config.precision == "bf16" else "fp32"):
                 yield
         finally:
             torch.set_num_threads(threads)
