@@ -175,3 +175,11 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Every file of a token folder outside its journal."""
     files = (path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if "journal" not in path.parts}
+
+
+def fill_split(folder: Path, *, train: int, val: int) -> Path:
+    """Write tars of pictures of 32 px for training and of others held out, and return the folder."""
+    for name, seeds in (("train", range(train)), ("val", range(train, train + val))):
+        members = [(f"{seed}.png", encoded(picture(seed, 32, 32))) for seed in seeds]
+        write_tar(folder / f"{name}-00000.tar", members)
+    return folder

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,28 +11,24 @@ from types import ModuleType
 import pytest
 import torch
 from families import noise
-from making import encoded, picture, write_tar
+from making import fill_split
+from scripts import call_script, import_script
 
 from imtok.quantizers import BSQ, FSQ, LFQ, GumbelQuantizer, ResidualQuantizer, VectorQuantizer
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
 SHORT = ["--images", "16", "--batch-size", "8", "--channels", "8", "--log2-codes", "8", "--device", "cpu"]
 
 
 @pytest.fixture
 def study(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script as a module; its neighbours can be imported as when it is started from the command line."""
-    if not FOLDER.is_dir():
-        pytest.skip("the checkout's benchmarks are not here")
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module("quantizer_study")
+    return import_script("quantizer_study", monkeypatch)
 
 
 @pytest.fixture
 def call(study: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def called(*words: str | Path) -> None:
-        monkeypatch.setattr(sys, "argv", ["quantizer_study.py", *map(str, words)])
-        study.main()
+        call_script(study, monkeypatch, *words)
 
     return called
 
@@ -41,10 +36,7 @@ def call(study: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
     """Tars of 12 pictures for training and 6 held out."""
-    for name, seeds in (("train", range(12)), ("val", range(12, 18))):
-        members = [(f"{seed}.png", encoded(picture(seed, 32, 32))) for seed in seeds]
-        write_tar(tmp_path / f"{name}-00000.tar", members)
-    return tmp_path
+    return fill_split(tmp_path, train=12, val=6)
 
 
 def test_the_study_runs_every_quantizer_and_reprints_its_table(
@@ -150,13 +142,11 @@ def test_the_kernels_are_measured_and_checked(
     pytest.importorskip("vector_quantize_pytorch", reason="the peer that kernels are measured against is not installed")
     if importlib.util.find_spec("faiss") is None:  # importing it here would warn
         pytest.skip("the peer that searches are measured against is not installed")
-    monkeypatch.syspath_prepend(FOLDER)
-    kernels = importlib.import_module("kernels")
+    kernels = import_script("kernels", monkeypatch)
     # Its cache of compiled kernels is a folder that is gone afterwards.
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
     words = ["--rounds", "1", "--shrink", "64", "--device", "cpu", "--threads", "1"]
-    monkeypatch.setattr(sys, "argv", ["kernels.py", *words])
-    kernels.main()
+    call_script(kernels, monkeypatch, *words)
     *table, last = capsys.readouterr().out.splitlines()
     assert len(table) == 2 + len(kernels.MEASURES) + 1
     result = json.loads(last)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from collections.abc import Callable
@@ -10,35 +9,28 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from making import encoded, picture, write_tar
+from making import fill_split
+from scripts import call_script, import_script
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
 SHORT = ["--steps", "8", "--batch-size", "2", "--images", "6", "--held-out", "3", "--device", "cpu"]
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    if not FOLDER.is_dir():
-        pytest.skip("the checkout's benchmarks are not here")
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module("adversarial")
+    return import_script("adversarial", monkeypatch)
 
 
 @pytest.fixture
 def call(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def called(*words: str | Path) -> None:
-        monkeypatch.setattr(sys, "argv", ["adversarial.py", *map(str, words)])
-        script.main()
+        call_script(script, monkeypatch, *words)
 
     return called
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    for name, seeds in (("train", range(6)), ("val", range(6, 9))):
-        members = [(f"{seed}.png", encoded(picture(seed, 32, 32))) for seed in seeds]
-        write_tar(tmp_path / f"{name}-00000.tar", members)
-    return tmp_path
+    return fill_split(tmp_path, train=6, val=3)
 
 
 def test_rows_run_once_and_their_table_and_curves_come_back(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from pathlib import Path
@@ -10,29 +9,23 @@ from types import ModuleType
 
 import pytest
 import torch
-from making import encoded, picture, write_tar
+from making import fill_split
+from scripts import import_script
 
 from imtok.quantizers import VectorQuantizer
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
 SHORT = ["--steps", "2", "--seeds", "0", "1", "--codes", "8", "--batch-size", "2", "--channels", "8"]
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    if not FOLDER.is_dir():
-        pytest.skip("the checkout's benchmarks are not here")
     pytest.importorskip("vector_quantize_pytorch", reason="the extra `bench` is not installed")
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module("codebook_health")
+    return import_script("codebook_health", monkeypatch)
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    for name, seeds in (("train", range(6)), ("val", range(6, 9))):
-        members = [(f"{seed}.png", encoded(picture(seed, 32, 32))) for seed in seeds]
-        write_tar(tmp_path / f"{name}-00000.tar", members)
-    return tmp_path
+    return fill_split(tmp_path, train=6, val=3)
 
 
 def test_each_contender_runs_once_from_the_same_networks(

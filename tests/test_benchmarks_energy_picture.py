@@ -2,34 +2,27 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from PIL import Image
-
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+from scripts import call_script, import_script
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script as a module; its neighbours can be imported as when it is started from the command line."""
-    if not FOLDER.is_dir():
-        pytest.skip("the checkout's benchmarks are not here")
-    monkeypatch.syspath_prepend(FOLDER)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # the tests' own stays
-    return importlib.import_module("energy_picture")
+    return import_script("energy_picture", monkeypatch)
 
 
 def test_the_picture_is_drawn_and_its_figures_printed(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["energy_picture.py", str(tmp_path / "energy.png"), "--steps", "2"])
-    script.main()
+    call_script(script, monkeypatch, tmp_path / "energy.png", "--steps", "2")
     with Image.open(tmp_path / "energy.png") as image:
         assert image.size == (800, 597)
         assert len(image.convert("RGB").getcolors(1000) or []) > 50

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
-
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+from scripts import call_script, import_script
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script as a module; its neighbours can be imported as when it is started from the command line."""
-    if not FOLDER.is_dir():
-        pytest.skip("the checkout's benchmarks are not here")
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module("simultaneous_update")
+    return import_script("simultaneous_update", monkeypatch)
 
 
 def test_every_row_is_timed_and_its_memory_counted(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ["--kinds", "patchgan", "--size", "24", "--batch-size", "2", "--rounds", "1", "--threads", "1"]
-    monkeypatch.setattr(sys, "argv", ["simultaneous_update.py", *words, "--device", "cpu"])
-    script.main()
+    call_script(script, monkeypatch, *words, "--device", "cpu")
     result = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert {"device", "cores", "versions", "commit", "settings"} <= set(result)
     rows = result["discriminators"]["patchgan"]

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-
-FOLDER = Path(__file__).parents[1] / "benchmarks"
+from scripts import call_script, import_script
 
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    if not FOLDER.is_dir():
-        pytest.skip("the checkout's benchmarks are not here")
-    monkeypatch.syspath_prepend(FOLDER)
-    return importlib.import_module("stats_throughput")
+    return import_script("stats_throughput", monkeypatch)
 
 
 def test_it_times_reading_bincount_counts_and_analysis(
     script: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     options = ["--tokens", "1000000", "--codebook-size", "300", "--rounds", "2", "--scratch", str(tmp_path)]
-    monkeypatch.setattr(sys, "argv", ["stats_throughput.py", *options])
-    script.main()
+    call_script(script, monkeypatch, *options)
     record = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert record["tokens"] == 2 * 2048 * 256
     assert set(record["seconds"]) == {"read", "bincount", "counts", "analyze"}

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -13,8 +11,8 @@ from types import ModuleType
 import pytest
 import torch
 from making import fill
+from scripts import call_script, import_script
 
-FOLDER = Path(__file__).parents[1] / "benchmarks"
 TINY = [
     "--crop", "16", "--batch-size", "4", "--rounds", "1", "--steps", "1", "--threads", "1", "--device", "cpu",
     "--set", "network.channels=[8]", "--set", "network.blocks=1", "--set", "quantizer.num_codes=16", "--set", "size=32",
@@ -26,20 +24,16 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # of the peer's own
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The script as a module; its neighbours can be imported as when it is started from the command line."""
-    if not FOLDER.is_dir():
-        pytest.skip("the checkout's benchmarks are not here")
     pytest.importorskip("vector_quantize_pytorch", reason="the peer that training is measured against is not installed")
-    monkeypatch.syspath_prepend(FOLDER)
     # Its cache of compiled kernels is a folder that is gone afterwards.
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
-    return importlib.import_module("train_throughput")
+    return import_script("train_throughput", monkeypatch)
 
 
 @pytest.fixture
 def call(script: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def called(*words: str | Path) -> None:
-        monkeypatch.setattr(sys, "argv", ["train_throughput.py", *map(str, words)])
-        script.main()
+        call_script(script, monkeypatch, *words)
 
     return called
 
