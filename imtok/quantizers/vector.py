@@ -50,7 +50,8 @@ class VectorQuantizer(CodebookQuantizer):
     codebook_update
         `ema`: moving averages of the latents that chose a code (van den Oord et al., 2017, appendix A.1, with the
         Laplace smoothing of its reference code). Counts start at 1, so that an unused code stays where it is until
-        its count has decayed to about `eps`, after some hundred steps; then the smoothing draws it to the origin. At
+        its count has decayed to about `eps`, after some hundred steps; then the smoothing draws it to the origin,
+        unless dead codes restart. At
         decay 0, without memory, that is the first step at which no latent chose it.
         `gradient`: the codebook is a parameter and learns by the `codebook` loss.
         `projection` (SimVQ, Zhu et al., 2024): the codebook is fixed noise and one linear map of it learns by the
