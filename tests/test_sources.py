@@ -48,18 +48,6 @@ def test_single_images_of_one_name_are_refused(tmp_path: Path) -> None:
         find_sources([tmp_path / "a/x.jpg", tmp_path / "b/x.jpg"])
 
 
-def test_top_folders_are_classes_where_every_image_lies_in_one(tmp_path: Path) -> None:
-    fill(tmp_path, ["dog/x.jpg", "cat/y.jpg", "cat/deep/z.jpg"])
-    assert find_sources([tmp_path]).class_names == ("cat", "dog")
-    fill(tmp_path, ["loose.jpg"])
-    assert find_sources([tmp_path]).class_names == ()
-
-
-def test_one_top_folder_is_no_class(tmp_path: Path) -> None:
-    fill(tmp_path, ["all/x.jpg", "all/y.jpg"])
-    assert find_sources([tmp_path]).class_names == ()
-
-
 def test_a_folder_of_tars_is_a_list_of_shards(tmp_path: Path) -> None:
     for name in ("b", "a"):
         pictures_tar(tmp_path / f"{name}.tar", ["x.jpg"])

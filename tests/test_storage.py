@@ -65,7 +65,6 @@ def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Memory:
 def test_a_storage_from_outside_lists_folders_and_tars(memory: Memory) -> None:
     found = find_sources(["memory://photos", "memory://tars/{00000..00000}.tar"])
     assert [file.key for file in found.files] == ["cat/a.png", "dog/b.png"]
-    assert found.class_names == ("cat", "dog")
     assert [tar.name for tar in found.containers] == ["00000"]
     assert found.ignored == 1
 

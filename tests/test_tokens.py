@@ -70,6 +70,7 @@ def shard(
 
 
 INFO_EXAMPLE = TokensInfo(
+    rules=2,
     fingerprint="f" * 64,
     codebook_size=1000,
     num_codebooks=1,
@@ -85,7 +86,9 @@ INFO_EXAMPLE = TokensInfo(
     unit_size=4,
     images=12,
     tars=0,
+    labels="folders",
     class_names=(),
+    max_pixels=1_000_000,
     plan="",
 )
 
@@ -273,6 +276,7 @@ def test_arrays_that_do_not_fit_each_other_are_refused(tmp_path: Path, wrong: Sh
 
 def test_the_form_of_imtok_json_does_not_change() -> None:
     assert INFO_EXAMPLE.to_bytes().decode() == GOLDEN_INFO
+    assert INFO_EXAMPLE.model_copy(update={"version": 1}).to_bytes().decode() == GOLDEN_INFO_1
 
 
 def test_the_form_of_plan_and_manifest_does_not_change(folder: Path) -> None:
@@ -329,9 +333,9 @@ def test_a_file_cut_anywhere_is_refused_by_name(folder: Path, name: str) -> None
 
 
 def test_a_format_of_the_future_is_told_from_damage(folder: Path) -> None:
-    text = (folder / INFO).read_text().replace('"version": 1,', '"version": 2,', 1)
+    text = (folder / INFO).read_text().replace('"version": 2,', '"version": 3,', 1)
     (folder / INFO).write_text(text)
-    with pytest.raises(TokensError, match="format version 2, this imtok reads 1; update imtok"):
+    with pytest.raises(TokensError, match="format version 3, this imtok reads 1 to 2; update imtok"):
         read_info(folder)
 
 
@@ -594,7 +598,7 @@ def test_a_shard_that_breaks_its_account_is_found(folder: Path, wrong: Shard, fi
     assert all(problem.startswith("unit 1 (") for problem in problems)
 
 
-GOLDEN_INFO = """\
+GOLDEN_INFO_1 = """\
 {
   "format": "imtok-tokens",
   "version": 1,
@@ -625,6 +629,45 @@ GOLDEN_INFO = """\
   "images": 12,
   "tars": 0,
   "class_names": [],
+  "plan": ""
+}
+"""
+
+GOLDEN_INFO = """\
+{
+  "format": "imtok-tokens",
+  "version": 2,
+  "rules": 2,
+  "fingerprint": "ffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff",
+  "codebook_size": 1000,
+  "num_codebooks": 1,
+  "index_order": "first dimension fastest",
+  "grid": [
+    2,
+    3
+  ],
+  "downsample": 8,
+  "size": 16,
+  "fit": "crop",
+  "numerics": {
+    "device": "cpu",
+    "precision": "fp32",
+    "batch_size": 16,
+    "threads": 1,
+    "versions": {
+      "imtok": "1",
+      "torch": "2",
+      "pillow": "3"
+    }
+  },
+  "units": 3,
+  "unit_size": 4,
+  "images": 12,
+  "tars": 0,
+  "labels": "folders",
+  "class_names": [],
+  "max_pixels": 1000000,
+  "salvage_images": false,
   "plan": ""
 }
 """

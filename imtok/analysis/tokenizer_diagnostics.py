@@ -21,7 +21,7 @@ from imtok.analysis.robustness import EncodedImages
 from imtok.analysis.statistics import Reconstruction, TokenizerStatistics
 from imtok.analysis.visualisations import Visualisations, mean_patches, most_used, swatches, to_pixels
 from imtok.data.collection import ImageCollection
-from imtok.data.images import decode_image, fit_image
+from imtok.data.images import fit_image
 from imtok.entropy import Counts
 from imtok.errors import ConfigError, ImageError, SourceError, TokenizerError, TokensError
 from imtok.evaluation import Measurement, build_metrics
@@ -121,7 +121,7 @@ def _read(images: ImageCollection, tokens: TokenDataset) -> tuple[list[str], Ten
     keys, pixels = [], []
     for index, key in enumerate(images.keys):
         try:
-            image = decode_image(images.read(index))
+            image = images.picture(index)
         except (ImageError, SourceError):
             continue
         keys.append(key)

@@ -57,6 +57,18 @@ def encode(
         Literal["fail", "suffix"],
         typer.Option(help="A key twice in a tar: fail that tar, or add a suffix to the second."),
     ] = "fail",
+    labels: Annotated[
+        Literal["auto", "folders", "cls", "json", "none"] | None,
+        typer.Option(
+            help="Where labels come from: class folders, .cls or .json files. (default: auto, whichever is there)"
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int | None, typer.Option(min=1, help="Skip pictures of more pixels than this. (default: 178956970)")
+    ] = None,
+    salvage_images: Annotated[
+        bool, typer.Option("--salvage-images", help="Take what can be read of a truncated picture.")
+    ] = False,
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Do only every N-th unit, from I = 0: for job arrays.")
     ] = "0/1",
@@ -85,6 +97,9 @@ def encode(
             max_skip=max_skip,
             salvage=salvage,
             on_duplicate=on_duplicate,
+            labels=labels,
+            max_pixels=max_pixels,
+            salvage_images=salvage_images or None,
             shard=parse_shard(shard),
             rank=launcher_number("RANK", 0),
             world_size=launcher_number("WORLD_SIZE", 1),

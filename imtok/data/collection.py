@@ -6,7 +6,11 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from PIL import Image
+
 from imtok.data.containers import SourceImage
+from imtok.data.images import decode_image
+from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.sources import find_sources
 from imtok.errors import SourceError
 
@@ -14,13 +18,13 @@ from imtok.errors import SourceError
 class ImageCollection:
     """A list of images, each under a key of its own: files first, then containers in the order given."""
 
-    def __init__(self, images: Sequence[tuple[str, SourceImage]]) -> None:
-        self._images = images
+    def __init__(self, images: Sequence[tuple[str, SourceImage]], reading: Reading) -> None:
+        self._images, self.reading = images, reading
 
     @classmethod
-    def open(cls, arguments: Sequence[str | Path]) -> ImageCollection:
+    def open(cls, arguments: Sequence[str | Path], reading: Reading = DEFAULT_READING) -> ImageCollection:
         """Resolve SOURCE arguments; raises SourceError where one cannot be used or none holds an image."""
-        sources = find_sources(arguments)
+        sources = find_sources(arguments, reading)
         images: list[tuple[str, SourceImage]] = [(file.key, file) for file in sources.files]
         for file in sources.containers:
             container = file.open()
@@ -29,7 +33,7 @@ class ImageCollection:
             images += [(f"{file.name}/{image.key}", image) for image in container.images]
         if not images:
             raise SourceError(f"{', '.join(map(str, arguments))}: the tars hold no images; give others")
-        return cls(images)
+        return cls(images, reading)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -46,6 +50,10 @@ class ImageCollection:
             return image.read()
         except OSError as error:
             raise SourceError(f"{key}: cannot be read ({error.strerror or error})") from error
+
+    def picture(self, index: int) -> Image.Image:
+        """Read and decode one image to RGB; raises ImageError or SourceError where that cannot be done."""
+        return decode_image(self.read(index), self.reading)
 
     def split(self, val_fraction: float) -> tuple[ImageCollection, ImageCollection]:
         """Split into (training, validation); an image's own key decides, so that a grown set keeps its split."""
@@ -66,7 +74,7 @@ class ImageCollection:
 
     def only(self, indices: Sequence[int]) -> ImageCollection:
         """Take the images with these indices."""
-        return ImageCollection([self._images[index] for index in indices])
+        return ImageCollection([self._images[index] for index in indices], self.reading)
 
     @property
     def fingerprint(self) -> str:

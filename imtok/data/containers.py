@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
 from imtok.data.storage import storage_of
-from imtok.errors import SourceError
+from imtok.errors import ImageError, SourceError
 
 
 class SourceImage(Protocol):
@@ -35,8 +35,30 @@ class SourceImage(Protocol):
     def read(self) -> bytes:
         """Read its bytes; raises OSError or SourceError where they cannot be had."""
 
-    def label(self) -> int | None:
-        """Read its class number; None where the source gives it none."""
+    def beside(self, suffix: str) -> bytes | None:
+        """Read what lies beside it under its name, such as `.cls`; None where nothing does or it is no small file.
+
+        Raises SourceError where the container cannot be read.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class LostImage:
+    """What bears an image's name but cannot be read, such as a link to nothing: it is skipped with a reason."""
+
+    key: str
+    address: str
+    reason: str  # a few words, counted as they are
+    detail: str
+    size: int = 0  # bytes
+
+    def read(self) -> bytes:
+        """Raise ImageError with the reason."""
+        raise ImageError(self.reason, self.detail)
+
+    def beside(self, suffix: str) -> bytes | None:  # noqa: ARG002
+        """Return None, as nothing is made of it."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +73,8 @@ class ImageFile:
         """Read the file; raises OSError."""
         return storage_of(self.address).read(self.address)
 
-    def label(self) -> int | None:
-        """Return None: classes of files are their folders, which only the whole list shows."""
+    def beside(self, suffix: str) -> bytes | None:  # noqa: ARG002
+        """Return None: files beside images of a folder are not read."""
         return None
 
 
@@ -63,6 +85,9 @@ class Container:
     size: int  # bytes of the file
     images: Sequence[SourceImage]
     problem: str | None  # None for a whole file; `images` then holds what lies before the damage
+    notes: tuple[str, ...] = ()  # what a person has to know and is no damage
+    class_names: tuple[str, ...] = ()  # names that the file itself gives to its class numbers
+    files: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)  # readers of other files at its root
 
     @cached_property
     def duplicates(self) -> tuple[str, ...]:

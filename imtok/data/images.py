@@ -19,6 +19,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.errors import ImageError
 
 Fit = Literal["crop", "pad"]
@@ -29,9 +30,6 @@ SUFFIXES = frozenset(
 )
 # Formats are listed because Pillow would otherwise try all it knows, PostScript through an outside program among them.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
-# Above this a header is taken for a decompression bomb: 178 megapixels, Pillow's own hard limit.
-MAX_PIXELS = 2 * (Image.MAX_IMAGE_PIXELS or 89_478_485)
-
 # Pictures up to this many times longer than wide are resized whole before the crop.
 _WIDEST = 4
 
@@ -41,21 +39,23 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.", category=UserWarning)
 
 
-def decode_image(data: bytes) -> Image.Image:
+def decode_image(data: bytes, reading: Reading = DEFAULT_READING) -> Image.Image:
     """Decode the picture in `data` to upright 8-bit RGB; raises ImageError alone, on anything it cannot read."""
     if not data:
         raise ImageError("empty", "zero bytes")
     try:
         picture = Image.open(io.BytesIO(data), formats=_FORMATS)
         width, height = picture.size
-        if width * height > MAX_PIXELS:
+        if width * height > reading.max_pixels:
             raise Image.DecompressionBombError
         picture.load()
         return to_rgb(_upright(picture))
     except UnidentifiedImageError as error:
         raise ImageError("not an image", _what_it_is(data)) from error
     except Image.DecompressionBombError as error:
-        raise ImageError("too large", f"the header claims more than {MAX_PIXELS // 10**6} megapixels") from error
+        raise ImageError(
+            "too large", f"the header claims more than {reading.max_pixels // 10**6} megapixels"
+        ) from error
     except MemoryError as error:
         raise ImageError("too large", "it does not fit in memory") from error
     except ImageError:

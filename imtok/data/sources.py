@@ -15,8 +15,9 @@ from pathlib import Path, PurePath
 
 from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]
 
-from imtok.data.containers import Container, ImageFile, as_text, unreadable
+from imtok.data.containers import Container, ImageFile, LostImage, as_text, unreadable
 from imtok.data.images import SUFFIXES
+from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.storage import Entry, Storage, storage_of
 from imtok.data.tars import open_tar
 from imtok.errors import SourceError
@@ -32,6 +33,7 @@ class ContainerFile:
     name: str
     address: str
     size: int  # bytes
+    reading: Reading = DEFAULT_READING
 
     def open(self) -> Container:
         """Read what it holds; raises SourceError where it cannot be read or has changed since it was listed."""
@@ -50,20 +52,14 @@ class ContainerFile:
 class Sources:
     """All that the SOURCE arguments name."""
 
-    files: tuple[ImageFile, ...]
+    files: tuple[ImageFile | LostImage, ...]
     containers: tuple[ContainerFile, ...]
     ignored: int  # files with other suffixes and links to nothing; hidden files are left uncounted
     ignored_containers: int = 0  # containers beside images
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Sorted top folders, where every image lies in one and there are two or more: class folders."""
-        tops = {file.key.split("/", 1)[0] for file in self.files}
-        in_folders = all("/" in file.key for file in self.files)
-        return tuple(sorted(tops)) if in_folders and len(tops) > 1 else ()
+    notes: tuple[str, ...] = ()  # what a person has to know about the sources
 
 
-def find_sources(arguments: Sequence[str | Path]) -> Sources:
+def find_sources(arguments: Sequence[str | Path], reading: Reading = DEFAULT_READING) -> Sources:
     """Resolve folders, containers, single images and brace patterns such as `train-{000..099}.tar`.
 
     Raises SourceError, naming the argument, for what does not exist, holds no images, or cannot be told apart.
@@ -71,7 +67,7 @@ def find_sources(arguments: Sequence[str | Path]) -> Sources:
     addresses = [address for argument in arguments for address in _expand(str(argument))]
     folders = [address for address in addresses if _is_folder(address)]
     prefixes = _prefixes(folders)
-    files: list[ImageFile] = []
+    files: list[ImageFile | LostImage] = []
     containers: list[str] = []
     ignored = ignored_containers = 0
     for address in addresses:
@@ -92,12 +88,12 @@ def find_sources(arguments: Sequence[str | Path]) -> Sources:
             raise SourceError(f"{address}: neither a folder, nor an image, nor a .tar; give one of these")
     files.sort(key=lambda file: file.key.encode())
     _refuse_twins(files)
-    return Sources(tuple(files), tuple(_name_containers(containers)), ignored, ignored_containers)
+    return Sources(tuple(files), tuple(_name_containers(containers, reading)), ignored, ignored_containers)
 
 
 @dataclass
 class _Found:
-    files: list[ImageFile] = field(default_factory=list)
+    files: list[ImageFile | LostImage] = field(default_factory=list)
     containers: list[str] = field(default_factory=list)
     ignored: int = 0
 
@@ -188,13 +184,13 @@ def _prefixes(folders: list[str]) -> dict[str, str]:
     return {folder: f"{name}/" for folder, name in zip(folders, names, strict=True)}
 
 
-def _refuse_twins(files: list[ImageFile]) -> None:
+def _refuse_twins(files: list[ImageFile | LostImage]) -> None:
     for one, other in itertools.pairwise(files):
         if one.key == other.key:
             raise SourceError(f"{one.address} and {other.address}: both would have the key {one.key}; give one of them")
 
 
-def _name_containers(addresses: list[str]) -> list[ContainerFile]:
+def _name_containers(addresses: list[str], reading: Reading) -> list[ContainerFile]:
     """Name containers by their stem, led by as many parent folders as it takes to tell them apart."""
     resolved = [storage_of(address).resolve(address) for address in addresses]
     for address, times in Counter(resolved).items():
@@ -208,6 +204,6 @@ def _name_containers(addresses: list[str]) -> list[ContainerFile]:
             names = shorter
             break
     return [
-        ContainerFile(name, address, storage_of(address).size(address))
+        ContainerFile(name, address, storage_of(address).size(address), reading)
         for name, address in zip(names, addresses, strict=True)
     ]

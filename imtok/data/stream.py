@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from imtok.data.collection import ImageCollection
-from imtok.data.images import decode_image, resize_shorter
+from imtok.data.images import resize_shorter
 from imtok.errors import ImageError, SourceError, TrainingError
 from imtok.parallel import in_order
 
@@ -92,7 +92,7 @@ class TrainingStream:
             if cached is not None:
                 return cached
             try:
-                picture = np.asarray(resize_shorter(decode_image(self.images.read(index)), self.size))
+                picture = np.asarray(resize_shorter(self.images.picture(index), self.size))
             except (ImageError, SourceError) as error:
                 self.unreadable[key] = str(error)
                 continue

@@ -33,15 +33,11 @@ class TarImage:
         """Read its bytes; raises SourceError where the tar has become shorter or cannot be read."""
         return _read_range(self.address, self.offset, self.size)
 
-    def label(self) -> int | None:
-        """Read its class number; None where there is none or it is no 64-bit number."""
-        if self.label_range is None or self.label_range[1] > _LABEL_BYTES:
+    def beside(self, suffix: str) -> bytes | None:
+        """Read its `.cls` member; None where there is none or it is too long for a class number."""
+        if suffix != ".cls" or self.label_range is None or self.label_range[1] > _LABEL_BYTES:
             return None
-        try:
-            label = int(_read_range(self.address, *self.label_range))
-        except ValueError:
-            return None
-        return label if -(2**63) <= label < 2**63 else None
+        return _read_range(self.address, *self.label_range)
 
 
 def open_tar(address: str) -> Container:

@@ -79,7 +79,7 @@ class BatchEncoder:
     def _read(self, unit: OpenUnit, position: int, done: Encoded, pixels: Tensor) -> None:
         """Fill `pixels` (3, S, S) and record the image in `done`, or the reason to skip it."""
         try:
-            picture = decode_image(unit.read(position))
+            picture = decode_image(unit.read(position), self._settings.reading)
         except ImageError as error:
             done.skips.append((position, error.reason))
             return

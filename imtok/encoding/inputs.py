@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import errno
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from imtok.data.containers import ImageFile, SourceImage, is_unsafe
+from imtok.data.containers import Container, ImageFile, LostImage, SourceImage, is_unsafe
+from imtok.data.labels import Labels
 from imtok.data.sources import ContainerFile, Sources
 from imtok.errors import ImageError, SourceError
 from imtok.tokens.folder import PlanEntry
@@ -34,7 +35,8 @@ class OpenUnit:
     number: int
     images: Sequence[SourceImage]  # P, in order
     keys: Sequence[str]  # P, each once but for those that are unsafe
-    classes: Mapping[str, int] = field(default_factory=dict)  # labels by top folder; empty where images have their own
+    labels: Labels
+    container: Container | None = None  # None for images of the folder list
     salvaged: str | None = None  # the damage a container was taken in spite of
 
     @cached_property
@@ -61,8 +63,7 @@ class OpenUnit:
 
     def label(self, position: int) -> int | None:
         """Return the class number of an image, None where its input has none."""
-        image = self.images[position]
-        return self.classes.get(image.key.split("/", 1)[0]) if self.classes else image.label()
+        return self.labels.label(self.images[position], self.container)
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,7 @@ class Plan:
 
     sources: Sources
     unit_size: int
+    labels: Labels
 
     @property
     def folder_units(self) -> int:
@@ -80,11 +82,6 @@ class Plan:
     def __len__(self) -> int:
         return self.folder_units + len(self.sources.containers)
 
-    @cached_property
-    def class_names(self) -> tuple[str, ...]:
-        """Top folders, where they are classes."""
-        return self.sources.class_names
-
     def entries(self) -> Iterator[PlanEntry]:
         """Yield the lines of the plan."""
         for position, file in enumerate(self.sources.files):
@@ -92,7 +89,7 @@ class Plan:
         for unit, container in enumerate(self.sources.containers, self.folder_units):
             yield PlanEntry(unit=unit, tar=container.name, bytes=container.size)
 
-    def files(self, unit: int) -> Sequence[ImageFile]:
+    def files(self, unit: int) -> Sequence[ImageFile | LostImage]:
         """Return the images of a unit of the folder list; none for a container."""
         return self.sources.files[unit * self.unit_size : (unit + 1) * self.unit_size]
 
@@ -106,26 +103,22 @@ class Plan:
     def open(self, unit: int, *, salvage: bool, on_duplicate: OnDuplicate) -> OpenUnit:
         """Open the inputs of a unit; raises SourceError where its container cannot be used."""
         if unit >= self.folder_units:
-            return _open_container(unit, self._container(unit), salvage, on_duplicate)
+            return self._open_container(unit, salvage, on_duplicate)
         files = self.files(unit)
-        return OpenUnit(unit, files, [file.key for file in files], self._classes)
+        return OpenUnit(unit, files, [file.key for file in files], self.labels)
 
     def _container(self, unit: int) -> ContainerFile:
         return self.sources.containers[unit - self.folder_units]
 
-    @cached_property
-    def _classes(self) -> dict[str, int]:
-        return {name: label for label, name in enumerate(self.class_names)}
-
-
-def _open_container(number: int, file: ContainerFile, salvage: bool, on_duplicate: OnDuplicate) -> OpenUnit:
-    container = file.open()
-    if container.problem and not salvage:
-        raise SourceError(f"{container.problem}; copy it again, or take what is readable with --salvage")
-    if container.duplicates and on_duplicate == "fail":
-        count, first = len(container.duplicates), container.duplicates[0]
-        raise SourceError(f"{count} keys occur more than once, first {first}; rename with --on-duplicate suffix")
-    return OpenUnit(number, container.images, _unique_keys(container.images), salvaged=container.problem)
+    def _open_container(self, unit: int, salvage: bool, on_duplicate: OnDuplicate) -> OpenUnit:
+        container = self._container(unit).open()
+        if container.problem and not salvage:
+            raise SourceError(f"{container.problem}; copy it again, or take what is readable with --salvage")
+        if container.duplicates and on_duplicate == "fail":
+            count, first = len(container.duplicates), container.duplicates[0]
+            raise SourceError(f"{count} keys occur more than once, first {first}; rename with --on-duplicate suffix")
+        keys = _unique_keys(container.images)
+        return OpenUnit(unit, container.images, keys, self.labels, container, salvaged=container.problem)
 
 
 def _unique_keys(images: Sequence[SourceImage]) -> list[str]:

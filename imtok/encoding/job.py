@@ -12,6 +12,7 @@ from pathlib import Path
 
 from imtok.cores import usable_cores
 from imtok.data.images import Fit
+from imtok.data.labels import LabelChoice
 from imtok.devices import Precision
 from imtok.encoding.finish import finish
 from imtok.encoding.inputs import OnDuplicate
@@ -40,6 +41,9 @@ def encode(
     max_skip: int | None = None,
     salvage: bool = False,
     on_duplicate: OnDuplicate = "fail",
+    labels: LabelChoice | None = None,
+    max_pixels: int | None = None,
+    salvage_images: bool | None = None,
     shard: tuple[int, int] = (0, 1),
     rank: int = 0,
     world_size: int = 1,
@@ -49,9 +53,10 @@ def encode(
     """Encode folders of images and tars into the token folder `output`; a second call goes on where the first stopped.
 
     Options left at None take the value that `output` has recorded or, in a new folder, the default: the tokenizer's
-    size, crop, a GPU where there is one, fp32, 16 images a batch (64 on a GPU), 2048 images a unit. This process does
-    the units that fall to it as one of `shard` = (index, count) and of `world_size` ranks. Without a tokenizer the job
-    takes the one in `output`, and in a new folder the one that comes with imtok.
+    size, crop, a GPU where there is one, fp32, 16 images a batch (64 on a GPU), 2048 images a unit, labels where they
+    are found, pictures of up to 178 megapixels and no truncated ones. This process does the units that fall to it as
+    one of `shard` = (index, count) and of `world_size` ranks. Without a tokenizer the job takes the one in `output`,
+    and in a new folder the one that comes with imtok.
 
     Units that fail are named in the report and the others go on. Raises SourceError, ConfigError, TokenizerError or
     TokensError before anything is encoded, Interrupted when `should_stop` says so, DiskError when the disk is full,
@@ -59,7 +64,15 @@ def encode(
     """
     mine = _Share(*shard, rank, world_size)
     requested = Requested(
-        size=size, fit=fit, device=device, precision=precision, batch_size=batch_size, unit_size=unit_size
+        size=size,
+        fit=fit,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        unit_size=unit_size,
+        labels=labels,
+        max_pixels=max_pixels,
+        salvage_images=salvage_images,
     )
     if tokenizer_path is None:
         tokenizer_path = output if (Path(output) / TOKENIZER).is_dir() else PRETRAINED

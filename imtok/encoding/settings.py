@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast, get_args
 
 import PIL
 import torch
 
 from imtok.data.images import Fit
+from imtok.data.labels import LabelChoice
+from imtok.data.reading import MAX_PIXELS, RULES, Reading, Rules
 from imtok.devices import BATCH_SIZE, Precision, resolve_device
 from imtok.encoding.inputs import Plan
 from imtok.errors import ConfigError, TokensError
@@ -32,6 +34,9 @@ class Requested:
     precision: Precision | None
     batch_size: int | None
     unit_size: int | None
+    labels: LabelChoice | None = None
+    max_pixels: int | None = None
+    salvage_images: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +49,8 @@ class Settings:
     precision: Precision
     batch_size: int
     unit_size: int
+    labels: LabelChoice
+    reading: Reading
 
 
 def settle(requested: Requested, recorded: TokensInfo | None, tokenizer: Tokenizer, folder: Path) -> Settings:
@@ -67,13 +74,39 @@ def settle(requested: Requested, recorded: TokensInfo | None, tokenizer: Tokeniz
     batch_size = choose("--batch-size", requested.batch_size, known.batch_size, BATCH_SIZE[device.type])
     unit_size = choose("--unit-size", requested.unit_size, known.unit_size, _UNIT_SIZE)
     _check_values(fit, precision, batch_size, unit_size)
-    return Settings(size=size, fit=fit, device=device, precision=precision, batch_size=batch_size, unit_size=unit_size)
+    return Settings(
+        size=size,
+        fit=fit,
+        device=device,
+        precision=precision,
+        batch_size=batch_size,
+        unit_size=unit_size,
+        labels=choose("--labels", None if requested.labels == "auto" else requested.labels, known.labels, "auto"),
+        reading=Reading(
+            rules=_rules(recorded, folder),
+            max_pixels=choose("--max-pixels", requested.max_pixels, known.max_pixels, MAX_PIXELS),
+            salvage_images=choose("--salvage-images", requested.salvage_images, known.salvage_images, False),
+        ),
+    )
+
+
+def _rules(recorded: TokensInfo | None, folder: Path) -> Rules:
+    """Return the rules that a folder was begun with; raises TokensError where this imtok does not know them."""
+    if recorded is None:
+        return RULES
+    for rules in get_args(Rules):
+        if rules == recorded.rules:
+            return cast(Rules, rules)
+    raise TokensError(
+        f"{folder}: begun with rules {recorded.rules} for its images, this imtok knows 1 to {RULES}; update it"
+    )
 
 
 def describe(settings: Settings, tokenizer: Tokenizer, fingerprint: str, plan: Plan, plan_hash: str) -> TokensInfo:
     """Return the record of a job for imtok.json."""
     side = settings.size // tokenizer.downsample
     return TokensInfo(
+        rules=settings.reading.rules,
         fingerprint=fingerprint,
         codebook_size=tokenizer.num_codes,
         num_codebooks=tokenizer.num_codebooks,
@@ -93,7 +126,10 @@ def describe(settings: Settings, tokenizer: Tokenizer, fingerprint: str, plan: P
         unit_size=settings.unit_size,
         images=len(plan.sources.files),
         tars=len(plan.sources.containers),
-        class_names=plan.class_names,
+        labels=plan.labels.source,
+        class_names=plan.labels.class_names,
+        max_pixels=settings.reading.max_pixels,
+        salvage_images=settings.reading.salvage_images,
         plan=plan_hash,
     )
 
@@ -125,6 +161,9 @@ def _as_requested(recorded: TokensInfo | None) -> Requested:
         precision=numerics.precision,
         batch_size=numerics.batch_size,
         unit_size=recorded.unit_size,
+        labels=recorded.labels,
+        max_pixels=recorded.max_pixels or MAX_PIXELS,
+        salvage_images=recorded.salvage_images,
     )
 
 

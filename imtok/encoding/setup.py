@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from imtok.data.labels import find_labels
 from imtok.data.sources import find_sources
 from imtok.encoding.inputs import Plan
 from imtok.encoding.settings import Requested, Settings, check_tokenizer, describe, settle
@@ -43,12 +44,15 @@ def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, r
     Raises SourceError, ConfigError or TokensError, naming both sides, before anything is written.
     """
     fingerprint = tokenizer.fingerprint
-    found = find_sources(sources)
     recorded = _recorded(folder)
     if recorded is not None:
         check_tokenizer(recorded, fingerprint, folder)
     settings = settle(requested, recorded, tokenizer, folder)
-    plan = Plan(found, settings.unit_size)
+    found = find_sources(sources, settings.reading)
+    labels = find_labels(
+        found, settings.labels, known=recorded.class_names if recorded else (), reading=settings.reading
+    )
+    plan = Plan(found, settings.unit_size, labels)
     plan_bytes = plan_to_bytes(plan.entries())
     plan_hash = hashlib.sha256(plan_bytes).hexdigest()
     if recorded is None:

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from imtok.cores import usable_cores
 from imtok.data.collection import ImageCollection
-from imtok.data.images import Fit, decode_image, fit_image
+from imtok.data.images import Fit, fit_image
 from imtok.devices import Precision, autocast, deterministic, resolve_device
 from imtok.errors import ConfigError, ImageError, SourceError
 from imtok.evaluation.metric import Metric
@@ -219,6 +219,6 @@ def _batches(images: ImageCollection, size: int, fit: Fit, batch_size: int) -> I
 
 def _fitted(images: ImageCollection, index: int, size: int, fit: Fit) -> Tensor | None:
     try:
-        return fit_image(decode_image(images.read(index)), size, fit).pixels
+        return fit_image(images.picture(index), size, fit).pixels
     except (ImageError, SourceError):
         return None

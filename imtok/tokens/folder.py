@@ -29,7 +29,8 @@ from imtok.tokens.shard import Shard
 INFO, PLAN, MANIFEST = "imtok.json", "plan/inputs-00000.jsonl", "MANIFEST.jsonl"
 TOKENIZER, SHARDS, JOURNAL = "tokenizer", "shards", "journal"
 
-_FORMAT, _VERSION = "imtok-tokens", 1
+_FORMAT, _VERSIONS = "imtok-tokens", (1, 2)
+_SINCE_2 = {"rules", "labels", "max_pixels", "salvage_images"}  # fields of imtok.json
 _HINT = "delete the file and run the same `imtok encode` again"
 _INFO_HINT = "copy the folder again, or encode into another"
 
@@ -55,7 +56,8 @@ class TokensInfo(_Record):
     """The content of imtok.json."""
 
     format: Literal["imtok-tokens"] = "imtok-tokens"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 2  # 1 has none of `rules`, `labels`, `max_pixels`, `salvage_images`
+    rules: int = Field(1, ge=1)  # by which sources became images, see imtok.data.reading
     fingerprint: str  # of the tokenizer
     codebook_size: int = Field(ge=1)
     num_codebooks: int = Field(ge=1)
@@ -69,7 +71,10 @@ class TokensInfo(_Record):
     unit_size: int = Field(ge=1)  # images in a unit of the folder list; a tar is one unit whatever it holds
     images: int = Field(ge=0)  # in the folder list; those in tars are not counted before they are read
     tars: int = Field(ge=0)
-    class_names: tuple[str, ...]  # labels are indices into it; empty where labels come from .cls files or nowhere
+    labels: Literal["folders", "cls", "json", "none"] | None = None  # where labels come from
+    class_names: tuple[str, ...]  # labels are indices into it; empty where classes have no names
+    max_pixels: int | None = Field(None, ge=1)  # larger pictures are skipped
+    salvage_images: bool = False  # truncated pictures were taken as far as they could be read
     plan: str  # SHA-256 of the plan
 
     @property
@@ -84,7 +89,8 @@ class TokensInfo(_Record):
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes."""
-        return (json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n").encode()
+        content = self.model_dump(mode="json", exclude=_SINCE_2 if self.version == 1 else None)
+        return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 class PlanEntry(_Record):
@@ -232,5 +238,8 @@ def _check_version(path: Path, data: bytes) -> None:
         raise TokensError(f"{path}: damaged, not JSON; {_INFO_HINT}") from error
     if not isinstance(content, dict) or content.get("format") != _FORMAT:
         raise TokensError(f'{path}: not a token folder of imtok; expected "format": "{_FORMAT}"')
-    if content.get("version") != _VERSION:
-        raise TokensError(f"{path}: format version {content.get('version')}, this imtok reads {_VERSION}; update imtok")
+    if content.get("version") not in _VERSIONS:
+        raise TokensError(
+            f"{path}: format version {content.get('version')}, this imtok reads {_VERSIONS[0]} to {_VERSIONS[-1]}; "
+            "update imtok"
+        )

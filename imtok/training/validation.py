@@ -11,7 +11,7 @@ import torch
 
 from imtok.analysis.statistics import Finding
 from imtok.data.collection import ImageCollection
-from imtok.data.images import decode_image, fit_image
+from imtok.data.images import fit_image
 from imtok.errors import ImageError, LatentsError, SourceError, TrainingError
 from imtok.evaluation import METRICS, Quality, build_metrics, measure
 from imtok.tokenizer import Tokenizer
@@ -39,7 +39,8 @@ class Validation:
         self.findings: tuple[Finding, ...] = ()  # of the last validation
         self._diagnosis = CodebookDiagnosis(state.config)
         size = state.config.tokenizer.size
-        fitted = [fit_image(decode_image(data), size).pixels for _, data in self.images.subsample(_PREVIEWED)]
+        previewed = self.images.subsample(_PREVIEWED)
+        fitted = [fit_image(previewed.picture(index), size).pixels for index in range(len(previewed))]
         self._previewed = torch.stack(fitted) if fitted else None  # (B, 3, S, S) uint8
 
     def warn_of_few_images(self) -> None:
@@ -107,7 +108,7 @@ class Validation:
         readable = []
         for index, key in enumerate(held_out.keys):
             try:
-                decode_image(held_out.read(index))
+                held_out.picture(index)
                 readable.append(index)
             except (ImageError, SourceError) as error:
                 self.reporter.notice(f"{key}: passed over in validation ({error})")
