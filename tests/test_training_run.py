@@ -22,8 +22,9 @@ import imtok.training.loop as loop
 import imtok.training.run as run_module
 import imtok.training.tensorboard as tensorboard
 import imtok.training.validation as validation
+from imtok.config import TrainConfig
 from imtok.errors import ConfigError, DiskError, Interrupted, TokenizerError, TrainingError, disk_errors
-from imtok.training import TrainProgress, TrainReport, train
+from imtok.training import TrainProgress, TrainReport, resolve, train
 from imtok.training.best import written_metrics
 from imtok.training.run import JsonLines, RunFolder
 from imtok.training.skipped_steps import SkippedSteps
@@ -399,3 +400,13 @@ def test_a_run_of_the_first_format_resumes(tmp_path: Path) -> None:
         # By what it knows of its codes, since the version that wrote it, it restarts others than that version did.
         kept = {name: value for name, value in row.items() if "codebook" not in name and "perplexity" not in name}
         assert {name: found[name] for name in kept} == pytest.approx(kept, rel=0.1, abs=0.1)
+
+
+def test_a_run_from_before_rules_goes_on_under_rules_1(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    (tmp_path / "config.yaml").write_text("images: 10\n")
+    saved = folder.saved_config()
+    assert saved is not None
+    assert saved.data.rules == 1
+    assert resolve(TrainConfig(), saved).data.rules == 1
+    assert resolve(TrainConfig()).data.rules == 2

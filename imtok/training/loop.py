@@ -27,6 +27,7 @@ from imtok.training.best import written_metrics
 from imtok.training.codebook_diagnosis import too_short_for_codebook
 from imtok.training.initial import initial_tokenizer
 from imtok.training.report import ProgressCallback, Reporter, TrainReport
+from imtok.training.resolve import reading_of
 from imtok.training.run import RunFolder
 from imtok.training.state import TrainState
 from imtok.training.step import train_step
@@ -65,8 +66,9 @@ def train(
     _check_networks(config, resumed=folder.has_checkpoint())
     for term in [*loss_terms(config.loss), *extra_losses]:
         term.check(fetch=True)
-    images = ImageCollection.open(sources)
-    held_out = ImageCollection.open(val) if val else None
+    reading = reading_of(config.data)
+    images = ImageCollection.open(sources, reading)
+    held_out = ImageCollection.open(val, reading) if val else None
     if held_out is None:
         images, held_out = images.split(config.data.val_fraction)
     with folder.claimed(), _seeded(config):

@@ -30,7 +30,7 @@ from imtok.quantizers.record import QuantizerRecord
 from imtok.tokenizer import build_networks, build_quantizer, check_quantizer
 from imtok.training.adversarial import build_discriminator
 from imtok.training.initial import initial_tokenizer
-from imtok.training.resolve import resolve
+from imtok.training.resolve import reading_of, resolve
 from imtok.training.run import RunFolder
 
 _SAMPLED = 200  # images, from which the sizes of the others are estimated
@@ -145,9 +145,10 @@ def plan(
     losses = loss_terms(config.loss)
     for term in losses:
         term.check(fetch=False)
-    images = ImageCollection.open(sources)
+    reading = reading_of(config.data)
+    images = ImageCollection.open(sources, reading)
     if val:
-        held_out = ImageCollection.open(val)
+        held_out = ImageCollection.open(val, reading)
     else:
         images, held_out = images.split(config.data.val_fraction)
     networks = _Networks(config, losses)

@@ -94,7 +94,10 @@ class RunFolder:
     def saved_config(self) -> TrainConfig | None:
         """Read the configuration of the run, None for a new one; raises TrainingError on a folder that is no run."""
         if self._config.is_file():
-            return load_train_config(read_config_file(self._config), str(self._config))
+            config = load_train_config(read_config_file(self._config), str(self._config))
+            if config.data.rules == "auto":  # written before there were rules
+                return config.model_copy(update={"data": config.data.model_copy(update={"rules": 1})})
+            return config
         if self.path.is_dir() and any(item.name != ".lock" for item in self.path.iterdir()):
             raise TrainingError(f"{self.path}: exists and is no run of imtok; choose another folder for -o")
         if self.path.exists() and not self.path.is_dir():
