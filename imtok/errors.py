@@ -11,7 +11,9 @@ ImtokError (1)
   DiskError (74)       the disk refused a write
   Interrupted (75)     stopped on request; the same command goes on
 
-SlowerWarning: a warning, given once, that results are right but slower than they could be.
+ImtokWarning: a warning for the person who runs imtok, which the command line shows as a note.
+  SlowerWarning: given once: results are right but slower than they could be
+  UnprotectedWarning: given once a file system: it lacks a call that protects what imtok writes
 """
 
 from __future__ import annotations
@@ -98,8 +100,16 @@ class LatentsError(ValueError):
     """Latents that have no code, as they are not finite; users do not cause it, so it is outside the tree."""
 
 
-class SlowerWarning(RuntimeWarning):
+class ImtokWarning(RuntimeWarning):
+    """Base of every warning that the command line shows as a note."""
+
+
+class SlowerWarning(ImtokWarning):
     """A fast way does not work here; a slower one with the same results is taken."""
+
+
+class UnprotectedWarning(ImtokWarning):
+    """A file system lacks locks, hard links or a sync; imtok goes on without."""
 
 
 def is_disk_error(error: OSError) -> bool:
@@ -109,10 +119,12 @@ def is_disk_error(error: OSError) -> bool:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full, read-only or failing disk under `path` into a DiskError."""
+    """Turn a full, read-only or failing disk under `path` into a DiskError; other errors of the system name `path`."""
     try:
         yield
     except OSError as error:
         if is_disk_error(error):
             raise DiskError(path, error.strerror or str(error), error.errno) from error
+        if error.filename is None and error.errno is not None:
+            error.filename = str(path)
         raise

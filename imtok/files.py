@@ -2,6 +2,9 @@
 
 A temporary is named after its target, lies in the same folder and is held by `flock` while its writer lives, so a
 sweep removes what the dead left and nothing else.
+
+Network file systems may lack locks, hard links or the sync of a folder (Lustre, CIFS, NFS, many in user space). They
+are used without, and an UnprotectedWarning names what may be lost; every other error of the disk stays an error.
 """
 
 from __future__ import annotations
@@ -9,12 +12,13 @@ from __future__ import annotations
 import errno
 import os
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from imtok.errors import ImtokError, disk_errors
+from imtok.errors import ImtokError, UnprotectedWarning, disk_errors
 
 try:
     import fcntl
@@ -22,6 +26,23 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX = ".tmp-"
+
+# Answers of a file system that lacks the call; none of them is one of a disk that fails.
+_LACKING = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
+_NO_FOLDER_SYNC = _LACKING | {errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM}  # a folder may refuse to be opened
+_NO_LINKS = _LACKING | {errno.EPERM, errno.EACCES, errno.EMLINK, errno.EXDEV}
+_NO_LOCKS = _LACKING | {errno.ENOLCK, errno.EBADF}
+_HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}  # the last by POSIX, where locks are those of `fcntl`
+
+# What a file system lacks, and what may be lost by it.
+_NO_SYNC = "cannot sync what is written", "a power cut may take files written shortly before"
+_NO_LINK = (
+    "has no hard links",
+    "of two processes that create a file at one moment both succeed, and one replaces the other's",
+)
+_NO_LOCK = "has no file locks", "take care that one process at a time works in this folder"
+
+_warned: set[tuple[str, int]] = set()  # (what is lacking, the number of the file system)
 
 
 def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
@@ -43,9 +64,10 @@ def atomic_writer(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
     _check_regular(path)
     with disk_errors(path), _temporary(path) as (file, temporary):
         yield file
-        file.flush()
         if durable:
-            os.fsync(file.fileno())
+            sync_file(file)
+        else:
+            file.flush()
         temporary.replace(path)
         if durable:
             sync_folder(path.parent)
@@ -57,17 +79,26 @@ def publish_once(path: Path, data: bytes) -> bool:
         return False
     with disk_errors(path), _temporary(path) as (file, temporary):
         file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-        try:
-            os.link(temporary, path)
-        except FileExistsError:
+        sync_file(file)
+        won = _link_once(temporary, path)
+        if won:
+            sync_folder(path.parent)
+    return won
+
+
+def _link_once(temporary: Path, path: Path) -> bool:
+    """Give a temporary the name `path` too; False where another has it."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return path.samefile(temporary)  # NFS repeats a call whose answer was lost: then it is this one
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        if path.exists():
             return False
-        except OSError:  # a file system without hard links
-            if path.exists():
-                return False
-            temporary.replace(path)
-        sync_folder(path.parent)
+        _warn_once(*_NO_LINK, path.parent)
+        temporary.replace(path)
     return True
 
 
@@ -90,10 +121,36 @@ def check_locks() -> None:
         )
 
 
-def lock(file: IO[Any], *, wait: bool) -> None:
-    """Lock an open file for this process; raises OSError where another holds it and `wait` is False."""
+def lock(file: IO[Any], *, wait: bool) -> bool:
+    """Lock a file that is open for writing; False where its file system has no locks.
+
+    Raises BlockingIOError where another process holds it and `wait` is False, and other errors of the disk as OSError.
+    """
     check_locks()
-    fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in _HELD and not wait:
+            raise BlockingIOError(error.errno, "is held by another process", str(file.name)) from error
+        if error.errno not in _NO_LOCKS:
+            raise OSError(error.errno, error.strerror, str(file.name)) from error
+        return False
+    return True
+
+
+@contextmanager
+def claimed(path: Path) -> Iterator[None]:
+    """Hold the file `path` for this process, and create it where it is missing.
+
+    Raises BlockingIOError while another process holds it. Without locks all go on, with an UnprotectedWarning.
+    """
+    check_locks()
+    with disk_errors(path):
+        file = path.open("a")
+    with file:
+        if not lock(file, wait=False):
+            _warn_once(*_NO_LOCK, path.parent)
+        yield
 
 
 def _check_regular(path: Path) -> None:
@@ -117,20 +174,45 @@ def sweep_temporaries(folder: Path) -> int:
     """Remove temporaries under `folder` that no living process holds; how many there were."""
     swept = 0
     for temporary in folder.rglob(f"{_PREFIX}*"):
-        with suppress(OSError), temporary.open("rb") as file:
-            lock(file, wait=False)
-            temporary.unlink()
-            swept += 1
+        # Opened for writing, as NFS demands it of whoever locks.
+        with suppress(OSError), temporary.open("r+b") as file:
+            if lock(file, wait=False):
+                temporary.unlink()
+                swept += 1
     return swept
 
 
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def sync_file(file: IO[Any]) -> None:
+    """Make what was written to an open file survive a power cut, where the file system can; flushes it first."""
+    file.flush()
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in _LACKING:
+            raise
+        _warn_once(*_NO_SYNC, Path(file.name).parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut, where the file system can; raises OSError naming the folder."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise OSError(error.errno, error.strerror, str(folder)) from error
+        _warn_once(*_NO_SYNC, folder)
+
+
+def _warn_once(lack: str, lost: str, folder: Path) -> None:
+    """Warn once a process that the file system of `folder` lacks a protection."""
+    key = lack, folder.stat().st_dev
+    if key not in _warned:
+        _warned.add(key)
+        warnings.warn(f"{folder}: its file system {lack}; {lost}", UnprotectedWarning, stacklevel=2)
 
 
 @contextmanager
@@ -145,7 +227,7 @@ def _temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
         except OSError as error:
             error.filename = str(path)  # the name that the caller knows
             raise
-        # Some cluster file systems know no locks; a sweep cannot take one there either, and leaves all as it is.
+        # Without locks a sweep cannot take one either, and leaves all as it is: nothing is lost, so no warning.
         with suppress(OSError):
             lock(file, wait=True)
         # A sweep between creation and lock may have taken it: then the name is gone, and another is tried.
@@ -154,6 +236,10 @@ def _temporary(path: Path) -> Iterator[tuple[BinaryIO, Path]]:
         file.close()
     try:
         yield file, temporary
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename, error.filename2 = str(path), None  # the name that the caller knows
+        raise
     finally:
         # Closing flushes what a full disk refused and would raise again; the first error is the one that counts.
         with suppress(OSError):

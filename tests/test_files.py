@@ -7,22 +7,57 @@ import fcntl
 import os
 import resource
 import socket
+import stat
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO, Any
 
 import pytest
 
-from imtok.errors import DiskError
+from imtok import files
+from imtok.errors import DiskError, UnprotectedWarning
 from imtok.files import (
     atomic_writer,
     check_file_target,
     check_folder_target,
+    claimed,
     publish_once,
     sweep_temporaries,
+    sync_folder,
     write_atomically,
 )
+
+LACKING = [errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTTY]
+
+
+@pytest.fixture(autouse=True)
+def nothing_warned_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each test is the first that meets the file system."""
+    monkeypatch.setattr(files, "_warned", set())
+
+
+def refusing(number: int) -> Callable[..., None]:
+    """A call of the system that always ends in the error `number`."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def folders_refuse(number: int) -> Callable[[int], None]:
+    """An fsync that syncs files and no folders."""
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            raise OSError(number, os.strerror(number))
+        real(descriptor)
+
+    return fsync
 
 
 @contextmanager
@@ -166,7 +201,8 @@ def test_publishing_works_where_there_are_no_hard_links(tmp_path: Path, monkeypa
         raise OSError(errno.EPERM, "no hard links here")
 
     monkeypatch.setattr(os, "link", refuse)
-    assert publish_once(tmp_path / "x", b"first")
+    with pytest.warns(UnprotectedWarning, match="has no hard links"):
+        assert publish_once(tmp_path / "x", b"first")
     assert not publish_once(tmp_path / "x", b"second")
     assert (tmp_path / "x").read_bytes() == b"first"
 
@@ -187,3 +223,128 @@ def test_a_file_being_written_survives_a_sweep(tmp_path: Path) -> None:
         file.write(b"data")
         assert sweep_temporaries(tmp_path) == 0
     assert (tmp_path / "x").read_bytes() == b"data"
+
+
+@pytest.mark.parametrize("number", [*LACKING, errno.EBADF, errno.EACCES])
+@pytest.mark.parametrize("write", [write_atomically, publish_once])
+def test_a_folder_that_cannot_be_synced_is_used(
+    write: Callable[[Path, bytes], object], number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", folders_refuse(number))
+    with pytest.warns(UnprotectedWarning, match=f"^{tmp_path}: its file system cannot sync"):
+        write(tmp_path / "x", b"data")
+    write(tmp_path / "deeper/y", b"data")  # a second warning would be an error
+    assert (tmp_path / "x").read_bytes() == (tmp_path / "deeper/y").read_bytes() == b"data"
+
+
+@pytest.mark.parametrize("number", LACKING)
+def test_a_file_that_cannot_be_synced_is_written(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", refusing(number))
+    with pytest.warns(UnprotectedWarning, match="cannot sync"):
+        write_atomically(tmp_path / "x", b"data")
+    assert (tmp_path / "x").read_bytes() == b"data"
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC, errno.EDQUOT])
+@pytest.mark.parametrize("write", [write_atomically, publish_once])
+def test_a_folder_whose_disk_fails_is_an_error(
+    write: Callable[[Path, bytes], object], number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "fsync", folders_refuse(number))
+    with pytest.raises(DiskError, match=str(tmp_path / "x")):
+        write(tmp_path / "x", b"data")
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        sync_folder(tmp_path)
+    assert caught.value.filename == str(tmp_path)
+
+
+def test_a_folder_that_takes_files_but_no_listing_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.open
+
+    def closed(path: object, *arguments: Any, **named: Any) -> int:
+        if path == tmp_path:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return real(path, *arguments, **named)  # type: ignore[call-overload, no-any-return]
+
+    monkeypatch.setattr(os, "open", closed)
+    with pytest.warns(UnprotectedWarning, match="cannot sync"):
+        write_atomically(tmp_path / "x", b"data")
+    assert (tmp_path / "x").read_bytes() == b"data"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.ESTALE])
+def test_a_link_that_the_disk_refuses_is_an_error(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "link", refusing(number))
+    with pytest.raises((DiskError, OSError), match=os.strerror(number)):
+        publish_once(tmp_path / "x", b"data")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_whose_answer_was_lost_is_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.link
+
+    def link_twice(source: Path, target: Path) -> None:  # as NFS repeats a call
+        real(source, target)
+        real(source, target)
+
+    monkeypatch.setattr(os, "link", link_twice)
+    assert publish_once(tmp_path / "x", b"data")
+    assert not publish_once(tmp_path / "x", b"other")
+
+
+@pytest.mark.parametrize("number", [*LACKING, errno.ENOLCK, errno.EBADF])
+def test_a_file_system_without_locks_is_used_with_a_warning(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".tmp-left").touch()
+    monkeypatch.setattr(fcntl, "flock", refusing(number))
+    with ExitStack() as stack:
+        with pytest.warns(UnprotectedWarning, match="has no file locks"):
+            stack.enter_context(claimed(tmp_path / ".lock"))
+        write_atomically(tmp_path / "x", b"data")
+        assert sweep_temporaries(tmp_path) == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".tmp-left", "x"]
+
+
+@pytest.mark.parametrize("number", [errno.EWOULDBLOCK, errno.EACCES])
+def test_only_a_held_lock_means_another_process(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", refusing(number))
+    with pytest.raises(BlockingIOError), claimed(tmp_path / ".lock"):
+        pass
+    monkeypatch.setattr(fcntl, "flock", refusing(errno.EIO))
+    with pytest.raises(OSError, match="Input/output") as caught, claimed(tmp_path / ".lock"):
+        pass
+    assert caught.value.filename == str(tmp_path / ".lock")
+    assert not isinstance(caught.value, BlockingIOError)
+
+
+def test_a_sweep_locks_where_locks_need_a_writable_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".tmp-left").touch()
+    real = fcntl.flock
+
+    def flock(file: IO[bytes], operation: int) -> None:  # as NFS, which turns it into a lock of bytes for writing
+        if not file.writable():
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        real(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert sweep_temporaries(tmp_path) == 1
+
+
+def test_a_rename_that_fails_names_the_target(tmp_path: Path) -> None:
+
+    def write() -> None:
+        with atomic_writer(tmp_path / "x"):
+            (tmp_path / "x").mkdir()
+
+    with pytest.raises(OSError, match="directory") as caught:
+        write()
+    assert caught.value.filename == str(tmp_path / "x")
+
+
+def test_a_local_disk_gets_no_warning(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with claimed(tmp_path / ".lock"):
+            write_atomically(tmp_path / "x", b"data")
+            publish_once(tmp_path / "y", b"data")

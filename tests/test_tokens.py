@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import mmap
+import os
 import pickle
 import shutil
 from collections.abc import Callable
@@ -162,6 +165,16 @@ def test_a_shard_is_read_as_it_was_written(tmp_path: Path) -> None:
         ["truncated"],
     )
     assert shard_to_bytes(found) == shard_to_bytes(expected)
+
+
+def test_a_shard_is_read_where_files_cannot_be_mapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = written(tmp_path / "x", shard())
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    assert shard_to_bytes(read_shard(path)) == shard_to_bytes(shard())
 
 
 def test_a_shard_without_images_or_labels_is_read_back(tmp_path: Path) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -17,14 +20,16 @@ from runs import TINY, VQ, run_until, tiny
 
 import imtok
 import imtok.training.codebook_diagnosis as codebook_diagnosis
+from imtok import files
 from imtok.analysis import CodebookUsage
 from imtok.analysis.statistics import Finding
 from imtok.config import load_train_config, merge, parse_settings
 from imtok.data.collection import ImageCollection
 from imtok.data.stream import TrainingStream
-from imtok.errors import ConfigError, Interrupted, SourceError, TrainingError
+from imtok.errors import ConfigError, Interrupted, SourceError, TrainingError, UnprotectedWarning
 from imtok.quantizers import VectorQuantizer
 from imtok.training import TrainProgress, choose, train
+from imtok.training.run import RunFolder
 from imtok.training.schedule import ema_decay, learning_rate
 from imtok.training.state import TrainState
 from imtok.training.step import train_step
@@ -197,6 +202,20 @@ def test_two_processes_cannot_train_one_run(pictures: Path, tmp_path: Path) -> N
 
     with pytest.raises(RuntimeError, match="seen enough"):
         train([pictures], tmp_path / "run", tiny(), progress=again)
+
+
+def test_a_run_needs_no_locks_but_a_disk_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = iter([errno.ENOLCK, errno.EIO])
+
+    def refuse(*_: object) -> None:
+        raise OSError(number := next(numbers), os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    monkeypatch.setattr(files, "_warned", set())
+    with pytest.warns(UnprotectedWarning, match="one process at a time"), RunFolder(tmp_path).claimed():
+        pass
+    with pytest.raises(OSError, match=r"Input/output error.*\.lock"), RunFolder(tmp_path).claimed():
+        pass
 
 
 def test_an_exploding_run_stops_with_advice_and_keeps_its_checkpoints(pictures: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
 
 import typer
 
-from imtok.errors import ConfigError, DiskError, ImtokError, Interrupted, SlowerWarning, is_disk_error
+from imtok.errors import ConfigError, DiskError, ImtokError, ImtokWarning, Interrupted, is_disk_error
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -121,7 +121,7 @@ def _warnings_as_notes() -> Iterator[None]:
     before = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
-        if issubclass(category, SlowerWarning):
+        if issubclass(category, ImtokWarning):
             warn(str(message))
         else:
             before(message, category, *place, **options)

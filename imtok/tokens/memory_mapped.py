@@ -6,11 +6,12 @@ and there, and should not wait for torch to load. Nothing in the header is trust
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import mmap
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
@@ -30,7 +31,7 @@ def map_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]
         size = file.seek(0, 2)
         if size < 8:
             raise ValueError(f"{size} bytes are no safetensors file")
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        data = _mapped(file)
     start = 8 + int.from_bytes(data[:8], "little")
     if start > size:
         raise ValueError(f"cut short: {size} bytes, its header alone needs {start}")
@@ -43,6 +44,17 @@ def map_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]
     return arrays, metadata
 
 
+def _mapped(file: BinaryIO) -> mmap.mmap | bytes:
+    """Map a file, or read it where its file system maps none, as some in user space and over networks do not."""
+    try:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        if error.errno not in (errno.ENODEV, errno.ENOSYS, errno.EINVAL, errno.EACCES):
+            raise
+        file.seek(0)
+        return file.read()
+
+
 def _header(data: bytes) -> dict[str, Any]:
     try:
         header = json.loads(data)
@@ -53,7 +65,7 @@ def _header(data: bytes) -> dict[str, Any]:
     return header
 
 
-def _view(data: mmap.mmap, start: int, name: str, entry: Any) -> npt.NDArray[Any]:
+def _view(data: mmap.mmap | bytes, start: int, name: str, entry: Any) -> npt.NDArray[Any]:
     try:
         dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
         begin, end = entry["data_offsets"]

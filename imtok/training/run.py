@@ -17,7 +17,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from imtok.config import TrainConfig, load_train_config, read_config_file
 from imtok.errors import ConfigError, DiskError, TrainingError, disk_errors
-from imtok.files import check_locks, lock, sweep_temporaries, sync_folder, write_atomically
+from imtok.files import check_locks, claimed, sweep_temporaries, sync_file, sync_folder, write_atomically
 from imtok.tokenizer import Tokenizer
 from imtok.training.best import is_better
 from imtok.training.checkpoint import under, unpack
@@ -60,7 +60,7 @@ class JsonLines:
             file.write(data)
             file.flush()
             if durable:
-                os.fsync(file.fileno())
+                sync_file(file)
         self.length += len(data)
         self.waiting.clear()
 
@@ -115,11 +115,10 @@ class RunFolder:
         check_locks()
         with disk_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            file = (self.path / ".lock").open("a")
-        with file:
+        with ExitStack() as stack:
             try:
-                lock(file, wait=False)
-            except OSError as error:
+                stack.enter_context(claimed(self.path / ".lock"))
+            except BlockingIOError as error:
                 raise TrainingError(
                     f"{self.path}: another process is training this run; wait for it or stop it"
                 ) from error
