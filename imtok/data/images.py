@@ -19,15 +19,15 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from imtok.data.formats import HEAD_BYTES as HEAD_BYTES
+from imtok.data.formats import SUFFIXES as SUFFIXES
+from imtok.data.formats import image_kind as image_kind
+from imtok.data.formats import looks_like_image as looks_like_image
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.errors import ImageError
 
 Fit = Literal["crop", "pad"]
 
-SUFFIXES = frozenset(
-    f".{name}"
-    for name in "jpg jpeg jpe jfif png webp gif bmp tif tiff ppm pgm avif jp2".split(" ")  # noqa: SIM905
-)
 # Formats are listed because Pillow would otherwise try all it knows, PostScript through an outside program among them.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
 # Pictures up to this many times longer than wide are resized whole before the crop.
@@ -39,8 +39,21 @@ warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 warnings.filterwarnings("ignore", module=r"PIL\.", category=UserWarning)
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """A picture in RGB, with what is missing of it where it was salvaged."""
+
+    picture: Image.Image
+    problem: str | None = None  # None for a whole picture
+
+
 def decode_image(data: bytes, reading: Reading = DEFAULT_READING) -> Image.Image:
     """Decode the picture in `data` to upright 8-bit RGB; raises ImageError alone, on anything it cannot read."""
+    return decode_salvaging(data, reading).picture
+
+
+def decode_salvaging(data: bytes, reading: Reading = DEFAULT_READING) -> Decoded:
+    """Decode as `decode_image` does, and report what is missing of a picture that `reading` allows to salvage."""
     if not data:
         raise ImageError("empty", "zero bytes")
     try:
@@ -49,7 +62,7 @@ def decode_image(data: bytes, reading: Reading = DEFAULT_READING) -> Image.Image
         if width * height > reading.max_pixels:
             raise Image.DecompressionBombError
         picture.load()
-        return to_rgb(_upright(picture))
+        return Decoded(to_rgb(_upright(picture)))
     except UnidentifiedImageError as error:
         raise ImageError("not an image", _what_it_is(data)) from error
     except Image.DecompressionBombError as error:
