@@ -62,7 +62,8 @@ def run_demo(
     run, tokens = output / "run", output / "tokens"
     train(seen, run, config, val=unseen, progress=progress, should_stop=should_stop)
     report = encode([*seen, *unseen], tokens, run, should_stop=should_stop)
-    decode(tokens, output / "images", should_stop=should_stop)
+    # The folder is the demo's own; one of an earlier imtok has no record of its decode.
+    decode(tokens, output / "images", overwrite=True, should_stop=should_stop)
     _compare(output, [*seen, *unseen], config.tokenizer.size)
     return DemoReport(
         seen=evaluate(run, seen),

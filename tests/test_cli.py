@@ -94,6 +94,7 @@ def test_train_encode_decode_stats_end_to_end(pictures: Path, run: Path, tokens:
     assert back.exit_code == 0, back.output
     names = sorted(p.relative_to(tmp_path / "back").as_posix() for p in (tmp_path / "back").rglob("*.png"))
     assert names == sorted(f"{p.parent.name}/{p.name}.png" for p in pictures.rglob("*.jpg"))
+    assert "nothing to do: 8 images in" in imtok("decode", tokens, "-o", tmp_path / "back").stdout
     with Image.open(tmp_path / "back" / names[0]) as picture:
         assert picture.size == (16, 16)
     stats = imtok("stats", tokens, "--json")
@@ -218,6 +219,7 @@ MISTAKES = {
     "bad fit": (["encode", "{pictures}", "-o", "{tmp}/t", "-t", "{run}", "--fit", "squash"], 2, "squash"),
     "output is input": (["encode", "{pictures}", "-o", "{pictures}", "-t", "{run}"], 1, "pictures"),
     "no device": (["encode", "{pictures}", "-o", "{tmp}/t", "-t", "{run}", "--device", "tpu"], 1, "device tpu"),
+    "decode among originals": (["decode", "{tokens}", "-o", "{pictures}"], 1, "--overwrite"),
     "decode a run": (["decode", "{run}", "-o", "{tmp}/x"], 1, "run"),
     "stats of nothing": (["stats", "{tmp}/nope"], 1, "nope"),
     "verify a folder of pictures": (["verify", "{pictures}"], 1, "pictures"),

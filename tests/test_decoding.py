@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import resource
 import tarfile
 from dataclasses import replace
@@ -10,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from making import contents, encoded, fill, picture, pictures_tar, tiny_tokenizer
+from making import encoded, fill, picture, pictures_tar, tiny_tokenizer
 from PIL import Image
 
 import imtok
 from imtok.decoding import DecodeProgress, decode
 from imtok.decoding.names import image_name, tar_folders
+from imtok.decoding.record import RECORD
 from imtok.encoding import encode
 from imtok.errors import ConfigError, DiskError, Interrupted, TokenizerError, TokensError
 from imtok.tokenizer import to_uint8
@@ -40,7 +42,14 @@ def tokens(tmp_path_factory: pytest.TempPathFactory, tokenizer: Path) -> Path:
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    """The names of all files but the decode's own record."""
+    return sorted(contents(folder))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file but the decode's own record."""
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != RECORD)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -200,6 +209,143 @@ def test_an_output_of_the_wrong_kind_is_refused(tokens: Path, tmp_path: Path) ->
         decode(tokens, tmp_path / "file")
     with pytest.raises(TokensError, match=r"folder\.tar: a folder, expected a tar"):
         decode(tokens, tmp_path / "folder.tar")
+
+
+# Where the images go
+
+
+def test_a_folder_with_other_files_is_refused(tokens: Path, tmp_path: Path) -> None:
+    originals = fill(tmp_path / "originals", ["mine.jpg"])
+    with pytest.raises(TokensError, match=r"holds other files \(mine\.jpg\).*--overwrite"):
+        decode(tokens, originals)
+    assert files(originals) == ["mine.jpg"]
+    before = contents(originals)
+    assert decode(tokens, originals, overwrite=True).images == 6
+    assert contents(originals).items() > before.items()
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_folders_of_imtok_are_always_refused(tokens: Path, tokenizer: Path, tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/config.yaml").write_text("")
+    for folder, kind in ((tokens, "a token folder"), (tmp_path / "run", "a run"), (tokenizer, "a tokenizer folder")):
+        before = contents(folder)
+        with pytest.raises(TokensError, match=f"{kind}, images would end up in it; choose another -o"):
+            decode(tokens, folder, overwrite=overwrite)
+        assert contents(folder) == before
+        assert not (folder / RECORD).exists()
+
+
+def stopped(tokens: Path, output: Path) -> None:
+    """Stop a decode after its first batch of two images."""
+    steps: list[DecodeProgress] = []
+    with pytest.raises(Interrupted):
+        decode(
+            tokens,
+            output,
+            batch_size=2,
+            workers=1,
+            progress=steps.append,
+            should_stop=lambda: bool(steps),
+        )
+    assert 0 < len(files(output)) < 6
+
+
+def test_a_stopped_decode_resumes_after_its_whole_images(tokens: Path, tmp_path: Path) -> None:
+    decode(tokens, tmp_path / "whole", batch_size=2)
+    stopped(tokens, tmp_path / "back")
+    times = {name: (tmp_path / "back" / name).stat().st_mtime_ns for name in files(tmp_path / "back")}
+    report = decode(tokens, tmp_path / "back", batch_size=2)
+    assert (report.images, report.before) == (6, len(times))
+    assert contents(tmp_path / "back") == contents(tmp_path / "whole")
+    assert {name: (tmp_path / "back" / name).stat().st_mtime_ns for name in times} == times
+
+
+def test_a_killed_decode_leaves_no_temporaries_behind(tokens: Path, tmp_path: Path) -> None:
+    stopped(tokens, tmp_path / "back")
+    (tmp_path / "back/.tmp-x.png.png-1-abcd").write_bytes(b"half")
+    decode(tokens, tmp_path / "back", batch_size=2)
+    assert files(tmp_path / "back") == sorted(f"{key}.png" for key in KEYS)
+
+
+def test_a_finished_decode_writes_only_what_is_missing(tokens: Path, tmp_path: Path) -> None:
+    decode(tokens, tmp_path)
+    whole = contents(tmp_path)
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    report = decode(tokens, tmp_path)
+    assert (report.images, report.before) == (6, 6)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == times
+    (tmp_path / "x.png.png").unlink()
+    decode(tokens, tmp_path)
+    assert contents(tmp_path) == whole
+
+
+def test_written_over_images_of_others_are_not_taken_as_done(tokens: Path, tmp_path: Path) -> None:
+    decode(tokens, tmp_path / "whole", batch_size=2)
+    fill(tmp_path / "back", [f"{key}.png" for key in KEYS])
+    steps: list[DecodeProgress] = []
+    with pytest.raises(Interrupted):
+        decode(
+            tokens,
+            tmp_path / "back",
+            batch_size=2,
+            workers=1,
+            overwrite=True,
+            progress=steps.append,
+            should_stop=lambda: bool(steps),
+        )
+    decode(tokens, tmp_path / "back", batch_size=2)
+    assert contents(tmp_path / "back") == contents(tmp_path / "whole")
+
+
+def test_another_token_set_is_refused_by_name(tokens: Path, tokenizer: Path, tmp_path: Path) -> None:
+    encode([fill(tmp_path / "in", ["other.png"])], tmp_path / "t", tokenizer)
+    decode(tokens, tmp_path / "back")
+    ours, theirs = open_manifest(tmp_path / "t"), open_manifest(tokens)
+    with pytest.raises(TokensError, match=f"images of token set {theirs}, this decode has {ours}.*--overwrite"):
+        decode(tmp_path / "t", tmp_path / "back")
+    assert decode(tmp_path / "t", tmp_path / "back", overwrite=True).images == 1
+    assert len(files(tmp_path / "back")) == 7
+
+
+def open_manifest(folder: Path) -> str:
+    """The first digits of the data set's id."""
+    return hashlib.sha256((folder / MANIFEST).read_bytes()).hexdigest()[:12]
+
+
+def test_other_options_are_refused_by_name(tokens: Path, tmp_path: Path) -> None:
+    decode(tokens, tmp_path, limit=2)
+    for options, message in (
+        ({}, "--limit 2, this decode has none"),
+        ({"limit": 2, "format": "jpg"}, "--format png, this decode has jpg"),
+        ({"limit": 2, "batch_size": 3}, r"--batch-size \d+, this decode has 3"),
+        ({"limit": 2, "precision": "bf16"}, "--precision fp32, this decode has bf16"),
+    ):
+        with pytest.raises(TokensError, match=message):
+            decode(tokens, tmp_path, **options)  # type: ignore[arg-type]
+    assert len(files(tmp_path)) == 2
+
+
+def test_a_damaged_record_is_named(tokens: Path, tmp_path: Path) -> None:
+    (tmp_path / RECORD).write_text("{")
+    with pytest.raises(TokensError, match=f"{RECORD}: damaged"):
+        decode(tokens, tmp_path, overwrite=True)
+
+
+def test_a_tar_that_exists_is_replaced_on_request_only(tokens: Path, tmp_path: Path) -> None:
+    decode(tokens, tmp_path / "x.tar", limit=1)
+    small = (tmp_path / "x.tar").read_bytes()
+    with pytest.raises(TokensError, match=r"x\.tar: exists; .*--overwrite"):
+        decode(tokens, tmp_path / "x.tar")
+    assert (tmp_path / "x.tar").read_bytes() == small
+    decode(tokens, tmp_path / "x.tar", overwrite=True)
+    assert len((tmp_path / "x.tar").read_bytes()) > len(small)
+    assert files(tmp_path) == ["x.tar"]
+
+
+def test_the_record_is_no_image_to_encode(tokens: Path, tokenizer: Path, tmp_path: Path) -> None:
+    decode(tokens, tmp_path / "back")
+    assert encode([tmp_path / "back"], tmp_path / "again", tokenizer).images == 6
 
 
 # Names

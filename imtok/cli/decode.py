@@ -29,8 +29,15 @@ def decode(
     workers: Annotated[int | None, typer.Option(min=1, help="Threads. (default: one a core)")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
     partial: Partial = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Write into a folder that holds other files, or over other decoded images."),
+    ] = False,
 ) -> None:
-    """Turn tokens back into images, each under its key: `a/x.jpg` becomes `a/x.jpg.png`."""
+    """Turn tokens back into images, each under its key: `a/x.jpg` becomes `a/x.jpg.png`.
+
+    The same command resumes a stopped decode, and leaves a finished one as it is.
+    """
     with stop_on_signals() as should_stop, progress_bar("decoding") as bar:
         import imtok.decoding
 
@@ -45,10 +52,19 @@ def decode(
             workers=workers,
             limit=limit,
             partial=partial,
+            overwrite=overwrite,
             progress=lambda p: bar(p.done, p.total),
             should_stop=should_stop,
         )
-    speed = f"{report.seconds:.1f} s, {report.images_per_second:.0f} images/s"
-    print_result(f"{report.images} images in {output} ({speed})")
+    if report.before == report.images > 0:
+        print_result(f"nothing to do: {_images(report.images)} in {output} already")
+    else:
+        speed = f"{report.seconds:.1f} s, {report.images_per_second:.0f} images/s"
+        before = f", {report.before} of them by an earlier call" if report.before else ""
+        print_result(f"{_images(report.images)} in {output}{before} ({speed})")
     if report.skipped:
         warn(f"{report.skipped} images were skipped when the tokens were made; `imtok info {tokens}` says more")
+
+
+def _images(count: int) -> str:
+    return "1 image" if count == 1 else f"{count} images"

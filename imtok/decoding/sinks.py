@@ -18,17 +18,32 @@ class Sink(Protocol):
         """Store one file."""
 
 
-@contextmanager
-def open_sink(output: Path) -> Iterator[Sink]:
-    """Open a sink for `output`, a folder unless it ends in .tar; the tar appears when the block ends well."""
+def is_tar(output: Path) -> bool:
+    """Return whether `output` names a tar to write; every other name is a folder's."""
+    return output.suffix.lower() == ".tar"
+
+
+def check_sink(output: Path, *, overwrite: bool) -> None:
+    """Raise TokensError where `output` is of the wrong kind, or is a tar that is there already and not to be replaced.
+
+    A folder is looked at by `imtok.decoding.record`.
+    """
     check_locks()
-    if output.suffix.lower() != ".tar":
+    if not is_tar(output):
         if output.exists() and not output.is_dir():
             raise TokensError(f"{output}: a file, expected a folder for the images or a name ending in .tar")
+    elif output.is_dir():
+        raise TokensError(f"{output}: a folder, expected a tar to write; give another name")
+    elif output.exists() and not overwrite:
+        raise TokensError(f"{output}: exists; give another name, or replace it with --overwrite (overwrite=True)")
+
+
+@contextmanager
+def open_sink(output: Path) -> Iterator[Sink]:
+    """Open a sink for `output`; a tar appears when the block ends well."""
+    if not is_tar(output):
         yield _FolderSink(output)
         return
-    if output.is_dir():
-        raise TokensError(f"{output}: a folder, expected a tar to write; give another name")
     import webdataset  # a second to load, needed here only
 
     with atomic_writer(output) as file:
