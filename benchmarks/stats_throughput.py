@@ -43,7 +43,8 @@ from imtok.tokens import (
     open_tokens,
     shard_to_bytes,
 )
-from imtok.tokens.folder import INFO, MANIFEST, PLAN, manifest_entry, manifest_to_bytes, shard_path
+from imtok.tokens.folder import INFO, MANIFEST, manifest_entry, manifest_to_bytes, shard_path
+from imtok.tokens.plan import plan_path
 
 _SIDE = 16  # codes down and across
 _UNIT = 2048  # images
@@ -136,8 +137,8 @@ def written(folder: Path, tokens: int, codebook_size: int) -> TokenDataset:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
         entries.append(manifest_entry(shard, data))
-    (folder / PLAN).parent.mkdir()
-    (folder / PLAN).write_bytes(b"")
+    (folder / plan_path()).parent.mkdir()
+    (folder / plan_path()).write_bytes(b"")
     (folder / INFO).write_bytes(info.to_bytes())
     (folder / MANIFEST).write_bytes(manifest_to_bytes(entries))
     return open_tokens(folder)

@@ -69,14 +69,14 @@ def _tokens(folder: Path) -> dict[str, Any]:
     for shard in tokens.shards():
         reasons.update(reason.split(":")[0] for reason in shard.skip_reasons)
         # Labels of tars are the numbers of their .cls members, and no indices of class folders.
-        if shard.labels is not None and tokens.class_names and shard.header.unit < info.folder_units:
+        if shard.labels is not None and tokens.class_names and not info.is_container(shard.header.unit):
             labels.update(tokens.class_names[label] for label in shard.labels if label >= 0)
     return {
         "kind": "tokens",
         "complete": manifest is not None,
         "images": len(tokens),
         "skipped": dict(reasons),
-        "units": f"{len(tokens.units)} of {info.units}",
+        "units": f"{len(tokens.units)} of {info.all_units}",
         "grid": list(info.grid),
         "codebook_size": info.codebook_size,
         "num_codebooks": info.num_codebooks,

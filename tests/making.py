@@ -30,13 +30,11 @@ from imtok.tokens import Numerics, PackedStrings, Shard, ShardHeader, TokensInfo
 from imtok.tokens.folder import (
     INFO,
     MANIFEST,
-    PLAN,
-    PlanEntry,
     manifest_entry,
     manifest_to_bytes,
-    plan_to_bytes,
     shard_path,
 )
+from imtok.tokens.plan import PlanEntry, plan_path, plan_to_bytes
 from imtok.tokens.shard import smallest_dtype
 
 # A small one of each kind, and of each way a codebook learns.
@@ -147,7 +145,7 @@ def token_folder(
     entries = [
         manifest_entry(_shard(unit, codes, codebook_size, None), shards[unit]) for unit, codes in enumerate(units)
     ]
-    files = {INFO: info.to_bytes(), PLAN: plan, MANIFEST: manifest_to_bytes(entries)}
+    files = {INFO: info.to_bytes(), plan_path(): plan, MANIFEST: manifest_to_bytes(entries)}
     files |= {shard_path(unit): data for unit, data in enumerate(shards)}
     for name, data in files.items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -279,12 +279,11 @@ def test_changed_inputs_are_refused_and_the_first_difference_named(tokenizer: Pa
     with pytest.raises(SourceError, match=rf"b\.png had {len(original)} bytes, has {len(original) + 4}"):
         encode([source], tmp_path / "t", tokenizer)
     (source / "b.png").unlink()
-    with pytest.raises(SourceError, match=r"input 2 was b\.png, is c\.png"):
+    with pytest.raises(SourceError, match=r"b\.png is missing"):
         encode([source], tmp_path / "t", tokenizer)
     (source / "b.png").write_bytes(original)
     fill(source, ["d.png"])
-    with pytest.raises(SourceError, match=r"input 4 was none, is d\.png"):
-        encode([source], tmp_path / "t", tokenizer)
+    assert encode([source], tmp_path / "t", tokenizer).units_added == 1
 
 
 def test_an_input_of_which_nothing_is_committed_may_be_mended(tokenizer: Path, tmp_path: Path) -> None:

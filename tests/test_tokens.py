@@ -38,14 +38,11 @@ from imtok.tokens import (
 from imtok.tokens.folder import (
     INFO,
     MANIFEST,
-    PLAN,
-    PlanEntry,
     manifest_entry,
     manifest_to_bytes,
-    plan_to_bytes,
-    read_plan,
     shard_path,
 )
+from imtok.tokens.plan import PlanEntry, plan_path, plan_to_bytes, read_plan
 from imtok.tokens.shard import smallest_dtype
 
 TOKENIZER = tiny()
@@ -72,6 +69,7 @@ def shard(
     )
 
 
+PLAN = plan_path()
 INFO_EXAMPLE = TokensInfo(
     rules=2,
     fingerprint="f" * 64,
@@ -563,7 +561,7 @@ def test_a_missing_manifest_is_said(folder: Path) -> None:
 def test_a_manifest_of_fewer_units_is_found(folder: Path) -> None:
     lines = (folder / MANIFEST).read_bytes().splitlines(keepends=True)
     (folder / MANIFEST).write_bytes(b"".join(lines[:2]))
-    assert "2 units, imtok.json says 3" in _only(verify_tokens(folder).problems)
+    assert "2 units, 3 are planned" in _only(verify_tokens(folder).problems)
 
 
 def test_a_changed_plan_is_found(folder: Path) -> None:

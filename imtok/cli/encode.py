@@ -130,6 +130,11 @@ def _print_report(report: EncodeReport, output: Path) -> None:
     """Print the tokens on standard output, and inputs passed over with their reasons on standard error."""
     if report.was_complete:
         say(f"{output}: already complete, nothing to do")
+    if report.units_added:
+        first = report.units_total - report.units_added
+        last = report.units_total - 1
+        units = f"unit {first}" if first == last else f"units {first} to {last}"
+        say(f"{output}: the inputs have grown; what is new became {units}")
     if report.mean_cut is not None and report.mean_cut >= 0.005:
         say(f"the crop to squares cut away {report.mean_cut:.0%} of the pictures' area; --fit pad keeps all of it")
     if report.ignored:

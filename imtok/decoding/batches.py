@@ -27,7 +27,8 @@ from imtok.devices import Precision, autocast
 from imtok.errors import TokenizerError, TokensError
 from imtok.tokenizer import Tokenizer, to_uint8
 from imtok.tokens.dataset import TokenDataset
-from imtok.tokens.folder import PLAN, TokensInfo, read_plan, shard_path
+from imtok.tokens.folder import TokensInfo, shard_path
+from imtok.tokens.plan import read_plans
 from imtok.tokens.shard import Codes
 
 Format = Literal["png", "jpg", "webp"]
@@ -115,15 +116,15 @@ class BatchDecoder:
 def _tar_folders(dataset: TokenDataset) -> dict[int, str]:
     """Return the folder, with its slash, for the images of each unit that is a tar."""
     info = dataset.info
-    if not info.tars:
-        return {}
     taken: set[str] = set()
-    tars: list[str] = []
-    for entry in read_plan(dataset.folder):
+    tars: dict[int, str] = {}  # by unit
+    for entry in read_plans(dataset.folder, len(info.extensions)) if info.all_tars else ():
         if entry.tar is not None:
-            tars.append(entry.tar)
+            tars[entry.unit] = entry.tar
         elif entry.key is not None and "/" in entry.key:
             taken.add(entry.key.split("/", 1)[0])
-    if len(tars) != info.tars:
-        raise TokensError(f"{dataset.folder / PLAN}: lists {len(tars)} tars, imtok.json {info.tars}; copy it again")
-    return {info.folder_units + number: f"{folder}/" for number, folder in enumerate(tar_folders(tars, taken))}
+    if len(tars) != info.all_tars:
+        raise TokensError(
+            f"{dataset.folder / 'plan'}: lists {len(tars)} tars, expected {info.all_tars}; copy the folder again"
+        )
+    return {unit: f"{folder}/" for unit, folder in zip(tars, tar_folders(tars.values(), taken), strict=True)}

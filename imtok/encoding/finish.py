@@ -10,7 +10,7 @@ from imtok.encoding.run import Done
 from imtok.encoding.setup import Job
 from imtok.encoding.units import count_skips, read_entry
 from imtok.errors import TokensError
-from imtok.files import publish_once
+from imtok.files import publish_once, write_atomically
 from imtok.parallel import in_order
 from imtok.tokens.folder import MANIFEST, Manifest, ManifestEntry, find_shards, manifest_to_bytes, read_manifest
 
@@ -25,6 +25,8 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
     present, _ = find_shards(job.folder)
     complete = all(unit in present for unit in range(len(job.plan)))
     known = read_manifest(job.folder) if complete and not done.entries else None
+    if known is not None and len(known.entries) < len(job.plan):  # from before its inputs grew
+        known = None
     manifest = known or (_write_manifest(job, done) if complete else None)
     entries = manifest.entries if manifest else _entries(job, done, [unit for unit in share if unit in present])
     info = job.info
@@ -38,6 +40,7 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
         salvaged=tuple(done.salvaged),
         renamed=done.renamed,
         units_total=len(job.plan),
+        units_added=job.units_added,
         units_done=len(done.entries),
         units_before=before,
         complete=manifest is not None,
@@ -56,14 +59,21 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
 
 
 def _write_manifest(job: Job, done: Done) -> Manifest:
-    """Publish the manifest of a complete folder; a manifest that is there already must be equal."""
+    """Publish the manifest of a complete folder; one that is there already must be equal, or its beginning."""
     data = manifest_to_bytes(_entries(job, done, range(len(job.plan))))
     path = job.folder / MANIFEST
-    if not publish_once(path, data) and path.read_bytes() != data:
+    if not publish_once(path, data) and (before := path.read_bytes()) != data:
+        if before.endswith(b"\n") and data.startswith(before) and len(job.plan.parts) > 1:
+            write_atomically(path, data)
+            return _read_again(job)
         raise TokensError(
             f"{path}: not about the units that are there now; delete it and run the same `imtok encode` again if you "
             "trust these"
         )
+    return _read_again(job)
+
+
+def _read_again(job: Job) -> Manifest:
     manifest = read_manifest(job.folder)
     assert manifest is not None
     return manifest

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import itertools
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +20,7 @@ from imtok.data.containers import Container, ImageFile, LostImage, SourceImage, 
 from imtok.data.labels import Labels
 from imtok.data.sources import ContainerFile, Sources
 from imtok.errors import ImageError, SourceError
-from imtok.tokens.folder import PlanEntry
+from imtok.tokens.plan import PlanEntry
 
 OnDuplicate = Literal["fail", "suffix"]
 
@@ -67,51 +68,73 @@ class OpenUnit:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The inputs of a job, cut into units."""
+class PlanPart:
+    """Inputs that came to a job together, cut into units: those of the folder list first, then the containers."""
 
-    sources: Sources
+    files: Sequence[ImageFile | LostImage]
+    containers: Sequence[ContainerFile]
     unit_size: int
-    labels: Labels
+    first_unit: int = 0
 
     @property
     def folder_units(self) -> int:
-        """Units cut from the folder list; those of containers follow."""
-        return -(-len(self.sources.files) // self.unit_size)
+        """Units cut from the folder list."""
+        return -(-len(self.files) // self.unit_size)
 
     def __len__(self) -> int:
-        return self.folder_units + len(self.sources.containers)
+        return self.folder_units + len(self.containers)
 
     def entries(self) -> Iterator[PlanEntry]:
         """Yield the lines of the plan."""
-        for position, file in enumerate(self.sources.files):
-            yield PlanEntry(unit=position // self.unit_size, key=file.key, bytes=file.size)
-        for unit, container in enumerate(self.sources.containers, self.folder_units):
+        for position, file in enumerate(self.files):
+            yield PlanEntry(unit=self.first_unit + position // self.unit_size, key=file.key, bytes=file.size)
+        for unit, container in enumerate(self.containers, self.first_unit + self.folder_units):
             yield PlanEntry(unit=unit, tar=container.name, bytes=container.size)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The inputs of a job, cut into units; a part of its own for each time that inputs came."""
+
+    parts: Sequence[PlanPart]
+    labels: Labels
+    sources: Sources
+
+    def __len__(self) -> int:
+        return sum(len(part) for part in self.parts)
+
+    def part_of(self, unit: int) -> int:
+        """Return the number of the part that a unit belongs to."""
+        return bisect_right(self.parts, unit, key=lambda part: part.first_unit) - 1
 
     def files(self, unit: int) -> Sequence[ImageFile | LostImage]:
         """Return the images of a unit of the folder list; none for a container."""
-        return self.sources.files[unit * self.unit_size : (unit + 1) * self.unit_size]
+        part = self.parts[self.part_of(unit)]
+        start = (unit - part.first_unit) * part.unit_size
+        return part.files[start : start + part.unit_size]
+
+    def container(self, unit: int) -> ContainerFile | None:
+        """Return the container that is a unit, None for one of the folder list."""
+        part = self.parts[self.part_of(unit)]
+        position = unit - part.first_unit - part.folder_units
+        return part.containers[position] if position >= 0 else None
 
     def name(self, unit: int) -> str:
         """Name a unit for a person: its container, or its first and last image."""
+        if container := self.container(unit):
+            return container.address
         files = self.files(unit)
-        if not files:
-            return self._container(unit).address
         return f"unit {unit} ({files[0].key} to {files[-1].key})"
 
     def open(self, unit: int, *, salvage: bool, on_duplicate: OnDuplicate) -> OpenUnit:
         """Open the inputs of a unit; raises SourceError where its container cannot be used."""
-        if unit >= self.folder_units:
-            return self._open_container(unit, salvage, on_duplicate)
+        if file := self.container(unit):
+            return self._open_container(unit, file, salvage, on_duplicate)
         files = self.files(unit)
-        return OpenUnit(unit, files, [file.key for file in files], self.labels)
+        return OpenUnit(unit, files, [image.key for image in files], self.labels)
 
-    def _container(self, unit: int) -> ContainerFile:
-        return self.sources.containers[unit - self.folder_units]
-
-    def _open_container(self, unit: int, salvage: bool, on_duplicate: OnDuplicate) -> OpenUnit:
-        container = self._container(unit).open()
+    def _open_container(self, unit: int, file: ContainerFile, salvage: bool, on_duplicate: OnDuplicate) -> OpenUnit:
+        container = file.open()
         if container.problem and not salvage:
             raise SourceError(f"{container.problem}; copy it again, or take what is readable with --salvage")
         if container.duplicates and on_duplicate == "fail":

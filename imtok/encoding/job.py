@@ -83,7 +83,7 @@ def encode(
     missing = [unit for unit in units if unit not in present]
     done = Done()
     if missing:
-        check_machine(job.info, job.folder)
+        check_machine(job.info, {job.plan.part_of(unit) for unit in missing}, job.folder)
         sweep_temporaries(job.folder)
         options = Options(workers or usable_cores(), salvage, on_duplicate, progress, should_stop, mine.journal)
         try:

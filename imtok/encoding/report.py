@@ -51,6 +51,7 @@ class EncodeReport:
     salvaged: tuple[str, ...]  # damaged tars taken as far as they could be read
     renamed: int  # keys that got a suffix since they occurred before in their tar
     units_total: int  # of the whole folder
+    units_added: int  # by this call, as inputs have come since the folder was begun
     units_done: int  # committed by this call
     units_before: int  # of this process's share, committed before
     complete: bool  # every unit is committed and the manifest is written

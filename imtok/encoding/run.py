@@ -162,7 +162,7 @@ class _Run:
 
     def _known_total(self) -> int | None:
         plan = self._job.plan
-        if any(unit >= plan.folder_units for unit in self._units):
+        if any(plan.container(unit) for unit in self._units):
             return None
         return sum(len(plan.files(unit)) for unit in self._units)
 

@@ -13,10 +13,11 @@ from imtok.data.images import Fit
 from imtok.data.labels import LabelChoice
 from imtok.data.reading import MAX_PIXELS, RULES, Reading, Rules
 from imtok.devices import BATCH_SIZE, Precision, resolve_device
-from imtok.encoding.inputs import Plan
+from imtok.encoding.inputs import Plan, PlanPart
 from imtok.errors import ConfigError, TokensError
 from imtok.tokenizer import Tokenizer
-from imtok.tokens.folder import Numerics, TokensInfo
+from imtok.tokens.folder import TokensInfo
+from imtok.tokens.plan import Extension, Numerics
 from imtok.version import __version__
 
 _T = TypeVar("_T")
@@ -115,13 +116,7 @@ def describe(settings: Settings, tokenizer: Tokenizer, fingerprint: str, plan: P
         downsample=tokenizer.downsample,
         size=settings.size,
         fit=settings.fit,
-        numerics=Numerics(
-            device="cuda" if settings.device.type == "cuda" else "cpu",
-            precision=settings.precision,
-            batch_size=settings.batch_size,
-            threads=1,
-            versions=_versions(),
-        ),
+        numerics=_numerics(settings),
         units=len(plan),
         unit_size=settings.unit_size,
         images=len(plan.sources.files),
@@ -134,20 +129,38 @@ def describe(settings: Settings, tokenizer: Tokenizer, fingerprint: str, plan: P
     )
 
 
+def describe_extension(settings: Settings, part: PlanPart, recorded: TokensInfo, plan: Plan) -> Extension:
+    """Return the record of inputs that came later; its `entries` are left open."""
+    known = recorded.all_class_names
+    return Extension(
+        number=len(recorded.extensions) + 1,
+        first_unit=part.first_unit,
+        units=len(part),
+        images=len(part.files),
+        tars=len(part.containers),
+        class_names=plan.labels.class_names[len(known) :],
+        rules=settings.reading.rules,
+        numerics=_numerics(settings),
+        entries="",
+    )
+
+
 def check_tokenizer(recorded: TokensInfo, fingerprint: str, folder: Path) -> None:
     """Raise TokensError where another tokenizer, of other codes, began the folder."""
     if recorded.fingerprint != fingerprint:
         raise _differs(folder, "tokenizer", recorded.fingerprint[:12], fingerprint[:12])
 
 
-def check_machine(recorded: TokensInfo, folder: Path) -> None:
-    """Raise TokensError where this machine would encode the rest of a folder with other last bits."""
+def check_machine(recorded: TokensInfo, parts: set[int], folder: Path) -> None:
+    """Raise TokensError where this machine would encode the rest of these parts with other last bits."""
     here = _versions()
-    for name in ("torch", "pillow"):
-        if (known := recorded.numerics.versions.get(name)) != here[name]:
-            raise _differs(folder, name, known, here[name])
-    if recorded.numerics.device == "cuda" and not torch.cuda.is_available():
-        raise _differs(folder, "--device", "cuda", "no CUDA device")
+    for part in sorted(parts):
+        numerics = recorded.extensions[part - 1].numerics if part else recorded.numerics
+        for name in ("torch", "pillow"):
+            if (known := numerics.versions.get(name)) != here[name]:
+                raise _differs(folder, name, known, here[name])
+        if numerics.device == "cuda" and not torch.cuda.is_available():
+            raise _differs(folder, "--device", "cuda", "no CUDA device")
 
 
 def _as_requested(recorded: TokensInfo | None) -> Requested:
@@ -161,10 +174,16 @@ def _as_requested(recorded: TokensInfo | None) -> Requested:
         precision=numerics.precision,
         batch_size=numerics.batch_size,
         unit_size=recorded.unit_size,
-        labels=recorded.labels,
+        labels=recorded.labels or _labels_of_version_1(recorded),
         max_pixels=recorded.max_pixels or MAX_PIXELS,
         salvage_images=recorded.salvage_images,
     )
+
+
+def _labels_of_version_1(recorded: TokensInfo) -> LabelChoice:
+    if recorded.class_names:
+        return "folders"
+    return "cls" if recorded.tars else "none"
 
 
 def _device(requested: Requested, recorded: TokensInfo | None, folder: Path) -> torch.device:
@@ -177,6 +196,16 @@ def _device(requested: Requested, recorded: TokensInfo | None, folder: Path) -> 
     if device.type != recorded.numerics.device:
         raise _differs(folder, "--device", recorded.numerics.device, device.type)
     return device
+
+
+def _numerics(settings: Settings) -> Numerics:
+    return Numerics(
+        device="cuda" if settings.device.type == "cuda" else "cpu",
+        precision=settings.precision,
+        batch_size=settings.batch_size,
+        threads=1,
+        versions=_versions(),
+    )
 
 
 def _versions() -> dict[str, str]:

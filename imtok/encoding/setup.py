@@ -3,29 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from imtok.data.labels import find_labels
 from imtok.data.sources import find_sources
-from imtok.encoding.inputs import Plan
-from imtok.encoding.settings import Requested, Settings, check_tokenizer, describe, settle
-from imtok.errors import SourceError, TokenizerError, TokensError, disk_errors
+from imtok.encoding.growth import divide
+from imtok.encoding.inputs import Plan, PlanPart
+from imtok.encoding.settings import Requested, Settings, check_tokenizer, describe, describe_extension, settle
+from imtok.errors import TokenizerError, TokensError, disk_errors
 from imtok.files import check_locks, publish_once, write_atomically
 from imtok.tokenizer import Tokenizer, load
-from imtok.tokens.folder import (
-    INFO,
-    PLAN,
-    TOKENIZER,
-    PlanEntry,
-    TokensInfo,
-    find_shards,
-    plan_to_bytes,
-    read_info,
-    read_plan,
-)
+from imtok.tokens.folder import INFO, TOKENIZER, TokensInfo, read_info
+from imtok.tokens.plan import Extension, extension_to_bytes, plan_hash, plan_path, plan_to_bytes
 
 
 @dataclass(frozen=True)
@@ -36,6 +27,7 @@ class Job:
     plan: Plan
     settings: Settings
     info: TokensInfo  # as the folder has it
+    units_added: int = 0  # by this call
 
 
 def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, requested: Requested) -> Job:
@@ -50,23 +42,28 @@ def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, r
     settings = settle(requested, recorded, tokenizer, folder)
     found = find_sources(sources, settings.reading)
     labels = find_labels(
-        found, settings.labels, known=recorded.class_names if recorded else (), reading=settings.reading
+        found, settings.labels, known=recorded.all_class_names if recorded else (), reading=settings.reading
     )
-    plan = Plan(found, settings.unit_size, labels)
-    plan_bytes = plan_to_bytes(plan.entries())
-    plan_hash = hashlib.sha256(plan_bytes).hexdigest()
     if recorded is None:
-        ours = describe(settings, tokenizer, fingerprint, plan, plan_hash)
+        plan = Plan([PlanPart(found.files, found.containers, settings.unit_size)], labels, found)
+        data = plan_to_bytes(plan.parts[0].entries())
+        recorded = describe(settings, tokenizer, fingerprint, plan, hashlib.sha256(data).hexdigest())
         check_locks()
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-        if not publish_once(folder / INFO, ours.to_bytes()):
+        if not publish_once(folder / INFO, recorded.to_bytes()):
             # Another process was first: now there is a folder to compare with.
             return prepare(sources, folder, tokenizer, requested)
-        recorded = ours
-    recorded = _publish_plan(folder, recorded, plan, plan_bytes, plan_hash)
+    parts, new = divide(found, folder, recorded)
+    plan = Plan(parts, labels, found)
+    recorded = _publish_plans(folder, recorded, plan)
+    if new is not None:
+        if not _publish_extension(folder, recorded, describe_extension(settings, new, recorded, plan), new):
+            return prepare(sources, folder, tokenizer, requested)
+        plan = Plan([*parts, new], labels, found)
+        recorded = read_info(folder)
     _publish_tokenizer(folder, tokenizer, fingerprint)
-    return Job(folder, plan, settings, recorded)
+    return Job(folder, plan, settings, recorded, units_added=len(new) if new else 0)
 
 
 def _recorded(folder: Path) -> TokensInfo | None:
@@ -80,44 +77,32 @@ def _recorded(folder: Path) -> TokensInfo | None:
     return None
 
 
-def _publish_plan(folder: Path, recorded: TokensInfo, plan: Plan, data: bytes, data_hash: str) -> TokensInfo:
-    """Freeze the list of inputs, or compare it with the frozen one; return the folder's record."""
-    path = folder / PLAN
-    if data_hash == recorded.plan:
-        if not publish_once(path, data) and path.read_bytes() != data:
-            write_atomically(path, data)  # damaged, or left by a call that was killed below
-        return recorded
-    if not path.exists():
-        raise TokensError(f"{path}: missing, and these inputs are not those it listed; encode into another folder")
-    committed, _ = find_shards(folder)
-    for number, (known, found) in enumerate(itertools.zip_longest(read_plan(folder), plan.entries()), 1):
-        if known != found and not _is_replaced(known, found, committed):
-            raise SourceError(
-                f"{folder}: the inputs are not those it was begun with: {_difference(number, known, found)}; give the "
-                "same inputs, or encode into another folder"
-            )
-    # In this order: stopped in between, the next call finds the plan equal and only imtok.json to write.
-    write_atomically(path, data)
-    amended = recorded.model_copy(update={"plan": data_hash})
-    write_atomically(folder / INFO, amended.to_bytes())
-    return amended
+def _publish_plans(folder: Path, recorded: TokensInfo, plan: Plan) -> TokensInfo:
+    """Write the lists of inputs that are missing or that name replaced inputs; return the folder's record."""
+    for number, part in enumerate(plan.parts):
+        lines = plan_to_bytes(part.entries())
+        data_hash = hashlib.sha256(lines).hexdigest()
+        path = folder / plan_path(number)
+        if number:
+            extension = recorded.extensions[number - 1]
+            if data_hash != plan_hash(folder, number):
+                write_atomically(path, extension_to_bytes(extension, part.entries()))
+        elif data_hash == recorded.plan:
+            if not publish_once(path, lines) and path.read_bytes() != lines:
+                write_atomically(path, lines)  # damaged, or left by a call that was killed below
+        else:
+            # In this order: stopped in between, the next call finds the plan equal and only imtok.json to write.
+            write_atomically(path, lines)
+            recorded = recorded.model_copy(update={"plan": data_hash})
+            write_atomically(folder / INFO, recorded.to_bytes())
+    return recorded
 
 
-def _is_replaced(known: PlanEntry | None, found: PlanEntry | None, committed: set[int]) -> bool:
-    """Tell whether an input has other bytes and nothing of it is committed: a cut tar that was copied again."""
-    if known is None or found is None or known.unit in committed:
-        return False
-    return (known.unit, known.name) == (found.unit, found.name)
-
-
-def _difference(number: int, known: PlanEntry | None, found: PlanEntry | None) -> str:
-    if known is not None and found is not None and known.name == found.name:
-        return f"{known.name} had {known.bytes} bytes, has {found.bytes}"
-    return f"input {number} was {_named(known)}, is {_named(found)}"
-
-
-def _named(entry: PlanEntry | None) -> str:
-    return entry.name if entry else "none"
+def _publish_extension(folder: Path, recorded: TokensInfo, extension: Extension, part: PlanPart) -> bool:
+    """Add a list of inputs that came later; False where another process added one first."""
+    if recorded.version == 1:  # so that an imtok that knows no extensions says what it needs
+        write_atomically(folder / INFO, recorded.model_copy(update={"version": 2}).to_bytes())
+    return publish_once(folder / plan_path(extension.number), extension_to_bytes(extension, part.entries()))
 
 
 def _publish_tokenizer(folder: Path, tokenizer: Tokenizer, fingerprint: str) -> None:

@@ -68,7 +68,8 @@ def count_skips(folder: Path, plan: Plan, units: Iterable[int]) -> dict[str, Ski
     examples: dict[str, list[str]] = {}
     for unit in units:
         shard = read_shard(folder / shard_path(unit))
-        tar = "" if unit < plan.folder_units else f"{plan.name(unit)}: "
+        container = plan.container(unit)
+        tar = f"{container.address}: " if container else ""
         for key, reason in zip(shard.skip_keys, shard.skip_reasons, strict=True):
             counts[reason] += 1
             if counts[reason] <= _EXAMPLES:

@@ -11,12 +11,13 @@ import itertools
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from imtok.errors import TokensError
 from imtok.tokens.folder import MANIFEST, Manifest, TokensInfo, find_shards, read_info, read_manifest, shard_path
+from imtok.tokens.plan import read_plans
 from imtok.tokens.shard import NO_LABEL, Shard, read_shard
 
 if TYPE_CHECKING:
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
 
 # A process may hold 65,530 maps on Linux; a billion images in shards of 2,048 would need 488,000.
 _OPEN_SHARDS = 4096
+
+
+class ImageSource(NamedTuple):
+    """Where an image of a token folder came from."""
+
+    container: str | None  # the container's name in the plan, None for an image of the folder list
+    unit: int
+    position: int  # in the unit
 
 
 class TokenDataset:
@@ -40,6 +49,7 @@ class TokenDataset:
         self.skipped = skipped  # inputs that could not be read
         self._ends = list(itertools.accumulate(counts))
         self._open: dict[int, Shard] = {}
+        self._container_names: dict[int, str] | None = None  # by unit, read when it is first asked for
 
     @property
     def codebook_size(self) -> int:
@@ -64,7 +74,7 @@ class TokenDataset:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the labels of class folders; empty where labels come from .cls files, or there are none."""
-        return self.info.class_names
+        return self.info.all_class_names
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
@@ -93,6 +103,15 @@ class TokenDataset:
         if shard.labels is None or shard.labels[row] == NO_LABEL:
             return None
         return int(shard.labels[row])
+
+    def source(self, index: int) -> ImageSource:
+        """Return where an image came from; keys are unique within a container and within the folder list."""
+        if self._container_names is None:
+            entries = read_plans(self.folder, len(self.info.extensions))
+            self._container_names = {entry.unit: entry.tar for entry in entries if entry.tar is not None}
+        shard, row = self._find(index)
+        unit = shard.header.unit
+        return ImageSource(self._container_names.get(unit), unit, int(shard.index[row]))
 
     def shards(self) -> Iterator[Shard]:
         """Yield the units in order, as arrays that are views of the files."""
@@ -150,13 +169,13 @@ def open_tokens(folder: str | Path, *, partial: bool = False) -> TokenDataset:
     info = read_info(folder)
     manifest = read_manifest(folder)
     units, _ = find_shards(folder)
-    missing = [unit for unit in range(info.units) if unit not in units]
+    missing = [unit for unit in range(info.all_units) if unit not in units]
     if missing and not partial:
         raise TokensError(
-            f"{folder}: {len(missing)} of {info.units} units are missing, first unit {missing[0]}; run the same "
+            f"{folder}: {len(missing)} of {info.all_units} units are missing, first unit {missing[0]}; run the same "
             "`imtok encode` again to complete it, or accept what is there with --partial (partial=True)"
         )
-    present = sorted(units & set(range(info.units)))
+    present = sorted(units & set(range(info.all_units)))
     counts, skipped = _counts(folder, info, manifest, present)
     return TokenDataset(folder, info, present, counts, skipped)
 
@@ -176,13 +195,21 @@ def check_shard(shard: Shard, unit: int, info: TokensInfo, path: Path) -> None:
 
 def _counts(folder: Path, info: TokensInfo, manifest: Manifest | None, units: Sequence[int]) -> tuple[list[int], int]:
     """Images of each unit and skipped inputs of all, from the manifest or else from the shards."""
-    if manifest is None:
-        shards = [read_shard(folder / shard_path(unit)) for unit in units]
-        return [len(shard) for shard in shards], sum(shard.skipped for shard in shards)
-    if len(manifest.entries) != info.units:
+    listed = manifest.entries if manifest else ()
+    # A set that has grown has the manifest of its first units until the others are there.
+    whole = {info.all_units, info.units, *(extension.first_unit for extension in info.extensions)}
+    if manifest is not None and len(listed) not in whole:
         raise TokensError(
-            f"{folder / MANIFEST}: {len(manifest.entries)} units, expected {info.units}; delete it and run the same "
+            f"{folder / MANIFEST}: {len(listed)} units, expected {info.all_units}; delete it and run the same "
             "`imtok encode` again"
         )
-    entries = [manifest.entries[unit] for unit in units]
-    return [entry.images for entry in entries], sum(entry.skipped for entry in entries)
+    counts, skipped = [], 0
+    for unit in units:
+        if unit < len(listed):
+            counts.append(listed[unit].images)
+            skipped += listed[unit].skipped
+        else:
+            shard = read_shard(folder / shard_path(unit))
+            counts.append(len(shard))
+            skipped += shard.skipped
+    return counts, skipped

@@ -2,7 +2,7 @@
 
     imtok.json              created once: what made the tokens, and their shape
     tokenizer/              a copy of the tokenizer, so that decoding needs nothing else
-    plan/inputs-00000.jsonl frozen, ordered list of inputs, cut into units
+    plan/inputs-00000.jsonl frozen, ordered list of inputs, cut into units; one more for each time that inputs came
     shards/000/00000000.safetensors   one committed unit each
     journal/                times and speeds; never the truth, and the only thing outside bit-identity
     MANIFEST.jsonl          written last: every unit with its hash; its own hash names the data set
@@ -14,45 +14,30 @@ and published by an exclusive link; who comes second compares, and adopts or ref
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from imtok.errors import TokensError
+from imtok.tokens.json_lines import JsonRecord, parse, read_lines, to_line
+from imtok.tokens.plan import Extension, Numerics, read_extensions
 from imtok.tokens.shard import Shard
 
-INFO, PLAN, MANIFEST = "imtok.json", "plan/inputs-00000.jsonl", "MANIFEST.jsonl"
+INFO, MANIFEST = "imtok.json", "MANIFEST.jsonl"
 TOKENIZER, SHARDS, JOURNAL = "tokenizer", "shards", "journal"
 
 _FORMAT, _VERSIONS = "imtok-tokens", (1, 2)
 _SINCE_2 = {"rules", "labels", "max_pixels", "salvage_images"}  # fields of imtok.json
-_HINT = "delete the file and run the same `imtok encode` again"
 _INFO_HINT = "copy the folder again, or encode into another"
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-_R = TypeVar("_R", bound=_Record)
-
-
-class Numerics(_Record):
-    """Facts that decide the last bits of the encoder's output, and sometimes a code."""
-
-    device: Literal["cpu", "cuda"]
-    precision: Literal["fp32", "bf16"]
-    batch_size: int = Field(ge=1)
-    threads: int = Field(ge=1)  # per operation
-    versions: dict[str, str]  # of imtok, torch and pillow
-
-
-class TokensInfo(_Record):
+class TokensInfo(JsonRecord):
     """The content of imtok.json."""
 
     format: Literal["imtok-tokens"] = "imtok-tokens"
@@ -76,11 +61,32 @@ class TokensInfo(_Record):
     max_pixels: int | None = Field(None, ge=1)  # larger pictures are skipped
     salvage_images: bool = False  # truncated pictures were taken as far as they could be read
     plan: str  # SHA-256 of the plan
+    extensions: tuple[Extension, ...] = Field((), exclude=True)  # inputs that came later, from the other plans
+
+    # `units`, `images`, `tars` and `class_names` of this record are those it was begun with.
 
     @property
-    def folder_units(self) -> int:
-        """Units cut from the folder list; those of tars follow."""
-        return self.units - self.tars
+    def all_units(self) -> int:
+        """Units of all plans."""
+        return self.units + sum(extension.units for extension in self.extensions)
+
+    @property
+    def all_tars(self) -> int:
+        """Containers of all plans."""
+        return self.tars + sum(extension.tars for extension in self.extensions)
+
+    @property
+    def all_class_names(self) -> tuple[str, ...]:
+        """Names of the labels, of all plans."""
+        return self.class_names + tuple(itertools.chain(*(extension.class_names for extension in self.extensions)))
+
+    def is_container(self, unit: int) -> bool:
+        """Tell whether a unit is a container; the others are cut from a folder list."""
+        first, units, tars = 0, self.units, self.tars
+        for extension in self.extensions:
+            if unit >= extension.first_unit:
+                first, units, tars = extension.first_unit, extension.units, extension.tars
+        return unit >= first + units - tars
 
     @property
     def code_shape(self) -> tuple[int, ...]:
@@ -93,21 +99,7 @@ class TokensInfo(_Record):
         return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 
-class PlanEntry(_Record):
-    """A line of the plan: one image of the folder list, or one tar."""
-
-    unit: int
-    key: str | None = None
-    tar: str | None = None
-    bytes: int
-
-    @property
-    def name(self) -> str:
-        """The input's name for a person."""
-        return self.key if self.key is not None else f"{self.tar}.tar"
-
-
-class ManifestEntry(_Record):
+class ManifestEntry(JsonRecord):
     """A line of the manifest: one unit as it lies on disk."""
 
     unit: int
@@ -138,19 +130,8 @@ def read_info(folder: Path) -> TokensInfo:
             raise TokensError(f"{folder}: no such folder; give one written by `imtok encode`") from error
         raise TokensError(f"{folder}: not a token folder, it has no {INFO}; give one of `imtok encode`") from error
     _check_version(path, data)
-    return _parse(TokensInfo, data, str(path), _INFO_HINT)
-
-
-def read_plan(folder: Path) -> Iterator[PlanEntry]:
-    """Read the inputs in order; raises TokensError where the list is missing or damaged."""
-    path = folder / PLAN
-    for number, line in _lines(path):
-        yield _parse(PlanEntry, line, f"{path}: line {number}")
-
-
-def plan_to_bytes(entries: Iterable[PlanEntry]) -> bytes:
-    """Return the plan's bytes."""
-    return b"".join(_line(entry) for entry in entries)
+    info = parse(TokensInfo, data, str(path), _INFO_HINT)
+    return info.model_copy(update={"extensions": read_extensions(folder, info.units)})
 
 
 def read_manifest(folder: Path) -> Manifest | None:
@@ -158,7 +139,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     path = folder / MANIFEST
     if not path.exists():
         return None
-    entries = tuple(_parse(ManifestEntry, line, f"{path}: line {number}") for number, line in _lines(path))
+    entries = tuple(parse(ManifestEntry, line, f"{path}: line {number}") for number, line in read_lines(path))
     for unit, entry in enumerate(entries):
         if entry.unit != unit or entry.path != shard_path(unit):
             raise TokensError(f"{path}: line {unit + 1} is about unit {entry.unit}, expected {unit}; delete the file")
@@ -181,7 +162,7 @@ def manifest_entry(shard: Shard, data: bytes) -> ManifestEntry:
 
 def manifest_to_bytes(entries: Sequence[ManifestEntry]) -> bytes:
     """Return the manifest's bytes."""
-    return b"".join(_line(entry) for entry in entries)
+    return b"".join(to_line(entry) for entry in entries)
 
 
 def shard_path(unit: int) -> str:
@@ -202,32 +183,6 @@ def find_shards(folder: Path) -> tuple[set[int], list[str]]:
             elif not name.startswith("."):
                 foreign.append(f"{below}/{name}")
     return units, sorted(foreign)
-
-
-def _line(entry: _Record) -> bytes:
-    content = entry.model_dump(exclude_none=isinstance(entry, PlanEntry))
-    return (json.dumps(content, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
-
-
-def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    """Lines with their numbers, from 1; only a line feed ends one, and the last must have it."""
-    try:
-        with path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    raise TokensError(f"{path}: line {number} is cut short; {_HINT}")
-                yield number, line
-    except OSError as error:
-        raise TokensError(f"{path}: cannot be read ({error.strerror or error}); {_HINT}") from error
-
-
-def _parse(record: type[_R], data: bytes, place: str, hint: str = _HINT) -> _R:
-    try:
-        return record.model_validate_json(data)
-    except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(map(str, problem["loc"])) or "content"
-        raise TokensError(f"{place}: damaged, {field}: {problem['msg']}; {hint}") from error
 
 
 def _check_version(path: Path, data: bytes) -> None:

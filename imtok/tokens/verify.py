@@ -13,18 +13,16 @@ import numpy as np
 from imtok.errors import ImtokError, TokensError
 from imtok.tokens.dataset import check_shard
 from imtok.tokens.folder import (
-    PLAN,
     TOKENIZER,
     Manifest,
     ManifestEntry,
-    PlanEntry,
     TokensInfo,
     find_shards,
     read_info,
     read_manifest,
-    read_plan,
     shard_path,
 )
+from imtok.tokens.plan import PlanEntry, plan_hash, plan_path, read_plans
 from imtok.tokens.shard import Shard, read_shard
 
 
@@ -62,26 +60,28 @@ def verify_tokens(folder: Path, progress: Callable[[int, int], None] | None = No
     tally = _Tally(problems=[*_folder_problems(folder, info, manifest), *_tokenizer_problems(folder, info)])
     tally.problems += [f"{name}: a file that nobody planned" for name in foreign]
     tally.problems += [
-        f"{shard_path(unit)}: a unit that nobody planned" for unit in sorted(present) if unit >= info.units
+        f"{shard_path(unit)}: a unit that nobody planned" for unit in sorted(present) if unit >= info.all_units
     ]
-    for unit, entries in groupby(read_plan(folder), lambda entry: entry.unit):
+    for unit, entries in groupby(read_plans(folder, len(info.extensions)), lambda entry: entry.unit):
         entry = manifest.entries[unit] if manifest and unit < len(manifest.entries) else None
         _check_unit(folder, info, list(entries), entry, tally)
         if progress:
-            progress(unit + 1, info.units)
+            progress(unit + 1, info.all_units)
     dataset_id = manifest.dataset_id if manifest else None
-    return Verification(info.units, tally.images, tally.skipped, dataset_id, tally.problems)
+    return Verification(info.all_units, tally.images, tally.skipped, dataset_id, tally.problems)
 
 
 def _folder_problems(folder: Path, info: TokensInfo, manifest: Manifest | None) -> list[str]:
     problems = []
-    found = hashlib.sha256((folder / PLAN).read_bytes()).hexdigest() if (folder / PLAN).exists() else None
-    if found is not None and found != info.plan:
-        problems.append(f"{PLAN}: its hash is {found[:12]}…, imtok.json says {info.plan[:12]}…")
+    for number, expected in enumerate([info.plan, *(extension.entries for extension in info.extensions)]):
+        found = plan_hash(folder, number)
+        if found is not None and found != expected:
+            where = "its first line" if number else "imtok.json"
+            problems.append(f"{plan_path(number)}: its hash is {found[:12]}…, {where} says {expected[:12]}…")
     if manifest is None:
         problems.append("MANIFEST.jsonl is missing: the set is not finished; run the same `imtok encode` again")
-    elif len(manifest.entries) != info.units:
-        problems.append(f"MANIFEST.jsonl: {len(manifest.entries)} units, imtok.json says {info.units}")
+    elif len(manifest.entries) != info.all_units:
+        problems.append(f"MANIFEST.jsonl: {len(manifest.entries)} units, {info.all_units} are planned")
     return problems
 
 

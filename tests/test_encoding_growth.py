@@ -1,0 +1,155 @@
+"""Token folders whose inputs grow: what is there stays, what is new is added."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from making import contents, encoded, fill, picture, tiny_tokenizer, write_tar
+
+import imtok.encoding.settings as settings
+from imtok.decoding import decode
+from imtok.encoding import encode
+from imtok.errors import Interrupted, SourceError, TokensError
+from imtok.tokens import open_tokens, read_info, verify_tokens
+from imtok.tokens.plan import plan_path
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
+def shard(path: Path, *names: str) -> Path:
+    return write_tar(path, [(name, encoded(picture(number))) for number, name in enumerate(names)])
+
+
+def kept(before: dict[str, bytes], folder: Path) -> bool:
+    """Tell whether every shard, plan and imtok.json is as it was."""
+    after = contents(folder)
+    return all(after[name] == data for name, data in before.items() if name != "MANIFEST.jsonl")
+
+
+def test_a_new_tar_is_added_and_the_rest_kept(tmp_path: Path, tokenizer: Path) -> None:
+    (tmp_path / "in").mkdir()
+    shard(tmp_path / "in/00000.tar", "a.png", "b.png")
+    encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+    before = contents(tmp_path / "t")
+    shard(tmp_path / "in/00001.tar", "a.png", "c.png")
+    report = encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+    assert (report.units_added, report.units_done, report.images, report.complete) == (1, 1, 4, True)
+    assert kept(before, tmp_path / "t")
+    assert [key for key, _ in open_tokens(tmp_path / "t")] == ["a.png", "b.png", "a.png", "c.png"]
+    assert verify_tokens(tmp_path / "t").ok
+
+
+def test_growing_thrice_goes_on_with_the_unit_numbers(tmp_path: Path, tokenizer: Path) -> None:
+    for round_ in range(3):
+        fill(tmp_path / "in", [f"{round_}{name}.png" for name in "abc"])
+        shard(tmp_path / f"{round_}.tar", f"t{round_}.png")
+        tars = sorted(tmp_path.glob("*.tar"))
+        encode([tmp_path / "in", *tars], tmp_path / "t", tokenizer, unit_size=2)
+        assert verify_tokens(tmp_path / "t").problems == []
+    assert [entry.first_unit for entry in read_info(tmp_path / "t").extensions] == [3, 6]
+    again = encode([tmp_path / "in", *tars], tmp_path / "t", tokenizer)
+    assert (again.was_complete, again.units_added, again.images) == (True, 0, 12)
+
+
+def test_equal_keys_are_told_apart_by_their_source(tmp_path: Path, tokenizer: Path) -> None:
+    fill(tmp_path / "in", ["z.png"])
+    first = shard(tmp_path / "one.tar", "a.png")
+    encode([tmp_path / "in", first], tmp_path / "t", tokenizer)
+    second = shard(tmp_path / "two.tar", "b.png", "a.png")
+    encode([tmp_path / "in", first, second], tmp_path / "t", tokenizer)
+    tokens = open_tokens(tmp_path / "t")
+    found = [(tokens.key(index), *tokens.source(index)) for index in range(len(tokens))]
+    assert found == [("z.png", None, 0, 0), ("a.png", "one", 1, 0), ("b.png", "two", 2, 0), ("a.png", "two", 2, 1)]
+    decode(tmp_path / "t", tmp_path / "back")
+    names = sorted(path.relative_to(tmp_path / "back").as_posix() for path in (tmp_path / "back").rglob("*.png"))
+    assert names == ["one/a.png.png", "two/a.png.png", "two/b.png.png", "z.png.png"]
+
+
+def test_new_classes_follow_the_old_numbers(tmp_path: Path, tokenizer: Path) -> None:
+    fill(tmp_path / "in", ["cat/1.png", "dog/1.png"])
+    encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+    fill(tmp_path / "in", ["ape/1.png", "dog/2.png"])
+    encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+    tokens = open_tokens(tmp_path / "t")
+    assert tokens.class_names == ("cat", "dog", "ape")
+    assert {tokens.key(index): tokens.label(index) for index in range(4)} == {
+        "cat/1.png": 0,
+        "dog/1.png": 1,
+        "ape/1.png": 2,
+        "dog/2.png": 1,
+    }
+
+
+@pytest.mark.parametrize("change", ["vanished", "other bytes"])
+def test_a_set_that_lost_or_changed_inputs_is_refused(tmp_path: Path, tokenizer: Path, change: str) -> None:
+    fill(tmp_path / "in", ["a.png", "b.png"])
+    encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+    before = contents(tmp_path / "t")
+    fill(tmp_path / "in", ["c.png"])
+    (tmp_path / "in/a.png").unlink() if change == "vanished" else (tmp_path / "in/a.png").write_bytes(b"other")
+    with pytest.raises(SourceError, match=r"a\.png (is missing|had \d+ bytes, has 5)"):
+        encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+    assert contents(tmp_path / "t") == before
+
+
+def test_an_unfinished_extension_is_told_and_finished(tmp_path: Path, tokenizer: Path) -> None:
+    fill(tmp_path / "in", ["a.png", "b.png"])
+    encode([tmp_path / "in"], tmp_path / "t", tokenizer, unit_size=1)
+    fill(tmp_path / "in", ["c.png", "d.png"])
+    assert not encode([tmp_path / "in"], tmp_path / "t", tokenizer, shard=(0, 2)).complete
+    with pytest.raises(TokensError, match="1 of 4 units are missing"):
+        open_tokens(tmp_path / "t")
+    assert [key for key, _ in open_tokens(tmp_path / "t", partial=True)] == ["a.png", "b.png", "c.png"]
+    problems = verify_tokens(tmp_path / "t").problems
+    assert [problem.split(";")[0] for problem in problems] == [
+        "MANIFEST.jsonl: 2 units, 4 are planned",
+        "unit 3 (d.png) is missing",
+    ]
+    assert encode([tmp_path / "in"], tmp_path / "t", tokenizer).complete
+    assert verify_tokens(tmp_path / "t").ok
+
+
+def test_an_extension_records_its_own_versions(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "in", ["a.png"])
+    encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+    fill(tmp_path / "in", ["b.png"])
+    monkeypatch.setattr(settings, "_versions", lambda: {"imtok": "9", "torch": "9", "pillow": "9"})
+    encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+    info = read_info(tmp_path / "t")
+    assert info.numerics.versions["torch"] != "9"
+    assert info.extensions[0].numerics.versions["torch"] == "9"
+
+
+def test_a_killed_extension_leaves_the_same_bytes(tmp_path: Path, tokenizer: Path) -> None:
+    for name in ("once", "killed"):
+        fill(tmp_path / name, ["a.png", "b.png"])
+        encode([tmp_path / name], tmp_path / f"{name}-t", tokenizer, unit_size=1)
+        fill(tmp_path / name, ["c.png", "d.png"])
+    encode([tmp_path / "once"], tmp_path / "once-t", tokenizer)
+    with pytest.raises(Interrupted):
+        encode([tmp_path / "killed"], tmp_path / "killed-t", tokenizer, progress=interrupt)
+    encode([tmp_path / "killed"], tmp_path / "killed-t", tokenizer)
+    assert contents(tmp_path / "once-t") == contents(tmp_path / "killed-t")
+
+
+def interrupt(_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_damaged_first_line_of_an_extension_is_named(tmp_path: Path, tokenizer: Path) -> None:
+    for names in (["a.png"], ["b.png"]):
+        fill(tmp_path / "in", names)
+        encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+    path = tmp_path / "t" / plan_path(1)
+    lines = path.read_text().splitlines(keepends=True)
+    header = json.loads(lines[0])
+    path.write_text("".join([json.dumps(header | {"first_unit": 7}) + "\n", *lines[1:]]))
+    with pytest.raises(TokensError, match=r"inputs-00001\.jsonl: does not follow"):
+        open_tokens(tmp_path / "t")
