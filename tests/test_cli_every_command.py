@@ -46,7 +46,7 @@ def test_every_command_runs_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert result.exit_code == 0, f"{name}\n{result.output}"
         printed[name] = result.stdout
     assert json.loads(printed["stats"])["images"] == 6
-    assert len(list((tmp_path / "back").iterdir())) == 6
+    assert len(list((tmp_path / "back").glob("*.png"))) == 6
     assert "</html>" in (tmp_path / "report.html").read_text()
     assert list((tmp_path / "plots").glob("*.png"))
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from imtok.cli.console import launcher_number, parse_shard, print_result, progress_bar, say, stop_on_signals, warn
-from imtok.cli.options import BatchSize, Precision, Sources
+from imtok.cli.options import BatchSize, MaxPixels, Precision, SalvageImages, Sources
 from imtok.errors import TokensError
 
 if TYPE_CHECKING:
@@ -63,12 +63,8 @@ def encode(
             help="Where labels come from: class folders, .cls or .json files. (default: auto, whichever is there)"
         ),
     ] = None,
-    max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Skip pictures of more pixels than this. (default: 178956970)")
-    ] = None,
-    salvage_images: Annotated[
-        bool, typer.Option("--salvage-images", help="Take what can be read of a truncated picture.")
-    ] = False,
+    max_pixels: MaxPixels = None,
+    salvage_images: SalvageImages = False,
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Do only every N-th unit, from I = 0: for job arrays.")
     ] = "0/1",
@@ -131,9 +127,8 @@ def _print_report(report: EncodeReport, output: Path) -> None:
     if report.was_complete:
         say(f"{output}: already complete, nothing to do")
     if report.units_added:
-        first = report.units_total - report.units_added
-        last = report.units_total - 1
-        units = f"unit {first}" if first == last else f"units {first} to {last}"
+        start, last = report.units_total - report.units_added, report.units_total - 1
+        units = f"unit {start}" if start == last else f"units {start} to {last}"
         say(f"{output}: the inputs have grown; what is new became {units}")
     if report.mean_cut is not None and report.mean_cut >= 0.005:
         say(f"the crop to squares cut away {report.mean_cut:.0%} of the pictures' area; --fit pad keeps all of it")
@@ -148,6 +143,9 @@ def _print_report(report: EncodeReport, output: Path) -> None:
         warn(f"{name}: holds no images, an empty shard")
     for damage in report.salvaged:
         warn(f"salvaged: {damage}")
+    if report.salvaged_images:
+        count, first = len(report.salvaged_images), report.salvaged_images[0]
+        warn(f"salvaged: {count} truncated {'picture' if count == 1 else 'pictures'}, first {first}")
     if report.renamed:
         warn(f"{report.renamed} keys that occurred before in their tar got a suffix")
     sides = (*report.grid, report.num_codebooks)[: 2 if report.num_codebooks == 1 else 3]

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from imtok.cli.console import facts_table, out, print_result, progress_bar, warn
-from imtok.cli.options import AsJson, Device, Precision
+from imtok.cli.options import AsJson, Device, MaxPixels, Precision, SalvageImages
 
 
 def evaluate(
@@ -21,14 +21,25 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many images, evenly spaced.")] = None,
     device: Device = "auto",
     precision: Annotated[Precision, typer.Option(help="In what the networks compute.")] = "fp32",
+    max_pixels: MaxPixels = None,
+    salvage_images: SalvageImages = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure what a tokenizer keeps of images: PSNR, SSIM, usage, bits per image, by a stated protocol."""
     import imtok.evaluation
+    from imtok.data.reading import MAX_PIXELS, Reading
 
+    reading = Reading(max_pixels=max_pixels or MAX_PIXELS, salvage_images=salvage_images)
     with progress_bar("measuring") as bar:
         quality = imtok.evaluation.evaluate(
-            tokenizer, sources, size=size, device=device, precision=precision, limit=limit, progress=bar
+            tokenizer,
+            sources,
+            size=size,
+            device=device,
+            precision=precision,
+            limit=limit,
+            reading=reading,
+            progress=bar,
         )
     if as_json:
         typer.echo(json.dumps(quality.as_dict()))

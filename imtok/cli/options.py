@@ -17,3 +17,7 @@ Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images a batch. (default: 16, on a GPU 64)")]
 Partial = Annotated[bool, typer.Option("--partial", help="Accept a token folder with units missing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
+MaxPixels = Annotated[
+    int | None, typer.Option(min=1, help="Skip pictures of more pixels than this. (default: 178956970)")
+]
+SalvageImages = Annotated[bool, typer.Option("--salvage-images", help="Take what can be read of a truncated picture.")]

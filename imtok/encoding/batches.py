@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from imtok.data.images import decode_image, fit_image
+from imtok.data.images import decode_salvaging, fit_image
 from imtok.devices import autocast
 from imtok.encoding.inputs import OpenUnit
 from imtok.encoding.settings import Settings
@@ -47,6 +47,7 @@ class Encoded:
     labels: list[int] = field(default_factory=list)  # n
     cut: float = 0.0  # sum over the n images of the share of area that the crop left out
     skips: list[tuple[int, str]] = field(default_factory=list)  # positions and reasons
+    salvaged: list[str] = field(default_factory=list)  # keys of truncated pictures among the n
     failure: str | None = None  # why the whole unit fails
 
 
@@ -79,17 +80,19 @@ class BatchEncoder:
     def _read(self, unit: OpenUnit, position: int, done: Encoded, pixels: Tensor) -> None:
         """Fill `pixels` (3, S, S) and record the image in `done`, or the reason to skip it."""
         try:
-            picture = decode_image(unit.read(position), self._settings.reading)
+            decoded = decode_salvaging(unit.read(position), self._settings.reading)
         except ImageError as error:
             done.skips.append((position, error.reason))
             return
-        fitted = fit_image(picture, self._settings.size, self._settings.fit)
+        fitted = fit_image(decoded.picture, self._settings.size, self._settings.fit)
         pixels.copy_(fitted.pixels)
         label = unit.label(position)
         done.index.append(position)
         done.sizes.append(fitted.original)
         done.labels.append(NO_LABEL if label is None else label)
         done.cut += fitted.cut
+        if decoded.problem is not None:
+            done.salvaged.append(unit.keys[position])
 
     def _codes(self, pixels: Tensor, batch: Batch) -> Codes:
         """Encode (B, 3, S, S) uint8 to (B, h, w) or (B, h, w, Q) codes in the smallest type."""

@@ -38,6 +38,7 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
         failed=tuple(done.failed),
         empty=tuple(job.plan.name(entry.unit) for entry in entries if entry.images + entry.skipped == 0),
         salvaged=tuple(done.salvaged),
+        salvaged_images=tuple(done.salvaged_images),
         renamed=done.renamed,
         units_total=len(job.plan),
         units_added=job.units_added,

@@ -49,6 +49,7 @@ class EncodeReport:
     failed: tuple[FailedUnit, ...]
     empty: tuple[str, ...]  # tars without images
     salvaged: tuple[str, ...]  # damaged tars taken as far as they could be read
+    salvaged_images: tuple[str, ...]  # keys of truncated pictures that this call took as far as they could be read
     renamed: int  # keys that got a suffix since they occurred before in their tar
     units_total: int  # of the whole folder
     units_added: int  # by this call, as inputs have come since the folder was begun

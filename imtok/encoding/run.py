@@ -48,6 +48,7 @@ class Done:
     failed: list[FailedUnit] = field(default_factory=list)
     salvaged: list[str] = field(default_factory=list)
     renamed: int = 0
+    salvaged_images: list[str] = field(default_factory=list)  # the keys of truncated pictures
     entries: dict[int, ManifestEntry] = field(default_factory=dict)  # units committed
     seconds: float = 0.0
 
@@ -105,6 +106,7 @@ class _Run:
         self.done.images += len(encoded.index)
         self.done.skipped += len(encoded.skips)
         self.done.cut += encoded.cut
+        self.done.salvaged_images += encoded.salvaged
         if encoded.batch.last:
             self._close_unit()
         self.done.seconds = time.perf_counter() - self._started

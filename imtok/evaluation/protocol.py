@@ -24,6 +24,7 @@ from torch import Tensor
 from imtok.cores import usable_cores
 from imtok.data.collection import ImageCollection
 from imtok.data.images import Fit, fit_image
+from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.devices import Precision, autocast, deterministic, resolve_device
 from imtok.errors import ConfigError, ImageError, SourceError
 from imtok.evaluation.metric import Metric
@@ -145,6 +146,7 @@ def evaluate(
     batch_size: int = 16,
     limit: int | None = None,
     metrics: Sequence[str] | None = None,
+    reading: Reading = DEFAULT_READING,
     progress: Callable[[int, int], None] | None = None,
 ) -> Quality:
     """Measure a tokenizer folder on the images of SOURCEs.
@@ -160,7 +162,7 @@ def evaluate(
             raise ConfigError(f"--size {size}: {metric.label} needs {metric.smallest} pixels or more")
     if size % tokenizer.downsample:
         raise ConfigError(f"--size {size}: no multiple of the tokenizer's downsampling {tokenizer.downsample}")
-    images = ImageCollection.open(sources)
+    images = ImageCollection.open(sources, reading)
     if limit is not None:
         images = images.subsample(limit)
     return measure(
