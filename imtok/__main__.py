@@ -1,6 +1,15 @@
-"""`python -m imtok` is `imtok`."""
+"""`python -m imtok` is `imtok`, and the command begins here, so that signals are heard before anything is imported."""
 
-from imtok.cli import main
+from imtok.signals import end_on_signals
+
+
+def main() -> None:
+    """Run the command line."""
+    end_on_signals()
+    from imtok.cli import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

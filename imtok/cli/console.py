@@ -10,11 +10,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TextIO, TypeVar
 
 import typer
 
 from imtok.errors import ConfigError, DiskError, ImtokError, ImtokWarning, Interrupted, is_disk_error
+from imtok.signals import NOTHING_SAVED, end_now, outcome, say_when_stopped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -26,28 +27,28 @@ R = TypeVar("R")
 SEVERITY_STYLES = {"problem": "bold red", "warning": "bold yellow", "hint": "bold cyan"}  # of findings, everywhere
 SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
 
+_consoles: dict[bool, tuple[TextIO, Console]] = {}  # by whether it is that of standard error
+
 
 def out() -> Console:
     """Open standard output, for results."""
-    return _console(stderr=False)
+    return _console(sys.stdout, stderr=False)
 
 
 def err() -> Console:
     """Open standard error, for progress and messages."""
-    return _console(stderr=True)
+    return _console(sys.stderr, stderr=True)
 
 
-def _console(*, stderr: bool) -> Console:
+def _console(stream: TextIO, *, stderr: bool) -> Console:
+    """Return the one console of a stream: lines and bars of the same one never stand in each other's way."""
     from rich.console import Console
 
-    class Pipeable(Console):
-        """A console that exits with 0 when its reader has gone, as with `| head`; rich's own exits with 1."""
-
-        def on_broken_pipe(self) -> None:
-            _silence_stdout()
-            raise SystemExit(0)
-
-    return Pipeable(stderr=stderr, highlight=False, emoji=False)
+    stream = getattr(stream, "rich_proxied_file", stream)  # a bar stands before the stream while it is shown
+    known = _consoles.get(stderr)
+    if known is None or known[0] is not stream:
+        known = _consoles[stderr] = stream, Console(stderr=stderr, highlight=False, emoji=False)
+    return known[1]
 
 
 def say(text: str) -> None:
@@ -83,11 +84,15 @@ def facts_table(facts: Mapping[str, str]) -> Table:
     return table
 
 
-def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn every error into one line and an exit code; IMTOK_TRACEBACK=1 gives a traceback for an unforeseen one."""
+def reports_errors(command: Callable[P, R], *, stopped: str = NOTHING_SAVED) -> Callable[P, R]:
+    """Turn every error into one line and an exit code; IMTOK_TRACEBACK=1 gives a traceback for an unforeseen one.
+
+    `stopped` says what a stop by a signal means for this command.
+    """
 
     @functools.wraps(command)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> R:
+        say_when_stopped(stopped)
         try:
             with _warnings_as_notes():
                 return command(*args, **kwargs)
@@ -96,10 +101,7 @@ def reports_errors(command: Callable[P, R]) -> Callable[P, R]:
         except ImtokError as error:
             _fail(str(error), error.exit_code)
         except KeyboardInterrupt:
-            _fail("on request; the same command goes on from what was saved", Interrupted.exit_code)
-        except BrokenPipeError:
-            _silence_stdout()
-            raise typer.Exit(0) from None
+            _fail(f"on request; {outcome()}", Interrupted.exit_code)
         except OSError as error:
             _fail(*os_error(error))
         except MemoryError:
@@ -157,11 +159,6 @@ def parse_shard(text: str) -> tuple[int, int]:
     return int(index), int(count)
 
 
-def _silence_stdout() -> None:
-    """Send standard output nowhere, or Python's flush at exit would report the closed pipe again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
 def _fail(text: str, code: int) -> NoReturn:
     stopped = code == Interrupted.exit_code
     label = "[bold yellow]stopped:[/]" if stopped else "[bold red]error:[/]"
@@ -187,9 +184,7 @@ def stop_on_signals() -> Iterator[Callable[[], bool]]:
 
     def note(number: int, frame: Any) -> None:  # noqa: ARG001  (the signature of a handler)
         if came and number == signal.SIGINT:
-            # Everything is written whole or not at all, so there is nothing to wait for.
-            os.write(2, b"\nstopped: at once; the same command goes on from what was saved\n")
-            os._exit(Interrupted.exit_code)
+            end_now()
         came.append(number)
 
     with _signals_to(note):
@@ -209,7 +204,7 @@ def ends_on_signals(should_stop: Callable[[], bool]) -> Iterator[None]:
                 raise KeyboardInterrupt
             yield
     except KeyboardInterrupt:
-        raise Interrupted("on request; the same command begins anew") from None
+        raise Interrupted(f"on request; {outcome()}") from None
 
 
 @contextmanager
@@ -221,7 +216,12 @@ def progress_bar(description: str, unit: str = "images") -> Iterator[Callable[[i
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit)
-    with Progress(*columns, TimeRemainingColumn(compact=True), console=err(), transient=True) as progress:
+    console = err()
+    # Results for a pipe would otherwise go above the bar, as if they were lines for a person.
+    to_bar = bool(sys.stdout and sys.stdout.isatty())
+    with Progress(
+        *columns, TimeRemainingColumn(compact=True), console=console, transient=True, redirect_stdout=to_bar
+    ) as progress:
         task = progress.add_task(description, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
 

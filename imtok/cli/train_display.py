@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -27,7 +28,8 @@ class TrainDisplay:
 
         self.config = config
         self.console = err()
-        self.live = Live(console=self.console, refresh_per_second=4, transient=True)
+        to_bar = bool(sys.stdout and sys.stdout.isatty())
+        self.live = Live(console=self.console, refresh_per_second=4, transient=True, redirect_stdout=to_bar)
         self.metrics: dict[str, str] = {}  # of the last line of the log
         self.quality: dict[str, str] = {}  # of the last validation, and of the best so far
         self.images_per_second = 0.0
