@@ -153,3 +153,41 @@ def test_a_damaged_first_line_of_an_extension_is_named(tmp_path: Path, tokenizer
     path.write_text("".join([json.dumps(header | {"first_unit": 7}) + "\n", *lines[1:]]))
     with pytest.raises(TokensError, match=r"inputs-00001\.jsonl: does not follow"):
         open_tokens(tmp_path / "t")
+
+
+def of_format_1(folder: Path) -> None:
+    """Turn a token folder into one from before there were rules."""
+    content = json.loads((folder / "imtok.json").read_text())
+    for name in ("rules", "labels", "max_pixels", "salvage_images"):
+        del content[name]
+    text = json.dumps(content | {"version": 1}, indent=2, ensure_ascii=False) + "\n"
+    (folder / "imtok.json").write_text(text)
+
+
+def old_folder(path: Path, source: Path, tokenizer: Path) -> Path:
+    """A token folder of format 1 of the classes cat and dog, beside which lies a picture without a suffix."""
+    fill(source, ["cat/a.png", "dog/b.png", "dog/c.png"])
+    encode([source], path, tokenizer, unit_size=1)
+    of_format_1(path)
+    (source / "cat" / "photo").write_bytes((source / "cat/a.png").read_bytes())
+    return path
+
+
+def test_an_unfinished_folder_of_format_1_keeps_rules_1(tmp_path: Path, tokenizer: Path) -> None:
+    folder = old_folder(tmp_path / "t", tmp_path / "in", tokenizer)
+    before = contents(folder)
+    (folder / "shards/000/00000002.safetensors").unlink()
+    (folder / "MANIFEST.jsonl").unlink()
+    report = encode([tmp_path / "in"], folder, tokenizer)
+    assert (report.complete, report.units_done, report.units_added) == (True, 1, 0)
+    assert contents(folder) == before
+
+
+def test_a_grown_folder_of_format_1_becomes_format_2(tmp_path: Path, tokenizer: Path) -> None:
+    folder = old_folder(tmp_path / "t", tmp_path / "in", tokenizer)
+    fill(tmp_path / "in", ["ape/d.png"])
+    assert encode([tmp_path / "in"], folder, tokenizer).images == 4
+    info = read_info(folder)
+    assert (info.version, info.rules, info.extensions[0].rules) == (2, 1, 1)
+    assert open_tokens(folder).class_names == ("cat", "dog", "ape")
+    assert verify_tokens(folder).ok
