@@ -1,100 +1,30 @@
-"""Image bytes to RGB pixels, and the fitting of any picture to a square.
-
-Untrusted bytes are read by Pillow alone (torchvision's PNG decoder ends the process on a broken checksum).
-Everything odd is settled here: EXIF orientation is applied, transparency is laid on white, 16-bit gray is scaled
-to 8 bits (Pillow's own conversion clips it to white), of an animation the first frame is taken.
-"""
+"""Pictures and tensors, and the fitting of any picture to a square; `decode_image` of `pixels` can be had here too."""
 
 # Axes: H x W picture, S side of the square.
 
 from __future__ import annotations
 
-import io
-import warnings
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from imtok.data.formats import HEAD_BYTES as HEAD_BYTES
 from imtok.data.formats import SUFFIXES as SUFFIXES
 from imtok.data.formats import image_kind as image_kind
 from imtok.data.formats import looks_like_image as looks_like_image
-from imtok.data.reading import DEFAULT_READING, Reading
-from imtok.errors import ImageError
+from imtok.data.pixels import Decoded as Decoded
+from imtok.data.pixels import decode_image as decode_image
+from imtok.data.pixels import decode_salvaging as decode_salvaging
+from imtok.data.pixels import image_size as image_size
 
 Fit = Literal["crop", "pad"]
 
-# Formats are listed because Pillow would otherwise try all it knows, PostScript through an outside program among them.
-_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF", "JPEG2000")
 # Pictures up to this many times longer than wide are resized whole before the crop.
 _WIDEST = 4
-
-# Pillow warns from half its limit on; the limit itself is what decides here.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
-# A damaged EXIF block is no reason to refuse the picture, nor to write to the terminal from a worker thread.
-warnings.filterwarnings("ignore", module=r"PIL\.", category=UserWarning)
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """A picture in RGB, with what is missing of it where it was salvaged."""
-
-    picture: Image.Image
-    problem: str | None = None  # None for a whole picture
-
-
-def decode_image(data: bytes, reading: Reading = DEFAULT_READING) -> Image.Image:
-    """Decode the picture in `data` to upright 8-bit RGB; raises ImageError alone, on anything it cannot read."""
-    return decode_salvaging(data, reading).picture
-
-
-def decode_salvaging(data: bytes, reading: Reading = DEFAULT_READING) -> Decoded:
-    """Decode as `decode_image` does, and report what is missing of a picture that `reading` allows to salvage."""
-    if not data:
-        raise ImageError("empty", "zero bytes")
-    try:
-        picture = Image.open(io.BytesIO(data), formats=_FORMATS)
-        width, height = picture.size
-        if width * height > reading.max_pixels:
-            raise Image.DecompressionBombError
-        picture.load()
-        return Decoded(to_rgb(_upright(picture)))
-    except UnidentifiedImageError as error:
-        raise ImageError("not an image", _what_it_is(data)) from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(
-            "too large", f"the header claims more than {reading.max_pixels // 10**6} megapixels"
-        ) from error
-    except MemoryError as error:
-        raise ImageError("too large", "it does not fit in memory") from error
-    except ImageError:
-        raise
-    except Exception as error:  # Pillow's plugins raise nearly anything on broken data
-        text = str(error) or type(error).__name__
-        reason = "truncated" if "truncated" in text.lower() or isinstance(error, EOFError) else "corrupt"
-        raise ImageError(reason, text.splitlines()[0]) from error
-
-
-def to_rgb(picture: Image.Image) -> Image.Image:
-    """Convert any Pillow picture to mode RGB: transparency on white, 16-bit gray scaled by 1/257."""
-    if picture.mode == "RGB" and "transparency" not in picture.info:
-        return picture
-    if picture.mode.startswith("I"):
-        values = np.asarray(picture).astype(np.int64)
-        if values.size and (values.min() < 0 or values.max() > 65535):
-            raise ImageError("unsupported", f"{picture.mode} values outside 0 .. 65535")
-        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
-        raise ImageError("unsupported", "floating-point pixels have no known range; save the picture with 8 or 16 bits")
-    if "transparency" in picture.info or "A" in picture.mode or "a" in picture.mode:
-        rgba = picture.convert("RGBA")
-        white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
-    return picture.convert("RGB")
 
 
 @dataclass(frozen=True)
@@ -133,7 +63,8 @@ def resize_shorter(picture: Image.Image, size: int) -> Image.Image:
     if max(width, height) > _WIDEST * min(width, height):
         across, down = (min(side, _WIDEST * min(width, height)) for side in (width, height))
         left, top = (width - across) // 2, (height - down) // 2
-        picture = picture.crop((left, top, left + across, top + down))
+        # Pillow's own crop has a limit of pixels.
+        picture = Image.fromarray(np.asarray(picture)[top : top + down, left : left + across])
     return picture.resize(_shorter_to(*picture.size, size), Image.Resampling.BICUBIC)
 
 
@@ -170,30 +101,7 @@ def to_picture(pixels: Tensor) -> Image.Image:
     return Image.fromarray(pixels.cpu().permute(1, 2, 0).contiguous().numpy())
 
 
-def image_size(data: bytes) -> tuple[int, int]:
-    """Read (height, width) from the header alone, before EXIF turning; raises ImageError where it cannot be read."""
-    try:
-        width, height = Image.open(io.BytesIO(data), formats=_FORMATS).size
-    except Exception as error:  # as in decode_image
-        raise ImageError("corrupt", str(error)) from error
-    return height, width
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # an unreadable EXIF block says nothing about orientation
-        return picture
-
-
 def _shorter_to(width: int, height: int, size: int) -> tuple[int, int]:
     if width <= height:
         return size, max(size, round(height * size / width))
     return max(size, round(width * size / height)), size
-
-
-def _what_it_is(data: bytes) -> str:
-    head = data[:64].lstrip().lower()
-    if head.startswith((b"<!doctype", b"<html", b"<?xml", b"{")):
-        return "text (an error page saved under an image's name?)"
-    return f"no known image format begins with {data[:4].hex(' ')}"
