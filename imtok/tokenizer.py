@@ -22,9 +22,10 @@ from imtok.config import TokenizerConfig, load_tokenizer_config
 from imtok.errors import ConfigError, TokenizerError
 from imtok.files import write_atomically
 from imtok.losses import OUTPUT_CHANNELS, output_to_images
+from imtok.modes import evaluating
 from imtok.networks import Decoder, Encoder
 from imtok.quantizers import Quantized, Quantizer
-from imtok.quantizers.base import TRAINING_STATE
+from imtok.quantizers.base import FLAGS, TRAINING_STATE
 from imtok.quantizers.record import QuantizerRecord
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
@@ -101,7 +102,7 @@ class Tokenizer(nn.Module):
             height, width = images.shape[2] // self.downsample, images.shape[3] // self.downsample
             each = () if self.num_codebooks == 1 else (self.num_codebooks,)
             return torch.empty(0, height, width, *each, dtype=torch.int64, device=self.device)
-        with _evaluating(self):
+        with evaluating(self):
             quantized: Quantized = self.quantizer(self.encoder(images))
         return quantized.codes
 
@@ -115,7 +116,7 @@ class Tokenizer(nn.Module):
         if codes.ndim != (3 if self.num_codebooks == 1 else 4):
             expected = "(B, h, w)" if self.num_codebooks == 1 else f"(B, h, w, {self.num_codebooks})"
             raise TokenizerError(f"codes are {tuple(codes.shape)}, expected {expected}")
-        with _evaluating(self):
+        with evaluating(self):
             try:
                 latents = self.quantizer.lookup(codes.to(self.device))
             except ValueError as error:
@@ -136,11 +137,12 @@ class Tokenizer(nn.Module):
         return {_CONFIG: self._config_text(), _WEIGHTS: self._weights()}
 
     def _weights(self) -> bytes:
-        state = {
-            name: value.detach().cpu().contiguous()
-            for name, value in self.state_dict().items()
-            if name.rpartition(".")[2] not in TRAINING_STATE
-        }
+        state = {}
+        for name, value in self.state_dict().items():
+            last = name.rpartition(".")[2]
+            if last not in TRAINING_STATE:
+                stored = value.detach().to(torch.bool) if last in FLAGS else value.detach()
+                state[name] = stored.cpu().contiguous()
         return safetensors.torch.save(state)
 
     def _config_text(self) -> bytes:
@@ -191,7 +193,8 @@ def load(path_or_name: str | Path = PRETRAINED) -> Tokenizer:
     if version != _FORMAT:
         raise TokenizerError(f"{config_path}: format version {version}, this imtok reads {_FORMAT}; update imtok")
     try:
-        tokenizer = Tokenizer(load_tokenizer_config(content, str(config_path)))
+        # The file says which numbers decide: in another default dtype they would give other codes.
+        tokenizer = Tokenizer(load_tokenizer_config(content, str(config_path))).to(torch.float32)
     except ConfigError as error:
         text = str(error)
         place = "" if text.startswith(str(config_path)) else f"{config_path}: "
@@ -260,21 +263,6 @@ def to_float(images: Tensor) -> Tensor:
 def to_uint8(images: Tensor) -> Tensor:
     """Convert float images in [-1, 1] to uint8, rounded to the nearest level."""
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-class _evaluating:  # noqa: N801  (reads as a verb at its call)
-    """Put a module in eval mode for a while; changes nothing where it already is."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module, self.was_training = module, module.training
-
-    def __enter__(self) -> None:
-        if self.was_training:
-            self.module.eval()
-
-    def __exit__(self, *_: object) -> None:
-        if self.was_training:
-            self.module.train()
 
 
 def _canonical(value: Any) -> bytes:

@@ -253,7 +253,7 @@ def test_actnorm_restarts_only_from_an_unstarted_state_dict() -> None:
 def test_actnorm_starts_equally_in_a_compiled_network() -> None:
     plain, compiled = make("patch-act"), make("patch-act")
     torch.testing.assert_close(torch.compile(compiled, backend="eager")(images()), plain(images()))
-    assert torch.equal(compiled.get_buffer("trunk.3.initialized"), torch.tensor(True))
+    assert torch.equal(compiled.get_buffer("trunk.3.initialized"), torch.tensor(1.0))
     torch.testing.assert_close(dict(compiled.state_dict()), dict(plain.state_dict()))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from imtok.devices import autocast, deterministic, resolve_device
 from imtok.errors import LatentsError, TokenizerError
+from imtok.modes import evaluating
 from imtok.quantizers import Quantized
 from imtok.tokenizer import Tokenizer, to_float, to_uint8
 
@@ -18,7 +19,7 @@ from imtok.tokenizer import Tokenizer, to_float, to_uint8
 class BatchedRunner:
     """Encodes and decodes images and codes that lie on the CPU; `on_images` receives the number done so far.
 
-    The tokenizer moves to the device and into eval mode, and stays there.
+    The tokenizer moves to the device and stays there; the modes of its modules stay as they are.
     """
 
     def __init__(
@@ -29,7 +30,7 @@ class BatchedRunner:
         batch_size: int = 16,
         on_images: Callable[[int], None] | None = None,
     ) -> None:
-        self.tokenizer = tokenizer.to(resolve_device(device)).eval()
+        self.tokenizer = tokenizer.to(resolve_device(device))
         self.batch_size = batch_size
         self._on_images, self._done = on_images, 0
 
@@ -46,11 +47,13 @@ class BatchedRunner:
         """Encode (n, 3, S, S) uint8; yields the latents (B, D, h, w) of each batch, quantized too, on the device."""
         weights = next(self.tokenizer.parameters())
         for batch in self._batches(images):
-            latents = self.tokenizer.encoder(to_float(batch.to(weights.device)).to(weights.dtype))
-            try:
-                yield latents, self.tokenizer.quantizer(latents)
-            except LatentsError as error:
-                raise TokenizerError(f"the tokenizer cannot encode its pictures: {error}; train it anew") from error
+            with evaluating(self.tokenizer):
+                latents = self.tokenizer.encoder(to_float(batch.to(weights.device)).to(weights.dtype))
+                try:
+                    quantized = self.tokenizer.quantizer(latents)
+                except LatentsError as error:
+                    raise TokenizerError(f"the tokenizer cannot encode its pictures: {error}; train it anew") from error
+            yield latents, quantized
 
     def _batches(self, items: Tensor) -> Iterator[Tensor]:
         for batch in torch.split(items, self.batch_size):

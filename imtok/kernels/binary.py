@@ -53,12 +53,13 @@ class _Signs(torch.autograd.Function):
 def _signs_flat(latents: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
     """Quantize (B, D, S) to values (B, D, S), codes (B, S); dimensions are written out, so that each is read once."""
     values = []
+    high, low = latents.new_full((), magnitude), latents.new_full((), -magnitude)  # plain numbers have torch's default
     codes = torch.zeros_like(latents[:, 0], dtype=torch.int32)  # vectorised, where int64 is not; D is at most 31
     not_finite = torch.zeros_like(latents[:, 0])
     for dimension in range(latents.shape[1]):
         column = latents[:, dimension]  # (B, S)
         positive = column > 0
-        values.append(torch.where(positive, magnitude, -magnitude).to(latents.dtype))
+        values.append(torch.where(positive, high, low))
         codes = codes * 2 + positive.to(torch.int32)
         not_finite = not_finite + column * 0  # NaN then, else zero
     return torch.stack(values, dim=1), torch.where(not_finite == 0, codes, -1).long()

@@ -137,8 +137,8 @@ def _gradient_plain(latents: Tensor, grad: Tensor, levels: tuple[int, ...]) -> T
 
 def _columns(levels: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> tuple[Tensor, ...]:
     """Return half width, offset, shift, L // 2 and basis of each dimension, each (1, D, 1); the basis is int64."""
-    constants = torch.tensor([_constants(level) for level in levels], dtype=torch.float64)
-    width = torch.tensor([level // 2 for level in levels])
+    constants = torch.tensor([_constants(level) for level in levels], dtype=torch.float64, device="cpu")
+    width = torch.tensor([level // 2 for level in levels], device="cpu")
     basis = torch.tensor([math.prod(levels[:i]) for i in range(len(levels))], device=device)
     floats = [column.to(device, dtype) for column in (*constants.unbind(dim=1), width)]
     return tuple(column.view(1, -1, 1) for column in (*floats, basis))

@@ -9,11 +9,16 @@ inner gradient without `create_graph` it does not: such a penalty is logged and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, Self
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imtok.config.training import PenaltyPlace
+from imtok.precision import keeping_float32
+from imtok.recomputation import FirstPasses, is_recomputed, may_be_recomputed
 
 
 def gradient_penalty(logits: Tensor, images: Tensor, center: float = 0.0) -> Tensor:
@@ -77,19 +82,30 @@ class LeCAM(nn.Module):
         self.decay = decay
         self.per_logit = per_logit
         self.update_first = update_first
-        self.register_buffer("real_mean", torch.zeros(()))
-        self.register_buffer("fake_mean", torch.zeros(()))
+        self._first_passes = FirstPasses[tuple[Tensor, Tensor]]()
+        self.register_buffer("real_mean", torch.zeros((), dtype=torch.float32))
+        self.register_buffer("fake_mean", torch.zeros((), dtype=torch.float32))
 
     def forward(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """Return the penalty; its gradient reaches both logits, not the averages."""
         real, fake = real_logits.float(), fake_logits.float()
-        before = self.real_mean, self.fake_mean
-        after = self._moved(self.real_mean, real), self._moved(self.fake_mean, fake)
+        recomputed = self.training and is_recomputed()
+        before = (self._first_passes.find(fake) if recomputed else None) or (self.real_mean, self.fake_mean)
+        after = self._moved(before[0], real), self._moved(before[1], fake)
         real_mean, fake_mean = after if self.update_first else before
         penalty = self._excess(real, fake_mean) + self._excess(-fake, -real_mean)
+        if recomputed:
+            return penalty
+        if self.training and may_be_recomputed():
+            self._first_passes.keep(fake, (before[0].clone(), before[1].clone()))
         self.real_mean.copy_(after[0])
         self.fake_mean.copy_(after[1])
         return penalty
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
+        """Cast as `nn.Module` does, but keep the averages float32: in bfloat16 a step would not move them."""
+        super()._apply(keeping_float32(fn), recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def of_fakes(self, fake_logits: Tensor) -> Tensor:
         """Return the part of the penalty that depends on the fakes; the averages stay as they are.

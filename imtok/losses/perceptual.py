@@ -62,17 +62,18 @@ def _unit_length(features: Tensor, eps: float) -> Tensor:
 class ImageNetScaling(nn.Module):
     """Images in [-1, 1] to the scale VGG16 was trained on: ImageNet's mean 0 and deviation 1 in each channel."""
 
-    shift: Tensor  # (1, 3, 1, 1) the mean .485, .456, .406 of images in [0, 1], and below their deviation
-    scale: Tensor  # (1, 3, 1, 1) .229, .224, .225, both in [-1, 1]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("shift", torch.tensor([-0.030, -0.088, -0.188]).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("scale", torch.tensor([0.458, 0.448, 0.450]).view(1, 3, 1, 1), persistent=False)
+    shift = (-0.030, -0.088, -0.188)  # the mean 0.485, 0.456, 0.406 of images in [0, 1], and below their deviation
+    scale = (0.458, 0.448, 0.450)  # 0.229, 0.224, 0.225, both in [-1, 1]
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3, H, W) float32."""
-        return (images.float() - self.shift) / self.scale
+        images = images.float()
+        return (images - _channels(self.shift, images)) / _channels(self.scale, images)
+
+
+def _channels(values: Sequence[float], like: Tensor) -> Tensor:
+    """Return a number for each channel, (1, C, 1, 1), filled in on the device: a copy to it would wait for it."""
+    return torch.cat([like.new_full((1, 1, 1, 1), value) for value in values], dim=1)
 
 
 class PerceptualLoss(nn.Module):

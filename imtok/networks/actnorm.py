@@ -27,16 +27,23 @@ class ActNorm(nn.Module):
     value a channel) starts nothing; the next one may. With a process group every rank must call the first forward.
     """
 
-    initialized: Tensor  # () bool
+    initialized: Tensor  # () 0 or 1; a float, as averages of models take no bool
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.shift = nn.Parameter(torch.zeros(channels, 1, 1))
         self.scale = nn.Parameter(torch.ones(channels, 1, 1))
-        self.register_buffer("initialized", torch.zeros((), dtype=torch.bool))
+        self.register_buffer("initialized", torch.zeros((), dtype=torch.float32))
         # Reading the buffer waits for the device, so that is done until it has been seen set, and after each loading.
         self._seen_initialized = False
         self.register_load_state_dict_post_hook(_look_again)  # type: ignore[no-untyped-call]
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Read states of old versions too, where `initialized` is a bool."""
+        name = f"{prefix}initialized"
+        if name in state_dict:
+            state_dict[name] = state_dict[name].to(self.initialized.dtype)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> the same shape."""
@@ -62,7 +69,7 @@ class ActNorm(nn.Module):
     @torch.no_grad()
     def _standardise(self, x: Tensor) -> None:
         """Set shift and scale so that this batch comes out with mean 0 and standard deviation 1."""
-        values = x.to(self.scale.dtype).movedim(1, 0).flatten(1)  # (C, N)
+        values = x.to(torch.promote_types(self.scale.dtype, torch.float32)).movedim(1, 0).flatten(1)  # (C, N)
         count, total = values.new_tensor(values.shape[1]), values.sum(dim=1)
         sum_over_ranks(count, total)
         mean = (total / count).unsqueeze(1)
@@ -72,7 +79,7 @@ class ActNorm(nn.Module):
         if torch.isfinite(mean).all() and torch.isfinite(scale).all():
             self.shift.copy_(-mean.view_as(self.shift))
             self.scale.copy_(scale.view_as(self.scale))
-            self.initialized.fill_(True)
+            self.initialized.fill_(1)
 
 
 def _look_again(norm: ActNorm, _: Any) -> None:

@@ -9,7 +9,6 @@ four whatever the filter's size, which is right for its published size alone; he
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import torch
@@ -23,21 +22,30 @@ class Blur(nn.Module):
     The border is zero or the grid mirrored about its outermost position; mirroring needs two positions or more.
     """
 
-    kernel: Tensor  # (1, 1, size, size), sum 1
-
     def __init__(self, size: int, *, stride: int = 1, border: Literal["zero", "reflect"] = "zero") -> None:
         super().__init__()
         self.size, self.stride = size, stride
         self.mode = "constant" if border == "zero" else "reflect"
-        taps = torch.tensor([math.comb(size - 1, tap) for tap in range(size)]) / 2 ** (size - 1)
-        self.register_buffer("kernel", torch.outer(taps, taps).view(1, 1, size, size), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, ceil(H / stride), ceil(W / stride))."""
         channels, height, width = x.shape[1:]
         padding = (*_same_padding(width, self.size, self.stride), *_same_padding(height, self.size, self.stride))
-        kernel = self.kernel.expand(channels, 1, self.size, self.size)
+        kernel = binomial_filter(self.size, like=x).expand(channels, 1, self.size, self.size)
         return F.conv2d(F.pad(x, padding, self.mode), kernel, stride=self.stride, groups=channels)
+
+
+def binomial_filter(size: int, like: Tensor) -> Tensor:
+    """Return the filter (1, 1, size, size), its sum 1, in the dtype and on the device of `like`.
+
+    It is made where it is used, since a buffer can be destroyed by a cast or a move of the module. The rows of Pascal's
+    triangle follow from each other on the device itself: numbers copied to it from the CPU would wait for it.
+    """
+    taps = like.new_ones(1)
+    for _ in range(size - 1):
+        taps = F.pad(taps, (1, 0)) + F.pad(taps, (0, 1))
+    taps = taps / 2 ** (size - 1)
+    return torch.outer(taps, taps).view(1, 1, size, size)
 
 
 def _same_padding(length: int, size: int, stride: int) -> tuple[int, int]:

@@ -19,10 +19,11 @@ from imtok.networks.actnorm import ActNorm
 from imtok.networks.base import Discriminator
 from imtok.networks.blocks import group_norm
 from imtok.networks.checks import refuse_below, refuse_small
+from imtok.networks.norms import BatchNorm
 
 _NORMS: dict[str, Callable[[int], nn.Module]] = {
     "group": group_norm,
-    "batch": nn.BatchNorm2d,
+    "batch": BatchNorm,
     "act": ActNorm,
     "none": nn.Identity,
 }

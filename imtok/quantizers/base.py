@@ -15,9 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imtok.errors import LatentsError
+from imtok.precision import at_least_float32, is_narrow, keeping_float32
 
 # Buffers that only a training run needs, which is to go on bit for bit: a tokenizer's files leave them out.
 TRAINING_STATE = ("age", "latents_seen")
+# Buffers that are 0 or 1: floats in a module, for averages of models, and bools in a tokenizer's files.
+FLAGS = ("started",)
 
 
 @dataclass(frozen=True, eq=False)  # tensors have no one answer to ==
@@ -49,7 +52,7 @@ class Quantizer(nn.Module, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("_precision", torch.zeros(()), persistent=False)
+        self.register_buffer("_precision", torch.zeros((), dtype=torch.float32), persistent=False)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -109,14 +112,14 @@ class Quantizer(nn.Module, ABC):
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         """Cast as `nn.Module` does under `.to` or `.half`, but keep all tensors at least float32."""
-
-        def keep(tensor: Tensor) -> Tensor:
-            cast: Tensor = fn(tensor)
-            narrow = cast.is_floating_point() and cast.dtype.itemsize < 4 <= tensor.dtype.itemsize
-            return tensor.to(cast.device) if narrow else cast
-
-        super()._apply(keep, recurse)  # type: ignore[no-untyped-call]
+        super()._apply(keeping_float32(fn), recurse)  # type: ignore[no-untyped-call]
         return self
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Widen the tensors of a narrower state, which `load_state_dict(assign=True)` would take as they are."""
+        narrow = {name: value for name, value in state_dict.items() if name.startswith(prefix) and is_narrow(value)}
+        state_dict |= {name: at_least_float32(value) for name, value in narrow.items()}
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _check_codes(self, codes: Tensor) -> None:
         if codes.dtype == torch.bool or codes.is_floating_point() or codes.is_complex():

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,9 +20,11 @@ from imtok.distributed import (
 )
 from imtok.kernels import codebook_statistics, unit_rows
 from imtok.kernels.sphere import directions
+from imtok.precision import at_least_float32
 from imtok.quantizers.base import Quantizer
 from imtok.quantizers.clustering import anchor_pull, anchors, kmeans
 from imtok.quantizers.vector_config import CodebookUpdate, VectorMetric
+from imtok.recomputation import FirstPasses, draw_again
 
 # Latents a code after which a code is dead that none of the last 1 / `revival_threshold` latents a code chose. Before,
 # codes are dead sooner, and later on later, in proportion to the square root of the latents seen: a young codebook must
@@ -29,6 +32,15 @@ from imtok.quantizers.vector_config import CodebookUpdate, VectorMetric
 _REFERENCE = 400
 # Latents a code that a codebook is taken to have seen whose file does not say so.
 _SEEN_BEFORE = 4000
+
+
+@dataclass(frozen=True)
+class CodebookPass:
+    """What a first pass read, for its recomputation by gradient checkpointing (`imtok.recomputation`)."""
+
+    codes: Tensor  # (N,) int64
+    table: Tensor  # (K, D) the codebook before it learned from this pass
+    drawn: tuple[tuple[Tensor, ...], tuple[Tensor, ...]]  # states of the random numbers before and after
 
 
 class CodebookQuantizer(Quantizer):
@@ -40,7 +52,7 @@ class CodebookQuantizer(Quantizer):
     age: Tensor  # (K,) int64 joint latents since one of them chose the code; `ema` and `gradient` only
     latents_seen: Tensor  # () int64 joint latents that the codebook has learned from; `ema` and `gradient` only
     usage: Tensor  # (K,) moving share of latents per code, from 0; online clustering only
-    started: Tensor  # () bool: the k-means start has been made
+    started: Tensor  # () 0 until the k-means start has been made; a float, as averages of models take no bool
     metric: VectorMetric
     codebook_update: CodebookUpdate
     decay: float
@@ -54,7 +66,7 @@ class CodebookQuantizer(Quantizer):
     def _make_codebook(self, projection_bias: bool) -> None:
         # Norms near those of typical latents: the U(-1/K, 1/K) of the first implementations starts all codes at
         # the origin, where a rotation's scale |q|/|e| is next to nothing.
-        codebook = torch.randn(self.num_codes, self.dim) * self.dim**-0.5
+        codebook = torch.randn(self.num_codes, self.dim, dtype=torch.float32) * self.dim**-0.5
         if self.metric == "cosine" and self.codebook_update != "projection":
             codebook = unit_rows(codebook)
         if self.codebook_update == "gradient":
@@ -62,16 +74,17 @@ class CodebookQuantizer(Quantizer):
         else:
             self.register_buffer("codebook", codebook)
         if self.codebook_update == "projection":
-            self.projection = nn.Linear(self.dim, self.dim, bias=projection_bias)
+            self.projection = nn.Linear(self.dim, self.dim, bias=projection_bias, dtype=torch.float32)
         if self.codebook_update == "ema":
             self.register_buffer("embed_sum", codebook.clone())
-            self.register_buffer("cluster_size", torch.ones(self.num_codes))
+            self.register_buffer("cluster_size", torch.ones(self.num_codes, dtype=torch.float32))
         if self.codebook_update in ("ema", "gradient"):
             self.register_buffer("age", torch.zeros(self.num_codes, dtype=torch.int64))
             self.register_buffer("latents_seen", torch.zeros((), dtype=torch.int64))
         if self.online_clustering:
-            self.register_buffer("usage", torch.zeros(self.num_codes))
-        self.register_buffer("started", torch.tensor(not self.kmeans_start))
+            self.register_buffer("usage", torch.zeros(self.num_codes, dtype=torch.float32))
+        self._first_passes = FirstPasses[CodebookPass]()
+        self.register_buffer("started", torch.tensor(float(not self.kmeans_start), dtype=torch.float32))
 
     @property
     def residual_ratio(self) -> float:
@@ -81,9 +94,12 @@ class CodebookQuantizer(Quantizer):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Read states without ages too: those of tokenizers and of old versions. Ages start at 0, and none is young."""
         if f"{prefix}codebook" in state_dict and self.codebook_update in ("ema", "gradient"):
-            state_dict.setdefault(f"{prefix}age", torch.zeros_like(self.age))
-            before = torch.full_like(self.latents_seen, _SEEN_BEFORE * self.num_codes)
+            like = state_dict[f"{prefix}codebook"]  # the module itself may be on the meta device
+            before = like.new_tensor(_SEEN_BEFORE * self.num_codes, dtype=torch.int64)
+            state_dict.setdefault(f"{prefix}age", like.new_zeros(self.num_codes, dtype=torch.int64))
             state_dict.setdefault(f"{prefix}latents_seen", before)
+        if f"{prefix}started" in state_dict:  # a bool in files of old versions
+            state_dict[f"{prefix}started"] = state_dict[f"{prefix}started"].to(self.started.dtype)
         if self.codebook_update == "gradient":
             state_dict.pop(f"{prefix}cluster_size", None)  # by which codes were found dead
         super()._load_from_state_dict(state_dict, prefix, *rest)
@@ -116,15 +132,36 @@ class CodebookQuantizer(Quantizer):
         moved, self._moved = self._moved, None
         return moved
 
-    def _searched_codebook(self) -> Tensor:
+    @property
+    def _learns_in_forward(self) -> bool:
+        return self.codebook_update in ("ema", "gradient")
+
+    def _seen_before(self, rows: Tensor) -> CodebookPass | None:
+        """Return what the first pass of these latents has read; its random draws count as drawn again."""
+        if not self._learns_in_forward:
+            return None  # another search finds the same
+        seen = self._first_passes.find(rows)
+        if seen is not None:
+            draw_again(rows.device, *seen.drawn)
+        return seen
+
+    def _read_codebook(self, seen: CodebookPass | None = None) -> Tensor:
+        """Return the codebook, at least float32, or the one that a first pass has seen, with the gradient of ours."""
+        table = at_least_float32(self.codebook)
+        if seen is not None:
+            return seen.table + (table - table.detach())
+        if self.training and self._learns_in_forward:
+            return table.clone()  # `_learn` writes to the codebook before the backward pass reads what it saved
+        return table
+
+    def _searched_codebook(self, table: Tensor | None = None) -> Tensor:
         """Return the codes as they are searched and looked up: (K, D), at least float32 within autocast too."""
-        table = _wide(self.codebook)
-        if self.training and self.codebook_update in ("ema", "gradient"):
-            table = table.clone()  # `_learn` writes to the codebook before the backward pass reads what it saved
+        table = self._read_codebook() if table is None else table
         if self.codebook_update == "projection":
-            bias = None if self.projection.bias is None else _wide(self.projection.bias)
+            weight = at_least_float32(self.projection.weight)
+            bias = None if self.projection.bias is None else at_least_float32(self.projection.bias)
             with torch.autocast(table.device.type, enabled=False):
-                table = F.linear(table.to(_wide(self.projection.weight).dtype), _wide(self.projection.weight), bias)
+                table = F.linear(table.to(weight.dtype), weight, bias)
         return unit_rows(table) if self.metric == "cosine" else table
 
     @torch.no_grad()
@@ -140,14 +177,14 @@ class CodebookQuantizer(Quantizer):
     def _start(self, rows: Tensor) -> None:
         if joint_size(rows)[0] == 0:
             return  # it waits for a batch that holds latents
-        centres, counts = kmeans(rows.to(_wide(self.codebook).dtype), self.num_codes, self.metric)
+        centres, counts = kmeans(rows.to(at_least_float32(self.codebook).dtype), self.num_codes, self.metric)
         self.codebook.data.copy_(centres)
         if self.codebook_update == "ema":
             # They weigh as one step does, so that codes first average over all steps since the start, and only after
             # 1 / (1 - decay) steps over the last of them: the encoder leaves slower codes behind at once.
             self.cluster_size.copy_(counts.clamp(min=1) * self._weight_of_a_step)
             self.embed_sum.copy_(centres * self.cluster_size.unsqueeze(1))
-        self.started.fill_(True)
+        self.started.fill_(1)
 
     @property
     def _weight_of_a_step(self) -> float:
@@ -157,7 +194,7 @@ class CodebookQuantizer(Quantizer):
     def _learn(self, rows: Tensor, codes: Tensor) -> None:
         if self.codebook_update in ("projection", "frozen"):
             return
-        rows = rows.to(_wide(self.codebook).dtype)  # latents may be float64 where the codebook is float32
+        rows = rows.to(at_least_float32(self.codebook).dtype)  # latents may be float64 where the codebook is float32
         if self.codebook_update == "ema":
             counts, sums = codebook_statistics(rows, codes, self.num_codes)
             sum_over_ranks(counts, sums)
@@ -195,7 +232,7 @@ class CodebookQuantizer(Quantizer):
         A code is dead when no latent chose it for 1 / `revival_threshold` latents a code, times the square root of the
         share of `_REFERENCE` that the codebook has seen; and for a whole step, where several stages share the codebook.
         """
-        latents_a_code = self.latents_seen / self.num_codes  # () float32
+        latents_a_code = self.latents_seen.to(torch.float32) / self.num_codes  # ()
         patience = (latents_a_code / _REFERENCE).sqrt() / self.revival_threshold * self.num_codes
         dead = (self.age >= patience.clamp(min=self.uses_a_step * total)).nonzero().squeeze(1)
         if len(dead) == 0:
@@ -213,14 +250,10 @@ class CodebookQuantizer(Quantizer):
 
     def _pull_to_anchors(self, rows: Tensor) -> None:
         pull = anchor_pull(self.usage, self.decay)  # (K,)
-        code, anchor = _wide(self.codebook.data), anchors(rows, self._searched_codebook())
+        code, anchor = at_least_float32(self.codebook.data), anchors(rows, self._searched_codebook())
         self.codebook.data.copy_(code + pull.unsqueeze(1) * (anchor - code))
         self._note_moved(pull > 0.5)
 
     def _note_moved(self, moved: Tensor) -> None:
         if self.codebook_update == "gradient":
             self._moved = moved if self._moved is None else self._moved | moved
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))

@@ -20,14 +20,12 @@ class FSQ(Quantizer):
     """
 
     levels: tuple[int, ...]
-    half_widths: Tensor  # (D,)
 
     def __init__(self, levels: Sequence[int]) -> None:
         super().__init__()
         checked = FSQConfig.checked(levels=tuple(levels))
         self.levels, self.dim, self.num_codes = checked.levels, checked.dim, checked.num_codes
         self.loss_weights = {}
-        self.register_buffer("half_widths", torch.tensor(self.levels) // 2, persistent=False)
 
     @property
     def residual_ratio(self) -> float:
@@ -45,7 +43,7 @@ class FSQ(Quantizer):
         self._check_codes(codes)
         # Contiguous as `forward` gives them, since a convolution's last bits depend on the memory layout.
         digits = codes_to_digits(codes, self.levels).movedim(-1, 1).contiguous()
-        half_widths = self.half_widths.view(1, -1, 1, 1)
+        half_widths = digits.new_tensor([level // 2 for level in self.levels]).view(1, -1, 1, 1)
         return (digits - half_widths).to(self.dtype) / half_widths
 
     def comparable_latents(self, latents: Tensor) -> Tensor:

@@ -57,9 +57,9 @@ class GumbelQuantizer(Quantizer):
         vars(self).update(checked.model_dump(exclude={"kind", "code_dim"}))  # each option is an attribute
         self._code_dim = checked.code_dim or checked.dim
         self.loss_weights = {"kl": checked.kl_weight}
-        self.projection = nn.Linear(self.dim, self.num_codes)
-        self.codebook = nn.Parameter(torch.randn(self.num_codes, self._code_dim))
-        self.register_buffer("progress", torch.zeros(()))
+        self.projection = nn.Linear(self.dim, self.num_codes, dtype=torch.float32)
+        self.codebook = nn.Parameter(torch.randn(self.num_codes, self._code_dim, dtype=torch.float32))
+        self.register_buffer("progress", torch.zeros((), dtype=torch.float32))
 
     @property
     def code_dim(self) -> int:

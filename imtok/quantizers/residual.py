@@ -20,6 +20,7 @@ from torch import Tensor
 from imtok.quantizers.base import Quantized, Quantizer
 from imtok.quantizers.composite import CompositeQuantizer, join_codes, mean_losses, split_codes
 from imtok.quantizers.refusal import refuse_non_finite
+from imtok.recomputation import is_recomputed
 
 
 class ResidualQuantizer(CompositeQuantizer):
@@ -48,8 +49,6 @@ class ResidualQuantizer(CompositeQuantizer):
     part_name = "stage"
     times_name = "depth"
 
-    scales: Tensor  # (stages, D)
-
     def __init__(
         self,
         stages: Quantizer | Sequence[Quantizer],
@@ -70,8 +69,13 @@ class ResidualQuantizer(CompositeQuantizer):
         self.dim = first.dim
         self.depth = len(self.uses)
         self.quantizer_dropout = quantizer_dropout
-        # Not saved: like FSQ's levels they are configuration.
-        self.register_buffer("scales", _scales(scales, self.uses), persistent=False)
+        # Not a buffer: like FSQ's levels they are configuration, which no cast or move of the module may change.
+        self._scales = _checked_scales(scales, self.uses)
+
+    @property
+    def scales(self) -> Tensor:
+        """The scale of each stage in each dimension, (stages, D) float32 on the CPU."""
+        return torch.tensor(self._scales, dtype=torch.float32, device="cpu")
 
     @property
     def residual_ratio(self) -> float:
@@ -86,7 +90,8 @@ class ResidualQuantizer(CompositeQuantizer):
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; bad latents are refused before any stage learns."""
         if self.training:
-            refuse_non_finite(latents, together=True)  # the first stage may refuse on its rank alone
+            # The first stage may refuse on its rank alone.
+            refuse_non_finite(latents, together=not is_recomputed())
         described = torch.zeros((), dtype=latents.dtype, device=latents.device)
         values, codes, losses = [], [], []
         for stage, scale in zip(self.uses, self._scales_of(latents), strict=True):
@@ -144,7 +149,8 @@ class ResidualQuantizer(CompositeQuantizer):
 
     def _scales_of(self, latents: Tensor) -> list[Tensor]:
         """Return the scale of each stage, (1, D, 1, 1), in the precision of the latents."""
-        return list(self.scales.to(latents.dtype).view(self.depth, 1, -1, 1, 1))
+        table = torch.tensor(self._scales, dtype=torch.float32, device=latents.device)
+        return list(table.to(latents.dtype).view(self.depth, 1, -1, 1, 1))
 
 
 def _divide_gradient(values: Tensor, number: Tensor | int) -> Tensor:
@@ -154,17 +160,17 @@ def _divide_gradient(values: Tensor, number: Tensor | int) -> Tensor:
     return values.detach() + (values - values.detach()) / number
 
 
-def _scales(scales: Sequence[float | Sequence[float]] | None, stages: Sequence[Quantizer]) -> Tensor:
-    """Return one row for each stage: (stages, D) float32; raises ValueError on numbers that are not above 0."""
+def _checked_scales(scales: Sequence[float | Sequence[float]] | None, stages: Sequence[Quantizer]) -> list[list[float]]:
+    """Return a row of D numbers for each stage; raises ValueError on numbers that are not finite or not above 0."""
     depth, dim = len(stages), stages[0].dim
     if scales is None:
         scales = [math.prod(stage.residual_ratio for stage in stages[:index]) for index in range(depth)]
     if len(scales) != depth:
         raise ValueError(f"there are {len(scales)} scales for {depth} stages, expected one a stage")
-    rows = [list(row) if isinstance(row, Sequence) else [row] * dim for row in scales]
+    rows = [[float(number) for number in row] if isinstance(row, Sequence) else [float(row)] * dim for row in scales]
     if any(len(row) != dim for row in rows):
         raise ValueError(f"scales have {[len(row) for row in rows]} numbers a stage, expected one or {dim}")
-    table = torch.tensor(rows, dtype=torch.float32)
-    if not (torch.isfinite(table) & (table > 0)).all():
+    limits = torch.finfo(torch.float32)
+    if not all(0 < float(number) <= limits.max for row in rows for number in row):
         raise ValueError(f"scales are {list(scales)}, expected finite numbers above 0")
-    return table
+    return rows

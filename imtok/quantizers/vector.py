@@ -24,11 +24,13 @@ from imtok.kernels import (
     rotate_to,
     unit_rows,
 )
+from imtok.kernels.nearest import Metric
 from imtok.quantizers.base import mean_square, to_grid, to_rows
-from imtok.quantizers.codebook import CodebookQuantizer
+from imtok.quantizers.codebook import CodebookPass, CodebookQuantizer
 from imtok.quantizers.record import signature
 from imtok.quantizers.refusal import refusing_together
 from imtok.quantizers.vector_config import Estimator, VQConfig
+from imtok.recomputation import is_recomputed, may_be_recomputed, random_state
 
 
 class VectorQuantizer(CodebookQuantizer):
@@ -107,25 +109,40 @@ class VectorQuantizer(CodebookQuantizer):
         self._make_codebook(checked.projection_bias)
 
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-        """See `Quantizer.quantize`; in training mode the codebook learns after the look-up, never before."""
+        """See `Quantizer.quantize`; in training mode the codebook learns after the look-up, never before.
+
+        A recomputation by gradient checkpointing learns nothing, and reads the codebook and codes of its first pass.
+        """
         rows = to_rows(latents)  # (N, D)
         if self.metric == "cosine":
             rows = unit_rows(rows)
-        if self.training:
+        seen = self._seen_before(rows) if self.training and is_recomputed() else None
+        learns = self.training and not is_recomputed()
+        kept = learns and self._learns_in_forward and may_be_recomputed()
+        before = random_state(rows.device) if kept else ()
+        if learns:
             self._start_alike()
-        if self.training and not self.started:
+        if learns and not self.started:
             self._start(rows.detach())
-        codebook = self._searched_codebook()  # (K, D)
+        table = self._read_codebook(seen)
+        codebook = self._searched_codebook(table)  # (K, D)
         # On the unit sphere the greatest product is the nearest; a zero latent, at equal products, takes code 0.
-        with refusing_together(rows.device) if self.training else nullcontext():
-            codes = nearest_codes(rows, codebook, "euclidean" if self.metric == "euclidean" else "dot")
+        with refusing_together(rows.device) if learns else nullcontext():
+            codes = seen.codes if seen else nearest_codes(rows, codebook, self._product_metric)
         # F.embedding: its backward on a CPU is deterministic, indexing's is not.
         chosen = F.embedding(codes, codebook).to(rows.dtype)
         passed = self._pass_gradient(rows, chosen, codebook)
         losses = self._losses(rows, chosen, passed, codebook)
-        if self.training:
+        if learns:
             self._learn(rows.detach(), codes)
+        if kept:
+            drawn = (before, random_state(rows.device))
+            self._first_passes.keep(rows, CodebookPass(codes, table.detach(), drawn), self.uses_a_step)
         return to_grid(passed, latents), to_grid(codes.unsqueeze(1), latents).squeeze(1), losses
+
+    @property
+    def _product_metric(self) -> Metric:
+        return "euclidean" if self.metric == "euclidean" else "dot"
 
     def extra_repr(self) -> str:
         """Return the options, for `print(model)`."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from imtok.devices import autocast
 from imtok.errors import LatentsError
+from imtok.modes import evaluating
 from imtok.quantizers import Quantized, forget_moved_codes
 from imtok.tokenizer import to_float
 from imtok.training.adversarial import Adversary
@@ -85,13 +86,8 @@ def _step_alone(state: TrainState, adversary: Adversary, batch: Tensor) -> None:
 @torch.no_grad()
 def _reconstruct(state: TrainState, images: Tensor) -> Tensor:
     """Return reconstructions (B, 3, S, S) float32 from which nothing learns, the codebook by its averages included."""
-    quantizer = state.tokenizer.quantizer
-    training = quantizer.training
-    quantizer.eval()
-    try:
+    with evaluating(state.tokenizer.quantizer):
         return _forward(state, images)[0].float()
-    finally:
-        quantizer.train(training)
 
 
 def accumulate_gradients(state: TrainState, images: Tensor) -> Metrics:
