@@ -16,8 +16,9 @@ from PIL import Image, ImageCms, TiffImagePlugin
 
 from imtok.errors import ImageError
 
-_WHITE_IS_ZERO, _PHOTOMETRIC, _BITS = 0, 262, 258  # TIFF tags and a value
-_DEPTH, _INVERTED = "imtok_depth", "imtok_inverted"  # entries of `info`
+_WHITE_IS_ZERO, _PHOTOMETRIC, _BITS = 0, 262, 258  # a value and tags of TIFF
+_TWO_COMPLEMENT, _SAMPLE_FORMAT = 2, 339
+_DEPTH, _INVERTED, _SIGNED = "imtok_depth", "imtok_inverted", "imtok_signed"  # entries of `info`
 _MAX_PROFILE = 16 * 2**20  # bytes; the largest of printers have about 4 MB
 _SAME = 2  # levels by which a profile may differ from sRGB and still be taken for it
 
@@ -40,6 +41,8 @@ def to_srgb(picture: Image.Image, profile: bytes | None) -> Image.Image:
 
     Raises ImageError where the values of the pixels have no known meaning.
     """
+    if picture.info.get(_SIGNED) or (picture.mode == "I" and _depth(picture) == 32):
+        raise ImageError("unsupported", "signed or 32-bit integers have no known range; save the picture with 16 bits")
     if picture.mode.startswith("I"):
         picture = _gray_of_sixteen(picture)
     elif picture.mode in ("1", "L") and "transparency" in picture.info:
@@ -123,6 +126,7 @@ def note_samples(picture: Image.Image, data: bytes) -> None:
         bits = picture.tag_v2.get(_BITS, (8,))
         picture.info[_DEPTH] = bits[0] if isinstance(bits, tuple) else bits
         picture.info[_INVERTED] = picture.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        picture.info[_SIGNED] = _TWO_COMPLEMENT in picture.tag_v2.get(_SAMPLE_FORMAT, ())
 
 
 def _depth(picture: Image.Image) -> int | None:

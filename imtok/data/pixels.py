@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -54,6 +55,8 @@ def decode_salvaging(data: bytes, reading: Reading = DEFAULT_READING) -> Decoded
     try:
         return _by_rules_1(data, reading) if reading.rules == 1 else _by_rules_2(data, reading)
     except UnidentifiedImageError as error:
+        if reading.rules > 1 and image_kind(data[:HEAD_BYTES]) == "TIFF":
+            raise ImageError("unsupported", "a TIFF of a rare layout, or with a damaged header") from error
         raise ImageError("not an image", _what_it_is(data)) from error
     except Image.DecompressionBombError as error:
         limit = reading.max_pixels
@@ -77,10 +80,12 @@ def image_size(data: bytes) -> tuple[int, int]:
 
 
 def _by_rules_1(data: bytes, reading: Reading) -> Decoded:
-    picture = Image.open(io.BytesIO(data), formats=_FORMATS)
+    picture: Image.Image = Image.open(io.BytesIO(data), formats=_FORMATS)
     _check_size(picture, reading)
     picture.load()
-    return Decoded(to_rgb(_upright(picture)))
+    with suppress(Exception):  # as in rules 2
+        picture = ImageOps.exif_transpose(picture)
+    return Decoded(to_rgb(picture))
 
 
 def _by_rules_2(data: bytes, reading: Reading) -> Decoded:
@@ -94,7 +99,9 @@ def _by_rules_2(data: bytes, reading: Reading) -> Decoded:
         picture, problem = _loaded(data, reading)
     profile = profile or picture.info.get("icc_profile")
     note_samples(picture, data)
-    return Decoded(to_srgb(_upright(picture), profile), problem)
+    with suppress(Exception):  # an unreadable EXIF block says nothing about orientation
+        ImageOps.exif_transpose(picture, in_place=True)  # a copy would double the memory of a panorama
+    return Decoded(to_srgb(picture, profile), problem)
 
 
 def _loaded(data: bytes, reading: Reading) -> tuple[Image.Image, str | None]:
@@ -117,16 +124,13 @@ def _loaded(data: bytes, reading: Reading) -> tuple[Image.Image, str | None]:
 
 
 def _opened(data: bytes, reading: Reading) -> Image.Image:
-    """Open a picture of up to `reading.max_pixels`, whatever Pillow's own limit is."""
-    kind = image_kind(data[:HEAD_BYTES])
-    formats = (*_FORMATS, "HEIF") if kind == "HEIF" and _reads_heif() else _FORMATS
-    try:
-        picture = Image.open(io.BytesIO(data), formats=formats)
-    except Image.DecompressionBombError:
-        if kind is None:
-            raise
-        factory, _ = Image.OPEN[kind]  # without the check; the limit is Pillow's global, so it is not raised
-        picture = factory(io.BytesIO(data), "")
+    """Open a picture of up to `reading.max_pixels`; a lower limit of Pillow is raised for the whole process."""
+    known = Image.MAX_IMAGE_PIXELS
+    if known is not None and reading.max_pixels > 2 * known:
+        # Plugins look at this global again while they load. It is only ever raised, which is safe among threads.
+        Image.MAX_IMAGE_PIXELS = reading.max_pixels
+    heif = image_kind(data[:HEAD_BYTES]) == "HEIF" and _reads_heif()
+    picture = Image.open(io.BytesIO(data), formats=(*_FORMATS, "HEIF") if heif else _FORMATS)
     _check_size(picture, reading)
     return picture
 
@@ -177,13 +181,6 @@ def _has_content(picture: Image.Image, is_jpeg: bool) -> bool:
         return False
     bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
     return any(band[0] != band[1] for band in bands)
-
-
-def _upright(picture: Image.Image) -> Image.Image:
-    try:
-        return ImageOps.exif_transpose(picture)
-    except Exception:  # an unreadable EXIF block says nothing about orientation
-        return picture
 
 
 def _is_truncated(error: Exception) -> bool:
