@@ -125,6 +125,29 @@ def test_eval_prints_the_protocol_beside_the_figures(run: Path, pictures: Path) 
     assert {"psnr", "ssim", "usage", "bits_per_image", "protocol"} <= figures.keys()
 
 
+def test_enlarging_is_reported_by_encode_and_eval(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.new("RGB", (8, 9)).save(tmp_path / "in/small.png")
+    found = imtok("encode", tmp_path / "in", "-o", tmp_path / "t", "-t", run)
+    assert "note: the picture is smaller than 16 px and enlarged 2.0 times; --size 8 takes them" in found.stderr
+    found = imtok("eval", run, tmp_path / "in", "--json")
+    assert "the picture is smaller than 16 px and enlarged 2.0 times" in found.stderr
+    assert json.loads(found.stdout)["images"] == 1
+    assert "enlarged" not in imtok("encode", tmp_path / "in", "-o", tmp_path / "8", "-t", run, "--size", 8).stderr
+
+
+def test_the_requested_quantizer_is_the_one_announced(pictures: Path, tmp_path: Path) -> None:
+    arguments = [*vq_arguments(pictures, tmp_path / "run"), "--dry-run"]
+    assert "FSQ" not in imtok(*arguments).output
+    assert "VQ of 64 codes" in imtok(*(word for word in arguments if word != "--dry-run")).stderr
+
+
+def test_a_requested_size_shortens_the_chosen_crop(pictures: Path, tmp_path: Path) -> None:
+    found = imtok("train", pictures, "-o", tmp_path / "r", "--dry-run", "--set", "size=16")
+    assert found.exit_code == 0, found.output
+    assert yaml.safe_load(found.stdout)["data"]["crop"] == 16
+
+
 def test_verify_accepts_an_intact_folder_and_names_a_damaged_shard(tokens: Path, tmp_path: Path) -> None:
     assert imtok("verify", tokens).exit_code == 0
     copy = tmp_path / "tokens"

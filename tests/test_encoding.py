@@ -166,6 +166,17 @@ def test_padding_keeps_the_whole_image(tokenizer: Path, tmp_path: Path) -> None:
     assert report.grid == (6, 6)
 
 
+def test_enlarged_pictures_are_counted_with_their_factor(tokenizer: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name, size in {"small.png": (8, 40), "half.png": (16, 16), "large.png": (64, 33)}.items():
+        (tmp_path / "in" / name).write_bytes(encoded(picture(0, *size)))
+    report = encode([tmp_path / "in"], tmp_path / "crop", tokenizer)
+    assert (report.encoded, report.enlarged, report.mean_enlargement) == (3, 2, 3.0)  # 4 times and twice
+    report = encode([tmp_path / "in"], tmp_path / "pad", tokenizer, fit="pad")
+    assert (report.enlarged, report.mean_enlargement) == (1, 2.0)  # by the longer side
+    assert encode([tmp_path / "in"], tmp_path / "pad", tokenizer, fit="pad").mean_enlargement is None
+
+
 def test_progress_counts_every_input(photos: Path, tokenizer: Path, tmp_path: Path) -> None:
     told: list[EncodeProgress] = []
     encode([photos], tmp_path / "t", tokenizer, unit_size=8, batch_size=4, progress=told.append)

@@ -361,7 +361,7 @@ def test_the_automatic_choice_follows_the_images(
     config = load_train_config(choice.values)
     assert config.tokenizer.size == size
     assert config.tokenizer.network.downsample == downsample
-    assert f"size {size}" in choice.reason
+    assert choice.facts == f"3 images, shorter side {side} to {side} px, median {side}"
 
 
 def test_the_quantizer_anneals_with_the_progress_of_the_run() -> None:

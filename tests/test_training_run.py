@@ -22,7 +22,7 @@ import imtok.training.loop as loop
 import imtok.training.run as run_module
 import imtok.training.tensorboard as tensorboard
 import imtok.training.validation as validation
-from imtok.config import TrainConfig
+from imtok.config import TrainConfig, load_train_config, merge, read_config_file
 from imtok.errors import ConfigError, DiskError, Interrupted, TokenizerError, TrainingError, disk_errors
 from imtok.training import TrainProgress, TrainReport, resolve, train
 from imtok.training.best import written_metrics
@@ -410,3 +410,33 @@ def test_a_run_from_before_rules_goes_on_under_rules_1(tmp_path: Path) -> None:
     assert saved.data.rules == 1
     assert resolve(TrainConfig(), saved).data.rules == 1
     assert resolve(TrainConfig()).data.rules == 2
+
+
+# The length of a run
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [(200, "--start-from .*run --config .*config.yaml --images 104 -o .*run-longer"), (48, "choose another -o")],
+)
+def test_a_finished_run_keeps_its_length(images: int, message: str, pictures: Path, tmp_path: Path) -> None:
+    train([pictures], tmp_path / "run", tiny())
+    with pytest.raises(ConfigError, match=f"images = 96, the command asks for {images}.*finished.*{message}"):
+        train([pictures], tmp_path / "run", tiny(f"images={images}"))
+
+
+def test_the_command_that_trains_a_finished_run_on_works(pictures: Path, tmp_path: Path) -> None:
+    train([pictures], tmp_path / "run", tiny())
+    values = read_config_file(tmp_path / "run/config.yaml")
+    longer = merge(values, {"start_from": str(tmp_path / "run"), "images": 16})
+    report = train([pictures], tmp_path / "longer", load_train_config(longer))
+    assert report.images == 16
+    with pytest.raises(ConfigError, match="this run is finished and has seed = 0, the command asks for 3"):
+        train([pictures], tmp_path / "run", tiny("seed=3"))
+
+
+def test_an_unfinished_run_keeps_its_length(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train([pictures], tmp_path / "run", tiny(), should_stop=lambda: True)
+    with pytest.raises(ConfigError, match="its learning rate follows the length that it began with; drop the setting"):
+        train([pictures], tmp_path / "run", tiny("images=200"))

@@ -122,6 +122,16 @@ def _workers() -> int | None:
     return max(1, usable_cores() // ranks) if ranks > 1 else None
 
 
+def _enlarged(report: EncodeReport, factor: float) -> str:
+    """Say how many pictures were enlarged, and the size at which they are not where the tokenizer can take it."""
+    from imtok.data.enlarging import enlarging_note
+
+    downsample = report.size // report.grid[0]
+    smaller = round(report.size / factor / downsample) * downsample
+    hint = f"; --size {smaller} takes them as they are" if 0 < smaller < report.size else ""
+    return enlarging_note(report.enlarged, report.encoded, factor, report.size) + hint
+
+
 def _print_report(report: EncodeReport, output: Path) -> None:
     """Print the tokens on standard output, and inputs passed over with their reasons on standard error."""
     if report.was_complete:
@@ -132,6 +142,8 @@ def _print_report(report: EncodeReport, output: Path) -> None:
         say(f"{output}: the inputs have grown; what is new became {units}")
     if report.mean_cut is not None and report.mean_cut >= 0.005:
         say(f"the crop to squares cut away {report.mean_cut:.0%} of the pictures' area; --fit pad keeps all of it")
+    if report.mean_enlargement is not None:
+        warn(_enlarged(report, report.mean_enlargement))
     if report.ignored:
         say(f"files of other kinds passed over: {report.ignored}")
     if report.ignored_tars:

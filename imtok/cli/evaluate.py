@@ -27,6 +27,7 @@ def evaluate(
 ) -> None:
     """Measure what a tokenizer keeps of images: PSNR, SSIM, usage, bits per image, by a stated protocol."""
     import imtok.evaluation
+    from imtok.data.enlarging import enlarging_note
     from imtok.data.reading import MAX_PIXELS, Reading
 
     reading = Reading(max_pixels=max_pixels or MAX_PIXELS, salvage_images=salvage_images)
@@ -41,6 +42,8 @@ def evaluate(
             reading=reading,
             progress=bar,
         )
+    if quality.mean_enlargement is not None:
+        warn(enlarging_note(quality.enlarged, quality.images, quality.mean_enlargement, quality.size))
     if as_json:
         typer.echo(json.dumps(quality.as_dict()))
         return

@@ -121,6 +121,8 @@ def _configuration(
         values = {}
     else:
         values = _automatic(sources, str(typed.get("device", "auto")))
+        if isinstance(size := typed.get("tokenizer", {}).get("size"), int):
+            values["data"]["crop"] = min(values["data"]["crop"], size)  # or the requested size would be refused
     if config:
         values = configs.merge(values, configs.lift(configs.read_config_file(config)))
     chosen = configs.load_train_config(configs.merge(values, typed), str(config) if config else "configuration")
@@ -147,5 +149,5 @@ def _automatic(sources: list[str], device: str) -> dict[str, Any]:
     from imtok.training import choose
 
     choice = choose(ImageCollection.open(sources), gpu=resolve_device(device).type == "cuda")
-    say(choice.reason)
+    say(choice.facts)  # what settings leave of the choice is printed with the configuration
     return choice.values

@@ -189,7 +189,9 @@ def print_report(report: TrainReport) -> None:
             say(f"{report.skipped_steps} steps were skipped, whose loss or gradient was not finite")
     metrics = report.validation
     if metrics:
-        print_result(f"validation {_quality(metrics)}, {metrics['val/usage']:.1%} of the codes used")
+        shared = metrics.get("val/also_trained_on")
+        caution = f", with {shared} of the images also trained on" if shared else ""
+        print_result(f"validation {_quality(metrics)}, {metrics['val/usage']:.1%} of the codes used{caution}")
     else:
         print_result("nothing was held out, so nothing was measured")
     print_result(f"tokenizer in {report.tokenizer}")

@@ -31,6 +31,8 @@ def print_plan(plan: TrainPlan) -> None:
     }
     if warning := too_short_for_codebook(config):
         rows["too short"] = warning
+    for number, note in enumerate(plan.notes, 1):
+        rows[f"note {number}" if len(plan.notes) > 1 else "note"] = note
     if plan.discriminator:
         learns, active, full = plan.discriminator
         rows["discriminator"] = (

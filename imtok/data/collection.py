@@ -43,6 +43,11 @@ class ImageCollection:
         """The images' keys, in order."""
         return [key for key, _ in self._images]
 
+    @property
+    def sizes(self) -> list[int]:
+        """The images' bytes, in order."""
+        return [image.size for _, image in self._images]
+
     def read(self, index: int) -> bytes:
         """Read the bytes of one image; raises SourceError where its file has gone or cannot be read."""
         key, image = self._images[index]

@@ -59,6 +59,10 @@ class EncodeReport:
     was_complete: bool  # the folder was complete before this call, which changed nothing
     dataset_id: str | None  # SHA-256 of the manifest, of a complete folder
     mean_cut: float | None  # share of a picture's area that the crop left out, over this call's images
+    encoded: int  # images of this call
+    enlarged: int  # pictures smaller than the square, of this call's
+    mean_enlargement: float | None  # mean factor of their sides; None where there is none
+    size: int  # side of the square, pixels
     seconds: float
     images_per_second: float  # of this call
     grid: tuple[int, int]  # h, w

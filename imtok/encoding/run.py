@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from imtok.data.enlarging import Enlargement
 from imtok.devices import deterministic, resolve_device
 from imtok.encoding.batches import Batch, BatchEncoder, Encoded
 from imtok.encoding.inputs import OnDuplicate
@@ -45,6 +46,7 @@ class Done:
     images: int = 0
     skipped: int = 0
     cut: float = 0.0  # sum over the images
+    enlargement: Enlargement = field(default_factory=lambda: Enlargement(0))
     failed: list[FailedUnit] = field(default_factory=list)
     salvaged: list[str] = field(default_factory=list)
     renamed: int = 0
@@ -76,7 +78,7 @@ class _Run:
     """Batches out, encoded batches back in, shards committed."""
 
     def __init__(self, job: Job, units: Sequence[int], options: Options) -> None:
-        self.done = Done()
+        self.done = Done(enlargement=Enlargement(job.settings.size, job.settings.fit))
         self._job, self._units, self._options = job, units, options
         self._open: list[Encoded] = []  # batches of the unit in hand
         self._started = self._unit_started = time.perf_counter()
@@ -107,6 +109,8 @@ class _Run:
         self.done.skipped += len(encoded.skips)
         self.done.cut += encoded.cut
         self.done.salvaged_images += encoded.salvaged
+        for height, width in encoded.sizes:
+            self.done.enlargement.add(height, width)
         if encoded.batch.last:
             self._close_unit()
         self.done.seconds = time.perf_counter() - self._started

@@ -13,7 +13,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from torch import Tensor
 
 from imtok.cores import usable_cores
 from imtok.data.collection import ImageCollection
-from imtok.data.images import Fit, fit_image
+from imtok.data.enlarging import Enlargement
+from imtok.data.images import Fit, Fitted, fit_image
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.devices import Precision, autocast, deterministic, resolve_device
 from imtok.errors import ConfigError, ImageError, SourceError
@@ -47,6 +48,8 @@ class Quality:
     bits_per_image: float
     usage: CodebookUsage
     fit: Fit = "crop"  # how images became squares
+    enlarged: int = 0  # images smaller than the square
+    mean_enlargement: float | None = None  # mean factor of their sides; None where there is none
 
     @property
     def psnr(self) -> float:
@@ -187,7 +190,8 @@ def measure(
     """
     metrics = build_metrics() if metrics is None else metrics
     measurement = Measurement(metrics, num_codes=tokenizer.num_codes, num_codebooks=tokenizer.num_codebooks)
-    for batch in _batches(images, size, fit, batch_size):
+    seen = Enlargement(size, fit)
+    for batch in _batches(images, seen, batch_size):
         with deterministic(tokenizer.device, precision), autocast(tokenizer.device, precision):
             codes = tokenizer.encode(batch)
             restored = to_uint8(tokenizer.decode(codes)).cpu()
@@ -196,31 +200,34 @@ def measure(
             progress(measurement.images, len(images))
     if not (done := measurement.images):
         raise SourceError(f"none of the {len(images)} images can be read; `imtok encode` names why")
-    return measurement.quality(skipped=len(images) - done, size=size, precision=precision, fit=fit)
+    quality = measurement.quality(skipped=len(images) - done, size=size, precision=precision, fit=fit)
+    return replace(quality, enlarged=seen.enlarged, mean_enlargement=seen.mean_factor)
 
 
-def _batches(images: ImageCollection, size: int, fit: Fit, batch_size: int) -> Iterator[Tensor]:
-    """Yield the readable images as (B, 3, S, S) uint8, decoded ahead on all cores.
+def _batches(images: ImageCollection, seen: Enlargement, batch_size: int) -> Iterator[Tensor]:
+    """Yield the readable images as (B, 3, S, S) uint8, decoded ahead on all cores, and count them in `seen`.
 
     Batches are cut from runs of four batches of inputs, so that an unreadable image shortens one batch of its run.
     """
     run = 4 * batch_size
-    fitted = in_order(
-        lambda index: _fitted(images, index, size, fit),
+    pictures = in_order(
+        lambda index: _fitted(images, index, seen.size, seen.fit),
         range(len(images)),
         workers=usable_cores(),
         ahead=run,
         one_core=False,  # the networks compute meanwhile, on all cores
     )
-    with closing(fitted):
-        while read := list(itertools.islice(fitted, run)):
-            readable = [pixels for pixels in read if pixels is not None]
+    with closing(pictures):
+        while read := list(itertools.islice(pictures, run)):
+            readable = [fitted.pixels for fitted in read if fitted is not None]
+            for fitted in filter(None, read):
+                seen.add(*fitted.original)
             for first in range(0, len(readable), batch_size):
                 yield torch.stack(readable[first : first + batch_size])
 
 
-def _fitted(images: ImageCollection, index: int, size: int, fit: Fit) -> Tensor | None:
+def _fitted(images: ImageCollection, index: int, size: int, fit: Fit) -> Fitted | None:
     try:
-        return fit_image(images.picture(index), size, fit).pixels
+        return fit_image(images.picture(index), size, fit)
     except (ImageError, SourceError):
         return None

@@ -17,10 +17,10 @@ _SIZES = (32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class Choice:
-    """The chosen values, and a sentence that says why."""
+    """The chosen values, and the facts about the images behind them."""
 
     values: dict[str, Any]
-    reason: str
+    facts: str
 
 
 def choose(images: ImageCollection, *, gpu: bool) -> Choice:
@@ -43,12 +43,8 @@ def choose(images: ImageCollection, *, gpu: bool) -> Choice:
         "images": _length(size, gpu),
         "batch_size": 64 if size <= 64 else 16,
     }
-    tokens = (size // downsample) ** 2
-    reason = (
-        f"{len(images)} images, shorter side {min(shorter)} to {max(shorter)} px, median {median}: "
-        f"size {size}, downsampling {downsample}, {tokens} tokens an image, FSQ 8x8x8x6x5 (15360 codes)"
-    )
-    return Choice(values, reason)
+    count = "1 image" if len(images) == 1 else f"{len(images)} images"
+    return Choice(values, f"{count}, shorter side {min(shorter)} to {max(shorter)} px, median {median}")
 
 
 def _length(size: int, gpu: bool) -> int:

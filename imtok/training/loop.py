@@ -25,6 +25,7 @@ from imtok.tokenizer import check_quantizer
 from imtok.training.adversarial import build_discriminator
 from imtok.training.best import written_metrics
 from imtok.training.codebook_diagnosis import too_short_for_codebook
+from imtok.training.image_notes import enlarged_note
 from imtok.training.initial import initial_tokenizer
 from imtok.training.report import ProgressCallback, Reporter, TrainReport
 from imtok.training.resolve import reading_of
@@ -80,8 +81,11 @@ def train(
             folder.save_config(config)
         if not val:
             job.validation.warn_of_few_images()
-        if state.seen == 0 and (warning := too_short_for_codebook(config)):
-            job.reporter.notice(warning)
+        job.validation.compare_with(images)
+        if state.seen == 0:
+            for note in (too_short_for_codebook(config), enlarged_note(images, config.tokenizer.size)):
+                if note:
+                    job.reporter.notice(note)
         return job.run()
 
 

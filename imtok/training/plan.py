@@ -22,6 +22,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from imtok.config import TrainConfig
 from imtok.data.collection import ImageCollection
 from imtok.data.images import image_size
+from imtok.data.overlap import shared_images
 from imtok.devices import Precision, autocast
 from imtok.errors import ImageError, SourceError
 from imtok.losses import LossTerm, loss_terms, ramp
@@ -29,6 +30,7 @@ from imtok.quantizers import Quantizer
 from imtok.quantizers.record import QuantizerRecord
 from imtok.tokenizer import build_networks, build_quantizer, check_quantizer
 from imtok.training.adversarial import build_discriminator
+from imtok.training.image_notes import enlarged_note, shared_note
 from imtok.training.initial import initial_tokenizer
 from imtok.training.resolve import reading_of, resolve
 from imtok.training.run import RunFolder
@@ -73,6 +75,7 @@ class TrainPlan:
     validation_images: int
     memory: Memory
     requirements: dict[str, str]  # sentences on what losses fetch before the run, by their names
+    notes: tuple[str, ...] = ()  # sentences about the images that a person should read
 
     @property
     def tokens(self) -> int:
@@ -163,7 +166,13 @@ def plan(
         min(len(held_out), config.data.val_images),
         networks.memory(_decoded_bytes(images, config)),
         {term.name: term.requirement for term in losses if term.requirement},
+        _image_notes(images, held_out.subsample(config.data.val_images), config.tokenizer.size),
     )
+
+
+def _image_notes(images: ImageCollection, held_out: ImageCollection, size: int) -> tuple[str, ...]:
+    notes = shared_note(shared_images(images, held_out), len(held_out)), enlarged_note(images, size)
+    return tuple(filter(None, notes))
 
 
 class _Networks:

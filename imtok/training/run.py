@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -144,12 +145,43 @@ class RunFolder:
     def _check_config(self, saved: TrainConfig, requested: TrainConfig) -> None:
         """Raise ConfigError naming the first setting in which the command differs from the run."""
         old, new = _flat(saved.model_dump(mode="json")), _flat(requested.model_dump(mode="json"))
+        if old["images"] != new["images"]:
+            raise ConfigError(self._other_length(saved, requested))
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
+                if self.finished:
+                    raise ConfigError(
+                        f"{self._config}: this run is finished and has {name} = {_as_yaml(old.get(name))}, the command "
+                        f"asks for {_as_yaml(new.get(name))}; choose another -o for a new run, and --start-from "
+                        f"{self.path} to begin it with this tokenizer"
+                    )
                 raise ConfigError(
                     f"{self._config}: this run has {name} = {_as_yaml(old.get(name))}, the command asks for "
                     f"{_as_yaml(new.get(name))}; choose another -o for a new run, or drop the setting to resume"
                 )
+
+    def _other_length(self, saved: TrainConfig, requested: TrainConfig) -> str:
+        """Say why a run keeps its length, and how its tokenizer is trained on.
+
+        Learning rate, discriminator and temperature follow the share of the run that is done. A run that became longer
+        would have had another schedule from its first step on; at the end of the old one the rate is 0.
+        """
+        lengths = f"this run has images = {saved.images}, the command asks for {requested.images}"
+        if not self.finished:
+            return (
+                f"{self._config}: {lengths}, and its learning rate follows the length that it began with; drop the "
+                "setting to resume, or choose another -o for a new run"
+            )
+        if requested.images < saved.images:
+            return f"{self._config}: {lengths}, and it is finished; choose another -o for a new run"
+        longer = self.path.with_name(f"{self.path.name}-longer")
+        more = requested.images - saved.images
+        run, config, new = (shlex.quote(str(path)) for path in (self.path, self._config, longer))
+        command = f"imtok train SOURCE --start-from {run} --config {config} --images {more} -o {new}"
+        return (
+            f"{self._config}: {lengths}; it is finished and its learning rate has fallen to 0, so it cannot be made "
+            f"longer; train its tokenizer on by a run of its own: {command}"
+        )
 
     def has_checkpoint(self) -> bool:
         """Tell whether there is a checkpoint to resume from."""

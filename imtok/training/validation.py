@@ -12,11 +12,13 @@ import torch
 from imtok.analysis.statistics import Finding
 from imtok.data.collection import ImageCollection
 from imtok.data.images import fit_image
+from imtok.data.overlap import shared_images
 from imtok.errors import ImageError, LatentsError, SourceError, TrainingError
 from imtok.evaluation import METRICS, Quality, build_metrics, measure
 from imtok.tokenizer import Tokenizer
 from imtok.training.best import Best, is_better
 from imtok.training.codebook_diagnosis import CodebookDiagnosis
+from imtok.training.image_notes import shared_note
 from imtok.training.preview import write_preview
 from imtok.training.report import Reporter
 from imtok.training.run import RunFolder
@@ -35,6 +37,7 @@ class Validation:
         self.folder, self.state, self.reporter = folder, state, reporter
         self.images = self._readable(held_out.subsample(state.config.data.val_images))
         self.last: Quality | None = None
+        self._shared = 0  # validation images that are trained on too
         self.best = Best(folder.best)
         self.findings: tuple[Finding, ...] = ()  # of the last validation
         self._diagnosis = CodebookDiagnosis(state.config)
@@ -42,6 +45,13 @@ class Validation:
         previewed = self.images.subsample(_PREVIEWED)
         fitted = [fit_image(previewed.picture(index), size).pixels for index in range(len(previewed))]
         self._previewed = torch.stack(fitted) if fitted else None  # (B, 3, S, S) uint8
+
+    def compare_with(self, training: ImageCollection) -> None:
+        """Report validation images that are trained on too; every validation records their number from now on."""
+        shared = shared_images(training, self.images)
+        self._shared = len(shared)
+        if note := shared_note(shared, len(self.images)):
+            self.reporter.notice(note)
 
     def warn_of_few_images(self) -> None:
         """Report that a metric of a handful of images says little, and that few tokens cannot use many codes."""
@@ -61,7 +71,7 @@ class Validation:
             quality = measure(model, self.images, size=state.config.tokenizer.size, metrics=metrics)
         except LatentsError as error:
             raise self.given_up("validation met latents that are not finite") from error
-        line = _log_line(quality)
+        line = self._log_line(quality)
         with reporter.surviving("the log"):
             self.folder.metrics.add({"images": state.seen, **line})
         tensorboard.add(line, state.seen)
@@ -85,7 +95,7 @@ class Validation:
 
     def metrics(self) -> dict[str, Any]:
         """Return the metrics of the last validation, of this call or in the log; empty where there is none."""
-        return _log_line(self.last) if self.last else self.folder.last_validation()
+        return self._log_line(self.last) if self.last else self.folder.last_validation()
 
     def given_up(self, problem: str) -> TrainingError:
         """Make the error that ends a run: the problem, the settings that help, and where to go on from."""
@@ -114,9 +124,13 @@ class Validation:
                 self.reporter.notice(f"{key}: passed over in validation ({error})")
         return held_out.only(readable)
 
+    def _log_line(self, quality: Quality) -> dict[str, Any]:
+        """Name the metrics of a validation for the log, and the number of images that are trained on too."""
+        return _metrics(quality) | ({"val/also_trained_on": self._shared} if self._shared else {})
 
-def _log_line(quality: Quality) -> dict[str, Any]:
-    """Name the metrics of a validation for the log; those with a network, which only some runs have, come last."""
+
+def _metrics(quality: Quality) -> dict[str, Any]:
+    """Name the metrics of a validation; those with a network, which only some runs have, come last."""
     use = {"val/usage": quality.usage.usage, "val/perplexity": quality.usage.perplexity}
     values = {f"val/{name}": value for name, value in quality.values.items() if not METRICS[name].needs}
     return values | use | {f"val/{name}": value for name, value in quality.values.items()}
