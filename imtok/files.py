@@ -102,6 +102,11 @@ def _link_once(temporary: Path, path: Path) -> bool:
     return True
 
 
+def local_path(name: str) -> Path:
+    """Return the path of a name that is text: its bytes on disk are UTF-8, whatever the locale knows."""
+    return Path(os.fsdecode(name.encode("utf-8", "surrogateescape")))
+
+
 def check_file_target(path: Path) -> None:
     """Raise OSError, naming what is in the way, where no file could be written to `path`; nothing is made."""
     _check_regular(path)

@@ -37,14 +37,14 @@ def out() -> Console:
 
 def err() -> Console:
     """Open standard error, for progress and messages."""
-    return _console(sys.stderr, stderr=True)
+    # While a bar is shown it stands before the stream; before standard output it stays, to keep results above it.
+    return _console(getattr(sys.stderr, "rich_proxied_file", sys.stderr), stderr=True)
 
 
 def _console(stream: TextIO, *, stderr: bool) -> Console:
     """Return the one console of a stream: lines and bars of the same one never stand in each other's way."""
     from rich.console import Console
 
-    stream = getattr(stream, "rich_proxied_file", stream)  # a bar stands before the stream while it is shown
     known = _consoles.get(stderr)
     if known is None or known[0] is not stream:
         known = _consoles[stderr] = stream, Console(stderr=stderr, highlight=False, emoji=False)

@@ -108,4 +108,8 @@ def unreadable(address: str, error: OSError) -> SourceError:
 
 def as_text(name: str) -> str:
     """Return a file name as text that can be written as UTF-8; bytes that are not UTF-8 are spelled out."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    try:
+        data = os.fsencode(name)
+    except UnicodeEncodeError:  # text out of a tar, where the locale knows ASCII alone
+        data = name.encode("utf-8", "surrogateescape")
+    return data.decode("utf-8", "backslashreplace")

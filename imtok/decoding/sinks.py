@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from imtok.errors import TokensError
-from imtok.files import atomic_writer, check_locks, write_atomically
+from imtok.files import atomic_writer, check_locks, local_path, write_atomically
 
 
 class Sink(Protocol):
@@ -60,7 +60,7 @@ class _FolderSink:
         self._folder = folder
 
     def write(self, name: str, data: bytes) -> None:
-        write_atomically(self._folder / name, data, durable=False)
+        write_atomically(self._folder / local_path(name), data, durable=False)
 
 
 class _TarSink:

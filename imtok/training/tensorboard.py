@@ -37,9 +37,10 @@ class TensorBoardWriter:
     def _guarded(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:  # also an earlier error of the writer's thread
+        except (OSError, UnicodeError) as error:  # also an earlier error of the writer's thread
             self._writer = None
-            self._notice(f"TensorBoard's events end here ({error.strerror or error})")
+            reason = error.strerror if isinstance(error, OSError) else "it cannot write a path that is not UTF-8 text"
+            self._notice(f"TensorBoard's events end here ({reason or error})")
 
 
 def _open_writer(folder: Path, seen: int) -> SummaryWriter | None:
