@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from making import encoded, picture
 
-from imtok.data.formats import HEAD_BYTES, image_kind, looks_like_image
+from imtok.data.formats import HEAD_BYTES, image_kind, image_suffixes, looks_like_image
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF"])
@@ -74,3 +74,8 @@ def _archive(kind: str) -> bytes:
 )
 def test_other_files_are_not_taken_for_images(data: bytes) -> None:
     assert not looks_like_image(data[:HEAD_BYTES])
+
+
+def test_rules_1_know_no_suffix_of_heic() -> None:
+    assert image_suffixes(2) - image_suffixes(1) == {".heic", ".heif"}
+    assert {".jpg", ".jfif", ".tiff", ".avif"} < image_suffixes(1)

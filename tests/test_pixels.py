@@ -11,7 +11,7 @@ import pytest
 from making import encoded, picture
 from PIL import Image
 
-from imtok.data.images import decode_image, fit_image
+from imtok.data.images import decode_image, fit_image, image_size
 from imtok.data.reading import Reading
 from imtok.errors import ImageError
 
@@ -29,6 +29,10 @@ def test_heic_is_read_and_turned_once() -> None:
     decoded = decode_image(heic(source, exif=exif.tobytes()))
     expected = np.asarray(source.transpose(Image.Transpose.ROTATE_270))
     assert np.abs(np.asarray(decoded).astype(int) - expected).mean() < 8
+
+
+def test_the_size_of_a_heic_is_read_from_its_header() -> None:
+    assert image_size(heic(picture(0, 64, 48))) == (48, 64)
 
 
 def test_heic_names_its_extra_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:

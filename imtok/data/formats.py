@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 import struct
 
+from imtok.data.reading import Rules
+
 SUFFIXES = frozenset(
     f".{name}"
     for name in "jpg jpeg jpe jfif png webp gif bmp tif tiff ppm pgm avif jp2 heic heif".split(" ")  # noqa: SIM905
 )
+_SINCE_RULES_2 = {".heic", ".heif"}
 HEAD_BYTES = 64  # as many as `image_kind` looks at; a PPM often begins with a comment
 
 _SIGNATURES = {
@@ -31,6 +34,11 @@ _BMP_HEADERS = {12, 16, 40, 52, 56, 64, 108, 124}
 _PNM = re.compile(
     rb"P[56]\s(?:\s|#[^\n]*\n)*[1-9]\d{0,6}\s(?:\s|#[^\n]*\n)*[1-9]\d{0,6}\s(?:\s|#[^\n]*\n)*[1-9]\d{0,4}\s"
 )
+
+
+def image_suffixes(rules: Rules) -> frozenset[str]:
+    """Return the suffixes of images, in lower case and with their dot, under these rules of reading."""
+    return SUFFIXES if rules > 1 else SUFFIXES - _SINCE_RULES_2
 
 
 def image_kind(head: bytes) -> str | None:

@@ -70,12 +70,20 @@ def decode_salvaging(data: bytes, reading: Reading = DEFAULT_READING) -> Decoded
         raise ImageError(reason, _first_line(error)) from error
 
 
-def image_size(data: bytes) -> tuple[int, int]:
+def image_size(data: bytes, reading: Reading = DEFAULT_READING) -> tuple[int, int]:
     """Read (height, width) from the header alone, before EXIF turning; raises ImageError where it cannot be read."""
     try:
-        width, height = Image.open(io.BytesIO(data), formats=_FORMATS).size
+        try:
+            picture = _opened(data, reading)
+        except ValueError as error:
+            if not _is_limit_of_texts(error):
+                raise
+            picture = _opened(without_texts(data)[0], reading)
+    except ImageError:
+        raise
     except Exception as error:  # as in decode_image
         raise ImageError("corrupt", str(error)) from error
+    width, height = picture.size
     return height, width
 
 
@@ -93,7 +101,7 @@ def _by_rules_2(data: bytes, reading: Reading) -> Decoded:
     try:
         picture, problem = _loaded(data, reading)
     except ValueError as error:
-        if "PngImagePlugin" not in str(error):  # a limit of Pillow for texts
+        if not _is_limit_of_texts(error):
             raise
         data, profile = without_texts(data)
         picture, problem = _loaded(data, reading)
@@ -181,6 +189,10 @@ def _has_content(picture: Image.Image, is_jpeg: bool) -> bool:
         return False
     bands = extrema if isinstance(extrema[0], tuple) else (extrema,)
     return any(band[0] != band[1] for band in bands)
+
+
+def _is_limit_of_texts(error: ValueError) -> bool:
+    return "PngImagePlugin" in str(error)  # Pillow names its constant
 
 
 def _is_truncated(error: Exception) -> bool:
