@@ -32,12 +32,14 @@ _consoles: dict[bool, tuple[TextIO, Console]] = {}  # by whether it is that of s
 
 def out() -> Console:
     """Open standard output, for results."""
+    if hasattr(sys.stdout, "rich_proxied_file"):  # a bar is shown on this terminal, and its console prints above it
+        return err()
     return _console(sys.stdout, stderr=False)
 
 
 def err() -> Console:
     """Open standard error, for progress and messages."""
-    # While a bar is shown it stands before the stream; before standard output it stays, to keep results above it.
+    # While a bar is shown it stands before the stream.
     return _console(getattr(sys.stderr, "rich_proxied_file", sys.stderr), stderr=True)
 
 
