@@ -351,7 +351,7 @@ def test_without_a_compiler_all_works_after_one_warning(tmp_path: Path) -> None:
     (tmp_path / "no-programs").mkdir()
     environment = os.environ | {
         "PATH": str(tmp_path / "no-programs"),
-        "CXX": "/nonexistent",
+        "CXX": str(tmp_path / "no-compiler"),
         "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache"),
         "OMP_NUM_THREADS": "1",
         "PYTHONPATH": str(Path(imtok.__file__).parents[1]),

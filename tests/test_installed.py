@@ -21,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # Besides the package: what the source distribution holds for whoever tests, reads or cites it.
 FOLDERS = ("imtok", "tests", "docs", "benchmarks")
 FILES = ("pyproject.toml", "LICENSE", "README.md", "ARCHITECTURE.md", "CHANGELOG.md", "CITATION.cff")
+DEPENDENCIES = [path for path in sys.path if path.endswith("-packages")]
 LEFT = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info", "build", "dist")
 
 
@@ -73,14 +74,13 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-index", "--no-deps", wheel], check=True
     )
     (packages,) = folder.glob("lib/python*/site-packages")
-    shared = [path for path in sys.path if path.endswith("-packages")]
-    (packages / "dependencies.pth").write_text("\n".join(shared) + "\n")
+    (packages / "dependencies.pth").write_text("\n".join(DEPENDENCIES) + "\n")
     return folder / "bin"
 
 
-def run(command: list[object], folder: Path) -> str:
+def run(command: list[object], folder: Path, **variables: str) -> str:
     """What a command printed, run in a folder without the checkout on Python's path."""
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
     done = subprocess.run(
         [str(part) for part in command], check=False, cwd=folder, capture_output=True, text=True, env=environment
     )
@@ -111,6 +111,18 @@ def test_an_installed_imtok_encodes_and_reports_outside_the_checkout(installed: 
     page = (tmp_path / "report.html").read_text()
     assert "</html>" in page
     assert re.search(r"<style>[^<]{1000,}", page)
+
+
+def test_an_editable_install_works_beside_the_checkout(tmp_path: Path) -> None:
+    shutil.copytree(ROOT, tmp_path / "imtok", ignore=LEFT)
+    wheel = built("editable", tmp_path / "imtok", tmp_path / "wheel")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "packages")
+    code = (
+        f"import site; site.addsitedir({str(tmp_path / 'packages')!r}); import imtok; print(imtok.load, imtok.__file__)"
+    )
+    printed = run([sys.executable, "-S", "-c", code], tmp_path, PYTHONPATH=os.pathsep.join(DEPENDENCIES))
+    assert f"{tmp_path / 'imtok' / 'imtok' / '__init__.py'}" in printed
 
 
 def test_an_installed_imtok_finds_its_presets(installed: Path, tmp_path: Path) -> None:
