@@ -10,6 +10,7 @@ from imtok.errors import ImtokError
 from imtok.tokenizer import Tokenizer, find_tokenizer, load, pretrained_names
 from imtok.tokens import open_tokens
 from imtok.tokens.folder import INFO, read_manifest
+from imtok.tokens.label_counts import LabelCounts
 from imtok.training.run import RunFolder
 
 
@@ -65,12 +66,10 @@ def _tokens(folder: Path) -> dict[str, Any]:
     tokens = open_tokens(folder, partial=True)
     info = tokens.info
     manifest = read_manifest(folder)
-    labels, reasons = Counter[str](), Counter[str]()
+    labels, reasons = LabelCounts(info), Counter[str]()
     for shard in tokens.shards():
         reasons.update(reason.split(":")[0] for reason in shard.skip_reasons)
-        # Labels of tars are the numbers of their .cls members, and no indices of class folders.
-        if shard.labels is not None and tokens.class_names and not info.is_container(shard.header.unit):
-            labels.update(tokens.class_names[label] for label in shard.labels if label >= 0)
+        labels.add(shard)
     return {
         "kind": "tokens",
         "complete": manifest is not None,
@@ -82,7 +81,8 @@ def _tokens(folder: Path) -> dict[str, Any]:
         "num_codebooks": info.num_codebooks,
         "size": info.size,
         "fit": info.fit,
-        "classes": dict(sorted(labels.items())),
+        "labels": labels.describe(),
+        "classes": labels.by_name,
         "numerics": info.numerics.model_dump(mode="json"),
         "fingerprint": info.fingerprint,
         "dataset_id": manifest.dataset_id if manifest else None,

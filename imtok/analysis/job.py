@@ -29,6 +29,7 @@ from imtok.errors import ConfigError, Interrupted
 from imtok.quantizers.record import QuantizerRecord
 from imtok.tokens import TokenDataset, open_tokens
 from imtok.tokens.folder import TOKENIZER
+from imtok.tokens.label_counts import count_labels
 from imtok.usage import CodebookUsage
 
 Stage = Literal["counting", "testing the tokenizer"]
@@ -186,7 +187,8 @@ def _summarize(
         horizontal=right,
         vertical=below,
         dimensions=breakdowns.dimensions(tally.counts, config),
-        classes=breakdowns.class_use(tally, tokens.class_names),
+        classes=breakdowns.class_use(tally, tokens.label_names),
+        num_classes=len(count_labels(tokens).classes),
         duplicates=breakdowns.duplicates(tally, tokens.key),
         tokenizer=tokenizer,
         findings=[],

@@ -295,6 +295,7 @@ class Statistics(Use, TokenSet):  # in this order the fields of TokenSet come fi
     vertical: Neighbours | None = Field(description="a code and the one below it; null for grids one high")
     dimensions: list[Dimension] = Field(description="by dimension, for FSQ, LFQ and BSQ; empty for others")
     classes: list[ClassUse] = Field(description="by class, where there are labels; the most frequent 100")
+    num_classes: int = Field(0, ge=0, description="classes of the labels of all images")
     duplicates: Duplicates = Field(description="images with the same codes at every position")
     tokenizer: TokenizerStatistics | None = Field(description="where the tokenizer was analyzed too")
     findings: list[Finding] = Field(description="findings with suggestions; empty for a healthy codebook")

@@ -144,6 +144,10 @@ def _print_report(report: EncodeReport, output: Path) -> None:
         say(f"the crop to squares cut away {report.mean_cut:.0%} of the pictures' area; --fit pad keeps all of it")
     if report.mean_enlargement is not None:
         warn(_enlarged(report, report.mean_enlargement))
+    if report.labels:
+        say(f"labels: {report.labels}")
+    for note in report.label_notes:
+        say(f"{'labels' if report.labels else 'no labels'}: {note}")
     if report.ignored:
         say(f"files of other kinds passed over: {report.ignored}")
     if report.ignored_tars:

@@ -11,6 +11,8 @@ import typer
 from imtok.cli.console import facts_table, out, print_result
 from imtok.cli.options import AsJson
 
+_CLASSES = 20  # listed with their images
+
 
 def info(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A run, a tokenizer or a token folder.")],
@@ -23,6 +25,9 @@ def info(
     if as_json:
         typer.echo(json.dumps(facts))
         return
+    if len(classes := facts.get("classes") or {}) > _CLASSES:
+        first = dict(list(classes.items())[:_CLASSES])
+        facts["classes"] = f"{_formatted(first)} and {len(classes) - _CLASSES:,} others"
     rows = {name.replace("_", " "): _formatted(value) for name, value in facts.items()}
     console = out()
     if console.is_terminal:

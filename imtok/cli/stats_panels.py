@@ -164,7 +164,10 @@ def _classes(statistics: Statistics) -> list[RenderableType]:
         own = ", ".join(f"{code} ({times:.1f}x)" for code, times in each.own[:3])
         values = f"{each.images:,}", f"{each.used:,}", f"{each.perplexity:,.1f}", f"{each.divergence_bits:.2f}"
         rows.append([plain(each.name, 20), *values, Text(own, no_wrap=True, overflow="ellipsis")])
-    return [grid(rows, "", ">", ">", ">", ">", ""), *_more(len(statistics.classes), "classes")]
+    return [
+        grid(rows, "", ">", ">", ">", ">", ""),
+        *_more(max(statistics.num_classes, len(statistics.classes)), "classes"),
+    ]
 
 
 def _geometry(found: Geometry, width: int) -> Table:

@@ -16,6 +16,8 @@ from typing import Protocol
 from imtok.data.storage import storage_of
 from imtok.errors import ImageError, SourceError
 
+BESIDE_BYTES = 2**20  # a longer file beside an image is no label
+
 
 class SourceImage(Protocol):
     """One image of a folder or a container, not yet read."""
@@ -73,8 +75,14 @@ class ImageFile:
         """Read the file; raises OSError."""
         return storage_of(self.address).read(self.address)
 
-    def beside(self, suffix: str) -> bytes | None:  # noqa: ARG002
-        """Return None: files beside images of a folder are not read."""
+    def beside(self, suffix: str) -> bytes | None:
+        """Read the file with this suffix beside it, in lower or upper case; None where there is none or it is long."""
+        folder, slash, name = self.address.rpartition("/")
+        for base in dict.fromkeys((name.rpartition(".")[0], name.split(".", 1)[0])):
+            for ending in (suffix, suffix.upper()):
+                data = _small_file(f"{folder}{slash}{base}{ending}") if base else None
+                if data is not None:
+                    return data
         return None
 
 
@@ -94,6 +102,14 @@ class Container:
         """Keys that occur more than once, sorted; unsafe ones are left out, as nothing is made of them."""
         times = Counter(image.key for image in self.images if not is_unsafe(image.key))
         return tuple(sorted(key for key, count in times.items() if count > 1))
+
+
+def _small_file(address: str) -> bytes | None:
+    try:
+        data = storage_of(address).read(address, 0, BESIDE_BYTES + 1)
+    except OSError:
+        return None
+    return data if len(data) <= BESIDE_BYTES else None
 
 
 def is_unsafe(key: str) -> bool:

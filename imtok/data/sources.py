@@ -57,6 +57,7 @@ class Sources:
     ignored: int  # files with other suffixes and links to nothing; hidden files are left uncounted
     ignored_containers: int = 0  # containers beside images
     notes: tuple[str, ...] = ()  # what a person has to know about the sources
+    roots: tuple[tuple[str, str], ...] = ()  # folders that were given, each after the beginning of its keys
 
 
 def find_sources(arguments: Sequence[str | Path], reading: Reading = DEFAULT_READING) -> Sources:
@@ -88,7 +89,9 @@ def find_sources(arguments: Sequence[str | Path], reading: Reading = DEFAULT_REA
             raise SourceError(f"{address}: neither a folder, nor an image, nor a .tar; give one of these")
     files.sort(key=lambda file: file.key.encode())
     _refuse_twins(files)
-    return Sources(tuple(files), tuple(_name_containers(containers, reading)), ignored, ignored_containers)
+    roots = tuple((as_text(prefix), folder) for folder, prefix in prefixes.items())
+    named = tuple(_name_containers(containers, reading))
+    return Sources(tuple(files), named, ignored, ignored_containers, roots=roots)
 
 
 @dataclass

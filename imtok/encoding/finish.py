@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from imtok.encoding.report import EncodeReport
 from imtok.encoding.run import Done
 from imtok.encoding.setup import Job
-from imtok.encoding.units import count_skips, read_entry
+from imtok.encoding.units import count_labels, count_skips, read_entry
 from imtok.errors import TokensError
 from imtok.files import publish_once, write_atomically
 from imtok.parallel import in_order
@@ -30,6 +30,7 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
     manifest = known or (_write_manifest(job, done) if complete else None)
     entries = manifest.entries if manifest else _entries(job, done, [unit for unit in share if unit in present])
     info = job.info
+    labels = None if known else count_labels(job.folder, info, [entry.unit for entry in entries])
     tokens = math.prod(info.grid) * info.num_codebooks
     return EncodeReport(
         images=sum(entry.images for entry in entries),
@@ -44,6 +45,8 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
         units_added=job.units_added,
         units_done=len(done.entries),
         units_before=before,
+        labels=labels.describe() if labels and labels.classes else None,
+        label_notes=() if known else job.plan.labels.notes,
         complete=manifest is not None,
         was_complete=known is not None,
         dataset_id=manifest.dataset_id if manifest else None,

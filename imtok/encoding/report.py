@@ -55,6 +55,8 @@ class EncodeReport:
     units_added: int  # by this call, as inputs have come since the folder was begun
     units_done: int  # committed by this call
     units_before: int  # of this process's share, committed before
+    labels: str | None  # where they came from, how many images have one, and the first classes; None without any
+    label_notes: tuple[str, ...]  # what a person has to know about labels
     complete: bool  # every unit is committed and the manifest is written
     was_complete: bool  # the folder was complete before this call, which changed nothing
     dataset_id: str | None  # SHA-256 of the manifest, of a complete folder

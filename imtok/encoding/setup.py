@@ -42,7 +42,7 @@ def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, r
     settings = settle(requested, recorded, tokenizer, folder)
     found = find_sources(sources, settings.reading)
     labels = find_labels(
-        found, settings.labels, known=recorded.all_class_names if recorded else (), reading=settings.reading
+        found, settings.labels, known=recorded.all_class_names if recorded else None, reading=settings.reading
     )
     if recorded is None:
         plan = Plan([PlanPart(found.files, found.containers, settings.unit_size)], labels, found)
@@ -93,7 +93,9 @@ def _publish_plans(folder: Path, recorded: TokensInfo, plan: Plan) -> TokensInfo
         else:
             # In this order: stopped in between, the next call finds the plan equal and only imtok.json to write.
             write_atomically(path, lines)
-            recorded = recorded.model_copy(update={"plan": data_hash})
+            # Class names in `.cls` of replaced inputs are new, and have no number yet.
+            names = () if recorded.extensions else plan.labels.class_names
+            recorded = recorded.model_copy(update={"plan": data_hash, "class_names": names or recorded.class_names})
             write_atomically(folder / INFO, recorded.to_bytes())
     return recorded
 

@@ -15,6 +15,7 @@ from imtok.encoding.inputs import Plan
 from imtok.encoding.report import Skips
 from imtok.files import publish_once
 from imtok.tokens.folder import ManifestEntry, TokensInfo, manifest_entry, shard_path
+from imtok.tokens.label_counts import LabelCounts
 from imtok.tokens.packed_strings import PackedStrings
 from imtok.tokens.shard import NO_LABEL, Shard, ShardHeader, read_shard, shard_to_bytes, smallest_dtype
 
@@ -60,6 +61,14 @@ def read_entry(folder: Path, unit: int) -> ManifestEntry:
     """Read the manifest's line for a unit from its shard; raises TokensError where the shard is damaged."""
     path = folder / shard_path(unit)
     return manifest_entry(read_shard(path), path.read_bytes())
+
+
+def count_labels(folder: Path, info: TokensInfo, units: Iterable[int]) -> LabelCounts:
+    """Count the labels of some units."""
+    counts = LabelCounts(info)
+    for unit in units:
+        counts.add(read_shard(folder / shard_path(unit)))
+    return counts
 
 
 def count_skips(folder: Path, plan: Plan, units: Iterable[int]) -> dict[str, Skips]:

@@ -94,6 +94,11 @@ def write_report(path: Path, sets: Sets) -> None:
         write_atomically(path.resolve() if path.is_file() else path, page.encode())
 
 
+def _classes_title(statistics: Statistics) -> str:
+    listed, there = len(statistics.classes), statistics.num_classes
+    return f"Classes, the {listed} with most images of {there:,}" if there > listed else "Classes"
+
+
 def _tables(statistics: Statistics) -> list[tuple[str, str, Sequence[Any], str]]:
     """List kind, title, rows and width of tables that have rows: small ones two in a row, so that none stands alone."""
     first = ", first codebook" if several(statistics) else ""
@@ -103,7 +108,7 @@ def _tables(statistics: Statistics) -> list[tuple[str, str, Sequence[Any], str]]
         ("changing", f"Codes that change most{first}", _changing(statistics)),
     ]
     large: list[tuple[str, str, Sequence[Any]]] = [
-        ("classes", f"Classes{together(statistics)}", statistics.classes),
+        ("classes", f"{_classes_title(statistics)}{together(statistics)}", statistics.classes),
         ("duplicates", "Images with the same codes", statistics.duplicates.largest),
     ]
     small, large = ([each for each in found if each[2]] for found in (small, large))

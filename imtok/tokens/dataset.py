@@ -73,8 +73,14 @@ class TokenDataset:
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """Names of the labels of class folders; empty where labels come from .cls files, or there are none."""
+        """Names of the labels by their number; empty where numbers have no names, or there are no labels."""
         return self.info.all_class_names
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names that hold for the labels of all images; by rules 1 tars have numbers without names."""
+        mixed = self.info.rules == 1 and any(self.info.is_container(unit) for unit in self.units)
+        return () if mixed else self.class_names
 
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0

@@ -75,6 +75,11 @@ class TokensInfo(JsonRecord):
         """Containers of all plans."""
         return self.tars + sum(extension.tars for extension in self.extensions)
 
+    def names_of_labels(self, unit: int) -> tuple[str, ...]:
+        """Return the names of the labels of a unit, none where they are numbers without names."""
+        # By rules 1 labels of containers are the numbers of .cls members, beside class folders too.
+        return () if self.rules == 1 and self.is_container(unit) else self.all_class_names
+
     @property
     def all_class_names(self) -> tuple[str, ...]:
         """Names of the labels, of all plans."""

@@ -1,0 +1,59 @@
+"""The labels of a token folder counted: how many images have one, and how many images each class has."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from imtok.tokens.dataset import TokenDataset
+from imtok.tokens.folder import TokensInfo
+from imtok.tokens.shard import NO_LABEL, Shard
+
+_SOURCES = {"folders": "class folders", "cls": ".cls beside the images", "json": ".json files", "none": "none"}
+_SHOWN = 5  # classes named in a line
+
+
+def count_labels(tokens: TokenDataset) -> LabelCounts:
+    """Count the labels of all images of a token folder."""
+    counts = LabelCounts(tokens.info)
+    for shard in tokens.shards():
+        counts.add(shard)
+    return counts
+
+
+@dataclass
+class LabelCounts:
+    """Counts over some shards of one folder."""
+
+    info: TokensInfo
+    images: int = 0
+    classes: Counter[tuple[int, str]] = field(default_factory=Counter)  # images by number and name
+
+    def add(self, shard: Shard) -> None:
+        """Count the labels of a shard."""
+        self.images += len(shard)
+        if shard.labels is None:
+            return
+        names = self.info.names_of_labels(shard.header.unit)
+        numbers, counts = np.unique(shard.labels[shard.labels != NO_LABEL], return_counts=True)
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            name = names[number] if 0 <= number < len(names) else str(number)
+            self.classes[number, name] += count
+
+    @property
+    def by_name(self) -> dict[str, int]:
+        """Images of each class by its name, in the order of the numbers."""
+        return {name: count for (_, name), count in sorted(self.classes.items())}
+
+    def describe(self) -> str:
+        """Say in a line where the labels came from, how many images have one, and the first classes."""
+        if not self.classes:
+            return "none"
+        source = self.info.labels or ("folders" if self.info.all_class_names else "cls")
+        names = list(self.by_name)
+        rest = ", ..." if len(names) > _SHOWN else ""
+        count = f"{len(names):,} {'class' if len(names) == 1 else 'classes'}"
+        shown = f"{count} ({', '.join(names[:_SHOWN])}{rest})"
+        return f"{_SOURCES[source]}, {self.classes.total():,} of {self.images:,} images, {shown}"
