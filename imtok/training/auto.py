@@ -58,7 +58,7 @@ def _shorter_sides(images: ImageCollection) -> list[int]:
     sampled = images.subsample(_SAMPLED)
     for index in range(len(sampled)):
         with suppress(ImageError, SourceError):
-            sides.append(min(image_size(sampled.read(index))))
+            sides.append(min(image_size(sampled.read(index), images.reading)))
     if not sides:
         raise SourceError(f"none of {min(len(images), _SAMPLED)} images looked at can be read; check the files")
     return sides

@@ -283,7 +283,7 @@ def _decoded_bytes(images: ImageCollection, config: TrainConfig) -> int:
     values = []
     for index in range(len(sampled)):
         with suppress(ImageError, SourceError):
-            sides = image_size(sampled.read(index))
+            sides = image_size(sampled.read(index), images.reading)
             values.append(3 * config.tokenizer.size**2 * max(sides) / min(sides))
     if not values:
         raise SourceError(f"none of {len(sampled)} training images looked at can be read; check the files")
