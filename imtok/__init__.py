@@ -11,8 +11,24 @@ from imtok.lazy import lazy_names
 from imtok.version import __version__
 
 if TYPE_CHECKING:
+    from imtok import analysis, evaluation, kernels, losses, networks, quantizers, tokens
     from imtok.tokenizer import Tokenizer, load
 
-__all__ = ["Tokenizer", "__version__", "load"]
+__all__ = [
+    "Tokenizer",
+    "__version__",
+    "analysis",
+    "evaluation",
+    "kernels",
+    "load",
+    "losses",
+    "networks",
+    "quantizers",
+    "tokens",
+]
 
-__getattr__, __dir__ = lazy_names(__name__, {"Tokenizer": "imtok.tokenizer", "load": "imtok.tokenizer"})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {"Tokenizer": "imtok.tokenizer", "load": "imtok.tokenizer"},
+    ("analysis", "evaluation", "kernels", "losses", "networks", "quantizers", "tokens"),
+)

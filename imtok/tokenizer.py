@@ -19,11 +19,13 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from imtok.config import TokenizerConfig, load_tokenizer_config
+from imtok.devices import resolve_device
 from imtok.errors import ConfigError, TokenizerError
 from imtok.files import write_atomically
 from imtok.losses import OUTPUT_CHANNELS, output_to_images
 from imtok.modes import evaluating
 from imtok.networks import Decoder, Encoder
+from imtok.pictures import Pictures, to_tensor
 from imtok.quantizers import Quantized, Quantizer
 from imtok.quantizers.base import FLAGS, TRAINING_STATE
 from imtok.quantizers.record import QuantizerRecord
@@ -45,6 +47,15 @@ class Tokenizer(nn.Module):
         self.config = config
         self.quantizer = _built(config.quantizer)
         self.encoder, self.decoder = build_networks(config, self.quantizer)
+
+    def __repr__(self) -> str:
+        """Describe the tokenizer in a line; `print(tokenizer.encoder)` shows the layers."""
+        codebooks = "" if self.num_codebooks == 1 else f" in each of {self.num_codebooks} codebooks"
+        size, grid = self.config.size, self.config.size // self.downsample
+        return (
+            f"Tokenizer({self.config.quantizer.summary}; {self.num_codes} codes{codebooks}; downsample "
+            f"{self.downsample}, a grid of {grid} x {grid} at its size of {size}; {self.device})"
+        )
 
     @property
     def num_codes(self) -> int:
@@ -91,14 +102,15 @@ class Tokenizer(nn.Module):
         return self.decoder(quantized.latents), quantized
 
     @torch.no_grad()  # and not inference mode: codes are there to be embedded and trained on
-    def encode(self, images: Tensor) -> Tensor:
+    def encode(self, images: Pictures) -> Tensor:
         """Encode images (B, 3, H, W), uint8 or float in [-1, 1], H and W multiples of `downsample`, to codes int64.
 
-        Codes are (B, h, w), or (B, h, w, Q) for Q > 1 codebooks. Raises TokenizerError on other shapes, dtypes or
-        ranges of images.
+        A PIL image, a uint8 array (H, W, 3) or (B, H, W, 3), and a list of images or arrays of one size will do as
+        well. Nothing is resized or cropped, as `imtok encode` does. Codes are (B, h, w), or (B, h, w, Q) for Q > 1
+        codebooks. Raises TokenizerError on other shapes, dtypes or ranges of images.
         """
-        images = self._checked_images(images)
-        if len(images) == 0:  # which torch's pixel unshuffle does not take
+        images = self._checked_images(to_tensor(images))
+        if images.shape[0] == 0:  # which torch's pixel unshuffle does not take
             height, width = images.shape[2] // self.downsample, images.shape[3] // self.downsample
             each = () if self.num_codebooks == 1 else (self.num_codebooks,)
             return torch.empty(0, height, width, *each, dtype=torch.int64, device=self.device)
@@ -163,6 +175,8 @@ class Tokenizer(nn.Module):
             return to_float(images).to(weights)
         if not images.is_floating_point():
             raise TokenizerError(f"images are {images.dtype}, expected uint8 or float in [-1, 1]")
+        if torch.compiler.is_compiling():  # a graph that is traced cannot read values
+            return images.to(weights)
         if images.isnan().any():
             raise TokenizerError("images hold NaN, expected values in [-1, 1]")
         if images.numel() and float(images.abs().max()) > 1.01:
@@ -171,12 +185,14 @@ class Tokenizer(nn.Module):
         return images.to(weights)
 
 
-def load(path_or_name: str | Path = PRETRAINED) -> Tokenizer:
-    """Load the tokenizer of a tokenizer folder, a run folder or a token folder, in eval mode on the CPU.
+def load(path_or_name: str | Path = PRETRAINED, device: str | torch.device = "cpu") -> Tokenizer:
+    """Load the tokenizer of a tokenizer folder, a run folder or a token folder, in eval mode.
 
-    The name of a tokenizer that comes with imtok will do as well; by default it is that one. Raises TokenizerError
-    where there is none or where it is damaged.
+    The name of a tokenizer that comes with imtok will do as well; by default it is that one. `device` is cpu, cuda,
+    cuda:N, or auto for a GPU where there is one. Raises TokenizerError where there is no tokenizer or where it is
+    damaged, ConfigError on a device that is not there.
     """
+    target = resolve_device(str(device))
     folder = find_tokenizer(Path(path_or_name))
     config_path, weights_path = folder / _CONFIG, folder / _WEIGHTS
     try:
@@ -203,7 +219,7 @@ def load(path_or_name: str | Path = PRETRAINED) -> Tokenizer:
         tokenizer.load_state_dict(state)
     except RuntimeError as error:
         raise TokenizerError(f"{weights_path}: its tensors do not fit {config_path.name} beside it") from error
-    return tokenizer.eval().requires_grad_(False)
+    return tokenizer.to(target).eval().requires_grad_(False)
 
 
 def find_tokenizer(path: Path) -> Path:

@@ -10,10 +10,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from making import QUANTIZERS
+from PIL import Image
 from torch import Tensor, nn
 
 import imtok
@@ -489,3 +491,91 @@ def test_saving_where_a_file_is_names_the_path(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
     with pytest.raises(ImtokError, match=f"^{tmp_path}/taken"):
         make().save(tmp_path / "taken")
+
+
+# --- manners
+
+
+def test_pictures_of_pillow_and_numpy_give_the_codes_of_tensors() -> None:
+    tokenizer, images = make(), pictures()
+    expected = tokenizer.encode(images)
+    arrays = images.permute(0, 2, 3, 1).numpy()
+    pillow = [Image.fromarray(array) for array in arrays]
+    for given in (arrays, arrays[:, ::-1][:, ::-1], list(arrays), pillow, [pillow[0], arrays[1]], tuple(pillow)):
+        assert torch.equal(tokenizer.encode(given), expected)
+    assert torch.equal(tokenizer.encode(pillow[0]), expected[:1])
+    assert torch.equal(tokenizer.encode(arrays[1]), expected[1:])
+    gray = Image.new("L", (16, 16), 9)
+    assert torch.equal(tokenizer.encode(gray), tokenizer.encode(gray.convert("RGB")))
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (Image.new("RGBA", (16, 16)), "mode RGBA, expected RGB"),
+        (Image.new("RGB", (18, 16)), "16x18, expected multiples of 4"),
+        ([Image.new("RGB", (16, 16)), Image.new("RGB", (8, 16))], "sizes 16x8 and 16x16, expected one size"),
+        ([], "sizes none, expected one size"),
+        (np.zeros((16, 16, 3)), "float64 of shape"),
+        (np.zeros((16, 16), np.uint8), "expected a PIL image or a uint8 array"),
+        (np.zeros((3, 16, 16), np.uint8), "expected uint8"),
+        ([torch.zeros(3, 16, 16)], "a tensor .B, 3, H, W. is given by itself"),
+        (["a.png"], "a picture is str"),
+    ],
+)
+def test_pictures_that_do_not_fit_are_refused(given: Any, message: str) -> None:
+    with pytest.raises(TokenizerError, match=message):
+        make().encode(given)
+
+
+def test_a_tokenizer_prints_itself_in_a_line() -> None:
+    found = repr(make("residual"))
+    assert "\n" not in found
+    for part in ("Tokenizer(residual of", "codes in each of", "downsample 4", "4 x 4", "size of 16", "cpu"):
+        assert part in found
+
+
+def test_a_tokenizer_is_loaded_to_the_device_given() -> None:
+    assert imtok.load(device=torch.device("cpu")).device == torch.device("cpu")
+    with pytest.raises(ConfigError, match="not a device"):
+        imtok.load(device="abacus")
+
+
+class Encoding(nn.Module):
+    """`Tokenizer.encode` as the forward of a module."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        super().__init__()
+        self.tokenizer = tokenizer
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.tokenizer.encode(images)
+
+
+class Decoding(Encoding):
+    """`Tokenizer.decode` as the forward of a module."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.tokenizer.decode(images)
+
+
+@pytest.mark.parametrize("name", ["fsq", "vq"])
+def test_encode_and_decode_are_exported_for_any_batch(name: str) -> None:
+    tokenizer = make(name).requires_grad_(False)
+    images, other = (to_float(pictures(batch, width=16, seed=batch)) for batch in (2, 3))
+    codes, expected = tokenizer.encode(images), tokenizer.encode(other)
+    batch = ({0: torch.export.Dim("batch", min=2)},)
+    encode = torch.export.export(Encoding(tokenizer).eval(), (images,), dynamic_shapes=batch).module()
+    assert torch.equal(encode(other), expected)
+    decode = torch.export.export(Decoding(tokenizer).eval(), (codes,), dynamic_shapes=batch).module()
+    assert torch.equal(decode(expected), tokenizer.decode(expected))
+
+
+@pytest.mark.parametrize("name", ["fsq", "vq"])
+def test_encode_and_decode_are_one_graph(name: str) -> None:
+    tokenizer, images = make(name), to_float(pictures())
+    encode = torch.compile(Encoding(tokenizer).eval(), fullgraph=True, backend="eager")
+    decode = torch.compile(Decoding(tokenizer).eval(), fullgraph=True, backend="eager")
+    codes = tokenizer.encode(images)
+    assert torch.equal(encode(images), codes)
+    assert torch.equal(decode(codes), tokenizer.decode(codes))

@@ -54,7 +54,7 @@ class Kernel:
     def __call__(self, *args: Any, family: Hashable, work: int) -> Any:
         """Call the function on `args`; `family` names what the generated code depends on: dtypes, sizes, constants."""
         with torch.no_grad():
-            if work < self.least_work or not _compiling.enabled or torch.compiler.is_compiling():
+            if torch.compiler.is_compiling() or work < self.least_work or not _compiling.enabled:
                 return self.plain(*args)
             # Detached: torch warns of a view whose base has a gradient to come.
             args = tuple(arg.detach() if isinstance(arg, torch.Tensor) else arg for arg in args)

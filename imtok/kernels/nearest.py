@@ -18,7 +18,7 @@ from torch import Tensor
 from imtok.errors import LatentsError
 from imtok.kernels import nearest_coarse, nearest_short
 from imtok.kernels.nearest_gpu import LEAST_WORK, search_on_gpu
-from imtok.kernels.nearest_tiles import TILE_ROWS, centred, search_tiles
+from imtok.kernels.nearest_tiles import TILE_ROWS, centred, search_tiles, search_traced
 from imtok.kernels.sphere import unit_rows
 
 Metric = Literal["euclidean", "cosine", "dot"]
@@ -36,6 +36,8 @@ def nearest_codes(latents: Tensor, codebook: Tensor, metric: Metric = "euclidean
     Equal scores go to the lower index. The search computes in the dtype of the latents, at least in float32, under any
     autocast. The winner is that of exact arithmetic, unless two codes differ by less than the rounding.
 
+    While a graph is traced (`torch.export`, `torch.compile`) the search is by plain products and checks no values.
+
     Raises ValueError on shapes that do not fit, on an empty codebook, on an unknown metric, on NaN or infinite
     latents, and on values so large that their products overflow.
     """
@@ -46,6 +48,8 @@ def nearest_codes(latents: Tensor, codebook: Tensor, metric: Metric = "euclidean
         if metric == "cosine":
             table = unit_rows(table)
         centre = _centre(table) if metric == "euclidean" else None
+        if torch.compiler.is_compiling():  # values are not read there, so nothing is refused
+            return search_traced(centred(latents.detach().to(dtype), centre), table, centre)
         step = max(_CHUNK // (latents.shape[1] + 1) // TILE_ROWS, 1) * TILE_ROWS
         chunks = [
             _search(centred(latents[start : start + step].detach().to(dtype), centre), table, centre)

@@ -35,6 +35,21 @@ def search_tiles(rows: Tensor, table: Tensor, centre: Tensor | None) -> tuple[Te
     return best, codes
 
 
+def search_traced(rows: Tensor, table: Tensor, centre: Tensor | None) -> Tensor:
+    """Return the codes of `search_tiles`, (n,) int64, by operations that a graph can hold for any n."""
+    # On a GPU float32 products may be computed in TF32, which picks wrong codes.
+    wide = rows.double() if rows.is_cuda else rows
+    best, codes = wide[:, 0], torch.zeros_like(wide[:, 0], dtype=torch.int64)
+    for start in range(0, len(table), TILE_CODES):
+        tile, offsets = tile_of_codes(table, centre, start, min(TILE_CODES, len(table) - start))
+        scores = torch.addmm(offsets.to(wide.dtype), wide, tile.to(wide.dtype).T, alpha=-1)  # (n, k)
+        code = scores.argmin(dim=1)
+        least = scores.gather(1, code.unsqueeze(1)).squeeze(1)
+        better = least < best if start else torch.ones_like(code, dtype=torch.bool)
+        best, codes = torch.where(better, least, best), torch.where(better, code + start, codes)
+    return codes
+
+
 def tile_of_codes(table: Tensor, centre: Tensor | None, start: int, size: int) -> tuple[Tensor, Tensor]:
     """Return codes `start` to `start + size` as the search reads them: centred rows (size, D) and offsets (size,).
 

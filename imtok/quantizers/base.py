@@ -128,7 +128,7 @@ class Quantizer(nn.Module, ABC):
         if codes.ndim != 3 + len(tail) or codes.shape[3:] != tail:
             expected = "(B, H, W)" if self.num_codebooks == 1 else f"(B, H, W, {self.num_codebooks})"
             raise ValueError(f"codes are {tuple(codes.shape)}, expected {expected}")
-        if codes.numel():
+        if codes.numel() and not torch.compiler.is_compiling():  # a graph that is traced cannot read values
             whole = codes.long()  # torch.uint16 has no min
             low, high = int(whole.min()), int(whole.max())
             if low < 0 or high >= self.num_codes:
@@ -144,7 +144,7 @@ def whole_number(name: str, value: float) -> int:
 
 def refuse_missing(codes: Tensor) -> None:
     """Raise LatentsError where a kernel gave the code -1, its mark of a non-finite latent."""
-    if codes.numel() and codes.min() < 0:
+    if codes.numel() and not torch.compiler.is_compiling() and codes.min() < 0:
         raise LatentsError("the latents hold NaN or infinite values; no code exists")
 
 
