@@ -271,7 +271,7 @@ def test_each_stage_has_a_bar_in_its_own_units(tokens: dict[str, Path], monkeypa
 
     monkeypatch.setattr(import_module("imtok.cli.stats"), "progress_bar", bar)
     assert imtok("stats", tokens["fsq"], "--deep").exit_code == 0
-    assert begun == [("counting", "shards"), ("testing the tokenizer", "images")]
+    assert begun == [("counting", "shards"), ("testing the tokenizer", "image passes")]
     assert set(begun) <= set(UNITS.items())
     assert set(UNITS) == set(get_args(Stage))
 

@@ -7,6 +7,7 @@ import itertools
 import re
 from html.parser import HTMLParser
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ from imtok.analysis.statistics import Finding, Statistics
 from imtok.analysis.visualisations import Visualisations
 from imtok.report import comparison_page, report_page
 from imtok.report.comparison_plots import labels, letter
+from imtok.report.explanations import EXPLANATIONS
 from imtok.report.glossary import REFERENCES, glossary
 from imtok.report.html import plot_cards
 from imtok.report.plot import Plot
@@ -197,6 +199,41 @@ def test_a_codebook_without_findings_or_with_hints_alone_is_healthy() -> None:
     text = Reader(report_page(example(findings=[finding("odd", "hint")]))).text
     assert "Healthy no statistic passes" in text
     assert "what odd is" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "caption"),
+    [
+        ({"dimensions": []}, "In a healthy codebook few codes occur never or once."),
+        ({}, "The corners of a fixed grid are rarely reached"),
+        ({"tokens": 2048}, "At 2 tokens per code, codes that occur never or once may only be rare"),
+    ],
+)
+def test_captions_know_the_quantizer_and_the_sample(changes: dict[str, Any], caption: str) -> None:
+    text = Reader(report_page(example(findings=[], **changes))).text
+    assert caption in text
+    assert ("few codes occur never" in text) == (changes == {"dimensions": []})
+
+
+def test_orange_codes_are_explained_only_where_drawn() -> None:
+    statistics = example()
+    assert statistics.tokenizer is not None
+    for counts, explained in (([3, 0, 5], True), ([3, 1, 5], False)):
+        geometry = statistics.tokenizer.geometry[0].model_copy(
+            update={"points": [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0)], "point_counts": counts}
+        )
+        tokenizer = statistics.tokenizer.model_copy(update={"geometry": [geometry]})
+        text = Reader(report_page(statistics.model_copy(update={"tokenizer": tokenizer}))).text
+        assert ("Orange ones never occur." in text) == explained
+
+
+def test_every_known_finding_is_explained_within_the_report() -> None:
+    page = Path(__file__).parents[1] / "docs/collapse.md"
+    assert sorted(EXPLANATIONS) == sorted(re.findall(r"(?m)^### (.+)$", page.read_text()))
+    text = Reader(report_page(example(findings=[finding("dead-codes", "warning"), finding("uneven-use", "hint")]))).text
+    for name in ("dead-codes", "uneven-use"):
+        assert EXPLANATIONS[name] in text
+    assert "More in" not in text  # a page that the reader of a mailed report does not have
 
 
 def test_a_folder_that_has_hardly_anything_still_has_a_page() -> None:

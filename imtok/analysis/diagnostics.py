@@ -27,6 +27,7 @@ _COLLAPSED_BITS = 0.1  # of the bits a token could have: 1 bit of 10 is what 2 o
 _ENOUGH = 10  # tokens per code: in even use, chance then leaves out 1 code in 22,000
 _DOMINANT, _DOMINANT_EVEN = 0.2, 5  # share of the tokens; in small codebooks, multiples of the even share 1 / K
 _UNEVEN = 0.1  # perplexity / codes in use; 0.2 to 0.9 in the study, less only for LFQ and Gumbel
+_MANY_UNUSED = 0.05  # of the codes: from here on a healthy verdict says why they may stay unused
 _SUGGESTIONS = 3  # named at once; the others are for when these have been tried
 _IDLE = 0.1  # of the bits of a dimension: a binary one with that little has one value 99 times of 100
 _SKIPPED = 0.01  # of the inputs: a broken file here and there is usual, more points to a fault of the source
@@ -50,13 +51,35 @@ class Verdict:
 
 
 def verdict(statistics: Statistics) -> Verdict:
-    """Return the worst finding; a codebook with hints alone is healthy."""
+    """Return the worst finding; a codebook with hints alone is healthy, unless the set is too small to tell."""
     if not statistics.tokens:
         return Verdict("hint", "No tokens", "nothing was counted, so there is nothing to judge")
     worst = next(iter(by_severity(statistics.findings)), None)
     if worst is None or worst.grade == "hint":
-        return Verdict("healthy", "Healthy", "no statistic passes the threshold of a warning")
+        few = next((finding for finding in statistics.findings if finding.name == "too-few-tokens"), None)
+        if few is not None:
+            return Verdict("hint", "Undecided", few.text, few)
+        unused = _unused(statistics)
+        return Verdict("healthy", "Healthy", f"no statistic passes the threshold of a warning{unused}")
     return Verdict(worst.grade, worst.grade.capitalize(), worst.text, worst)
+
+
+def _unused(statistics: Statistics) -> str:
+    """Say why many codes that never occur do not count as waste; empty where few do."""
+    dead, size = statistics.dead, statistics.codebook_size
+    if dead < _MANY_UNUSED * size:
+        return ""
+    text = f"; {dead:,} of {size:,} codes never occur"
+    if few_tokens_a_code(statistics):
+        return f"{text}, some of them as there are only {statistics.tokens / size:.2g} tokens per code"
+    if statistics.dimensions:
+        return f"{text}, as the corners of a fixed grid are rarely reached"
+    return f"{text}, fewer than are reported as waste"
+
+
+def few_tokens_a_code(statistics: Statistics) -> bool:
+    """Return whether there are too few tokens to tell a dead code from one that has not occurred yet."""
+    return statistics.tokens < _ENOUGH * statistics.codebook_size * statistics.num_codebooks
 
 
 def by_severity(findings: Iterable[Finding]) -> list[Finding]:

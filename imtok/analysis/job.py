@@ -33,7 +33,10 @@ from imtok.tokens.label_counts import count_labels
 from imtok.usage import CodebookUsage
 
 Stage = Literal["counting", "testing the tokenizer"]
-UNITS: dict[Stage, str] = {"counting": "shards", "testing the tokenizer": "images"}  # of the progress of each stage
+UNITS: dict[Stage, str] = {
+    "counting": "shards",
+    "testing the tokenizer": "image passes",
+}  # of the progress of each stage
 Progress = Callable[[Stage, int, int], None]  # takes (stage, units done, units in all)
 
 _TOP = 8  # codes listed as the most used ones

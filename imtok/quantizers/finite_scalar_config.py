@@ -76,4 +76,8 @@ class FSQConfig(QuantizerRecord):
         """See `QuantizerRecord.suggestions`; there are no codes to learn, only corners the encoder does not reach."""
         if problem == "idle dimension":
             return [f"one dimension fewer ({key}.levels)", LOWER_RATE]
-        return [LOWER_RATE, self.fewer_codes(key)]
+        return [
+            "more training images (--images), if it was short",
+            LOWER_RATE,
+            self.fewer_codes(key),
+        ]

@@ -21,6 +21,7 @@ from PIL import Image
 
 from imtok.analysis.formatting import counted, number, percent, printable, shortened
 from imtok.analysis.visualisations import Pixels
+from imtok.report.explanations import explained
 from imtok.report.plot import Plot
 from imtok.report.style import COLOURS
 from imtok.version import __version__
@@ -71,7 +72,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(counted=counted, number=number, percent=percent, shortened=shortened)
-    environment.filters.update(advice=_advice, png=_png, svg=_svg)
+    environment.filters.update(advice=_advice, explained=explained, png=_png, svg=_svg)
     environment.globals |= {"colours": COLOURS, "version": __version__}
     return environment
 

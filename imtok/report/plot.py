@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
 from io import BytesIO, StringIO
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
@@ -71,10 +71,12 @@ class Plot:
         return buffer.getvalue()
 
 
-def plot(section: str, title: str) -> Callable[[Callable[[_Data], Figure | None]], Callable[[_Data], Plot | None]]:
+def plot(
+    section: str, title: str, caption: Callable[[Any], str] | None = None
+) -> Callable[[Callable[[_Data], Figure | None]], Callable[[_Data], Plot | None]]:
     """Decorate a function that draws a figure, or None for lack of data, to return a `Plot` named like the function.
 
-    The caption is the docstring.
+    The caption is the docstring, and after it what `caption` says about the data.
     """
 
     def decorate(draw: Callable[[_Data], Figure | None]) -> Callable[[_Data], Plot | None]:
@@ -82,8 +84,10 @@ def plot(section: str, title: str) -> Callable[[Callable[[_Data], Figure | None]
         def made(data: _Data) -> Plot | None:
             with plot_style():
                 figure = draw(data)
-            caption = " ".join((draw.__doc__ or "").split())
-            return None if figure is None else Plot(draw.__name__.replace("_", "-"), section, title, caption, figure)
+            if figure is None:
+                return None
+            words = f"{draw.__doc__ or ''} {caption(data) if caption else ''}"
+            return Plot(draw.__name__.replace("_", "-"), section, title, " ".join(words.split()), figure)
 
         return made
 

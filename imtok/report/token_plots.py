@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from imtok.analysis import formatting
+from imtok.analysis.diagnostics import few_tokens_a_code
 from imtok.analysis.formatting import TOGETHER, Headline, number, percent, several, together
 from imtok.analysis.statistics import Dimension, Statistics
 from imtok.report.charts import Bar, bar_columns, bar_rows, bare, count_axis, draw_bars, level, note, small_panels
@@ -26,9 +27,19 @@ MOST_DIMENSIONS, MOST_CODEBOOKS, MOST_CLASSES = 36, 32, 16
 _MOST_ROWS = 12
 
 
-@plot("use", "How often codes occur")
+def _expected_unused(statistics: Statistics) -> str:
+    """Say how many codes may stay unused, by the kind of quantizer and the size of the sample."""
+    if few_tokens_a_code(statistics):
+        each = statistics.tokens / statistics.codebook_size / statistics.num_codebooks
+        return f"At {each:.2g} tokens per code, codes that occur never or once may only be rare; count more images."
+    if statistics.dimensions:
+        return "The corners of a fixed grid are rarely reached: a quarter of the codes may well stay unused."
+    return "In a healthy codebook few codes occur never or once."
+
+
+@plot("use", "How often codes occur", _expected_unused)
 def frequency(statistics: Statistics) -> Figure | None:
-    """Codes by their number of occurrences. In a healthy codebook few codes occur never or once."""
+    """Codes by their number of occurrences."""
     if not statistics.tokens or not statistics.frequency:
         return None
     bars = []

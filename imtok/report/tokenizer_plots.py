@@ -55,9 +55,17 @@ def _histograms(
     return _by_codebook(codebooks, draw, 260)
 
 
-@plot("codes", "Map of the codes")
+def _orange(statistics: Statistics) -> str:
+    """Explain the colour of unused codes where some are drawn, and say where only a part of the codes is."""
+    drawn = [each for each in _geometry(statistics) if each.points][:MOST_CODEBOOKS]
+    unused = "Orange ones never occur." if any(0 in each.point_counts for each in drawn) else ""
+    parts = any(len(each.points) < each.codes for each in drawn)
+    return f"{unused} {'A sample of the codes is drawn.' if parts else ''}"
+
+
+@plot("codes", "Map of the codes", _orange)
 def code_map(statistics: Statistics) -> Figure | None:
-    """Codes on their two principal axes, larger and darker the more they are used. Orange ones never occur."""
+    """Codes on their two principal axes, larger and darker the more they are used."""
     found = _geometry(statistics)
     codebooks = [each for each in found if each.points][:MOST_CODEBOOKS]
     even = statistics.tokens / statistics.codebook_size / max(1, len(found))
