@@ -420,45 +420,45 @@ def test_an_unknown_key_is_named_with_the_known_ones(setting: str, message: str)
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("images=0", "images: Input should be greater than or equal to 1 (found 0)"),
-        ("images=abc", "images: Input should be a valid integer, unable to parse string as an integer (found 'abc')"),
-        ("images=1.5", "images: Input should be a valid integer, got a number with a fractional part (found 1.5)"),
-        ("images.x=3", "images: Input should be a valid integer"),
-        ("seed=-1", "seed: Input should be greater than or equal to 0 (found -1)"),
-        ("seed=2020-01-01", "seed: Input should be a valid integer"),
-        ("precision=fp16", "precision: Input should be 'auto', 'fp32' or 'bf16' (found 'fp16')"),
-        ("ema_decay=1", "ema_decay: Input should be less than 1 (found 1)"),
-        ("optimizer.learning_rate=-1", "optimizer.learning_rate: Input should be greater than 0 (found -1)"),
-        ("optimizer.learning_rate=.nan", "optimizer.learning_rate: Input should be a finite number (found nan)"),
-        ("optimizer.betas=[.9]", "optimizer.betas.1: Field required (found [0.9])"),
+        ("images=0", "images 0: expected 1 or more"),
+        ("images=abc", "images abc: expected a whole number"),
+        ("images=1.5", "images 1.5: expected a whole number"),
+        ("images.x=3", "images: expected a whole number"),
+        ("seed=-1", "seed -1: expected 0 or more"),
+        ("seed=2020-01-01", "seed 2020-01-01: expected a whole number"),
+        ("precision=fp16", "precision fp16: expected auto, fp32 or bf16"),
+        ("ema_decay=1", "ema_decay 1: expected less than 1"),
+        ("optimizer.learning_rate=-1", "optimizer.learning_rate -1: expected more than 0"),
+        ("optimizer.learning_rate=.nan", "optimizer.learning_rate nan: expected a finite number"),
+        ("optimizer.betas=[.9]", "optimizer.betas.1: expected a value"),
         ("loss.l2=0", "loss: l1 and l2 are both 0; one must be above 0"),
-        ("loss=", "loss: Input should be a valid dictionary"),
-        ("data.val_fraction=1", "data.val_fraction: Input should be less than 1 (found 1)"),
+        ("loss=", "loss null: expected keys of its own"),
+        ("data.val_fraction=1", "data.val_fraction 1: expected less than 1"),
         ("data.crop=97", "data.crop 97 is no multiple of the downsampling 8"),
         ("data.crop=512", "data.crop 512 is larger than tokenizer.size 256"),
         ("size=30", "tokenizer: size 30 is no multiple of the downsampling 8 (patch_size 4 x 2^1)"),
-        ("network.fold=0", "tokenizer.network.patch_size: Input should be greater than or equal to 1 (found 0)"),
-        ("network.channels=[]", "tokenizer.network.channels: Tuple should have at least 1 item"),
+        ("network.fold=0", "tokenizer.network.patch_size 0: expected 1 or more"),
+        ("network.channels=[]", "tokenizer.network.channels []: expected 1 or more values"),
         (
             "network.channels=[64,2]",
-            "tokenizer.network.channels.1: Input should be greater than or equal to 4 (found 2)",
+            "tokenizer.network.channels.1 2: expected 4 or more",
         ),
-        ("quantizer=fsq", "tokenizer.quantizer: Input should be a valid dictionary"),
-        ("quantizer.kind=lvq", "tokenizer.quantizer: Input tag 'lvq' found using 'kind' does not match"),
-        ("quantizer.levels=abc", "tokenizer.quantizer.levels: Input should be a valid tuple (found 'abc')"),
-        ("quantizer.levels=[]", "tokenizer.quantizer.levels: Tuple should have at least 1 item"),
+        ("quantizer=fsq", "tokenizer.quantizer fsq: expected keys of its own"),
+        ("quantizer.kind=lvq", "tokenizer.quantizer of kind lvq: expected one of"),
+        ("quantizer.levels=abc", "tokenizer.quantizer.levels abc: expected a list"),
+        ("quantizer.levels=[]", "tokenizer.quantizer.levels []: expected 1 or more values"),
         (
             "quantizer.num_codes=0",
-            "tokenizer.quantizer.num_codes: Input should be greater than or equal to 1 (found 0)",
+            "tokenizer.quantizer.num_codes 0: expected 1 or more",
         ),
         (
             "quantizer.metric=l2",
-            "tokenizer.quantizer.metric: Input should be 'euclidean', 'cosine' or 'dot' (found 'l2')",
+            "tokenizer.quantizer.metric l2: expected euclidean, cosine or dot",
         ),
-        ("tokenizer=3", "tokenizer: Input should be a valid dictionary"),
+        ("tokenizer=3", "tokenizer 3: expected keys of its own"),
         (
             "quantizer={kind: lfq, dim: 32}",
-            "tokenizer.quantizer.dim: Input should be less than or equal to 31 (found 32)",
+            "tokenizer.quantizer.dim 32: expected 31 or less",
         ),
         (
             "quantizer={kind: lfq, dim: 30}",
@@ -466,15 +466,15 @@ def test_an_unknown_key_is_named_with_the_known_ones(setting: str, message: str)
         ),
         (
             "quantizer={kind: residual, depth: 0}",
-            "tokenizer.quantizer.depth: Input should be greater than or equal to 1 (found 0)",
+            "tokenizer.quantizer.depth 0: expected 1 or more",
         ),
         (
             "quantizer={kind: residual, part: {num_codes: 0}}",
-            "tokenizer.quantizer.part.num_codes: Input should be greater than or equal to 1 (found 0)",
+            "tokenizer.quantizer.part.num_codes 0: expected 1 or more",
         ),
         (
             "quantizer={kind: residual, part: {kind: lvq}}",
-            "tokenizer.quantizer.part: Input tag 'lvq' found using 'kind' does not match",
+            "tokenizer.quantizer.part of kind lvq: expected one of",
         ),
     ],
 )
@@ -586,3 +586,35 @@ def test_an_unusable_value_is_refused_before_the_work_starts(setting: str) -> No
     if setting.startswith("quantizer") and "levels" not in setting:
         values = merge({"tokenizer": {"quantizer": {"kind": "vq"}}}, values)
     problem(values)
+
+
+@pytest.mark.parametrize(
+    ("setting", "meant"),
+    [
+        ("optimizer.lr=1", "optimizer.learning_rate"),
+        ("lr=1", "optimizer.learning_rate or adversarial.learning_rate"),
+        ("opt.learning_rate=1", "optimizer.learning_rate or adversarial.learning_rate"),
+        ("num_codes=5", "quantizer.num_codes or quantizer.part.num_codes"),
+        ("levels=[3,3]", "quantizer.levels"),
+        ("discriminator.layers=2", "adversarial.discriminator.layers"),
+        ("tokenizer.num_codes=5", "quantizer.num_codes"),
+        ("discriminator_layers=2", "adversarial.discriminator.layers"),
+    ],
+)
+def test_an_unknown_setting_gets_the_nearest_full_keys(setting: str, meant: str) -> None:
+    assert f"unknown key; did you mean {meant}" in problem(parse_settings([setting]))
+
+
+def test_what_is_near_to_no_key_gets_no_guess() -> None:
+    assert "did you mean" not in problem(parse_settings(["xyzzy=1"]))
+
+
+def test_a_value_of_several_types_names_each() -> None:
+    assert problem(parse_settings(["compile=maybe"])).startswith("compile maybe: expected true or false or auto")
+
+
+def test_a_file_that_is_not_yaml_gets_place_and_example(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("images: 3\nquantizer: [1, 2\n")
+    with pytest.raises(ConfigError, match=r"not valid YAML at line 3, column 1 \(.*\); expected keys such as `images"):
+        read_config_file(path)

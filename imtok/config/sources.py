@@ -24,6 +24,9 @@ _Loader.add_implicit_resolver(
 )
 
 
+_EXAMPLE = "keys such as `images: 100000` and `quantizer: {kind: fsq, levels: [8,5,5,5]}`, each on its line"
+
+
 def _read_yaml(text: str) -> Any:
     return yaml.load(text, _Loader)
 
@@ -64,12 +67,14 @@ def read_config_file(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: cannot be read ({reason}); give a YAML file") from error
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
-        line = f" at line {where.line + 1}" if where is not None else ""
-        raise ConfigError(f"{path}: not valid YAML{line}; see `imtok train --help` for the form") from error
+        place = f" at line {where.line + 1}, column {where.column + 1}" if where is not None else ""
+        problem = getattr(error, "problem", None)
+        found = f" ({problem})" if problem else ""
+        raise ConfigError(f"{path}: not valid YAML{place}{found}; expected {_EXAMPLE}") from error
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise ConfigError(f"{path}: holds a {type(content).__name__}, expected keys such as `images: 100000`")
+        raise ConfigError(f"{path}: holds a {type(content).__name__}, expected {_EXAMPLE}")
     return content
 
 
