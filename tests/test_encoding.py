@@ -25,6 +25,7 @@ import imtok.encoding.settings
 import imtok.encoding.units
 from imtok.data.containers import ImageFile
 from imtok.data.images import decode_image, fit_image
+from imtok.data.reading import Reading
 from imtok.data.sources import CONTAINERS
 from imtok.data.storage import LocalStorage
 from imtok.data.tars import open_tar
@@ -427,8 +428,8 @@ def test_a_tar_that_shrinks_after_listing_fails(
     tar = pictures_tar(tmp_path / "x.tar", ["a.png", "b.png"])
     whole = open_tar(str(tar))
 
-    def shrinking(address: str) -> object:
-        tar.write_bytes(tar.read_bytes()[: whole.images[1].offset + 9])
+    def shrinking(address: str, _: Reading) -> object:
+        tar.write_bytes(tar.read_bytes()[: whole.images[1].part.offset + 9])
         return open_tar(address) if moment == "before" else whole
 
     monkeypatch.setitem(CONTAINERS, ".tar", shrinking)
@@ -441,7 +442,7 @@ def test_an_unreadable_tar_fails_alone_and_is_never_salvaged(
 ) -> None:
     tars = [pictures_tar(tmp_path / f"{name}.tar", ["a.png"]) for name in "xy"]
 
-    def gone(address: str) -> object:
+    def gone(address: str, _: Reading) -> object:
         tars[1].unlink(missing_ok=True)
         return open_tar(address)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 import shutil
-import zipfile
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -124,17 +124,19 @@ def test_an_added_network_goes_through_a_training_run(tmp_path: Path, monkeypatc
 
 
 def test_an_added_storage_and_container_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(CONTAINERS, ".zip", CONTAINERS[".tar"])  # so that the recipe's entries are taken out again
+    monkeypatch.setitem(CONTAINERS, ".sqlite", CONTAINERS[".tar"])  # so that the recipe's entries are taken out again
     monkeypatch.setitem(STORAGES, "memory", STORAGES[""])
     pictures = {f"{number}.png": encoded(picture(number)) for number in range(8)}
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as file:
-        for name, data in list(pictures.items())[4:]:
-            file.writestr(f"deep/{name}", data)
+    with closing(sqlite3.connect(":memory:")) as database:
+        database.execute("CREATE TABLE images (key TEXT, data BLOB, label INTEGER)")
+        rows = [(f"deep/{name}", data, 7) for name, data in list(pictures.items())[4:]]
+        database.executemany("INSERT INTO images VALUES (?, ?, ?)", rows)
+        database.commit()
+        table = database.serialize()
     files = {f"memory://photos/{name}": data for name, data in list(pictures.items())[:4]}
-    run("Add a source", files={**files, "memory://zips/more.zip": archive.getvalue(), "memory://bad/bad.zip": b"PK"})
+    run("Add a source", files={**files, "memory://tables/more.sqlite": table, "memory://bad/bad.sqlite": b"no table"})
 
-    sources = ["memory://photos", "memory://zips/more.zip"]
+    sources = ["memory://photos", "memory://tables/more.sqlite"]
     train(sources, tmp_path / "run", tiny("images=16", "data.val_fraction=0.25"))
     imtok("encode", *sources, "-t", tmp_path / "run", "-o", tmp_path / "there")
     tokens = open_tokens(tmp_path / "there")
@@ -148,8 +150,8 @@ def test_an_added_storage_and_container_are_read(tmp_path: Path, monkeypatch: py
     here = {key: codes.tolist() for key, codes in open_tokens(tmp_path / "tokens")}
     assert {key.removeprefix("deep/"): codes.tolist() for key, codes in tokens} == here
 
-    report = encode(["memory://bad/bad.zip"], tmp_path / "bad", tmp_path / "run")
-    assert "not a zip file" in report.failed[0].reason
+    report = encode(["memory://bad/bad.sqlite"], tmp_path / "bad", tmp_path / "run")
+    assert "no database" in report.failed[0].reason
 
 
 def test_an_added_export_is_read_back_by_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
 from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]
 
-from imtok.data.containers import Container, ImageFile, LostImage, as_text, unreadable
-from imtok.data.images import SUFFIXES
+from imtok.data.compression import compression_advice, compression_of
+from imtok.data.container_names import name_containers, refuse_links_to_one, true_addresses
+from imtok.data.containers import Container, ImageFile, LostImage, as_text, counted, unreadable
+from imtok.data.formats import SUFFIXES, looks_like_image
+from imtok.data.kinds import FileKind, container_kind_of, kind_of, suffix_of
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.storage import Entry, Storage, storage_of
 from imtok.data.tars import open_tar
+from imtok.data.zips import open_zip
 from imtok.errors import SourceError
 
 # Readers of containers by the suffix of the file. A new kind of container is a module and a line here.
-CONTAINERS: dict[str, Callable[[str], Container]] = {".tar": open_tar}
+CONTAINERS: dict[str, Callable[[str, Reading], Container]] = {".tar": open_tar, ".zip": open_zip}
+
+_SINCE_2 = frozenset({".zip", ".parquet"})  # containers under rules 2
+_HEAD_BYTES = 512  # a tar says what it is near the end of its first block
 
 
 @dataclass(frozen=True)
@@ -34,11 +40,12 @@ class ContainerFile:
     address: str
     size: int  # bytes
     reading: Reading = DEFAULT_READING
+    kind: str = ".tar"  # the suffix that chooses its reader
 
     def open(self) -> Container:
         """Read what it holds; raises SourceError where it cannot be read or has changed since it was listed."""
         try:
-            container = CONTAINERS[_suffix(self.address)](self.address)
+            container = CONTAINERS[self.kind](self.address, self.reading)
         except OSError as error:
             raise unreadable(self.address, error) from error
         if container.size != self.size:
@@ -54,51 +61,52 @@ class Sources:
 
     files: tuple[ImageFile | LostImage, ...]
     containers: tuple[ContainerFile, ...]
-    ignored: int  # files with other suffixes and links to nothing; hidden files are left uncounted
+    ignored: int  # files of other kinds; hidden files are left uncounted
     ignored_containers: int = 0  # containers beside images
     notes: tuple[str, ...] = ()  # what a person has to know about the sources
     roots: tuple[tuple[str, str], ...] = ()  # folders that were given, each after the beginning of its keys
 
 
-def find_sources(arguments: Sequence[str | Path], reading: Reading = DEFAULT_READING) -> Sources:
+def find_sources(
+    arguments: Sequence[str | Path],
+    reading: Reading = DEFAULT_READING,
+    *,
+    known: Mapping[str, int] | None = None,
+) -> Sources:
     """Resolve folders, containers, single images and brace patterns such as `train-{000..099}.tar`.
 
+    `known` are the names and bytes of containers that a job has recorded: they keep their names.
     Raises SourceError, naming the argument, for what does not exist, holds no images, or cannot be told apart.
     """
     addresses = [address for argument in arguments for address in _expand(str(argument))]
-    folders = [address for address in addresses if _is_folder(address)]
-    prefixes = _prefixes(folders)
-    files: list[ImageFile | LostImage] = []
-    containers: list[str] = []
-    ignored = ignored_containers = 0
-    for address in addresses:
-        if address in prefixes:
-            found = _scan(address, prefixes[address])
-            ignored += found.ignored
-            files += found.files
-            # A folder of shards is a list of shards; beside images, tars are just other files.
-            if found.files:
-                ignored_containers += len(found.containers)
-            else:
-                containers += found.containers
-        elif _suffix(address) in SUFFIXES:
-            files.append(ImageFile(as_text(PurePath(address).name), address, storage_of(address).size(address)))
-        elif _suffix(address) in CONTAINERS:
-            containers.append(address)
-        else:
-            raise SourceError(f"{address}: neither a folder, nor an image, nor a .tar; give one of these")
-    files.sort(key=lambda file: file.key.encode())
+    prefixes = _prefixes([address for address in addresses if _is_folder(address)], reading)
+    all_found = [
+        _scan(address, prefixes[address], reading) if address in prefixes else _single(address, reading)
+        for address in addresses
+    ]
+    files = sorted((file for found in all_found for file in found.files), key=lambda file: file.key.encode())
     _refuse_twins(files)
+    kinds = {address: kind for found in all_found for address, kind in found.containers}
+    listed = [address for found in all_found for address, _ in found.containers]
+    containers = tuple(
+        ContainerFile(name, address, storage_of(address).size(address), reading, kinds[address])
+        for name, address in name_containers(listed, known or {}, reading.rules)
+    )
+    ignored, ignored_containers = (sum(found.ignored for found in all_found), sum(found.beside for found in all_found))
+    notes = tuple(note for found in all_found for note in found.notes)
     roots = tuple((as_text(prefix), folder) for folder, prefix in prefixes.items())
-    named = tuple(_name_containers(containers, reading))
-    return Sources(tuple(files), named, ignored, ignored_containers, roots=roots)
+    return Sources(tuple(files), containers, ignored, ignored_containers, notes, roots)
 
 
 @dataclass
 class _Found:
+    """The sources that one argument names."""
+
     files: list[ImageFile | LostImage] = field(default_factory=list)
-    containers: list[str] = field(default_factory=list)
+    containers: list[tuple[str, str]] = field(default_factory=list)  # addresses and kinds
     ignored: int = 0
+    beside: int = 0  # containers that were passed over, as they lie beside images
+    notes: list[str] = field(default_factory=list)
 
 
 def _expand(argument: str) -> list[str]:
@@ -128,22 +136,120 @@ def _is_folder(address: str) -> bool:
     return storage_of(address).kind(address) == "folder"
 
 
-def _scan(folder: str, prefix: str) -> _Found:
+def _single(address: str, reading: Reading) -> _Found:
+    """Look at one file that was named."""
+    kind, container = _kind_of(address, reading), container_kind_of(address)
+    if reading.rules > 1 and storage_of(address).kind(address) == "other":
+        raise SourceError(f"{address}: neither a file nor a folder; copy what it gives into a file")
+    head = b""
+    if reading.rules > 1 and kind != "image" and container not in CONTAINERS:
+        try:
+            head = storage_of(address).read(address, 0, _HEAD_BYTES)
+        except OSError as error:
+            raise unreadable(address, error) from error
+        container = container_kind_of(address, head)
+    if kind == "image" or (kind == "unknown" and looks_like_image(head)):
+        return _Found([ImageFile(as_text(PurePath(address).name), address, storage_of(address).size(address))])
+    if container in _readers(reading):
+        return _Found(containers=[(address, container)])
+    compression = compression_of(head)
+    if compression is not None:
+        raise SourceError(f"{address}: {compression_advice(compression)}")
+    raise SourceError(f"{address}: neither a folder, nor an image, nor a {_readable(reading)}; give one of these")
+
+
+def _scan(folder: str, prefix: str, reading: Reading) -> _Found:
+    """Look through a folder."""
     storage, found = storage_of(folder), _Found()
+    told: list[ImageFile | LostImage] = []  # images by their first bytes alone
+    compressed: list[str] = []
     for relative, entry in _walk(storage, folder, "", frozenset()):
-        suffix = _suffix(entry.name)
-        if entry.kind == "file" and suffix in SUFFIXES:
-            size = storage.size(entry.address) if entry.size is None else entry.size
-            found.files.append(ImageFile(as_text(prefix + relative), entry.address, size))
-        elif entry.kind == "file" and suffix in CONTAINERS:
-            found.containers.append(entry.address)
+        kind = _kind_of(entry.name, reading)
+        if kind == "image" and (entry.kind == "file" or reading.rules > 1):
+            found.files.append(_image_file(storage, prefix + relative, entry))
+        elif kind == "container" and entry.kind == "file":
+            found.containers.append((entry.address, container_kind_of(entry.name)))
+        elif kind == "unknown" and entry.kind == "file" and _begins_as_image(storage, entry.address):
+            told.append(_image_file(storage, prefix + relative, entry))
         else:
             found.ignored += 1
-    found.containers.sort(key=os.fsencode)
-    if not found.files and not found.containers:
-        others = f" ({found.ignored} files of other kinds)" if found.ignored else ""
-        raise SourceError(f"{folder}: holds no images{others}; expected {' '.join(sorted(SUFFIXES))} or .tar files")
+            compressed += [relative] * (kind == "compressed")
+    found.containers.sort(key=lambda one: os.fsencode(one[0]))
+    if not found.files and not told and not found.containers:
+        raise SourceError(_no_images(folder, found.ignored, compressed, reading))
+    if compressed and reading.rules > 1:
+        what = counted(len(compressed), "compressed archive", "compressed archives")
+        found.notes.append(f"{folder}: {what}, first {as_text(compressed[0])}: not read; unpack to plain tars first")
+    _choose(found, told)
     return found
+
+
+def _choose(found: _Found, told: list[ImageFile | LostImage]) -> None:
+    """Take the containers of a folder where no image lies beside them, and its images otherwise.
+
+    A folder of shards is a list of shards; beside images, containers are just other files. A link to nothing, or a
+    file that is an image by its first bytes alone, does not turn a folder of shards into one of images.
+    """
+    if any(isinstance(file, ImageFile) for file in found.files) or not found.containers:
+        found.files += told
+        found.beside, found.containers = len(found.containers), []
+        return
+    found.ignored += len(told)
+    metadata = [one for one in found.containers if one[1] == ".parquet" and _has_twin(one[0], found.containers)]
+    if metadata:  # img2dataset writes a table of texts and addresses beside each of its tars
+        what = counted(len(metadata), "Parquet file", "Parquet files")
+        found.notes.append(f"{what}, first {metadata[0][0]}: taken for the table of the shard beside it, not read")
+        found.containers = [one for one in found.containers if one not in metadata]
+        found.ignored += len(metadata)
+
+
+def _has_twin(address: str, containers: list[tuple[str, str]]) -> bool:
+    stem = os.path.splitext(address)[0]  # noqa: PTH122  (as in `suffix_of`)
+    return any((stem + kind, kind) in containers for kind in (".tar", ".zip"))
+
+
+def _image_file(storage: Storage, key: str, entry: Entry) -> ImageFile | LostImage:
+    if entry.kind == "other":
+        if storage.kind(entry.address) is None:
+            return LostImage(as_text(key), entry.address, "link to nothing", "its target does not exist")
+        return LostImage(as_text(key), entry.address, "not a file", "a socket, a pipe or a device")
+    size = storage.size(entry.address) if entry.size is None else entry.size
+    return ImageFile(as_text(key), entry.address, size)
+
+
+def _begins_as_image(storage: Storage, address: str) -> bool:
+    try:
+        return looks_like_image(storage.read(address, 0, _HEAD_BYTES))
+    except OSError:
+        return False  # nothing about it says that it is an image
+
+
+def _kind_of(name: str, reading: Reading) -> FileKind:
+    """Tell from its name what a file is to these rules."""
+    suffix = suffix_of(name)
+    if suffix in CONTAINERS:
+        return "container" if suffix in _readers(reading) else "other"
+    kind = kind_of(name, reading.rules)
+    return "other" if kind == "container" or (kind == "unknown" and reading.rules == 1) else kind
+
+
+def _readers(reading: Reading) -> frozenset[str]:
+    """Kinds of containers that these rules read."""
+    return frozenset(CONTAINERS) - (_SINCE_2 if reading.rules == 1 else frozenset())
+
+
+def _readable(reading: Reading) -> str:
+    *others, last = sorted(_readers(reading))
+    return f"{', '.join(others)} or {last} file" if others else f"{last} file"
+
+
+def _no_images(folder: str, ignored: int, compressed: list[str], reading: Reading) -> str:
+    if compressed and reading.rules > 1:
+        first = str(PurePath(folder) / compressed[0])
+        kind = compression_of(storage_of(first).read(first, 0, _HEAD_BYTES)) or "gzip"
+        return f"{folder}: holds no images but {as_text(compressed[0])}: {compression_advice(kind)}"
+    others = f" ({counted(ignored, 'file of another kind', 'files of other kinds')})" if ignored else ""
+    return f"{folder}: holds no images{others}; expected {' '.join(sorted(SUFFIXES))} or {_readable(reading)}s"
 
 
 def _walk(storage: Storage, folder: str, relative: str, above: frozenset[str]) -> Iterator[tuple[str, Entry]]:
@@ -172,41 +278,22 @@ def _is_ours(names: set[str]) -> bool:
     return "imtok.json" in names or {"config.yaml", ".lock"} <= names
 
 
-def _suffix(name: str) -> str:
-    return os.path.splitext(name)[1].lower()  # noqa: PTH122  (a Path per file is slow for millions)
-
-
-def _prefixes(folders: list[str]) -> dict[str, str]:
+def _prefixes(folders: list[str], reading: Reading) -> dict[str, str]:
     """Return the beginning of each folder's keys: nothing for one folder, its name for one of several."""
     if len(folders) <= 1:
         return dict.fromkeys(folders, "")
-    names = [PurePath(storage_of(folder).resolve(folder)).name for folder in folders]
-    for name, times in Counter(names).items():
-        if times > 1:
+    names: dict[str, str] = {}
+    for folder, address in zip(folders, true_addresses(folders, reading.rules), strict=True):
+        name = PurePath(address).name
+        if name in names.values():
+            times = sum(PurePath(one).name == name for one in true_addresses(folders, reading.rules))
             raise SourceError(f"{times} of the given folders are called {name}; their keys would collide, rename one")
-    return {folder: f"{name}/" for folder, name in zip(folders, names, strict=True)}
+        names[folder] = name
+    refuse_links_to_one(folders, "folder")
+    return {folder: f"{name}/" for folder, name in names.items()}
 
 
 def _refuse_twins(files: list[ImageFile | LostImage]) -> None:
     for one, other in itertools.pairwise(files):
         if one.key == other.key:
             raise SourceError(f"{one.address} and {other.address}: both would have the key {one.key}; give one of them")
-
-
-def _name_containers(addresses: list[str], reading: Reading) -> list[ContainerFile]:
-    """Name containers by their stem, led by as many parent folders as it takes to tell them apart."""
-    resolved = [storage_of(address).resolve(address) for address in addresses]
-    for address, times in Counter(resolved).items():
-        if times > 1:
-            raise SourceError(f"{address}: given {times} times; give each tar once")
-    paths = [PurePath(address) for address in resolved]
-    names = [as_text("-".join(path.parts)) for path in paths]  # where only their suffixes differ
-    for depth in range(1, max((len(path.parts) for path in paths), default=0) + 1):
-        shorter = [as_text("-".join(path.with_suffix("").parts[-depth:])) for path in paths]
-        if len(set(shorter)) == len(paths):
-            names = shorter
-            break
-    return [
-        ContainerFile(name, address, storage_of(address).size(address), reading)
-        for name, address in zip(names, addresses, strict=True)
-    ]

@@ -55,7 +55,9 @@ class LocalStorage:
         path = Path(address)
         if path.is_dir():
             return "folder"
-        return "file" if path.exists() else None
+        if path.is_file():
+            return "file"
+        return "other" if path.exists() else None
 
     def list(self, folder: str) -> Sequence[Entry]:
         """List one folder; sizes are left out, as each would cost a look at its file."""

@@ -1,85 +1,142 @@
 """The reader of tars: what lies where, and whether the tar is whole.
 
 A WebDataset tar holds `x.jpg` and, beside it, `x.cls` with a class number. The index is built from the headers
-alone; pictures are then read from their offsets, in any order and by any thread.
+alone; pictures are then read from their offsets, in any order and by any thread. Tars behind each other in one file,
+as `cat a.tar b.tar` makes them, are read one after the other.
 """
 
 from __future__ import annotations
 
 import tarfile
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from functools import partial
+from typing import BinaryIO
 
-from imtok.data.containers import Container, as_text, unreadable
-from imtok.data.images import SUFFIXES
+from imtok.data.compression import HEAD_BYTES, compression_advice, compression_of
+from imtok.data.containers import Container
+from imtok.data.formats import HEAD_BYTES as IMAGE_HEAD_BYTES
+from imtok.data.formats import looks_like_image
+from imtok.data.members import LARGEST_UNPACKED, Lost, Members
+from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.storage import storage_of
-from imtok.errors import SourceError
+from imtok.errors import ImageError, SourceError
 
 _BLOCK = 512
-_LABEL_BYTES = 64  # a longer .cls member is no class number
+_CHUNK = 2**20  # bytes that are searched at once for what follows an archive
+_KINDS = {
+    tarfile.FIFOTYPE: "a named pipe",
+    tarfile.CHRTYPE: "a character device",
+    tarfile.BLKTYPE: "a block device",
+}
 
 
 @dataclass(frozen=True, slots=True)
-class TarImage:
-    """One image member: where its bytes lie, and where those of its class number do."""
+class Stored:
+    """A member whose bytes lie in one piece."""
 
-    key: str  # member name without a leading ./
-    address: str  # of the tar
     offset: int
     size: int
-    label_range: tuple[int, int] | None = None  # offset and size of its .cls member
 
-    def read(self) -> bytes:
-        """Read its bytes; raises SourceError where the tar has become shorter or cannot be read."""
-        return _read_range(self.address, self.offset, self.size)
-
-    def beside(self, suffix: str) -> bytes | None:
-        """Read its `.cls` member; None where there is none or it is too long for a class number."""
-        if suffix != ".cls" or self.label_range is None or self.label_range[1] > _LABEL_BYTES:
-            return None
-        return _read_range(self.address, *self.label_range)
+    def read(self, address: str) -> bytes:
+        """Read the bytes; raises SourceError where the tar has become shorter."""
+        data = storage_of(address).read(address, self.offset, self.size)
+        if len(data) != self.size:
+            raise SourceError(
+                f"{address}: {len(data)} of {self.size} bytes at {self.offset}; the file changed while it was read"
+            )
+        return data
 
 
-def open_tar(address: str) -> Container:
-    """Read the headers of a tar; `problem` reports damage. Raises OSError where the file cannot be read."""
+@dataclass(frozen=True, slots=True)
+class Sparse:
+    """A member that is stored without its long runs of zeros."""
+
+    header: int  # offset of its first header
+    size: int  # bytes with the zeros
+
+    def read(self, address: str) -> bytes:
+        """Read the bytes with the zeros between them."""
+        try:
+            with storage_of(address).open(address) as file:
+                file.seek(self.header)
+                with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
+                    member = tar.next()
+                    content = tar.extractfile(member) if member else None
+                    return content.read() if content else b""
+        except (tarfile.TarError, ValueError) as error:
+            raise ImageError("corrupt", f"its map of zeros is damaged ({error})") from error
+
+
+def open_tar(address: str, reading: Reading = DEFAULT_READING) -> Container:
+    """Read the headers of a tar; `problem` reports damage.
+
+    Raises OSError where the file cannot be read, SourceError where it is compressed.
+    """
     size = storage_of(address).size(address)
     if size == 0:
         return Container(0, (), "the file is empty (0 bytes)")
-    members, end, problem = _read_headers(address, size)
-    problem = problem or _end_problem(address, end)
-    labels = {name.removesuffix(".cls"): (offset, size) for name, offset, size in members if name.endswith(".cls")}
-    images = tuple(
-        TarImage(name, address, offset, size, _label_of(name, labels))
-        for name, offset, size in members
-        if _is_image(name)
-    )
-    return Container(size, images, problem)
+    compression = compression_of(storage_of(address).read(address, 0, HEAD_BYTES)) if reading.rules > 1 else None
+    if compression is not None:
+        raise SourceError(f"{address}: {compression_advice(compression)}")
+    members = Members(address, reading)
+    with storage_of(address).open(address) as file:
+        start: int | None = 0
+        problem = None
+        while start is not None and problem is None:
+            end, problem = _read_headers(file, start, size, members)
+            problem = problem or _end_problem(file, end)
+            start, problem = (None, problem) if problem or reading.rules == 1 else _following(file, end)
+    return members.container(size, problem)
 
 
-def _read_headers(address: str, size: int) -> tuple[list[tuple[str, int, int]], int, str | None]:
-    """Regular members as (name, offset, size), the offset after the last one, and a problem met on the way."""
-    members: list[tuple[str, int, int]] = []
-    end = 0
+def _read_headers(file: BinaryIO, start: int, size: int, members: Members) -> tuple[int, str | None]:
+    """Add the members of the archive that begins at `start`; return the offset after them, and a problem on the way."""
+    end, before = start, len(members)
+    file.seek(start)
     try:
-        with storage_of(address).open(address) as file, tarfile.open(fileobj=file, mode="r:") as tar:
-            for member in tar:
-                stop = member.offset_data + (member.size if member.isreg() else 0)
-                if stop > size:
-                    return members, end, f"cut short inside {member.name}"
-                end = stop + -stop % _BLOCK
-                if member.isreg() and not member.issparse():
-                    members.append((as_text(member.name.removeprefix("./")), member.offset_data, member.size))
+        with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
+            while (member := tar.next()) is not None:
+                # Of a sparse member only tarfile knows how much is stored.
+                plain = member.isreg() and not member.issparse()
+                if (member.offset_data + member.size if plain else tar.offset) > size:
+                    return end, f"cut short inside {member.name}"
+                if tar.offset <= end:
+                    return end, f"damaged at byte {end}: the size of {member.name} is negative"
+                end = tar.offset
+                _add(members, member, file)
+                tar.members.clear()  # type: ignore[attr-defined]  # a million headers would fill the memory
     except tarfile.ReadError as error:
-        problem = "cut short" if members else f"not an uncompressed tar ({error})"
-        return members, end, problem
+        return end, "cut short" if len(members) > before else f"not an uncompressed tar ({error})"
     except (tarfile.TarError, ValueError, UnicodeError) as error:
-        return members, end, f"damaged ({error})"
-    return members, end, None
+        return end, f"damaged ({error})"
+    return end, None
 
 
-def _end_problem(address: str, end: int) -> str | None:
+def _add(members: Members, member: tarfile.TarInfo, file: BinaryIO) -> None:
+    if member.issparse():
+        claimed = f"{member.size} bytes with its zeros"
+        lost = member.size > LARGEST_UNPACKED
+        members.add_special(member.name, Lost("too large", claimed) if lost else Sparse(member.offset, member.size))
+    elif member.isreg():
+        head = partial(_is_image, file, member.offset_data, member.size)
+        members.add(member.name, Stored(member.offset_data, member.size), head)
+    elif member.issym() or member.islnk():
+        members.add_link(member.name, member.linkname, hard=member.islnk())
+    elif not member.isdir():
+        members.add_special(
+            member.name, Lost("not a file", _KINDS.get(member.type, f"a member of type {member.type!r}"))
+        )
+
+
+def _is_image(file: BinaryIO, offset: int, size: int) -> bool:
+    file.seek(offset)
+    return looks_like_image(file.read(min(size, IMAGE_HEAD_BYTES)))
+
+
+def _end_problem(file: BinaryIO, end: int) -> str | None:
     """Check for the two blocks of zeros that end a whole tar; one cut between members shows no other sign."""
-    tail = storage_of(address).read(address, end, 2 * _BLOCK)
+    file.seek(end)
+    tail = file.read(2 * _BLOCK)
     if tail == bytes(2 * _BLOCK):
         return None
     if any(tail):
@@ -87,24 +144,19 @@ def _end_problem(address: str, end: int) -> str | None:
     return "cut short between members: the end-of-archive blocks are missing"
 
 
-def _is_image(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-
-
-def _label_of(name: str, labels: dict[str, tuple[int, int]]) -> tuple[int, int] | None:
-    """Find the .cls beside an image: under its whole stem, or under WebDataset's, which ends at the first dot."""
-    path = PurePosixPath(name)
-    whole = str(path.with_suffix(""))
-    first = str(path.with_name(path.name.split(".")[0] or path.name))
-    return labels.get(whole) or labels.get(first)
-
-
-def _read_range(address: str, offset: int, size: int) -> bytes:
-    try:
-        data = storage_of(address).read(address, offset, size)
-    except OSError as error:
-        raise unreadable(address, error) from error
-    if len(data) != size:
-        raise SourceError(f"{address}: {len(data)} of {size} bytes at {offset}; the file changed while it was read")
-    return data
+def _following(file: BinaryIO, end: int) -> tuple[int | None, str | None]:
+    """Look behind the end of an archive: return where another one begins, or what is wrong with what lies there."""
+    place = end + 2 * _BLOCK
+    file.seek(place)
+    while chunk := file.read(_CHUNK):
+        zeros = len(chunk) - len(chunk.lstrip(b"\0"))
+        place += zeros
+        if zeros == len(chunk):
+            continue
+        file.seek(place)
+        try:
+            tarfile.TarInfo.frombuf(file.read(_BLOCK), "utf-8", "surrogateescape")
+        except (tarfile.TarError, ValueError):
+            return None, f"more data behind the end of the archive, at byte {place}, which is no tar"
+        return place, None
+    return None, None

@@ -19,6 +19,8 @@ from pydantic import Field
 from imtok.errors import TokensError
 from imtok.tokens.json_lines import JsonRecord, parse, read_lines, to_line
 
+_WITH_SUFFIX = (".zip", ".parquet")  # names of other containers than tars end so
+
 
 class Numerics(JsonRecord):
     """Facts that decide the last bits of the encoder's output, and sometimes a code."""
@@ -41,7 +43,10 @@ class PlanEntry(JsonRecord):
     @property
     def name(self) -> str:
         """The input's name for a person."""
-        return self.key if self.key is not None else f"{self.tar}.tar"
+        if self.key is not None:
+            return self.key
+        name = str(self.tar)
+        return name if name.endswith(_WITH_SUFFIX) else f"{name}.tar"
 
 
 class Extension(JsonRecord):
