@@ -89,7 +89,10 @@ def test_links_are_resolved_within_the_zip(tmp_path: Path) -> None:
         link.create_system, link.external_attr = 3, (stat.S_IFLNK | 0o777) << 16
         members.append((link, target))
     assert outcomes(opened(write_zip(tmp_path / "x.zip", members))) == {
-        "in/a.jpg": b"A", "b.jpg": b"A", "c.jpg": "link to nothing", "d.jpg": "link out of the archive",
+        "in/a.jpg": b"A",
+        "b.jpg": b"A",
+        "c.jpg": "link to nothing",
+        "d.jpg": "link out of the archive",
     }
 
 
@@ -107,8 +110,10 @@ def test_members_that_cannot_be_had_have_reasons(tmp_path: Path) -> None:
     found = outcomes(opened(path))
     assert found.pop("good.jpg") == encoded(picture(0))
     assert found == {
-        "encrypted.jpg": "encrypted", "method.jpg": "unsupported compression",
-        "bomb.jpg": "too large", "damaged.jpg": "corrupt",
+        "encrypted.jpg": "encrypted",
+        "method.jpg": "unsupported compression",
+        "bomb.jpg": "too large",
+        "damaged.jpg": "corrupt",
     }
 
 

@@ -9,14 +9,12 @@ import os
 from typing import Literal
 
 from imtok.data.compression import SUFFIXES_OF_COMPRESSED_TARS
-from imtok.data.formats import SUFFIXES
+from imtok.data.formats import image_suffixes
 from imtok.data.reading import RULES, Rules
 
 FileKind = Literal["image", "container", "compressed", "other", "unknown"]
 
 CONTAINER_SUFFIXES = frozenset({".tar", ".zip", ".parquet"})
-
-_SINCE_2 = frozenset({".heic", ".heif"})  # images under rules 2
 
 # Files that data sets consist of beside their images. Raw photographs and slide scans begin like a TIFF or hold a
 # JPEG, but what would be read of them is their thumbnail.
@@ -42,7 +40,7 @@ def suffix_of(name: str) -> str:
 def kind_of(name: str, rules: Rules = RULES) -> FileKind:
     """Tell from its name alone what a file is; `unknown` asks for a look at its first bytes."""
     suffix = suffix_of(name)
-    if suffix in SUFFIXES and (rules > 1 or suffix not in _SINCE_2):
+    if suffix in image_suffixes(rules):
         return "image"
     if suffix in CONTAINER_SUFFIXES:
         return "container"

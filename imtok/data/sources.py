@@ -17,7 +17,7 @@ from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-
 from imtok.data.compression import compression_advice, compression_of
 from imtok.data.container_names import name_containers, refuse_links_to_one, true_addresses
 from imtok.data.containers import Container, ImageFile, LostImage, as_text, counted, unreadable
-from imtok.data.formats import SUFFIXES, looks_like_image
+from imtok.data.formats import image_suffixes, looks_like_image
 from imtok.data.kinds import FileKind, container_kind_of, kind_of, suffix_of
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.storage import Entry, Storage, storage_of
@@ -249,7 +249,7 @@ def _no_images(folder: str, ignored: int, compressed: list[str], reading: Readin
         kind = compression_of(storage_of(first).read(first, 0, _HEAD_BYTES)) or "gzip"
         return f"{folder}: holds no images but {as_text(compressed[0])}: {compression_advice(kind)}"
     others = f" ({counted(ignored, 'file of another kind', 'files of other kinds')})" if ignored else ""
-    return f"{folder}: holds no images{others}; expected {' '.join(sorted(SUFFIXES))} or {_readable(reading)}s"
+    return f"{folder}: holds no images{others}; expected {' '.join(sorted(image_suffixes(reading.rules)))} or {_readable(reading)}s"
 
 
 def _walk(storage: Storage, folder: str, relative: str, above: frozenset[str]) -> Iterator[tuple[str, Entry]]:
