@@ -249,7 +249,8 @@ def _no_images(folder: str, ignored: int, compressed: list[str], reading: Readin
         kind = compression_of(storage_of(first).read(first, 0, _HEAD_BYTES)) or "gzip"
         return f"{folder}: holds no images but {as_text(compressed[0])}: {compression_advice(kind)}"
     others = f" ({counted(ignored, 'file of another kind', 'files of other kinds')})" if ignored else ""
-    return f"{folder}: holds no images{others}; expected {' '.join(sorted(image_suffixes(reading.rules)))} or {_readable(reading)}s"
+    suffixes = " ".join(sorted(image_suffixes(reading.rules)))
+    return f"{folder}: holds no images{others}; expected {suffixes} or {_readable(reading)}s"
 
 
 def _walk(storage: Storage, folder: str, relative: str, above: frozenset[str]) -> Iterator[tuple[str, Entry]]:
