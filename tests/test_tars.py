@@ -121,7 +121,7 @@ def test_what_is_no_tar_has_a_problem_and_no_images(tmp_path: Path, data: bytes)
     assert found.images == ()
 
 
-def test_a_compressed_tar_is_refused_with_the_command_that_unpacks_it(tmp_path: Path) -> None:
+def test_a_compressed_tar_is_refused_with_what_to_do(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "x.tar", "w:gz") as tar:
         tar.addfile(tarfile.TarInfo("a.jpg"), io.BytesIO())
     with pytest.raises(SourceError, match=r"compressed with gzip.*gunzip"):
@@ -324,7 +324,7 @@ def test_tars_behind_each_other_are_all_read(tmp_path: Path) -> None:
     assert outcomes(found) == {f"{name}.png": encoded(picture(0)) for name in "abc"}
 
 
-def test_what_follows_the_end_and_is_no_tar_is_a_problem(tmp_path: Path) -> None:
+def test_junk_behind_the_end_is_a_problem(tmp_path: Path) -> None:
     whole = pictures_tar(tmp_path / "a.tar", ["a.png"]).read_bytes()
     for rest in (b"junk", b"x" * 600, whole[:300]):
         (tmp_path / "x.tar").write_bytes(whole + rest)
