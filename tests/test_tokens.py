@@ -8,6 +8,7 @@ import json
 import mmap
 import os
 import pickle
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +18,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
-from making import tiny
+from making import tiny, token_folder
+from torch.utils.data import DataLoader
 
 import imtok.tokens
 from imtok.analysis import codebook_usage
@@ -27,6 +29,7 @@ from imtok.tokens import (
     PackedStrings,
     Shard,
     ShardHeader,
+    TokenDataset,
     TokensInfo,
     open_tokens,
     read_info,
@@ -682,3 +685,41 @@ GOLDEN_INFO = """\
   "plan": ""
 }
 """
+
+
+# As a Python sequence
+
+
+@pytest.fixture
+def five(tmp_path: Path) -> TokenDataset:
+    """Five images in two units, four of them with labels."""
+    units = [np.arange(12).reshape(3, 2, 2), np.arange(12, 20).reshape(2, 2, 2)]
+    labels = [np.array([1, -1, 0]), np.array([2, 2])]
+    return open_tokens(token_folder(tmp_path / "five", units, 125, labels=labels))
+
+
+def test_a_slice_is_a_list_across_units(five: TokenDataset) -> None:
+    assert [key for key, _ in five[1:4]] == ["0/1", "0/2", "1/0"]
+    assert [key for key, _ in five[::-2]] == ["1/1", "0/2", "0/0"]
+    assert five[7:] == []
+    assert torch.equal(five[-2:][0][1], five[3][1])
+
+
+def test_indices_count_from_the_end_and_may_be_of_numpy(five: TokenDataset) -> None:
+    assert five[-1][0] == five[np.int64(4)][0] == "1/1"
+    for index in (5, -6):
+        with pytest.raises(IndexError, match=f"index {index} of 5 images"):
+            five[index]
+
+
+def test_labels_stand_beside_codes(five: TokenDataset) -> None:
+    labelled = five.with_labels()
+    assert [label for _, _, label in labelled] == [1, -1, 0, 2, 2]
+    assert labelled[-1][0] == "1/1"
+    assert [label for _, _, label in labelled[:2]] == [1, -1]
+    keys, codes, labels = next(iter(DataLoader(labelled, batch_size=5)))
+    assert (len(keys), codes.shape, labels.tolist()) == (5, (5, 2, 2), [1, -1, 0, 2, 2])
+
+
+def test_the_repr_is_one_short_line(five: TokenDataset) -> None:
+    assert re.fullmatch(r"<TokenDataset \S+five, 5 images, 2x2 codes of 125>", repr(five))

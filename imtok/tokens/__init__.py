@@ -1,14 +1,16 @@
 """Token folders: shards of codes, their plan and manifest, and reading them as a data set."""
 
-from imtok.tokens.dataset import ImageSource, TokenDataset, open_tokens
+from imtok.tokens.dataset import ImageSource, LabelledTokens, TokenDataset, open_tokens
 from imtok.tokens.folder import Manifest, TokensInfo, read_info, read_manifest
 from imtok.tokens.packed_strings import PackedStrings
 from imtok.tokens.plan import Numerics
 from imtok.tokens.shard import Shard, ShardHeader, read_shard, shard_to_bytes
 from imtok.tokens.verify import Verification, verify_tokens
+from imtok.tokens.writing import write_tokens
 
 __all__ = [
     "ImageSource",
+    "LabelledTokens",
     "Manifest",
     "Numerics",
     "PackedStrings",
@@ -23,4 +25,5 @@ __all__ = [
     "read_shard",
     "shard_to_bytes",
     "verify_tokens",
+    "write_tokens",
 ]

@@ -8,10 +8,11 @@ Shards are mapped as they are needed, so random access costs microseconds and a 
 from __future__ import annotations
 
 import itertools
+import operator
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
@@ -38,7 +39,8 @@ class ImageSource(NamedTuple):
 class TokenDataset:
     """A list of (key, codes): `len(tokens)`, `tokens[i]`, iteration in the order of the inputs.
 
-    Codes are int64 tensors (h, w), or (h, w, Q) for Q codebooks. Picklable, for the workers of a DataLoader.
+    Codes are int64 tensors (h, w), or (h, w, Q) for Q codebooks. `tokens[-1]` is the last image, and `tokens[a:b]` a
+    list of (key, codes). `with_labels()` adds class numbers. Picklable, for the workers of a DataLoader.
     """
 
     def __init__(
@@ -85,9 +87,20 @@ class TokenDataset:
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
-    def __getitem__(self, index: int) -> tuple[str, Tensor]:
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.info.code_shape))
+        name = f"{self.folder}, " if str(self.folder) != "." else ""
+        return f"<TokenDataset {name}{len(self):,} images, {shape} codes of {self.codebook_size:,}>"
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, Tensor]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[str, Tensor]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[str, Tensor] | list[tuple[str, Tensor]]:
         import torch  # here, since the readers of whole shards do without it
 
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
         shard, row = self._find(index)
         return shard.keys[row], torch.from_numpy(shard.codes[row].astype(np.int64))
 
@@ -109,6 +122,10 @@ class TokenDataset:
         if shard.labels is None or shard.labels[row] == NO_LABEL:
             return None
         return int(shard.labels[row])
+
+    def with_labels(self) -> LabelledTokens:
+        """Return the same data set as a list of (key, codes, label)."""
+        return LabelledTokens(self)
 
     def source(self, index: int) -> ImageSource:
         """Return where an image came from; keys are unique within a container and within the folder list."""
@@ -136,6 +153,7 @@ class TokenDataset:
         return self.__dict__ | {"_open": {}}  # a map belongs to its process
 
     def _find(self, index: int) -> tuple[Shard, int]:
+        index = operator.index(index)
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} images")
         index %= len(self)
@@ -164,6 +182,35 @@ class TokenDataset:
                 "`imtok encode` again"
             )
         return shard
+
+
+class LabelledTokens:
+    """A list of (key, codes, label); the label is a class number, -1 where the image has none.
+
+    Numbers alone can be collated by a DataLoader; `TokenDataset.label` returns None instead of -1.
+    """
+
+    def __init__(self, tokens: TokenDataset) -> None:
+        self.tokens = tokens
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __repr__(self) -> str:
+        return f"<LabelledTokens of {self.tokens!r}>"
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[str, Tensor, int]: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[tuple[str, Tensor, int]]: ...
+    def __getitem__(self, index: int | slice) -> tuple[str, Tensor, int] | list[tuple[str, Tensor, int]]:
+        if isinstance(index, slice):
+            return [self[each] for each in range(*index.indices(len(self)))]
+        label = self.tokens.label(index)
+        return (*self.tokens[index], NO_LABEL if label is None else label)
+
+    def __iter__(self) -> Iterator[tuple[str, Tensor, int]]:
+        return (self[index] for index in range(len(self)))
 
 
 def open_tokens(folder: str | Path, *, partial: bool = False) -> TokenDataset:
