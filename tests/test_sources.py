@@ -203,6 +203,14 @@ def test_a_compressed_tar_is_named_with_what_to_do(tmp_path: Path) -> None:
     assert "1 compressed archive, first shard.tar.gz: not read" in find_sources([tmp_path]).notes[0]
 
 
+def test_tables_beside_shards_are_not_read(tmp_path: Path) -> None:
+    pictures_tar(tmp_path / "00000.tar", ["x.jpg"])
+    (tmp_path / "00000.parquet").write_bytes(b"PAR1")
+    found = find_sources([tmp_path])
+    assert [container.name for container in found.containers] == ["00000"]
+    assert "1 Parquet file" in found.notes[0]
+
+
 def test_a_name_beyond_utf8_has_a_text_key(tmp_path: Path) -> None:
     try:
         (tmp_path / os.fsdecode(b"caf\xe9.png")).write_bytes(b"x")

@@ -16,6 +16,7 @@ from typing import Protocol
 from imtok.data.storage import storage_of
 from imtok.errors import ImageError, SourceError
 
+UNKNOWN_SIZE = -1  # bytes of an image that only reading it shows
 BESIDE_BYTES = 2**20  # a longer file beside an image is no label
 
 
@@ -32,7 +33,7 @@ class SourceImage(Protocol):
 
     @property
     def size(self) -> int:
-        """Its bytes."""
+        """Its bytes, or UNKNOWN_SIZE."""
 
     def read(self) -> bytes:
         """Read its bytes; raises OSError or SourceError where they cannot be had."""

@@ -19,6 +19,7 @@ from imtok.data.container_names import name_containers, refuse_links_to_one, tru
 from imtok.data.containers import Container, ImageFile, LostImage, as_text, counted, unreadable
 from imtok.data.formats import image_suffixes, looks_like_image
 from imtok.data.kinds import FileKind, container_kind_of, kind_of, suffix_of
+from imtok.data.parquet import open_parquet, require_pyarrow
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.storage import Entry, Storage, storage_of
 from imtok.data.tars import open_tar
@@ -26,7 +27,11 @@ from imtok.data.zips import open_zip
 from imtok.errors import SourceError
 
 # Readers of containers by the suffix of the file. A new kind of container is a module and a line here.
-CONTAINERS: dict[str, Callable[[str, Reading], Container]] = {".tar": open_tar, ".zip": open_zip}
+CONTAINERS: dict[str, Callable[[str, Reading], Container]] = {
+    ".tar": open_tar,
+    ".zip": open_zip,
+    ".parquet": open_parquet,
+}
 
 _SINCE_2 = frozenset({".zip", ".parquet"})  # containers under rules 2
 _HEAD_BYTES = 512  # a tar says what it is near the end of its first block
@@ -88,6 +93,9 @@ def find_sources(
     _refuse_twins(files)
     kinds = {address: kind for found in all_found for address, kind in found.containers}
     listed = [address for found in all_found for address, _ in found.containers]
+    for address in listed:
+        if kinds[address] == ".parquet":
+            require_pyarrow(address)
     containers = tuple(
         ContainerFile(name, address, storage_of(address).size(address), reading, kinds[address])
         for name, address in name_containers(listed, known or {}, reading.rules)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from imtok.data.containers import Container, ImageFile, LostImage, SourceImage, is_unsafe
+from imtok.data.containers import UNKNOWN_SIZE, Container, ImageFile, LostImage, SourceImage, is_unsafe
 from imtok.data.labels import Labels
 from imtok.data.sources import ContainerFile, Sources
 from imtok.errors import ImageError, SourceError
@@ -56,7 +56,7 @@ class OpenUnit:
             if error.errno in _ONE_FILE and isinstance(image, ImageFile):
                 raise ImageError("unreadable", str(error)) from error
             raise SourceError(f"{image.address}: {error.strerror or error}") from error
-        if len(data) != image.size:
+        if len(data) != image.size != UNKNOWN_SIZE:
             raise SourceError(
                 f"{image.address}: {len(data)} bytes, {image.size} when it was listed; it changes meanwhile"
             )
