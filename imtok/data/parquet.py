@@ -259,8 +259,8 @@ def _label_column(schema: pa.Schema, features: dict[str, Any]) -> str | None:
         kind = schema.field(name).type
         return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
-    usual = [name for wish in _LABELS for name in schema.names if name.lower() == wish and is_label(name)]
-    declared = [name for name in schema.names if _type_of(features, name) == "ClassLabel"]
+    usual: list[str] = [name for wish in _LABELS for name in schema.names if name.lower() == wish and is_label(name)]
+    declared: list[str] = [name for name in schema.names if _type_of(features, name) == "ClassLabel"]
     if usual:
         return usual[0]
     return declared[0] if len(declared) == 1 else None
@@ -282,7 +282,7 @@ def _features(schema: pa.Schema) -> dict[str, Any]:
 
 def _type_of(features: dict[str, Any], name: str) -> str | None:
     feature = features.get(name)
-    return str(feature.get("_type")) if isinstance(feature, dict) else None
+    return str(feature["_type"]) if isinstance(feature, dict) and "_type" in feature else None
 
 
 def _starts(file: pq.ParquetFile) -> tuple[int, ...]:
