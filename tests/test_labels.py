@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 
 import pytest
 from making import encoded, fill, picture, write_tar
 
+from imtok.data.containers import Container
 from imtok.data.labels import Labels, find_labels
 from imtok.data.reading import Reading
-from imtok.data.sources import Sources, find_sources
+from imtok.data.sources import CONTAINERS, Sources, find_sources
+from imtok.data.tars import open_tar
 from imtok.errors import ConfigError, SourceError
 
 
@@ -172,3 +175,57 @@ def test_no_labels_are_looked_for_where_none_are_requested(tmp_path: Path) -> No
     fill(tmp_path, ["cat/x.jpg", "dog/y.jpg"])
     sources = find_sources([tmp_path])
     assert set(labels_of(sources, find_labels(sources, "none")).values()) == {None}
+
+
+def test_json_and_upper_case_cls_in_tars_are_read(tmp_path: Path) -> None:
+    image = encoded(picture(0))
+    tar = write_tar(tmp_path / "a.tar", [("0.png", image), ("0.json", b'{"label": 3}'), ("1.png", image)])
+    sources = find_sources([tar])
+    assert labels_of(sources, find_labels(sources)) == {"a:0.png": 3, "a:1.png": None}
+    tar = write_tar(tmp_path / "a.tar", [("0.x.png", image), ("0.CLS", b"4")])
+    sources = find_sources([tar])
+    assert labels_of(sources, find_labels(sources)) == {"a:0.x.png": 4}
+
+
+def test_dataset_json_in_a_zip_comes_before_its_folders(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("cat/0.png", "dog/1.png"):
+            archive.writestr(name, encoded(picture(0)))
+        archive.writestr("dataset.json", '{"labels": [["cat/0.png", 6], ["dog/1.png", 2]]}')
+    sources = find_sources([tmp_path / "a.zip"])
+    assert labels_of(sources, find_labels(sources)) == {"a.zip:cat/0.png": 6, "a.zip:dog/1.png": 2}
+    labels = find_labels(sources, "folders")
+    assert labels.class_names == ("cat", "dog")
+    assert labels_of(sources, labels) == {"a.zip:cat/0.png": 0, "a.zip:dog/1.png": 1}
+
+
+def test_names_that_containers_declare_must_be_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"a": ("cat", "dog"), "b": ("cat", "dog"), "c": ("dog", "cat")}
+
+    def declaring(address: str, reading: Reading) -> Container:
+        tar = open_tar(address, reading)
+        return Container(tar.size, tar.images, None, class_names=names[Path(address).stem])
+
+    monkeypatch.setitem(CONTAINERS, ".tar", declaring)
+    tars = [cls_tar(tmp_path / f"{name}.tar", {"0": b"1", "1": b"9"}) for name in names]
+    sources = find_sources(tars[:2])
+    labels = find_labels(sources)
+    assert labels.class_names == ("cat", "dog")
+    assert list(labels_of(sources, labels).values()) == [1, None, 1, None]
+    with pytest.raises(SourceError, match=r"names cat, dog .*names dog, cat.*--labels none"):
+        find_labels(find_sources(tars))
+    with pytest.raises(SourceError, match="other names"):
+        find_labels(sources, "cls", known=("dog", "cat"))
+
+
+def test_captions_in_json_are_no_classes(tmp_path: Path) -> None:
+    image = encoded(picture(0))
+    members = [(f"{i}.{kind}", data) for i in range(1001) for kind, data in (("png", image), ("json", caption(i)))]
+    labels = find_labels(find_sources([write_tar(tmp_path / "a.tar", members)]))
+    assert labels.source == "none"
+    assert "nearly all different" in labels.notes[0]
+
+
+def caption(number: int) -> bytes:
+    """A .json whose field is a text of its own."""
+    return json.dumps({"label": f"a picture of thing {number}"}).encode()

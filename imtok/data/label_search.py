@@ -145,7 +145,7 @@ class Search:
         place, first = shown[0]
         for other_place, other in shown[1:]:
             if other != first:
-                raise self._mixed(place, first.words, other_place, other.words)
+                raise _mixed((place, first), (other_place, other))
         if self._choice == "auto":
             self._refuse_folders_beside(place, first, {name for name, _ in shown})
         return first
@@ -218,14 +218,7 @@ class Search:
             classes, _ = tally.find_classes()
             if classes:
                 names = sorted(set(classes.classes.values()))
-                raise self._mixed(other, f"class folders ({_listed(names)})", place, numbering.words)
-
-    def _mixed(self, one: str, words: str, other: str, other_words: str) -> SourceError:
-        choices = " or ".join(f"--labels {choice}" for choice in ("folders", "cls", "json", "none"))
-        return SourceError(
-            f"{one} has {words} for labels, {other} has {other_words}; two numberings are never mixed: choose one by "
-            f"{choices}, or encode them into token folders of their own"
-        )
+                raise _mixed((other, f"class folders ({_listed(names)})"), (place, numbering))
 
     @cached_property
     def _file_tally(self) -> FolderTally:
@@ -242,7 +235,7 @@ class Search:
         for file, container in self._opened(self._sources.containers):
             look = look_at(file.address, container.images, [("", container)], numbering.source)
             if look.numbering is not None and look.numbering != numbering:
-                raise self._mixed(self._chosen[0].address, numbering.words, file.address, look.numbering.words)
+                raise _mixed((self._looks[0].place, numbering), (file.address, look.numbering))
             table = table_of([("", container)])[0] if numbering.table else {}
             yield _names_of(container.images, table, numbering)
 
@@ -259,6 +252,18 @@ class Search:
         for file, container in zip(files, opening, strict=True):
             if container is not None:
                 yield file, container
+
+
+def _mixed(*found: tuple[str, Numbering | str]) -> SourceError:
+    """Return the error for two places with other numberings, or with words for class folders."""
+    (one, first), (other, second) = found
+    sources = [each.source if isinstance(each, Numbering) else "folders" for each in (first, second)]
+    choices = sources if sources[0] != sources[1] else []
+    words = [each.words if isinstance(each, Numbering) else each for each in (first, second)]
+    return SourceError(
+        f"{one} has {words[0]} for labels, {other} has {words[1]}; two numberings are never mixed: take "
+        f"{' or '.join(f'--labels {choice}' for choice in (*choices, 'none'))}, or encode each into a folder of its own"
+    )
 
 
 def _names_of(images: Sequence[SourceImage], table: Mapping[str, Label], numbering: Numbering) -> Counter[str]:

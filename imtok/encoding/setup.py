@@ -12,7 +12,7 @@ from imtok.data.sources import find_sources
 from imtok.encoding.growth import divide
 from imtok.encoding.inputs import Plan, PlanPart
 from imtok.encoding.settings import Requested, Settings, check_tokenizer, describe, describe_extension, settle
-from imtok.errors import TokenizerError, TokensError, disk_errors
+from imtok.errors import SourceError, TokenizerError, TokensError, disk_errors
 from imtok.files import check_locks, publish_once, write_atomically
 from imtok.tokenizer import Tokenizer, load
 from imtok.tokens.folder import INFO, TOKENIZER, TokensInfo, read_info
@@ -62,6 +62,8 @@ def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, r
             return prepare(sources, folder, tokenizer, requested)
         plan = Plan([*parts, new], labels, found)
         recorded = read_info(folder)
+    else:
+        recorded = _publish_class_names(folder, recorded, labels.class_names)
     _publish_tokenizer(folder, tokenizer, fingerprint)
     return Job(folder, plan, settings, recorded, units_added=len(new) if new else 0)
 
@@ -93,11 +95,23 @@ def _publish_plans(folder: Path, recorded: TokensInfo, plan: Plan) -> TokensInfo
         else:
             # In this order: stopped in between, the next call finds the plan equal and only imtok.json to write.
             write_atomically(path, lines)
-            # Class names in `.cls` of replaced inputs are new, and have no number yet.
-            names = () if recorded.extensions else plan.labels.class_names
-            recorded = recorded.model_copy(update={"plan": data_hash, "class_names": names or recorded.class_names})
+            recorded = recorded.model_copy(update={"plan": data_hash})
             write_atomically(folder / INFO, recorded.to_bytes())
     return recorded
+
+
+def _publish_class_names(folder: Path, recorded: TokensInfo, names: tuple[str, ...]) -> TokensInfo:
+    """Record names that recorded inputs did not show before, such as those in a tar that could not be read."""
+    known = recorded.all_class_names
+    if len(names) <= len(known):
+        return recorded
+    if recorded.extensions:  # whose names have the next numbers
+        raise SourceError(
+            f"{folder}: class {names[len(known)]} has come to inputs that were there before; encode into another folder"
+        )
+    amended = recorded.model_copy(update={"class_names": names})
+    write_atomically(folder / INFO, amended.to_bytes())
+    return amended
 
 
 def _publish_extension(folder: Path, recorded: TokensInfo, extension: Extension, part: PlanPart) -> bool:
