@@ -1,4 +1,4 @@
-"""The number of cores to compute on; apart from `devices`, as it needs no torch."""
+"""The cores and the memory that a process may use; apart from `devices`, as they need no torch."""
 
 from __future__ import annotations
 
@@ -14,3 +14,11 @@ def usable_cores() -> int:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         cores = min(cores, max(1, round(int(quota) / int(period))))
     return cores
+
+
+def usable_memory() -> int:
+    """Return the bytes of main memory that this process may use: the machine's, or a container's limit (cgroup v2)."""
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    with suppress(OSError, ValueError):  # no such file, or no limit: "max"
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return memory

@@ -6,6 +6,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -310,6 +311,23 @@ def test_a_dry_run_prints_valid_yaml_and_makes_nothing(pictures: Path, tmp_path:
         assert any(words in line for line in told), (words, told)
     result = imtok(*arguments, "--set", "adversarial.critic_steps=2")
     assert "; 3 of the 8 steps are its own alone" in " ".join(result.stdout.replace("#", "").split())
+
+
+def test_a_dry_run_says_what_a_zero_comes_to(pictures: Path, tmp_path: Path) -> None:
+    plan = imtok(*train_arguments(pictures, tmp_path / "run"), "--dry-run").stdout
+    assert "\nvalidate_every: 0  # chosen by imtok: 8 training images\n" in plan
+    assert "\ncheckpoint_every: 0  # chosen by imtok: 8 training images\n" in plan
+    own = imtok(*train_arguments(pictures, tmp_path / "run"), "--set", "validate_every=16", "--dry-run").stdout
+    assert "\nvalidate_every: 16\n" in own
+
+
+def test_a_dry_run_warns_where_memory_will_not_do(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*train_arguments(pictures, tmp_path / "run"), "--dry-run"]
+    assert "# too large" not in imtok(*arguments).stdout
+    monkeypatch.setattr("imtok.training.plan.usable_memory", lambda: 10_000)
+    assert re.search(r"# too large +about .* MB, and cpu has 0.0 MB: lower batch_size", imtok(*arguments).stdout)
 
 
 def test_a_dry_run_warns_of_too_short_a_run(pictures: Path, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import typer
 
 from imtok.cli.console import launcher_number, parse_shard, print_result, progress_bar, say, stop_on_signals, warn
 from imtok.cli.options import BatchSize, MaxPixels, Precision, SalvageImages, Sources
+from imtok.counted import counted
 from imtok.errors import TokensError
 
 if TYPE_CHECKING:
@@ -151,7 +152,8 @@ def _print_report(report: EncodeReport, output: Path) -> None:
     if report.ignored:
         say(f"files of other kinds passed over: {report.ignored}")
     if report.ignored_tars:
-        warn(f"{report.ignored_tars} tars lie beside the images and were passed over; name them to encode them")
+        tars = counted(report.ignored_tars, "tar lies", "tars lie")
+        warn(f"{tars} beside the images, passed over; name what is to be encoded")
     for reason, skips in report.skips.items():
         more = ", ..." if skips.count > len(skips.examples) else ""
         warn(f"skipped {skips.count}: {reason} ({', '.join(skips.examples)}{more})")
@@ -163,19 +165,21 @@ def _print_report(report: EncodeReport, output: Path) -> None:
         count, first = len(report.salvaged_images), report.salvaged_images[0]
         warn(f"salvaged: {count} truncated {'picture' if count == 1 else 'pictures'}, first {first}")
     if report.renamed:
-        warn(f"{report.renamed} keys that occurred before in their tar got a suffix")
+        warn(f"{counted(report.renamed, 'key')} that occurred before in the same tar got a suffix")
     sides = (*report.grid, report.num_codebooks)[: 2 if report.num_codebooks == 1 else 3]
     speed = f", {report.images_per_second:.0f} images/s" if report.units_done else ""
+    tokens = counted(math.prod(sides), "token")
     print_result(
-        f"{report.images:,} images in {output}: {'x'.join(map(str, sides))} = {math.prod(sides)} tokens each, "
+        f"{counted(report.images, 'image', form=',')} in {output}: {'x'.join(map(str, sides))} = {tokens} each, "
         f"{report.bits_per_image:,.0f} bits{speed}"
     )
     for unit in report.failed:
         say(f"failed: {unit.name}: {unit.reason}")
     if report.failed:
+        units = counted(report.units_total, "unit")
         raise TokensError(
-            f"{output}: {len(report.failed)} of {report.units_total} units failed, the others are committed; mend what "
-            "is named above, or add the option it names, and run the same command again"
+            f"{output}: {len(report.failed)} of {units} failed, the others are committed; "
+            "mend what is named above, or add the option it names, and run the same command again"
         )
     if not report.complete:
         say(f"{output}: not complete yet, units of other processes are missing; `imtok verify` names them")

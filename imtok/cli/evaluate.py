@@ -10,6 +10,7 @@ import typer
 
 from imtok.cli.console import facts_table, out, print_result, progress_bar, warn
 from imtok.cli.options import AsJson, Device, MaxPixels, Precision, SalvageImages
+from imtok.counted import counted
 
 
 def evaluate(
@@ -52,7 +53,7 @@ def evaluate(
     first, *others = [(metric.label, metric.format(value)) for metric, value in metrics]
     facts = {
         "images": f"{quality.images:,}",
-        first[0]: first[1] + (f", {quality.exact} images exact" if quality.exact else ""),
+        first[0]: first[1] + (f", {counted(quality.exact, 'image')} exact" if quality.exact else ""),
         **dict(others),
         "bits per image": f"{quality.bits_per_image:,.0f} ({quality.bits_per_image / quality.size**2:.3f} a pixel)",
         "codes used": f"{usage.used:,} of {usage.codebook_size:,} ({usage.usage:.1%})",
@@ -61,4 +62,4 @@ def evaluate(
     out().print(facts_table(facts))
     print_result(f"protocol: {quality.protocol}")
     if quality.skipped:
-        warn(f"{quality.skipped} images could not be read and are left out")
+        warn(f"{counted(quality.skipped, 'image')} could not be read, left out")

@@ -21,6 +21,7 @@ from imtok.analysis.statistics import Statistics
 from imtok.cli.console import SEVERITY_STYLES
 from imtok.cli.stats_charts import grid, plain
 from imtok.cli.stats_panels import token_panels, tokenizer_panels, wide_panels
+from imtok.counted import counted
 
 _GAP = 4  # between columns of charts
 _MEANINGS_FROM, _TWO_COLUMNS_FROM = 118, 76  # characters of the console's width
@@ -81,7 +82,11 @@ def _print_headline(console: Console, statistics: Statistics) -> None:
     console.print(plain(text, style="dim"), end="\n\n")
     found = verdict(statistics)
     if not statistics.images:
-        skipped = f"; {statistics.skipped:,} inputs were skipped" if statistics.skipped else ""
+        skipped = (
+            f"; {counted(statistics.skipped, 'input was', 'inputs were', form=',')} skipped"
+            if statistics.skipped
+            else ""
+        )
         console.print(Text(f"no images: there are no tokens to analyze{skipped}", "bold yellow"))
     elif found.grade == "healthy":
         console.print(Text(f"{found.word.lower()}: {found.text}", "bold green"))
@@ -96,7 +101,7 @@ def _print_headline(console: Console, statistics: Statistics) -> None:
 def _main_rows(statistics: Statistics) -> Iterator[tuple[str, str, str]]:
     """Yield name, value and meaning of the main statistics; those that the set lacks are left out."""
     head, bits = headline(statistics), statistics.bits
-    skipped = f", {statistics.skipped:,} inputs skipped" if statistics.skipped else ""
+    skipped = f", {counted(statistics.skipped, 'input', form=',')} skipped" if statistics.skipped else ""
 
     def worst_of(name: str, label: str, style: str) -> str:
         found = worst(statistics, name)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from imtok.cli.console import SECONDS_BETWEEN_LINES, SEVERITY_STYLES, err, escaped, out, print_line, print_result, say
+from imtok.counted import counted
 
 if TYPE_CHECKING:
     from imtok.analysis import CodebookUsage
@@ -184,9 +185,10 @@ def print_report(report: TrainReport) -> None:
     else:
         now = f", {report.images - report.resumed_from} of them" if report.resumed_from else ""
         speed = f"{report.images_per_second:.0f} images/s, {report.data_wait:.1%} waiting for data"
-        say(f"trained on {report.images} images{now} in {report.seconds:.0f} s ({speed})")
+        say(f"trained on {counted(report.images, 'image')}{now} in {report.seconds:.0f} s ({speed})")
         if report.skipped_steps:
-            say(f"{report.skipped_steps} steps were skipped, whose loss or gradient was not finite")
+            steps = counted(report.skipped_steps, "step was", "steps were")
+            say(f"{steps} skipped, whose loss or gradient was not finite")
     metrics = report.validation
     if metrics:
         shared = metrics.get("val/also_trained_on")

@@ -6,8 +6,10 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from imtok.cli.console import print_result
+from imtok.counted import counted
 
 if TYPE_CHECKING:
+    from imtok.config import TrainConfig
     from imtok.training.plan import TrainPlan
 
 
@@ -24,7 +26,7 @@ def print_plan(plan: TrainPlan) -> None:
         "an image": f"{tokenizer.size} px to {'x'.join(map(str, plan.grid))} = {plan.tokens} tokens of "
         f"{plan.num_codes} codes: {bits}",
         "training": f"{_images(plan.training_images)}, each seen {plan.epochs:.1f} times: {config.images} in "
-        f"{plan.steps} steps of {batch}",
+        f"{counted(plan.steps, 'step')} of {batch}",
         "validation": f"{_images(plan.validation_images)}, after every {config.validation_interval} training images"
         if plan.validation_images
         else "nothing is held out",
@@ -47,15 +49,31 @@ def print_plan(plan: TrainPlan) -> None:
         f"{_bytes(memory.ema)}, gradients {_bytes(memory.gradients)}, optimizer {_bytes(memory.optimizer_state)}, "
         f"activations of {_images(part)} {_bytes(memory.activations)}"
     )
+    limit = plan.memory_limit
+    if plan.memory_needed > limit:
+        rows["too large"] = (
+            f"about {_bytes(plan.memory_needed)}, and {config.device} has {_bytes(limit)}: lower batch_size, data.crop "
+            "or network.channels, or raise accumulate"
+        )
     rows["and besides"] = f"images kept decoded {_bytes(memory.decoded)}, the libraries, what single layers take"
-    print_result(config.to_yaml().rstrip())
+    print_result(_with_meanings(config.to_yaml().rstrip(), config))
     for name, value in rows.items():
         for line in textwrap.wrap(f"{name:15}{value}", 98, subsequent_indent=" " * 15):
             print_result(f"# {line}")
 
 
+def _with_meanings(yaml: str, config: TrainConfig) -> str:
+    """Add to a 0 that stands for a choice what it comes to."""
+    for name, interval in (
+        ("validate_every", config.validation_interval),
+        ("checkpoint_every", config.checkpoint_interval),
+    ):
+        yaml = yaml.replace(f"\n{name}: 0\n", f"\n{name}: 0  # chosen by imtok: {interval} training images\n")
+    return yaml
+
+
 def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"
+    return counted(count, "image")
 
 
 def _short(count: int) -> str:

@@ -6,6 +6,7 @@ import typer
 
 from imtok.cli.console import err, escaped, print_line, print_result, progress_bar, say
 from imtok.cli.options import Tokens
+from imtok.counted import counted
 
 
 def verify(tokens: Tokens) -> None:
@@ -23,5 +24,6 @@ def verify(tokens: Tokens) -> None:
             "what is damaged and run the same `imtok encode` again: it makes what is missing",
         )
         raise typer.Exit(1)
-    shards = "1 shard" if result.units == 1 else f"{result.units:,} shards"
-    print_result(f"{tokens}: sound, {result.images:,} images in {shards}")
+    print_result(
+        f"{tokens}: sound, {counted(result.images, 'image', form=',')} in {counted(result.units, 'shard', form=',')}"
+    )

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from imtok.counted import counted
 from imtok.data.collection import ImageCollection
 from imtok.data.images import image_size
 from imtok.errors import ImageError, SourceError
@@ -43,7 +44,7 @@ def choose(images: ImageCollection, *, gpu: bool) -> Choice:
         "images": _length(size, gpu),
         "batch_size": 64 if size <= 64 else 16,
     }
-    count = "1 image" if len(images) == 1 else f"{len(images)} images"
+    count = counted(len(images), "image")
     return Choice(values, f"{count}, shorter side {min(shorter)} to {max(shorter)} px, median {median}")
 
 

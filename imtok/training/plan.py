@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from imtok.config import TrainConfig
+from imtok.cores import usable_memory
 from imtok.data.collection import ImageCollection
 from imtok.data.images import image_size
 from imtok.data.overlap import shared_images
@@ -91,6 +92,22 @@ class TrainPlan:
     def bits_per_pixel(self) -> float:
         """Bits a pixel."""
         return self.bits / self.config.tokenizer.size**2
+
+    @property
+    def memory_needed(self) -> int:
+        """Estimated bytes on the device of the networks; on a CPU with the images kept decoded."""
+        return self.memory.device + (self.memory.decoded if self._on_cpu else 0)
+
+    @property
+    def memory_limit(self) -> int:
+        """Bytes that the device of the networks has."""
+        if self._on_cpu:
+            return usable_memory()
+        return torch.cuda.get_device_properties(self.config.device).total_memory
+
+    @property
+    def _on_cpu(self) -> bool:
+        return torch.device(self.config.device).type == "cpu"
 
     @property
     def steps(self) -> int:

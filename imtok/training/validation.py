@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from imtok.analysis.statistics import Finding
+from imtok.counted import counted
 from imtok.data.collection import ImageCollection
 from imtok.data.images import fit_image
 from imtok.data.overlap import shared_images
@@ -57,7 +58,7 @@ class Validation:
         """Report that a metric of a handful of images says little, and that few tokens cannot use many codes."""
         count = len(self.images)
         if 0 < count < _FEW_HELD_OUT:
-            images = "1 image is" if count == 1 else f"{count} images are"
+            images = counted(count, "image is", "images are")
             more = "--val SOURCE or --set data.val_fraction=0.2 gives more"
             self.reporter.notice(f"{images} held out for validation, few to judge by; {more}")
 
