@@ -175,7 +175,7 @@ def test_a_source_is_named_by_the_path_that_was_given(tmp_path: Path) -> None:
 def test_one_file_under_two_names_is_refused(tmp_path: Path) -> None:
     tar = pictures_tar(tmp_path / "x.tar", ["x.jpg"])
     (tmp_path / "y.tar").symlink_to(tar)
-    with pytest.raises(SourceError, match=r"x\.tar and .*y\.tar are one tar"):
+    with pytest.raises(SourceError, match=r"x\.tar and .*y\.tar are one file"):
         find_sources([tar, tmp_path / "y.tar"])
     fill(tmp_path / "f", ["x.jpg"])
     (tmp_path / "g").symlink_to(tmp_path / "f")

@@ -32,7 +32,7 @@ class ImageCollection:
                 raise SourceError(f"{file.address}: {container.problem}; copy it again or leave it out")
             images += [(f"{file.name}/{image.key}", image) for image in container.images]
         if not images:
-            raise SourceError(f"{', '.join(map(str, arguments))}: the tars hold no images; give others")
+            raise SourceError(f"{', '.join(map(str, arguments))}: no file of these holds an image; give others")
         return cls(images, reading)
 
     def __len__(self) -> int:

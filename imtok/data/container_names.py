@@ -23,7 +23,7 @@ def name_containers(addresses: Sequence[str], known: Mapping[str, int], rules: R
     `known` are names with their bytes that stay as they are. Each claims the first address that could have the name
     and has as many bytes, else the first that could have the name. Raises SourceError where one file is given twice.
     """
-    refuse_links_to_one(addresses, "tar")
+    refuse_links_to_one(addresses, "file")
     candidates = [_possible(address) for address in true_addresses(addresses, rules)]
     names: dict[int, str] = {}
     for by_size in (True, False):

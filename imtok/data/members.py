@@ -89,29 +89,29 @@ class Members:
     """All members of an archive, in order."""
 
     def __init__(self, address: str, reading: Reading) -> None:
-        self._address, self._rules = address, reading.rules
+        self._address, self.rules = address, reading.rules
         self._members: list[tuple[str, FileKind, Part | Lost | _Link]] = []
 
     def add(self, name: str, part: Part | Lost, head: Callable[[], bool] | None = None) -> None:
         """Add a file; `head` tells by its first bytes whether it is an image, and is called for unknown suffixes."""
         name = name.removeprefix("./")
-        kind = kind_of(name, self._rules)
-        if kind == "unknown" and self._rules > 1 and head is not None and not is_hidden(name) and head():
+        kind = kind_of(name, self.rules)
+        if kind == "unknown" and self.rules > 1 and head is not None and not is_hidden(name) and head():
             kind = "image"
         self._members.append((name, kind, part))
 
     def add_special(self, name: str, part: Part | Lost) -> None:
         """Add a member that rules 1 pass over: a sparse file, or what is no file."""
-        if self._rules > 1:
+        if self.rules > 1:
             self.add(name, part)
 
     def add_link(self, name: str, target: str, *, hard: bool) -> None:
         """Add a link; the target of a hard link is the full name of a member, that of a symbolic one is relative."""
         name = name.removeprefix("./")
         # GNU tar makes a hard link to itself of a file that its command line names twice.
-        if self._rules == 1 or (hard and _normal(name) == _normal(target)):
+        if self.rules == 1 or (hard and _normal(name) == _normal(target)):
             return
-        self._members.append((name, kind_of(name, self._rules), _Link(target, hard)))
+        self._members.append((name, kind_of(name, self.rules), _Link(target, hard)))
 
     def __len__(self) -> int:
         return len(self._members)
@@ -131,7 +131,7 @@ class Members:
         return Container(size, tuple(images), problem, self._notes(hidden, nested), files=self._files())
 
     def _is_hidden(self, name: str) -> bool:
-        return is_hidden(name) if self._rules > 1 else name.rpartition("/")[2].startswith(".")
+        return is_hidden(name) if self.rules > 1 else name.rpartition("/")[2].startswith(".")
 
     def _image(self, index: int, name: str, beside: dict[str, dict[str, Part]]) -> SourceImage:
         part = self._part(index)
@@ -203,7 +203,7 @@ class Members:
             if kind != "other":
                 continue
             suffix = name[name.rfind(".") :]
-            suffix = suffix if self._rules == 1 else suffix.lower()
+            suffix = suffix if self.rules == 1 else suffix.lower()
             if suffix in _BESIDE_BYTES and not isinstance(part := self._part(index), Lost):
                 found.setdefault(suffix, {})[name[: -len(suffix)]] = part
         return found
@@ -217,12 +217,12 @@ class Members:
 
     def _notes(self, hidden: list[str], nested: list[str]) -> tuple[str, ...]:
         notes = []
-        if nested and self._rules > 1:
+        if nested and self.rules > 1:
             what = counted(len(nested), "archive or Parquet file", "archives or Parquet files")
             notes.append(
                 f"{what} inside, first {_text(nested[0])}: not read; unpack the outer one and give the inner ones"
             )
-        if hidden and self._rules > 1:
+        if hidden and self.rules > 1:
             notes.append(
                 f"{counted(len(hidden), 'hidden image', 'hidden images')} inside, first {_text(hidden[0])}: passed over"
             )

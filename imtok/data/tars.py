@@ -96,8 +96,8 @@ def _read_headers(file: BinaryIO, start: int, size: int, members: Members) -> tu
     try:
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
             while (member := tar.next()) is not None:
-                # Of a sparse member only tarfile knows how much is stored.
-                plain = member.isreg() and not member.issparse()
+                # Of a sparse member only tarfile knows how much is stored; rules 1 took all of its size.
+                plain = member.isreg() and (members.rules == 1 or not member.issparse())
                 if (member.offset_data + member.size if plain else tar.offset) > size:
                     return end, f"cut short inside {member.name}"
                 if tar.offset <= end:
