@@ -1,4 +1,4 @@
-"""The demo job: train, encode, decode and report on the colour photographs in scikit-image's wheel."""
+"""The demo job: train, encode, decode and report on the colour pictures in scikit-image's wheel."""
 
 from __future__ import annotations
 
@@ -24,13 +24,14 @@ from imtok.training.preview import pair_grid, png_bytes
 _SEEN = (
     "astronaut.png",
     "hubble_deep_field.jpg",
+    "ihc.png",
     "motorcycle_left.png",
-    "motorcycle_right.png",
     "retina.jpg",
     "rocket.jpg",
 )
 _UNSEEN = ("chelsea.png", "coffee.png")
 TRAINED_ON = len(_SEEN)
+NOT_SEEN = "not trained on"  # as the comparison marks these
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def run_demo(
     report = encode([*seen, *unseen], tokens, run, should_stop=should_stop)
     # The folder is the demo's own; one of an earlier imtok has no record of its decode.
     decode(tokens, output / "images", overwrite=True, should_stop=should_stop)
-    _compare(output, [*seen, *unseen], config.tokenizer.size)
+    _compare(output, seen, unseen, config.tokenizer.size)
     return DemoReport(
         seen=evaluate(run, seen),
         unseen=evaluate(run, unseen),
@@ -86,11 +87,13 @@ def _photographs(names: tuple[str, ...]) -> list[Path]:
     return paths
 
 
-def _compare(output: Path, photographs: list[Path], size: int) -> None:
-    """Write comparison.png: each photograph above its reconstruction by `decode`."""
+def _compare(output: Path, seen: list[Path], unseen: list[Path], size: int) -> None:
+    """Write comparison.png: each photograph above its reconstruction by `decode`, those not trained on marked."""
+    photographs = [*seen, *unseen]
     restored = [output / "images" / f"{path.name}.png" for path in photographs]
     originals, reconstructions = (
         torch.stack([fit_image(decode_image(path.read_bytes()), size).pixels for path in paths])
         for paths in (photographs, restored)
     )
-    write_atomically(output / "comparison.png", png_bytes(pair_grid(originals, reconstructions)))
+    labels = [""] * len(seen) + [NOT_SEEN] * len(unseen)
+    write_atomically(output / "comparison.png", png_bytes(pair_grid(originals, reconstructions, labels)))

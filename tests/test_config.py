@@ -144,7 +144,7 @@ def test_bases_are_no_presets_and_none_is_its_own() -> None:
 
 def test_every_preset_has_a_group_and_a_purpose() -> None:
     groups = preset_groups()
-    assert list(groups) == ["cpu", "gpu", "quantizer"]
+    assert list(groups) == ["cpu", "cpu-long", "gpu", "quantizer"]
     assert sorted(name for names in groups.values() for name in names) == preset_names()
     assert all(preset_about(name) for name in preset_names())
 

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from imtok.config import TrainConfig
 
 _GROUPS = {
-    "cpu": "Minutes on two CPU cores",
+    "cpu": "Minutes on two CPU cores, at most about 25",
+    "cpu-long": "An hour or more on two CPU cores",
     "gpu": "Adversarial recipes for photographs of 256 px, on a GPU",
     "quantizer": "One quantizer each, f8, for photographs, all else as in cpu-fsq-f8",
 }

@@ -38,8 +38,11 @@ def preset_names() -> list[str]:
 
 
 def preset_groups() -> dict[str, list[str]]:
-    """Group the names by purpose: `cpu` (minutes on a CPU), `gpu` (published recipes), `quantizer` (one each)."""
-    groups: dict[str, list[str]] = {"cpu": [], "gpu": [], "quantizer": []}
+    """Group the names by purpose.
+
+    `cpu` trains in minutes on a CPU, `cpu-long` in an hour or more, `gpu` are published recipes, `quantizer` one each.
+    """
+    groups: dict[str, list[str]] = {"cpu": [], "cpu-long": [], "gpu": [], "quantizer": []}
     for name in preset_names():
         groups[_preset_file(name)["group"]].append(name)
     return groups
