@@ -170,6 +170,17 @@ def test_info_describes_any_folder_of_ours(kind: str, run: Path, tokens: Path) -
     assert facts["codebook_size"] == 75
 
 
+@pytest.mark.parametrize(("rank", "said"), [(0, True), (1, False)])
+def test_processes_without_a_unit_are_reported_by_the_first(
+    rank: int, said: bool, pictures: Path, run: Path, tokens: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", str(rank))
+    result = imtok("encode", pictures, "-o", tokens, "-t", run)
+    assert result.exit_code == 0, result.output
+    assert ("note: 1 unit for 3 processes, so 2 had nothing to do: a tar is one unit" in result.stderr) == said
+
+
 def test_encoding_again_says_it_is_done_and_changes_nothing(pictures: Path, run: Path, tokens: Path) -> None:
     before = {p: p.read_bytes() for p in tokens.rglob("*") if p.is_file()}
     result = imtok("encode", pictures, "-o", tokens, "-t", run)

@@ -104,6 +104,7 @@ def encode(
             should_stop=should_stop,
         )
     _print_report(report, output)
+    _note_idle(report, parse_shard(shard))
 
 
 def _device() -> str | None:
@@ -121,6 +122,18 @@ def _workers() -> int | None:
 
     ranks = launcher_number("LOCAL_WORLD_SIZE", 1)
     return max(1, usable_cores() // ranks) if ranks > 1 else None
+
+
+def _note_idle(report: EncodeReport, shard: tuple[int, int]) -> None:
+    """Say, in the first process alone, that there are fewer units than processes."""
+    processes = shard[1] * launcher_number("WORLD_SIZE", 1)
+    if shard[0] or launcher_number("RANK", 0) or report.units_total >= processes:
+        return
+    units = counted(report.units_total, "unit")
+    warn(
+        f"{units} for {processes} processes, so {processes - report.units_total} had nothing to do: a tar is one unit, "
+        "and of a folder --unit-size images are one; smaller tars or units give all processes work"
+    )
 
 
 def _enlarged(report: EncodeReport, factor: float) -> str:
