@@ -6,10 +6,10 @@ ImtokError (1)
   ImageError (1)       one image that cannot be read: caught per image and recorded as a skip
   TokenizerError (1)   a tokenizer folder, or codes that do not fit it
   TokensError (1)      a token folder
-  TrainingError (1)    a run folder, or a run that cannot go on
+  TrainingError (1)    a run folder, or a run that cannot continue
   TooManySkips (3)     all is committed, but more inputs were skipped than allowed
   DiskError (74)       the disk refused a write
-  Interrupted (75)     stopped on request; the same command goes on
+  Interrupted (75)     stopped on request; the same command resumes
 
 ImtokWarning: a warning for the person who runs imtok, which the command line shows as a note.
   SlowerWarning: given once: results are right but slower than they could be
@@ -50,7 +50,7 @@ class TokensError(ImtokError):
 
 
 class TrainingError(ImtokError):
-    """A run folder that cannot be used, or a training run that cannot go on."""
+    """A run folder that cannot be used, or a training run that cannot continue."""
 
 
 class ImageError(ImtokError):

@@ -15,7 +15,7 @@ EXIT_CODE = 75
 
 NOT_BEGUN = "nothing was begun; run the same command again"
 NOTHING_SAVED = "nothing was saved; run the same command again"
-GOES_ON = "the same command goes on from what was saved"
+GOES_ON = "the same command resumes from what was saved"
 
 _outcome = NOT_BEGUN
 

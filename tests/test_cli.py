@@ -535,7 +535,7 @@ def test_a_stopped_training_run_saves_exits_75_and_goes_on(
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 75, errors
-    assert "the same command goes on" in errors
+    assert "the same command resumes" in errors
     assert "Traceback" not in errors
     assert list((tmp_path / "run" / "checkpoints").iterdir())
 

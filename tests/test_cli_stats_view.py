@@ -63,7 +63,7 @@ def test_main_statistics_stand_beside_their_names() -> None:
 
 
 def test_meanings_stand_beside_where_the_width_allows() -> None:
-    meaning = "so many equally frequent codes would say as much"
+    meaning = "that many equally frequent codes would carry as much"
     assert meaning in text(healthy(), width=120)
     assert meaning not in text(healthy(), width=80)
 

@@ -90,7 +90,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_word(pictures: Path, tmp_pat
     notices: list[str] = []
     report = train([pictures], run, tiny(), progress=lambda p: notices.append(p.notice or ""))
     assert report.resumed_from == 48
-    assert any("damaged, passed over" in notice for notice in notices)
+    assert any("damaged, skipped" in notice for notice in notices)
     assert (run / "metrics.jsonl").read_bytes() == (tmp_path / "unbroken" / "metrics.jsonl").read_bytes()
 
 
@@ -180,7 +180,7 @@ def test_unreadable_held_out_images_are_reported_at_the_start(pictures: Path, tm
         (pictures / key).write_bytes(b"<html>")
         run = tmp_path / f"run{number}"
         report = train([pictures], run, tiny(), progress=lambda p: notices.append(p.notice or ""))
-        assert any(f"{key}: passed over in validation" in notice for notice in notices)
+        assert any(f"{key}: left out of validation" in notice for notice in notices)
         assert bool(report.validation) is (number < len(held_out))  # none left: nothing measured, and no failure
 
 

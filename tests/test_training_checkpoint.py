@@ -73,7 +73,7 @@ def test_a_single_wrong_bit_in_a_checkpoint_is_found(pictures: Path, tmp_path: P
     notices: list[str] = []
     report = train([pictures], tmp_path / "run", tiny(), progress=lambda p: notices.append(p.notice or ""))
     assert report.resumed_from == 48
-    assert any("damaged, passed over" in notice and "hash" in notice for notice in notices)
+    assert any("damaged, skipped" in notice and "hash" in notice for notice in notices)
 
 
 def test_a_checkpoint_comes_back_as_it_was_packed() -> None:
@@ -135,7 +135,7 @@ def test_a_full_disk_is_reported_once_and_stops_nothing(
     assert disk.refused >= 3
     reported = [notice for notice in notices if "could not be written" in notice]
     assert len(reported) == 2  # a checkpoint, and the best tokenizer: each once
-    assert all("No space left" in notice and "training goes on" in notice for notice in reported)
+    assert all("No space left" in notice and "training continues" in notice for notice in reported)
     for name in ("metrics.jsonl", "tokenizer/model.safetensors"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "unbroken" / name).read_bytes(), name
 

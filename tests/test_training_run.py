@@ -140,7 +140,7 @@ def test_a_checkpoint_that_cannot_be_read_is_passed_over_too(
     monkeypatch.setattr(Path, "read_bytes", failing)
     report, notices = trained(pictures, tmp_path / "run")
     assert report.resumed_from == 48
-    assert any("64.safetensors: damaged, passed over (Input/output error)" in notice for notice in notices)
+    assert any("64.safetensors: damaged, skipped (Input/output error)" in notice for notice in notices)
 
 
 def test_unreadable_checkpoints_stay_and_their_reasons_are_reported(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ class Job:
 
         def check() -> None:
             if should_stop and should_stop():
-                raise Interrupted(f"{name}: stopped on request; the same command begins anew")
+                raise Interrupted(f"{name}: stopped on request; the same command starts again")
 
         def update(stage: Stage, done: int, total: int) -> None:
             if progress:

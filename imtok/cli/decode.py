@@ -27,7 +27,7 @@ def decode(
     precision: Annotated[Precision, typer.Option(help="bf16 is faster.")] = "fp32",
     batch_size: BatchSize = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads. (default: one a core)")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many images.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only this many images, the first ones.")] = None,
     partial: Partial = False,
     overwrite: Annotated[
         bool,

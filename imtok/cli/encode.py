@@ -72,7 +72,7 @@ def encode(
 ) -> None:
     """Turn images into tokens.
 
-    The same command again goes on where a stopped one was; killed at any moment, the result is bit for bit the same.
+    The same command resumes a stopped one. Killed at any moment, it gives the same result bit for bit.
     """
     with stop_on_signals() as should_stop, progress_bar("encoding") as bar:
         import imtok.encoding
@@ -163,10 +163,10 @@ def _print_report(report: EncodeReport, output: Path) -> None:
     for note in report.label_notes:
         say(f"{'labels' if report.labels else 'no labels'}: {note}")
     if report.ignored:
-        say(f"files of other kinds passed over: {report.ignored}")
+        say(f"files of other kinds ignored: {report.ignored}")
     if report.ignored_tars:
         tars = counted(report.ignored_tars, "tar lies", "tars lie")
-        warn(f"{tars} beside the images, passed over; name what is to be encoded")
+        warn(f"{tars} beside the images, ignored; name what is to be encoded")
     for reason, skips in report.skips.items():
         more = ", ..." if skips.count > len(skips.examples) else ""
         warn(f"skipped {skips.count}: {reason} ({', '.join(skips.examples)}{more})")

@@ -19,7 +19,7 @@ def evaluate(
     size: Annotated[
         int | None, typer.Option(min=1, help="Side of the square compared; the tokenizer's training size by default.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many images, evenly spaced.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many images, evenly spaced.")] = None,
     device: Device = "auto",
     precision: Annotated[Precision, typer.Option(help="In what the networks compute.")] = "fp32",
     max_pixels: MaxPixels = None,

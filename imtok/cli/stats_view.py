@@ -120,7 +120,7 @@ def _main_rows(statistics: Statistics) -> Iterator[tuple[str, str, str]]:
     dead = "; ".join(filter(None, (dead, unseen(statistics))))
     yield "dead codes", dead, "never used; under a hundredth of an even share"
     perplexity = f"{head.perplexity:,.1f} ({head.normalized_perplexity:.1%} of K)"
-    meaning = "so many equally frequent codes would say as much"
+    meaning = "that many equally frequent codes would carry as much"
     yield "perplexity", perplexity + worst_of("perplexity", "least", ",.1f"), meaning
     entropy = f"{head.entropy_bits:.3f} of {statistics.max_bits:.3f} bits a token"
     corrected = f", {head.entropy_corrected_bits:.3f} corrected{worst_of('entropy_bits', 'least', '.3f')}"

@@ -43,11 +43,13 @@ def train(
     output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="Folder for the run.")],
     preset: Annotated[str | None, typer.Option(help="A ready configuration; --list-presets names them.")] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file, laid over the preset.", exists=True, dir_okay=False)
+        Path | None, typer.Option(help="YAML file, whose settings override the preset.", exists=True, dir_okay=False)
     ] = None,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="One setting, laid over all else: quantizer.levels=[8,5,5,5]"),
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="One setting, which overrides all else: quantizer.levels=[8,5,5,5]"
+        ),
     ] = None,
     images: Annotated[
         int | None, typer.Option(min=1, help="Length of the run in training images; short for --set images=N.")
@@ -67,15 +69,15 @@ def train(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print configuration, sizes, steps and memory; train and write nothing.")
     ] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Insist that there is a checkpoint to go on from.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Fail unless there is a checkpoint to resume from.")] = False,
     list_presets: Annotated[  # noqa: ARG001  (its callback does the work)
         bool, typer.Option("--list-presets", callback=_print_presets, is_eager=True, help="Name the presets and exit.")
     ] = False,
 ) -> None:
     """Train a tokenizer on images.
 
-    With no configuration it looks at the images, chooses one, and says so. The same command again goes on where a
-    stopped run was, to the same result bit for bit on a CPU.
+    Without a configuration it looks at the images and chooses one. The same command resumes a stopped run; on a CPU
+    the result is the same bit for bit.
     """
     if launcher_number("WORLD_SIZE", 1) > 1:
         text = "training over several processes is not supported yet; start imtok train once, without torchrun"

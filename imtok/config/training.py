@@ -27,13 +27,13 @@ class DataConfig(Record):
         False, description="permute the colour channels of half of the crops: colours for sets of few pictures"
     )
     val_fraction: float = Field(0.05, ge=0, lt=1, description="held out for validation, chosen by key")
-    val_images: int = Field(256, ge=1, description="at most so many images are measured at a validation")
+    val_images: int = Field(256, ge=1, description="at most this many images are measured at a validation")
     cache_gb: float = Field(2.0, ge=0, description="memory for decoded images, so that small sets decode once")
     workers: int = Field(2, ge=1, le=1024, description="threads that decode images")
     rules: Literal["auto", 1, 2] = Field(
         "auto", description="by which sources become images; auto: 2, and 1 for a run that was begun before they were"
     )
-    max_pixels: int = Field(178_956_970, ge=1, description="pictures of more pixels are passed over")
+    max_pixels: int = Field(178_956_970, ge=1, description="pictures of more pixels are skipped")
     salvage_images: bool = Field(False, description="take what can be read of truncated pictures")
 
 

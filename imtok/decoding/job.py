@@ -64,7 +64,7 @@ def decode(
 
     Images out of a tar go below a folder of its name; what fit=pad added is cut off again. The folder's own tokenizer
     is used, or one with the same fingerprint. `limit` stops after so many images. A folder gets a record of the decode
-    first (`imtok.decoding.record`): the same call goes on after a kill, and does nothing once all is written.
+    first (`imtok.decoding.record`): the same call resumes after a kill, and does nothing once all is written.
 
     Raises TokensError where the folder is incomplete and `partial` is False, is damaged, or holds keys that would
     leave `output`; also where `output` is a folder of imtok's own, or, unless `overwrite`, holds other files or another

@@ -1,7 +1,7 @@
 """The record of a decode in its output folder: which images lie there, made how, and how many of them are whole.
 
 It is written before the first image. A folder with other files and without a record is refused, so that decoded images
-are never mixed among originals. The same command finds its record and goes on after the images that are whole.
+are never mixed among originals. The same command finds its record and resumes after the images that are whole.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def token_set(dataset: TokenDataset) -> str:
 
 
 def begin(folder: Path, record: DecodeRecord, *, overwrite: bool) -> DecodeRecord:
-    """Claim an output folder for a decode; return the record to go on from, which lies in the folder then.
+    """Claim an output folder for a decode; return the record to resume from, which lies in the folder then.
 
     Raises TokensError for a folder of imtok's own; unless `overwrite`, also where the folder holds other files without
     a record, or the images of another decode.

@@ -197,7 +197,7 @@ class _Job:
                 self._save(must=True)
                 raise Interrupted(
                     f"{self.folder.path}: {state.seen} of {config.images} training images done and saved; the same "
-                    "command goes on"
+                    "command resumes the run"
                 )
             with self.throughput.waiting():
                 batch = next(batches)
@@ -256,7 +256,7 @@ class _Job:
         for key, reason in list(self.stream.unreadable.items()):
             if key not in self.named:
                 self.named.add(key)
-                reporter.notice(f"{key}: passed over in training ({reason})")
+                reporter.notice(f"{key}: left out of training ({reason})")
 
     def _validate(self) -> None:
         with self.throughput.paused():

@@ -83,5 +83,5 @@ class Reporter:
         except DiskError as error:
             if last or what not in self._refused:
                 self._refused.add(what)
-                hope = "" if last else "; training goes on and will try again"
+                hope = "" if last else "; training continues and will try again"
                 self.notice(f"{what} could not be written ({error.finding}){hope}")

@@ -246,7 +246,7 @@ class RunFolder:
         aside = path.with_suffix(".damaged")
         with disk_errors(path):
             path.rename(aside)
-        return f"{path}: damaged, passed over ({reason}); it is {aside.name} now"
+        return f"{path}: damaged, skipped ({reason}); it is {aside.name} now"
 
     def ema_weights(self, seen: int) -> dict[str, Tensor] | None:
         """Read the weights of the EMA model after `seen` training images, None without a whole checkpoint of then."""

@@ -122,7 +122,7 @@ class Validation:
                 held_out.picture(index)
                 readable.append(index)
             except (ImageError, SourceError) as error:
-                self.reporter.notice(f"{key}: passed over in validation ({error})")
+                self.reporter.notice(f"{key}: left out of validation ({error})")
         return held_out.only(readable)
 
     def _log_line(self, quality: Quality) -> dict[str, Any]:
