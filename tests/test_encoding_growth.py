@@ -191,3 +191,21 @@ def test_a_grown_folder_of_format_1_becomes_format_2(tmp_path: Path, tokenizer: 
     assert (info.version, info.rules, info.extensions[0].rules) == (2, 1, 1)
     assert open_tokens(folder).class_names == ("cat", "dog", "ape")
     assert verify_tokens(folder).ok
+
+
+def test_a_recorded_tar_keeps_its_name_beside_a_twin(tmp_path: Path, tokenizer: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shard(tmp_path / name / "x.tar", f"{name}.png")
+    encode([tmp_path / "a/x.tar"], tmp_path / "t", tokenizer)
+    encode([tmp_path / "a/x.tar", tmp_path / "b/x.tar"], tmp_path / "t", tokenizer)
+    tokens = open_tokens(tmp_path / "t")
+    assert [tokens.source(index).container for index in range(2)] == ["x", "b-x"]
+
+
+def test_an_archive_inside_a_tar_is_said(tmp_path: Path, tokenizer: Path) -> None:
+    inner = shard(tmp_path / "inner.tar", "a.png").read_bytes()
+    write_tar(tmp_path / "outer.tar", [("shards/inner.tar", inner)])
+    report = encode([tmp_path / "outer.tar"], tmp_path / "t", tokenizer)
+    assert len(report.empty) == 1
+    assert [note for note in report.notes if "inner.tar" in note]

@@ -17,6 +17,8 @@ from imtok.errors import TokensError
 if TYPE_CHECKING:
     from imtok.encoding import EncodeReport
 
+_NOTES = 10  # printed
+
 
 def encode(
     sources: Sources,
@@ -165,8 +167,12 @@ def _print_report(report: EncodeReport, output: Path) -> None:
     if report.ignored:
         say(f"files of other kinds ignored: {report.ignored}")
     if report.ignored_tars:
-        tars = counted(report.ignored_tars, "tar lies", "tars lie")
-        warn(f"{tars} beside the images, ignored; name what is to be encoded")
+        containers = counted(report.ignored_tars, "container lies", "containers lie")
+        warn(f"{containers} beside the images, ignored; name what is to be encoded")
+    for note in report.notes[:_NOTES]:
+        warn(note)
+    if (more_notes := len(report.notes) - _NOTES) > 0:
+        warn(f"{counted(more_notes, 'more note')} of this kind about other sources")
     for reason, skips in report.skips.items():
         more = ", ..." if skips.count > len(skips.examples) else ""
         warn(f"skipped {skips.count}: {reason} ({', '.join(skips.examples)}{more})")

@@ -18,22 +18,25 @@ from imtok.errors import SourceError
 class ImageCollection:
     """A list of images, each under a key of its own: files first, then containers in the order given."""
 
-    def __init__(self, images: Sequence[tuple[str, SourceImage]], reading: Reading) -> None:
+    def __init__(self, images: Sequence[tuple[str, SourceImage]], reading: Reading, notes: Sequence[str] = ()) -> None:
         self._images, self.reading = images, reading
+        self.notes = tuple(notes)  # what a person has to know about the sources
 
     @classmethod
     def open(cls, arguments: Sequence[str | Path], reading: Reading = DEFAULT_READING) -> ImageCollection:
         """Resolve SOURCE arguments; raises SourceError where one cannot be used or none holds an image."""
         sources = find_sources(arguments, reading)
         images: list[tuple[str, SourceImage]] = [(file.key, file) for file in sources.files]
+        notes = list(sources.notes)
         for file in sources.containers:
             container = file.open()
             if container.problem:
                 raise SourceError(f"{file.address}: {container.problem}; copy it again or leave it out")
             images += [(f"{file.name}/{image.key}", image) for image in container.images]
+            notes += [f"{file.address}: {note}" for note in container.notes]
         if not images:
             raise SourceError(f"{', '.join(map(str, arguments))}: no file of these holds an image; give others")
-        return cls(images, reading)
+        return cls(images, reading, notes)
 
     def __len__(self) -> int:
         return len(self._images)

@@ -46,6 +46,7 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
         units_done=len(done.entries),
         units_before=before,
         labels=labels.describe() if labels and labels.classes else None,
+        notes=() if known else (*job.plan.sources.notes, *done.notes),
         label_notes=() if known else job.plan.labels.notes,
         complete=manifest is not None,
         was_complete=known is not None,

@@ -56,6 +56,7 @@ class EncodeReport:
     units_done: int  # committed by this call
     units_before: int  # of this process's share, committed before
     labels: str | None  # where they came from, how many images have one, and the first classes; None without any
+    notes: tuple[str, ...]  # what a person has to know about the sources, such as archives inside archives
     label_notes: tuple[str, ...]  # what a person has to know about labels
     complete: bool  # every unit is committed and the manifest is written
     was_complete: bool  # the folder was complete before this call, which changed nothing

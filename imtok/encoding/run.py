@@ -50,6 +50,7 @@ class Done:
     failed: list[FailedUnit] = field(default_factory=list)
     salvaged: list[str] = field(default_factory=list)
     renamed: int = 0
+    notes: list[str] = field(default_factory=list)  # about containers
     salvaged_images: list[str] = field(default_factory=list)  # the keys of truncated pictures
     entries: dict[int, ManifestEntry] = field(default_factory=dict)  # units committed
     seconds: float = 0.0
@@ -126,6 +127,8 @@ class _Run:
         entry = commit(self._job.folder, build_shard(batches, self._job.info))
         self.done.entries[unit.number] = entry
         self.done.renamed += unit.renamed
+        if unit.container is not None:
+            self.done.notes += [f"{self._job.plan.name(unit.number)}: {note}" for note in unit.container.notes]
         if unit.salvaged is not None:
             self.done.salvaged.append(f"{self._job.plan.name(unit.number)}: {unit.salvaged}")
         self._note(entry)

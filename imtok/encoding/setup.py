@@ -16,7 +16,7 @@ from imtok.errors import SourceError, TokenizerError, TokensError, disk_errors
 from imtok.files import check_locks, publish_once, write_atomically
 from imtok.tokenizer import Tokenizer, load
 from imtok.tokens.folder import INFO, TOKENIZER, TokensInfo, read_info
-from imtok.tokens.plan import Extension, extension_to_bytes, plan_hash, plan_path, plan_to_bytes
+from imtok.tokens.plan import Extension, extension_to_bytes, plan_hash, plan_path, plan_to_bytes, read_plans
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, r
     if recorded is not None:
         check_tokenizer(recorded, fingerprint, folder)
     settings = settle(requested, recorded, tokenizer, folder)
-    found = find_sources(sources, settings.reading)
+    found = find_sources(sources, settings.reading, known=_known_containers(folder, recorded))
     labels = find_labels(
         found, settings.labels, known=recorded.all_class_names if recorded else None, reading=settings.reading
     )
@@ -77,6 +77,14 @@ def _recorded(folder: Path) -> TokensInfo | None:
     if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise TokensError(f"{folder}: holds files and is no token folder; give an empty or a new one")
     return None
+
+
+def _known_containers(folder: Path, recorded: TokensInfo | None) -> dict[str, int]:
+    """Return the names and bytes of the recorded containers, so that they keep their names beside new ones."""
+    if recorded is None or not recorded.all_tars or not (folder / plan_path()).exists():
+        return {}
+    entries = read_plans(folder, len(recorded.extensions))
+    return {entry.tar: entry.bytes for entry in entries if entry.tar is not None}
 
 
 def _publish_plans(folder: Path, recorded: TokensInfo, plan: Plan) -> TokensInfo:

@@ -11,7 +11,7 @@ from imtok.tokens.dataset import TokenDataset
 from imtok.tokens.folder import TokensInfo
 from imtok.tokens.shard import NO_LABEL, Shard
 
-_SOURCES = {"folders": "class folders", "cls": ".cls beside the images", "json": ".json files", "none": "none"}
+_SOURCES = {"folders": "class folders", "cls": "beside the images (.cls)", "json": ".json files", "none": "none"}
 _SHOWN = 5  # classes named in a line
 
 

@@ -70,6 +70,7 @@ def train(
     reading = reading_of(config.data)
     images = ImageCollection.open(sources, reading)
     held_out = ImageCollection.open(val, reading) if val else None
+    notes = (*images.notes, *(held_out.notes if held_out else ()))
     if held_out is None:
         images, held_out = images.split(config.data.val_fraction)
     with folder.claimed(), _seeded(config):
@@ -83,7 +84,7 @@ def train(
             job.validation.warn_of_few_images()
         job.validation.compare_with(images)
         if state.seen == 0:
-            for note in (too_short_for_codebook(config), enlarged_note(images, config.tokenizer.size)):
+            for note in (*notes, too_short_for_codebook(config), enlarged_note(images, config.tokenizer.size)):
                 if note:
                     job.reporter.notice(note)
         return job.run()
