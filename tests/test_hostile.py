@@ -142,7 +142,7 @@ def test_a_damaged_tar_fails_alone_and_can_be_salvaged(
 def test_a_repeated_key_fails_its_tar_unless_renamed(tokenizer: Path, tmp_path: Path) -> None:
     tar = _tar(tmp_path / "x.tar", "duplicates")
     report = encode([tar], tmp_path / "t", tokenizer)
-    assert "1 keys occur more than once, first 0.png" in report.failed[0].reason
+    assert "1 key occurs more than once, first 0.png" in report.failed[0].reason
     assert encode([tar], tmp_path / "t", tokenizer, on_duplicate="suffix").complete
     assert [key for key, _ in open_tokens(tmp_path / "t")] == [*NAMES, "0~2.png"]
 

@@ -166,11 +166,6 @@ def percent(share: float) -> str:
     return f"{share:.1%}".replace("-", "−")
 
 
-def counted(count: int, noun: str) -> str:
-    """Write 1 image, 2 images."""
-    return f"{number(count)} {noun}" if count == 1 else f"{number(count)} {noun}s"
-
-
 def printable(text: str) -> str:
     """Replace characters that neither XML nor UTF-8 can hold, such as bytes of a file name that is no text."""
     return _UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)

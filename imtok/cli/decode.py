@@ -9,6 +9,7 @@ import typer
 
 from imtok.cli.console import print_result, progress_bar, stop_on_signals, warn
 from imtok.cli.options import BatchSize, Device, Partial, Precision, Tokens
+from imtok.counted import counted
 
 
 def decode(
@@ -57,14 +58,11 @@ def decode(
             should_stop=should_stop,
         )
     if report.before == report.images > 0:
-        print_result(f"nothing to do: {_images(report.images)} in {output} already")
+        print_result(f"nothing to do: {counted(report.images, 'image')} in {output} already")
     else:
         speed = f"{report.seconds:.1f} s, {report.images_per_second:.0f} images/s"
         before = f", {report.before} of them by an earlier call" if report.before else ""
-        print_result(f"{_images(report.images)} in {output}{before} ({speed})")
+        print_result(f"{counted(report.images, 'image')} in {output}{before} ({speed})")
     if report.skipped:
-        warn(f"{report.skipped} images were skipped when the tokens were made; `imtok info {tokens}` says more")
-
-
-def _images(count: int) -> str:
-    return "1 image" if count == 1 else f"{count} images"
+        skipped = counted(report.skipped, "image was", "images were")
+        warn(f"{skipped} skipped when the tokens were made; `imtok info {tokens}` says more")

@@ -130,8 +130,3 @@ def as_text(name: str) -> str:
     except UnicodeEncodeError:  # text out of a tar, where the locale knows ASCII alone
         data = name.encode("utf-8", "surrogateescape")
     return data.decode("utf-8", "backslashreplace")
-
-
-def counted(count: int, one: str, many: str) -> str:
-    """Return a count with its noun in the right number."""
-    return f"{count} {one if count == 1 else many}"

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Protocol
 
-from imtok.data.containers import Container, LostImage, SourceImage, as_text, counted, unreadable
+from imtok.counted import counted
+from imtok.data.containers import Container, LostImage, SourceImage, as_text, unreadable
 from imtok.data.kinds import FileKind, is_hidden, kind_of
 from imtok.data.reading import Reading
 from imtok.errors import ImageError, SourceError

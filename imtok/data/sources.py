@@ -14,9 +14,10 @@ from pathlib import Path, PurePath
 
 from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]
 
+from imtok.counted import counted
 from imtok.data.compression import compression_advice, compression_of
 from imtok.data.container_names import name_containers, refuse_links_to_one, true_addresses
-from imtok.data.containers import Container, ImageFile, LostImage, as_text, counted, unreadable
+from imtok.data.containers import Container, ImageFile, LostImage, as_text, unreadable
 from imtok.data.formats import image_suffixes, looks_like_image
 from imtok.data.kinds import FileKind, container_kind_of, kind_of, suffix_of
 from imtok.data.parquet import open_parquet, require_pyarrow

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
+from imtok.counted import counted
 from imtok.data.containers import UNKNOWN_SIZE, Container, ImageFile, LostImage, SourceImage, is_unsafe
 from imtok.data.labels import Labels
 from imtok.data.sources import ContainerFile, Sources
@@ -138,8 +139,8 @@ class Plan:
         if container.problem and not salvage:
             raise SourceError(f"{container.problem}; copy it again, or take what is readable with --salvage")
         if container.duplicates and on_duplicate == "fail":
-            count, first = len(container.duplicates), container.duplicates[0]
-            raise SourceError(f"{count} keys occur more than once, first {first}; rename with --on-duplicate suffix")
+            count, first = counted(len(container.duplicates), "key occurs", "keys occur"), container.duplicates[0]
+            raise SourceError(f"{count} more than once, first {first}; rename with --on-duplicate suffix")
         keys = _unique_keys(container.images)
         return OpenUnit(unit, container.images, keys, self.labels, container, salvaged=container.problem)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from itertools import groupby
 from typing import Any
@@ -19,8 +19,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from PIL import Image
 
-from imtok.analysis.formatting import counted, number, percent, printable, shortened
+from imtok.analysis.formatting import number, percent, printable, shortened
 from imtok.analysis.visualisations import Pixels
+from imtok.counted import counted
 from imtok.report.explanations import explained
 from imtok.report.plot import Plot
 from imtok.report.style import COLOURS
@@ -71,7 +72,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(counted=counted, number=number, percent=percent, shortened=shortened)
+    environment.filters.update(counted=partial(counted, form=","), number=number, percent=percent, shortened=shortened)
     environment.filters.update(advice=_advice, explained=explained, png=_png, svg=_svg)
     environment.globals |= {"colours": COLOURS, "version": __version__}
     return environment

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
+from imtok.counted import counted
 from imtok.errors import TokensError
 from imtok.tokens.folder import MANIFEST, Manifest, TokensInfo, find_shards, read_info, read_manifest, shard_path
 from imtok.tokens.plan import read_plans
@@ -90,7 +91,7 @@ class TokenDataset:
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.info.code_shape))
         name = f"{self.folder}, " if str(self.folder) != "." else ""
-        return f"<TokenDataset {name}{len(self):,} images, {shape} codes of {self.codebook_size:,}>"
+        return f"<TokenDataset {name}{counted(len(self), 'image', form=',')}, {shape} codes of {self.codebook_size:,}>"
 
     @overload
     def __getitem__(self, index: int) -> tuple[str, Tensor]: ...
