@@ -209,3 +209,13 @@ def test_an_archive_inside_a_tar_is_said(tmp_path: Path, tokenizer: Path) -> Non
     report = encode([tmp_path / "outer.tar"], tmp_path / "t", tokenizer)
     assert len(report.empty) == 1
     assert [note for note in report.notes if "inner.tar" in note]
+
+
+def test_rules_1_read_a_new_set_as_before(tmp_path: Path, tokenizer: Path) -> None:
+    fill(tmp_path / "in", ["a.png"])
+    (tmp_path / "in/photo").write_bytes((tmp_path / "in/a.png").read_bytes())
+    assert encode([tmp_path / "in"], tmp_path / "old", tokenizer, rules=1).images == 1
+    assert encode([tmp_path / "in"], tmp_path / "new", tokenizer).images == 2
+    assert read_info(tmp_path / "old").rules == 1
+    with pytest.raises(TokensError, match="begun with --rules 1, this call has 2"):
+        encode([tmp_path / "in"], tmp_path / "old", tokenizer, rules=2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -15,6 +15,7 @@ from imtok.counted import counted
 from imtok.errors import TokensError
 
 if TYPE_CHECKING:
+    from imtok.data.reading import Rules
     from imtok.encoding import EncodeReport
 
 _NOTES = 10  # printed
@@ -68,6 +69,12 @@ def encode(
     ] = None,
     max_pixels: MaxPixels = None,
     salvage_images: SalvageImages = False,
+    rules: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=2, help="1 reads sources, labels and pixels as imtok did before format 2. (default: 2)"
+        ),
+    ] = None,
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Do only every N-th unit, from I = 0: for job arrays.")
     ] = "0/1",
@@ -99,6 +106,7 @@ def encode(
             labels=labels,
             max_pixels=max_pixels,
             salvage_images=salvage_images or None,
+            rules=cast("Rules | None", rules),
             shard=parse_shard(shard),
             rank=launcher_number("RANK", 0),
             world_size=launcher_number("WORLD_SIZE", 1),

@@ -13,6 +13,7 @@ from pathlib import Path
 from imtok.cores import usable_cores
 from imtok.data.images import Fit
 from imtok.data.labels import LabelChoice
+from imtok.data.reading import Rules
 from imtok.devices import Precision
 from imtok.encoding.finish import finish
 from imtok.encoding.inputs import OnDuplicate
@@ -44,6 +45,7 @@ def encode(
     labels: LabelChoice | None = None,
     max_pixels: int | None = None,
     salvage_images: bool | None = None,
+    rules: Rules | None = None,
     shard: tuple[int, int] = (0, 1),
     rank: int = 0,
     world_size: int = 1,
@@ -54,9 +56,9 @@ def encode(
 
     Options left at None take the value that `output` has recorded or, in a new folder, the default: the tokenizer's
     size, crop, a GPU where there is one, fp32, 16 images a batch (64 on a GPU), 2048 images a unit, labels where they
-    are found, pictures of up to 178 megapixels and no truncated ones. This process does the units that fall to it as
-    one of `shard` = (index, count) and of `world_size` ranks. Without a tokenizer the job takes the one in `output`,
-    and in a new folder the one that comes with imtok.
+    are found, pictures of up to 178 megapixels, no truncated ones, and the newest rules of reading. This process does
+    the units that fall to it as one of `shard` = (index, count) and of `world_size` ranks. Without a tokenizer the job
+    takes the one in `output`, and in a new folder the one that comes with imtok.
 
     Units that fail are named in the report and the others go on. Raises SourceError, ConfigError, TokenizerError or
     TokensError before anything is encoded, Interrupted when `should_stop` says so, DiskError when the disk is full,
@@ -73,6 +75,7 @@ def encode(
         labels=labels,
         max_pixels=max_pixels,
         salvage_images=salvage_images,
+        rules=rules,
     )
     if tokenizer_path is None:
         tokenizer_path = output if (Path(output) / TOKENIZER).is_dir() else PRETRAINED

@@ -38,6 +38,7 @@ class Requested:
     labels: LabelChoice | None = None
     max_pixels: int | None = None
     salvage_images: bool | None = None
+    rules: Rules | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,17 +85,17 @@ def settle(requested: Requested, recorded: TokensInfo | None, tokenizer: Tokeniz
         unit_size=unit_size,
         labels=choose("--labels", None if requested.labels == "auto" else requested.labels, known.labels, "auto"),
         reading=Reading(
-            rules=_rules(recorded, folder),
+            rules=choose("--rules", requested.rules, _known_rules(recorded, folder), RULES),
             max_pixels=choose("--max-pixels", requested.max_pixels, known.max_pixels, MAX_PIXELS),
             salvage_images=choose("--salvage-images", requested.salvage_images, known.salvage_images, False),
         ),
     )
 
 
-def _rules(recorded: TokensInfo | None, folder: Path) -> Rules:
+def _known_rules(recorded: TokensInfo | None, folder: Path) -> Rules | None:
     """Return the rules that a folder was begun with; raises TokensError where this imtok does not know them."""
     if recorded is None:
-        return RULES
+        return None
     for rules in get_args(Rules):
         if rules == recorded.rules:
             return cast(Rules, rules)
