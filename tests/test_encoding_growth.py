@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from making import contents, encoded, fill, picture, tiny_tokenizer, write_tar
 
@@ -12,7 +13,7 @@ import imtok.encoding.settings as settings
 from imtok.decoding import decode
 from imtok.encoding import encode
 from imtok.errors import Interrupted, SourceError, TokensError
-from imtok.tokens import open_tokens, read_info, verify_tokens
+from imtok.tokens import open_tokens, read_info, verify_tokens, write_tokens
 from imtok.tokens.plan import plan_path
 
 
@@ -155,6 +156,84 @@ def test_a_damaged_first_line_of_an_extension_is_named(tmp_path: Path, tokenizer
         open_tokens(tmp_path / "t")
 
 
+@pytest.mark.parametrize(("number", "damage"), [(0, "cut"), (1, "cut"), (1, "lost")])
+def test_a_damaged_or_lost_list_of_inputs_is_never_replaced(
+    tmp_path: Path, tokenizer: Path, number: int, damage: str
+) -> None:
+    for names in (["b.png", "c.png"], ["d.png", "e.png"], ["a.png"]):
+        fill(tmp_path / "in", names)
+        if names != ["a.png"]:
+            encode([tmp_path / "in"], tmp_path / "t", tokenizer, unit_size=1)
+    path = tmp_path / "t" / plan_path(number)
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.unlink()
+    if damage == "cut":
+        path.write_bytes(b"".join(lines[:-1]))
+    before = contents(tmp_path / "t")
+    with pytest.raises(TokensError, match=rf"{path.name}: (damaged, it lists 1 inputs of 2|missing, and unit 2)"):
+        encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+    assert contents(tmp_path / "t") == before
+
+
+def test_new_folders_that_move_old_images_are_refused(tmp_path: Path, tokenizer: Path) -> None:
+    fill(tmp_path / "in", ["train/cat/1.png", "train/dog/1.png", "val/cat/2.png"])
+    encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+    fill(tmp_path / "in", ["more/3.png"])
+    with pytest.raises(SourceError, match=r"train/cat/1\.png: would be of another class"):
+        encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+
+
+def test_new_folders_that_move_the_images_of_tars_are_refused(tmp_path: Path, tokenizer: Path) -> None:
+    first = shard(tmp_path / "a.tar", "train/cat/1.png", "train/dog/2.png", "val/cat/3.png")
+    encode([first], tmp_path / "t", tokenizer)
+    with pytest.raises(SourceError, match="would be of another class"):
+        encode([first, shard(tmp_path / "b.tar", "more/1.png")], tmp_path / "t", tokenizer)
+
+
+def test_names_that_come_to_numbers_are_refused(tmp_path: Path, tokenizer: Path) -> None:
+    fill(tmp_path / "in", ["a.png", "b.png", "c.png"])
+    (tmp_path / "in/a.cls").write_text("0")
+    encode([tmp_path / "in/"], tmp_path / "t", tokenizer)
+    fill(tmp_path / "in", ["d.png", "e.png"])
+    for name in "de":
+        (tmp_path / f"in/{name}.cls").write_text(f"class of {name}")
+    with pytest.raises(SourceError, match=r"new inputs have names in \.cls files for labels, the job has numbers"):
+        encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+
+
+def test_labels_that_come_to_a_job_without_are_mentioned(tmp_path: Path, tokenizer: Path) -> None:
+    fill(tmp_path / "in", ["a.png"])
+    encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+    fill(tmp_path / "in", ["b.png"])
+    (tmp_path / "in/b.cls").write_text("5")
+    notes = encode([tmp_path / "in"], tmp_path / "t", tokenizer).label_notes
+    assert [note.split(";")[0] for note in notes] == [
+        "the job was begun without, so it leaves out numbers in .cls files"
+    ]
+    fill(tmp_path / "in", ["c.png"])
+    assert encode([tmp_path / "in"], tmp_path / "t", tokenizer, labels="none").label_notes == ()
+
+
+def test_a_process_that_knew_fewer_units_ends_well(tmp_path: Path, tokenizer: Path) -> None:
+    fill(tmp_path / "in", ["a.png", "b.png"])
+
+    def grow(_: object) -> None:
+        if not (tmp_path / "in/c.png").exists():
+            fill(tmp_path / "in", ["c.png"])
+            encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+
+    report = encode([tmp_path / "in"], tmp_path / "t", tokenizer, unit_size=1, progress=grow)
+    assert (report.images, report.units_total, report.complete) == (2, 2, True)
+    assert len(open_tokens(tmp_path / "t")) == 3
+    assert verify_tokens(tmp_path / "t").ok
+
+
+def test_codes_made_elsewhere_take_no_images(tmp_path: Path, tokenizer: Path) -> None:
+    write_tokens(tmp_path / "t", [], np.zeros((0, 4, 4), np.int64), tokenizer=tokenizer)
+    with pytest.raises(TokensError, match="holds codes that were made elsewhere"):
+        encode([fill(tmp_path / "in", ["a.png"])], tmp_path / "t", tokenizer)
+
+
 def of_format_1(folder: Path) -> None:
     """Turn a token folder into one from before there were rules."""
     content = json.loads((folder / "imtok.json").read_text())
@@ -191,6 +270,18 @@ def test_a_grown_folder_of_format_1_becomes_format_2(tmp_path: Path, tokenizer: 
     assert (info.version, info.rules, info.extensions[0].rules) == (2, 1, 1)
     assert open_tokens(folder).class_names == ("cat", "dog", "ape")
     assert verify_tokens(folder).ok
+
+
+def test_an_unfinished_folder_of_format_1_without_classes_stays_without(tmp_path: Path, tokenizer: Path) -> None:
+    fill(tmp_path / "in", ["cat/a.png", "cat/b.png"])
+    encode([tmp_path / "in"], tmp_path / "t", tokenizer, unit_size=1)
+    of_format_1(tmp_path / "t")
+    (tmp_path / "t/shards/000/00000001.safetensors").unlink()
+    (tmp_path / "t/MANIFEST.jsonl").unlink()
+    fill(tmp_path / "in", ["dog/c.png"])
+    encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+    tokens = open_tokens(tmp_path / "t")
+    assert [tokens.label(index) for index in range(3)] == [None, None, None]
 
 
 def test_a_recorded_tar_keeps_its_name_beside_a_twin(tmp_path: Path, tokenizer: Path) -> None:

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 from making import encoded, fill, picture, write_tar
 
+from imtok.data import label_search
 from imtok.data.containers import Container
-from imtok.data.labels import Labels, find_labels
+from imtok.data.labels import LabelChoice, Labels, find_labels
 from imtok.data.reading import Reading
 from imtok.data.sources import CONTAINERS, Sources, find_sources
 from imtok.data.tars import open_tar
+from imtok.encoding import encode
 from imtok.errors import ConfigError, SourceError
+from imtok.tokens import open_tokens
 
 
 def labels_of(sources: Sources, labels: Labels) -> dict[str, int | None]:
@@ -229,3 +232,38 @@ def test_captions_in_json_are_no_classes(tmp_path: Path) -> None:
 def caption(number: int) -> bytes:
     """A .json whose field is a text of its own."""
     return json.dumps({"label": f"a picture of thing {number}"}).encode()
+
+
+def late_tar(folder: Path, name: str, members: list[str]) -> list[Path]:
+    """Three tars of pictures with these names, of which the second, seen by no first look, has a class number."""
+    tars = []
+    for number in range(3):
+        beside = [(name, b"3")] if number == 1 else []
+        tars.append(write_tar(folder / f"{number}.tar", [(one, encoded(picture(0))) for one in members] + beside))
+    return tars
+
+
+def test_a_late_tar_with_numbers_fails_among_class_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_search, "_CONTAINERS", 2)
+    tars = late_tar(tmp_path, "x/a.cls", ["x/a.png", "y/a.png"])
+    for labels, failed in ((None, 1), (None, 1), ("folders", 0)):
+        report = encode(tars, tmp_path / "t", "imtok-f8", size=8, labels=labels)
+        assert [unit.name for unit in report.failed] == [str(tars[1])] * failed
+    assert open_tokens(tmp_path / "t").label(2) == 0
+
+
+def test_a_late_tar_with_numbers_is_mentioned(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_search, "_CONTAINERS", 2)
+    report = encode(late_tar(tmp_path, "a.cls", ["a.png"]), tmp_path / "t", "imtok-f8", size=8)
+    assert report.complete
+    assert [note.split(",")[0] for note in report.label_notes] == ["a container has numbers in .cls files"]
+
+
+@pytest.mark.parametrize(("labels", "ignored"), [("auto", 2), ("json", 2), ("none", 4)])
+def test_files_read_as_labels_are_not_counted_as_ignored(tmp_path: Path, labels: LabelChoice, ignored: int) -> None:
+    fill(tmp_path / "in", ["a.png", "b.png"])
+    for name in "ab":
+        (tmp_path / f"in/{name}.cls").write_text("1")
+        (tmp_path / f"in/{name}.json").write_text('{"label": 1}')
+    report = encode([tmp_path / "in"], tmp_path / "t", "imtok-f8", size=8, labels=labels)
+    assert report.ignored == ignored

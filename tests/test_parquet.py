@@ -121,3 +121,11 @@ def test_a_parquet_file_becomes_a_unit(tmp_path: Path) -> None:
     assert [key for key, _ in dataset] == ["a.png"]
     assert '"train.parquet"' in (tmp_path / "t/plan/inputs-00000.jsonl").read_text()
     assert verify_tokens(tmp_path / "t").ok
+
+
+def test_a_damaged_parquet_file_is_never_an_empty_unit(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "x.parquet", {"image": [encoded(picture(0))]})
+    path.write_bytes(path.read_bytes()[:-20])
+    report = encode([path], tmp_path / "t", tiny_tokenizer(tmp_path / "tokenizer"), salvage=True)
+    assert (report.complete, report.salvaged) == (False, ())
+    assert "nothing of it can be salvaged" in report.failed[0].reason

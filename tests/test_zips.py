@@ -135,6 +135,25 @@ def test_a_cut_zip_is_a_problem_at_every_length(tmp_path: Path) -> None:
     assert "not a zip file" in str(opened(tmp_path / "cut.zip").problem)
 
 
+def test_a_cut_zip_gives_its_whole_members_to_salvage(tmp_path: Path) -> None:
+    pictures = [(f"ä{number}.png", encoded(picture(number))) for number in range(3)]
+    data = write_zip(tmp_path / "x.zip", pictures, zipfile.ZIP_DEFLATED).read_bytes()
+    second, third = (place for place in range(1, len(data)) if data[place : place + 4] == b"PK\x03\x04")
+    for length, whole in ((second - 1, 0), (second, 1), (third + 60, 2), (len(data) - 30, 3)):
+        (tmp_path / "x.zip").write_bytes(data[:length])
+        found = opened(tmp_path / "x.zip")
+        assert outcomes(found) == dict(pictures[:whole])
+        assert (found.salvageable, found.problem is None) == (whole > 0, False)
+
+
+def test_a_damaged_zip_is_never_an_empty_unit(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "x.zip", [("a.png", encoded(picture(0)))])
+    path.write_bytes(path.read_bytes()[:200])
+    report = encode([path], tmp_path / "t", tiny_tokenizer(tmp_path / "tokenizer"), salvage=True)
+    assert (report.complete, report.salvaged) == (False, ())
+    assert "nothing of it can be salvaged: copy it again" in report.failed[0].reason
+
+
 def test_zips_behind_each_other_are_a_problem(tmp_path: Path) -> None:
     one = write_zip(tmp_path / "x.zip", [("a.jpg", b"A")]).read_bytes()
     two = write_zip(tmp_path / "y.zip", [("b.jpg", b"B")]).read_bytes()

@@ -97,6 +97,7 @@ class Container:
     notes: tuple[str, ...] = ()  # what a person has to know and is no damage
     class_names: tuple[str, ...] = ()  # names that the file itself gives to its class numbers
     files: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)  # readers of other files at its root
+    salvageable: bool = True  # False where the damage hides all images, so that none of them can be listed
 
     @cached_property
     def duplicates(self) -> tuple[str, ...]:

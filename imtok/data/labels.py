@@ -54,6 +54,10 @@ class Labels:
     file_folders: ClassFolders | None = None  # of the folder list
     inner_folders: ClassFolders | None = None  # in containers
     file_table: Mapping[str, Label] = field(default_factory=dict)  # of `dataset.json` in folders, by key
+    # False where the choice of the caller is kept, although nothing shows it.
+    found: bool = field(default=True, compare=False)
+    # Whether containers that the first look left out may turn up with labels of another kind.
+    watched: bool = field(default=False, compare=False)
     _numbers: dict[str, int] = field(init=False, default_factory=dict, repr=False, compare=False)
     _tables: _Tables = field(init=False, default_factory=lambda: _Tables(), repr=False, compare=False)
 
@@ -65,6 +69,8 @@ class Labels:
 
         Raises SourceError where its container cannot be read, or numbers its classes otherwise than the job does.
         """
+        if self.watched and container is not None:
+            self._tables.of(container, self)
         if self.source == "none":
             return None
         if self.source == "folders":
@@ -83,6 +89,13 @@ class Labels:
             return None
         return value
 
+    @property
+    def late_notes(self) -> tuple[str, ...]:
+        """Say what containers that the first look left out have for labels, once they were read."""
+        if not self._tables.unused:
+            return ()
+        return (f"{self._tables.unused}, which no first look had shown; take --labels cls or json and another folder",)
+
     def _number_of(self, name: str, image: SourceImage) -> int:
         number = self._numbers.get(name)
         if number is None:
@@ -96,6 +109,7 @@ class _Tables:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._known: list[tuple[Container, Mapping[str, Label]]] = []
+        self.unused = ""  # the labels of a container in a job without labels
 
     def of(self, container: Container, labels: Labels) -> Mapping[str, Label]:
         """Return its labels by key; raises SourceError where its numbering is not that of the job."""
@@ -103,8 +117,16 @@ class _Tables:
             for known, table in self._known:
                 if known is container:
                     return table
-            look = look_at("this container", container.images, [("", container)], labels.source)
-            if look.numbering is not None and (reason := conflict(labels.numbering, look.numbering)):
+            choice = "auto" if labels.watched else labels.source
+            look = look_at("this container", container.images, [("", container)], choice)
+            if look.numbering is not None and labels.source == "none":
+                self.unused = self.unused or f"a container has {look.numbering.words}"
+            elif look.numbering is not None and labels.source == "folders":
+                raise SourceError(
+                    f"it has {look.numbering.words} for labels, the job has class folders; two numberings are never "
+                    "mixed: take --labels folders, or encode it into a token folder of its own"
+                )
+            elif look.numbering is not None and (reason := conflict(labels.numbering, look.numbering)):
                 raise SourceError(reason)
             table = table_of([("", container)])[0] if labels.numbering.table else {}
             self._known = [*self._known[1 - _REMEMBERED :], (container, table)]
@@ -139,7 +161,7 @@ def find_labels(
     follow. Raises ConfigError where `choice` finds nothing, SourceError where two numberings would be mixed.
     """
     if reading.rules == 1:
-        return _by_first_rules(sources, known or ())
+        return _by_first_rules(sources, known)
     if choice == "none":
         return Labels("none", known or ())
     search = Search(sources, choice)
@@ -161,7 +183,7 @@ def find_labels(
         raise ConfigError(f"--labels {choice}: {search.nothing()}; leave it out, or take another")
     # A job that has begun with labels keeps their kind, although these inputs show none.
     source: LabelSource = choice if choice != "auto" else "cls" if search.blind else "none"
-    return Labels(source, known or (), search.notes(None))
+    return Labels(source, known or (), search.notes(None), found=False, watched=source == "none" and choice == "auto")
 
 
 def _class_names(numbering: Numbering, names: set[str], known: tuple[str, ...] | None) -> tuple[str, ...]:
@@ -181,8 +203,11 @@ def _append(known: Sequence[str] | None, found: set[str]) -> tuple[str, ...]:
     return (*(known or ()), *sorted(found - set(known or ())))
 
 
-def _by_first_rules(sources: Sources, known: tuple[str, ...]) -> Labels:
-    """Take the top folders where every image lies in one and there are two or more, and `.cls` members of tars."""
+def _by_first_rules(sources: Sources, known: tuple[str, ...] | None) -> Labels:
+    """Take the top folders where every image lies in one and there are two or more, and `.cls` members of tars.
+
+    A job that was begun without names of classes stays without.
+    """
     tops = {file.key.split("/", 1)[0] for file in sources.files}
-    names = tops if len(tops) > 1 and all("/" in file.key for file in sources.files) else set()
+    names = tops if known != () and len(tops) > 1 and all("/" in file.key for file in sources.files) else set()
     return _FirstRules("folders" if names else "cls" if sources.containers else "none", _append(known, names))

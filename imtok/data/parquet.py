@@ -169,7 +169,7 @@ def open_parquet(address: str, reading: Reading = DEFAULT_READING) -> Container:
 
     size = storage_of(address).size(address)
     if size == 0:
-        return Container(0, (), "the file is empty (0 bytes)")
+        return Container(0, (), "the file is empty (0 bytes)", salvageable=False)
     try:
         with _opened(address) as file:
             features = _features(file.schema_arrow)
@@ -177,11 +177,11 @@ def open_parquet(address: str, reading: Reading = DEFAULT_READING) -> Container:
             images = _images(file, Table(address, size, *column, _starts(file)), features)
             names = _class_names(features, _label_column(file.schema_arrow, features))
     except _NoColumnError as error:
-        return Container(size, (), str(error))
+        return Container(size, (), str(error), salvageable=False)
     except (pa.ArrowException, OSError) as error:
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        return Container(size, (), f"no whole Parquet file ({str(error).splitlines()[0]})")
+        return Container(size, (), f"no whole Parquet file ({str(error).splitlines()[0]})", salvageable=False)
     return Container(size, images, None, class_names=names)
 
 

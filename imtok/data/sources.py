@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
@@ -71,6 +72,7 @@ class Sources:
     ignored_containers: int = 0  # containers beside images
     notes: tuple[str, ...] = ()  # what a person has to know about the sources
     roots: tuple[tuple[str, str], ...] = ()  # folders that were given, each after the beginning of its keys
+    texts: Mapping[str, int] = field(default_factory=dict)  # .cls, .json and dataset.json among the ignored
 
 
 def find_sources(
@@ -104,7 +106,8 @@ def find_sources(
     ignored, ignored_containers = (sum(found.ignored for found in all_found), sum(found.beside for found in all_found))
     notes = tuple(note for found in all_found for note in found.notes)
     roots = tuple((as_text(prefix), folder) for folder, prefix in prefixes.items())
-    return Sources(tuple(files), containers, ignored, ignored_containers, notes, roots)
+    texts = sum((found.texts for found in all_found), Counter[str]())
+    return Sources(tuple(files), containers, ignored, ignored_containers, notes, roots, texts)
 
 
 @dataclass
@@ -116,6 +119,7 @@ class _Found:
     ignored: int = 0
     beside: int = 0  # containers that were passed over, as they lie beside images
     notes: list[str] = field(default_factory=list)
+    texts: Counter[str] = field(default_factory=Counter)  # .cls, .json and dataset.json among the ignored
 
 
 def _expand(argument: str) -> list[str]:
@@ -182,6 +186,8 @@ def _scan(folder: str, prefix: str, reading: Reading) -> _Found:
             told.append(_image_file(storage, prefix + relative, entry))
         else:
             found.ignored += 1
+            if entry.name.lower().endswith((".cls", ".json")):
+                found.texts["dataset.json" if relative == "dataset.json" else suffix_of(entry.name)] += 1
             compressed += [relative] * (kind == "compressed")
     found.containers.sort(key=lambda one: os.fsencode(one[0]))
     if not found.files and not told and not found.containers:

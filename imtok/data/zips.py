@@ -7,7 +7,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO
 
@@ -22,7 +22,10 @@ _ENCRYPTED = 0x1  # bits of a member's flags
 _UTF8 = 0x800
 _DOS = 0  # the system on which an archive was made
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
-_LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, lengths of name and extra field
+# Of a local header: signature, flags, method, checksum, bytes packed and unpacked, lengths of name and extra field.
+_LOCAL_HEADER = struct.Struct("<4s2xHH4xIIIHH")
+_IN_EXTRA_FIELD = 0xFFFFFFFF  # in place of bytes that need more than 32 bits
+_SIZES_FOLLOW = 0x8
 _END = b"PK\x05\x06"  # begins the record that ends a zip file
 _END_BYTES = 22 + 65535  # of that record with the longest comment
 _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError, struct.error)
@@ -56,7 +59,7 @@ class Packed:
         header = file.read(_LOCAL_HEADER.size)
         if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
             return None
-        _, name, extra = _LOCAL_HEADER.unpack(header)
+        *_, name, extra = _LOCAL_HEADER.unpack(header)
         file.seek(self.offset + _LOCAL_HEADER.size + name + extra)
         member = zipfile.ZipInfo("member")
         member.compress_type, member.compress_size = self.method, self.packed
@@ -76,7 +79,7 @@ def open_zip(address: str, reading: Reading = DEFAULT_READING) -> Container:
     """Read the directory of a zip file; `problem` reports damage. Raises OSError where the file cannot be read."""
     size = storage_of(address).size(address)
     if size == 0:
-        return Container(0, (), "the file is empty (0 bytes)")
+        return Container(0, (), "the file is empty (0 bytes)", salvageable=False)
     members = Members(address, reading)
     with storage_of(address).open(address) as file:
         try:
@@ -85,10 +88,36 @@ def open_zip(address: str, reading: Reading = DEFAULT_READING) -> Container:
                 problem = _problem_before(file, found)
         except (zipfile.BadZipFile, NotImplementedError, ValueError, struct.error) as error:
             whole = file.seek(0) == 0 and not file.read(4).startswith(b"PK")
-            return Container(size, (), f"not a zip file ({error})" if whole else f"cut short or damaged ({error})")
+            problem = f"not a zip file ({error})" if whole else f"cut short or damaged ({error})"
+            found = _without_directory(file, size)
         for member in found:
             _add(members, member, file, size)
-    return members.container(size, problem)
+    container = members.container(size, problem)
+    return replace(container, salvageable=bool(container.images) or problem is None)
+
+
+def _without_directory(file: BinaryIO, size: int) -> list[zipfile.ZipInfo]:
+    """Return the whole members before the damage by their local headers, up to one that does not say how long it is.
+
+    A local header does not tell links from files, so the target of a link is read for the bytes of an image.
+    """
+    found: list[zipfile.ZipInfo] = []
+    offset = 0
+    while True:
+        file.seek(offset)
+        header = file.read(_LOCAL_HEADER.size)
+        if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\x03\x04":
+            return found
+        _, flags, method, checksum, packed, unpacked, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+        name = file.read(name_length).decode("utf-8" if flags & _UTF8 else "cp437", "replace")
+        offset_of_next = offset + _LOCAL_HEADER.size + name_length + extra_length + packed
+        if not name or flags & _SIZES_FOLLOW or _IN_EXTRA_FIELD in (packed, unpacked) or offset_of_next > size:
+            return found
+        member = zipfile.ZipInfo(name)
+        member.flag_bits, member.compress_type, member.CRC = flags, method, checksum
+        member.header_offset, member.compress_size, member.file_size = offset, packed, unpacked
+        found.append(member)
+        offset = offset_of_next
 
 
 def _add(members: Members, member: zipfile.ZipInfo, file: BinaryIO, archive_size: int) -> None:

@@ -12,7 +12,15 @@ from imtok.encoding.units import count_labels, count_skips, read_entry
 from imtok.errors import TokensError
 from imtok.files import publish_once, write_atomically
 from imtok.parallel import in_order
-from imtok.tokens.folder import MANIFEST, Manifest, ManifestEntry, find_shards, manifest_to_bytes, read_manifest
+from imtok.tokens.folder import (
+    MANIFEST,
+    Manifest,
+    ManifestEntry,
+    find_shards,
+    manifest_to_bytes,
+    read_info,
+    read_manifest,
+)
 
 _READERS = 8  # threads that re-hash shards of other processes
 
@@ -28,7 +36,10 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
     if known is not None and len(known.entries) < len(job.plan):  # from before its inputs grew
         known = None
     manifest = known or (_write_manifest(job, done) if complete else None)
-    entries = manifest.entries if manifest else _entries(job, done, [unit for unit in share if unit in present])
+    if manifest:
+        entries = manifest.entries[: len(job.plan)]  # another process may have added units meanwhile
+    else:
+        entries = _entries(job, done, [unit for unit in share if unit in present])
     info = job.info
     labels = None if known else count_labels(job.folder, info, [entry.unit for entry in entries])
     tokens = math.prod(info.grid) * info.num_codebooks
@@ -47,7 +58,7 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
         units_before=before,
         labels=labels.describe() if labels and labels.classes else None,
         notes=() if known else (*job.plan.sources.notes, *done.notes),
-        label_notes=() if known else job.plan.labels.notes,
+        label_notes=() if known else (*job.plan.labels.notes, *job.plan.labels.late_notes),
         complete=manifest is not None,
         was_complete=known is not None,
         dataset_id=manifest.dataset_id if manifest else None,
@@ -62,9 +73,16 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
         num_codebooks=info.num_codebooks,
         codebook_size=info.codebook_size,
         bits_per_image=tokens * math.log2(info.codebook_size),
-        ignored=job.plan.sources.ignored,
+        ignored=job.plan.sources.ignored - _read_as_labels(job),
         ignored_tars=job.plan.sources.ignored_containers,
     )
+
+
+def _read_as_labels(job: Job) -> int:
+    """Count the files of other kinds that were read as labels of the folder list."""
+    labels = job.plan.labels
+    taken = labels.found and labels.source in ("cls", "json") and job.settings.reading.rules > 1
+    return job.plan.sources.texts.get(labels.numbering.where, 0) if taken else 0
 
 
 def _write_manifest(job: Job, done: Done) -> Manifest:
@@ -75,6 +93,8 @@ def _write_manifest(job: Job, done: Done) -> Manifest:
         if before.endswith(b"\n") and data.startswith(before) and len(job.plan.parts) > 1:
             write_atomically(path, data)
             return _read_again(job)
+        if before.startswith(data) and read_info(job.folder).all_units > len(job.plan):
+            return _read_again(job)  # another process has added units meanwhile
         raise TokensError(
             f"{path}: not about the units that are there now; delete it and run the same `imtok encode` again if you "
             "trust these"

@@ -7,12 +7,15 @@ keeps its units byte for byte.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from imtok.data.containers import ImageFile, LostImage
+from imtok.data.labels import LabelChoice, Labels, find_labels
 from imtok.data.sources import ContainerFile, Sources
 from imtok.encoding.inputs import PlanPart
+from imtok.encoding.settings import Settings
 from imtok.errors import SourceError, TokensError
 from imtok.tokens.folder import TokensInfo, find_shards
 from imtok.tokens.plan import PlanEntry, plan_path, plan_to_bytes, read_plan
@@ -23,19 +26,89 @@ _Input = ImageFile | LostImage | ContainerFile
 def divide(found: Sources, folder: Path, recorded: TokensInfo) -> tuple[list[PlanPart], PlanPart | None]:
     """Return the recorded parts, and what is new as a part, None where nothing is.
 
-    Raises SourceError where a recorded input has vanished, or has other bytes while its unit is committed.
+    Raises SourceError where a recorded input has vanished, or has other bytes while its unit is committed, and
+    TokensError where a list of inputs is missing or damaged.
     """
     whole = PlanPart(found.files, found.containers, recorded.unit_size)
     if not recorded.extensions and _is(whole, recorded.plan):
         return [whole], None
     taken = _Inputs(found)
     committed, _ = find_shards(folder)
-    parts = [
-        _recorded_part(number, first, folder, recorded, taken, committed) for number, first in _first_units(recorded)
-    ]
+    parts = [_recorded_part(number, folder, recorded, taken, committed) for number in range(recorded.parts)]
     files, containers = taken.rest()
     new = PlanPart(files, containers, recorded.unit_size, recorded.all_units)
     return parts, new if len(new) else None
+
+
+def refuse_lost_list(folder: Path, recorded: TokensInfo) -> bool:
+    """Look for units beyond all lists of inputs, whose numbers new inputs would take.
+
+    Raises TokensError where their list is lost. Returns True where another process has just published it.
+    """
+    beyond = [unit for unit in find_shards(folder)[0] if unit >= recorded.all_units]
+    path = folder / plan_path(recorded.parts)
+    if beyond and not path.exists():
+        raise TokensError(
+            f"{path}: missing, and unit {min(beyond)} is in no other list of inputs; copy the folder again, or encode "
+            "into another"
+        )
+    return bool(beyond)
+
+
+def labels_of_grown(
+    labels: Labels,
+    parts: Sequence[PlanPart],
+    found: Sources,
+    settings: Settings,
+    recorded: TokensInfo,
+    *,
+    asked: LabelChoice | None,
+) -> Labels:
+    """Return the labels of a job with new inputs, with a note where a job without labels leaves theirs out.
+
+    Raises SourceError where recorded inputs would have other labels than they had before the new ones came.
+    """
+    if settings.reading.rules == 1:
+        return labels
+    if labels.source == "none":
+        return labels if asked == "none" else replace(labels, notes=(*labels.notes, *_left_out(found, settings)))
+    files = tuple(file for part in parts for file in part.files)
+    containers = tuple(container for part in parts for container in part.containers)
+    earlier = replace(found, files=files, containers=containers)
+    before = find_labels(earlier, settings.labels, known=recorded.all_class_names, reading=settings.reading)
+    if before.found and labels.found and before.numbering != labels.numbering:
+        raise SourceError(
+            f"the new inputs have {labels.numbering.words} for labels, the job has {before.numbering.words}; two "
+            "numberings are never mixed: encode the new ones into a folder of their own"
+        )
+    for file in files if labels.source == "folders" else ():
+        if before.label(file, None) != labels.label(file, None):
+            raise _moved(file.key)
+    if before.inner_folders and labels.inner_folders:
+        classes = labels.inner_folders.classes
+        for path, name in before.inner_folders.classes.items():
+            if classes.get(path) != name:
+                raise _moved(path)
+    return labels
+
+
+def _moved(name: str) -> SourceError:
+    return SourceError(
+        f"{name}: would be of another class since new folders have come; encode them into a folder of their own"
+    )
+
+
+def _left_out(found: Sources, settings: Settings) -> tuple[str, ...]:
+    """Say that labels are there which the job does not take."""
+    try:
+        shown = find_labels(found, reading=settings.reading)
+    except SourceError:
+        words = "labels of several kinds"
+    else:
+        words = "class folders" if shown.source == "folders" else shown.numbering.words
+        if shown.source == "none" or not shown.found:
+            return ()
+    return (f"the job was begun without, so it leaves out {words}; encode into another folder to have them",)
 
 
 class _Inputs:
@@ -55,20 +128,13 @@ class _Inputs:
         return tuple(self._files.values()), tuple(self._containers.values())
 
 
-def _first_units(recorded: TokensInfo) -> Iterator[tuple[int, int]]:
-    yield 0, 0
-    for extension in recorded.extensions:
-        yield extension.number, extension.first_unit
-
-
 def _is(part: PlanPart, plan: str) -> bool:
     return hashlib.sha256(plan_to_bytes(part.entries())).hexdigest() == plan
 
 
-def _recorded_part(
-    number: int, first_unit: int, folder: Path, recorded: TokensInfo, inputs: _Inputs, committed: set[int]
-) -> PlanPart:
+def _recorded_part(number: int, folder: Path, recorded: TokensInfo, inputs: _Inputs, committed: set[int]) -> PlanPart:
     path = folder / plan_path(number)
+    record = recorded.extensions[number - 1] if number else recorded
     if not path.exists():
         raise TokensError(f"{path}: missing, and these inputs are not those it listed; encode into another folder")
     files: list[ImageFile | LostImage] = []
@@ -85,7 +151,12 @@ def _recorded_part(
             containers.append(found)
         else:
             files.append(found)
-    return PlanPart(files, containers, recorded.unit_size, first_unit)
+    if (len(files), len(containers)) != (record.images, record.tars):  # lines are lost
+        raise TokensError(
+            f"{path}: damaged, it lists {len(files) + len(containers)} inputs of {record.images + record.tars}; copy "
+            "the folder again, or encode into another"
+        )
+    return PlanPart(files, containers, recorded.unit_size, record.first_unit)
 
 
 def _difference(known: PlanEntry, found: _Input | None) -> str:

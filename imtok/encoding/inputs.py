@@ -137,7 +137,10 @@ class Plan:
     def _open_container(self, unit: int, file: ContainerFile, salvage: bool, on_duplicate: OnDuplicate) -> OpenUnit:
         container = file.open()
         if container.problem and not salvage:
-            raise SourceError(f"{container.problem}; copy it again, or take what is readable with --salvage")
+            hint = "copy it again" + (", or take what is readable with --salvage" if container.salvageable else "")
+            raise SourceError(f"{container.problem}; {hint}")
+        if not container.salvageable:
+            raise SourceError(f"{container.problem}; nothing of it can be salvaged: copy it again or leave it out")
         if container.duplicates and on_duplicate == "fail":
             count, first = counted(len(container.duplicates), "key occurs", "keys occur"), container.duplicates[0]
             raise SourceError(f"{count} more than once, first {first}; rename with --on-duplicate suffix")

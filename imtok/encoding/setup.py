@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from imtok.data.labels import find_labels
 from imtok.data.sources import find_sources
-from imtok.encoding.growth import divide
+from imtok.encoding.growth import divide, labels_of_grown, refuse_lost_list
 from imtok.encoding.inputs import Plan, PlanPart
 from imtok.encoding.settings import Requested, Settings, check_tokenizer, describe, describe_extension, settle
 from imtok.errors import SourceError, TokenizerError, TokensError, disk_errors
@@ -39,11 +39,15 @@ def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, r
     recorded = _recorded(folder)
     if recorded is not None:
         check_tokenizer(recorded, fingerprint, folder)
+        if "torch" not in recorded.numerics.versions:
+            raise TokensError(f"{folder}: holds codes that were made elsewhere; encode into another folder")
     settings = settle(requested, recorded, tokenizer, folder)
     found = find_sources(sources, settings.reading, known=_known_containers(folder, recorded))
     labels = find_labels(
         found, settings.labels, known=recorded.all_class_names if recorded else None, reading=settings.reading
     )
+    if labels.source == "folders" and requested.labels in (None, "auto") and settings.reading.rules > 1:
+        labels = replace(labels, watched=True)
     if recorded is None:
         plan = Plan([PlanPart(found.files, found.containers, settings.unit_size)], labels, found)
         data = plan_to_bytes(plan.parts[0].entries())
@@ -55,6 +59,10 @@ def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, r
             # Another process was first: now there is a folder to compare with.
             return prepare(sources, folder, tokenizer, requested)
     parts, new = divide(found, folder, recorded)
+    if new is not None:
+        if refuse_lost_list(folder, recorded):
+            return prepare(sources, folder, tokenizer, requested)
+        labels = labels_of_grown(labels, parts, found, settings, recorded, asked=requested.labels)
     plan = Plan(parts, labels, found)
     recorded = _publish_plans(folder, recorded, plan)
     if new is not None:

@@ -66,6 +66,16 @@ class TokensInfo(JsonRecord):
     # `units`, `images`, `tars` and `class_names` of this record are those it was begun with.
 
     @property
+    def first_unit(self) -> int:
+        """The number of the first unit of the first plan, as an `Extension` has it of its own."""
+        return 0
+
+    @property
+    def parts(self) -> int:
+        """Plans: the first and the extensions."""
+        return 1 + len(self.extensions)
+
+    @property
     def all_units(self) -> int:
         """Units of all plans."""
         return self.units + sum(extension.units for extension in self.extensions)

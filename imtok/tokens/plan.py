@@ -19,6 +19,7 @@ from pydantic import Field
 from imtok.errors import TokensError
 from imtok.tokens.json_lines import JsonRecord, parse, read_lines, to_line
 
+_HINT = "copy the folder again, or encode into another"
 _WITH_SUFFIX = (".zip", ".parquet")  # names of other containers than tars end so
 
 
@@ -73,7 +74,7 @@ def read_plan(folder: Path, number: int = 0) -> Iterator[PlanEntry]:
     """Read a list of inputs in order; raises TokensError where it is missing or damaged."""
     path = folder / plan_path(number)
     for line_number, line in itertools.islice(read_lines(path), 1 if number else 0, None):
-        yield parse(PlanEntry, line, f"{path}: line {line_number}")
+        yield parse(PlanEntry, line, f"{path}: line {line_number}", *([_HINT] if number else []))
 
 
 def read_plans(folder: Path, extensions: int) -> Iterator[PlanEntry]:
@@ -95,7 +96,7 @@ def read_extensions(folder: Path, units: int) -> tuple[Extension, ...]:
         if not path.exists():
             return tuple(found)
         _, line = next(read_lines(path), (1, b""))
-        extension = parse(Extension, line, f"{path}: line 1", "copy the folder again, or encode into another")
+        extension = parse(Extension, line, f"{path}: line 1", _HINT)
         if (extension.number, extension.first_unit) != (number, units):
             raise TokensError(f"{path}: does not follow the list before it; copy the folder again")
         found.append(extension)
