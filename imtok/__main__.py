@@ -1,4 +1,4 @@
-"""`python -m imtok` is `imtok`, and the command begins here, so that signals are heard before anything is imported."""
+"""`python -m imtok` is `imtok`, and it begins here, so that signals are handled before anything is imported."""
 
 from imtok.signals import end_on_signals
 

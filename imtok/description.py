@@ -69,7 +69,7 @@ def _tokens(folder: Path) -> dict[str, Any]:
     labels, reasons = LabelCounts(info), Counter[str]()
     for shard in tokens.shards():
         reasons.update(reason.split(":")[0] for reason in shard.skip_reasons)
-        labels.add(shard)
+        labels.add(shard, tokens.container_name)
     return {
         "kind": "tokens",
         "complete": manifest is not None,

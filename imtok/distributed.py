@@ -17,7 +17,7 @@ from torch import Tensor
 
 
 def is_distributed() -> bool:
-    """Tell whether a process group exists."""
+    """Return whether a process group exists."""
     return dist.is_available() and dist.is_initialized()
 
 

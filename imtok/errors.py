@@ -91,7 +91,7 @@ class DiskError(ImtokError):
 
 
 class Interrupted(ImtokError):
-    """The job received a request to stop; the same command goes on with it."""
+    """The job received a request to stop; the same command resumes it."""
 
     exit_code = 75
 
@@ -109,7 +109,7 @@ class SlowerWarning(ImtokWarning):
 
 
 class UnprotectedWarning(ImtokWarning):
-    """A file system lacks locks, hard links or a sync; imtok goes on without."""
+    """A file system lacks locks, hard links or a sync; imtok works without it."""
 
 
 def is_disk_error(error: OSError) -> bool:

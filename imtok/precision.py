@@ -24,7 +24,7 @@ def keeping_float32(cast: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def is_narrow(tensor: Tensor) -> bool:
-    """Tell whether a tensor is of a floating type below float32."""
+    """Return whether a tensor is of a floating type below float32."""
     return tensor.is_floating_point() and tensor.dtype.itemsize < 4
 
 

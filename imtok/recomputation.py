@@ -23,12 +23,12 @@ _SAME = 0.02  # mean difference of equal inputs relative to their size: kernels 
 
 
 def is_recomputed() -> bool:
-    """Tell whether this forward runs inside a backward pass, in this thread; never in a graph that is traced."""
+    """Return whether this forward runs inside a backward pass, in this thread; never in a graph that is traced."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 
 
 def may_be_recomputed() -> bool:
-    """Tell whether this forward, outside a backward pass, may be the first pass of a checkpointed function."""
+    """Return whether this forward, outside a backward pass, may be the first pass of a checkpointed function."""
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         return False
     return not torch.is_grad_enabled() or torch._C._autograd._top_saved_tensors_default_hooks(True) is not None

@@ -27,6 +27,7 @@ from imtok.analysis import CodebookUsage
 from imtok.analysis.statistics import Finding
 from imtok.cli import app
 from imtok.cli.console import reports_errors
+from imtok.cli.train import preset_lines
 from imtok.cli.train_display import TrainDisplay, print_report
 from imtok.config import load_train_config, read_config_file
 from imtok.errors import SlowerWarning
@@ -130,7 +131,9 @@ def test_enlarging_is_reported_by_encode_and_eval(run: Path, tmp_path: Path) -> 
     (tmp_path / "in").mkdir()
     Image.new("RGB", (8, 9)).save(tmp_path / "in/small.png")
     found = imtok("encode", tmp_path / "in", "-o", tmp_path / "t", "-t", run)
-    assert "note: the picture is smaller than 16 px and enlarged 2.0 times; --size 8 takes them" in found.stderr
+    assert (
+        "note: the picture is smaller than 16 px and enlarged 2.0 times; --size 8 is near its own size" in found.stderr
+    )
     found = imtok("eval", run, tmp_path / "in", "--json")
     assert "the picture is smaller than 16 px and enlarged 2.0 times" in found.stderr
     assert json.loads(found.stdout)["images"] == 1
@@ -385,6 +388,12 @@ def test_presets_are_listed_by_purpose_within_100_columns() -> None:
     assert named.index("cpu-gan-f4") < named.index("fsq-f8*") < named.index("bsq-f8")  # the star: needs VGG16's weights
 
 
+def test_a_preset_is_wrapped_below_its_own_beginning() -> None:
+    lines = preset_lines("x-f8", "a quantizer of a few codes", 40)
+    assert lines == ["  x-f8                a quantizer of a few", "                      codes"]
+    assert preset_lines("x-f8", "words " * 50, None) == ["  x-f8                " + "words " * 50]
+
+
 def test_help_loads_no_torch_and_is_quick() -> None:
     code = "import sys, imtok.cli; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
@@ -516,7 +525,7 @@ def test_the_end_of_a_training_names_speed_and_best(
     assert "skipped" not in captured.err
     found = [Finding(name="n", grade=grade, text="dead [1, 2]", page="p#n") for grade in ("problem", "warning")]
     print_report(dataclasses.replace(report, findings=tuple(found)))
-    assert capsys.readouterr().out.splitlines()[-2:] == ["problem dead [1, 2] (p#n)", "warning dead [1, 2] (p#n)"]
+    assert capsys.readouterr().out.splitlines()[-2:] == ["problem dead [1, 2] (n)", "warning dead [1, 2] (n)"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -81,12 +81,13 @@ def test_advice_comes_before_the_figures_the_gravest_first() -> None:
     assert "healthy" not in shown
     places = [shown.index(words) for words in ("about problem", "about warning", "about hint", "codes used")]
     assert places == sorted(places)
-    assert "problem about problem (docs/x.md)" in shown
+    assert "problem about problem (problem)" in shown
+    assert "--report REPORT.html says more about each finding" in shown
 
 
 def test_hints_alone_leave_a_set_healthy_and_are_listed() -> None:
     shown = text(example(findings=[Finding(name="x", grade="hint", text="worth knowing", page="docs/x.md")]))
-    assert shown.index("healthy: no statistic passes") < shown.index("hint worth knowing (docs/x.md)")
+    assert shown.index("healthy: no statistic passes") < shown.index("hint worth knowing (x)")
 
 
 def several_codebooks() -> Statistics:

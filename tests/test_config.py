@@ -599,6 +599,10 @@ def test_an_unusable_value_is_refused_before_the_work_starts(setting: str) -> No
         ("discriminator.layers=2", "adversarial.discriminator.layers"),
         ("tokenizer.num_codes=5", "quantizer.num_codes"),
         ("discriminator_layers=2", "adversarial.discriminator.layers"),
+        ("epochs=3", "images?"),
+        ("steps=100", "images?"),
+        ("image_size=64", "size?"),
+        ("codebook_size=512", "quantizer.num_codes?"),
     ],
 )
 def test_an_unknown_setting_gets_the_nearest_full_keys(setting: str, meant: str) -> None:

@@ -144,7 +144,7 @@ def test_what_cannot_be_measured_is_refused(tokenizer: Tokenizer, pictures: Path
     bad = tmp_path / "only-bad"
     bad.mkdir()
     (bad / "x.jpg").write_bytes(b"bad")
-    with pytest.raises(SourceError, match="none of 1 image"):
+    with pytest.raises(SourceError, match="no image of 1 can be read"):
         evaluate(tmp_path / "tokenizer", [bad])
 
 

@@ -250,7 +250,7 @@ def test_unreadable_images_are_left_out_unless_all_are(
 ) -> None:
     tokenizer, tokens, _ = fsq
     (tmp_path / "bad.png").write_bytes(b"nothing")
-    with pytest.raises(SourceError, match="none of 1 image can be read"):
+    with pytest.raises(SourceError, match="no image of 1 can be read"):
         diagnosed(tokenizer, tokens, images=ImageCollection.open([tmp_path]))
     for seed, name in enumerate(("a.png", "gone.png", "z.png")):
         (tmp_path / name).write_bytes(encoded(picture(seed)))

@@ -192,7 +192,7 @@ def test_what_training_would_refuse_is_refused(
 
 def test_sources_starts_and_runs_that_cannot_be_used_are_refused(pictures: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.png").write_bytes(b"<html>")
-    with pytest.raises(SourceError, match="none of 1 training images"):
+    with pytest.raises(SourceError, match="no training image of 1 that"):
         plan(small(), [tmp_path / "bad.png"])
     with pytest.raises(TrainingError, match="is no run"):
         plan(small(), [pictures], run=pictures)

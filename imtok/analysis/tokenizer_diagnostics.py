@@ -20,7 +20,6 @@ from imtok.analysis.geometry import code_vectors, codebook_geometry, distinct_co
 from imtok.analysis.robustness import EncodedImages
 from imtok.analysis.statistics import Reconstruction, TokenizerStatistics
 from imtok.analysis.visualisations import Visualisations, mean_patches, most_used, swatches, to_pixels
-from imtok.counted import counted
 from imtok.data.collection import ImageCollection
 from imtok.data.images import fit_image
 from imtok.entropy import Counts
@@ -128,7 +127,7 @@ def _read(images: ImageCollection, tokens: TokenDataset) -> tuple[list[str], Ten
         keys.append(key)
         pixels.append(fit_image(image, tokens.info.size, tokens.info.fit).pixels)
     if not keys:
-        raise SourceError(f"none of {counted(len(images), 'image')} can be read; `imtok encode` names why")
+        raise SourceError(f"no image of {len(images)} can be read; `imtok encode` says why")
     return keys, torch.stack(pixels)
 
 

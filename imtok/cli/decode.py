@@ -19,7 +19,7 @@ def decode(
     ],
     tokenizer: Annotated[
         Path | None,
-        typer.Option("-t", "--tokenizer", help="Another tokenizer with the same codes; the folder's own by default."),
+        typer.Option("-t", "--tokenizer", help="Another tokenizer with the same codes. (default: the folder's own)"),
     ] = None,
     image_format: Annotated[
         Literal["png", "jpg", "webp"], typer.Option("--format", help="Format of the image files.")
@@ -27,7 +27,7 @@ def decode(
     device: Device = "auto",
     precision: Annotated[Precision, typer.Option(help="bf16 is faster.")] = "fp32",
     batch_size: BatchSize = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Threads. (default: one a core)")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Threads. (default: one for each core)")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only this many images, the first ones.")] = None,
     partial: Partial = False,
     overwrite: Annotated[

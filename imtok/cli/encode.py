@@ -42,46 +42,50 @@ def encode(
             "(default: crop)"
         ),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. (default: a GPU where there is one)")] = None,
-    precision: Annotated[
-        Precision | None, typer.Option(help="bf16 is faster and may change some tokens. (default: fp32)")
-    ] = None,
-    batch_size: BatchSize = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that read and, on a CPU, encode. (default: one a core)")
-    ] = None,
-    unit_size: Annotated[
-        int | None, typer.Option(min=1, help="Images of a folder in one shard; a tar is one shard. (default: 2048)")
-    ] = None,
-    max_skip: Annotated[
-        int | None, typer.Option(min=0, help="End with exit code 3 when more images than this were skipped.")
-    ] = None,
-    salvage: Annotated[bool, typer.Option("--salvage", help="Take what can be read of a damaged tar.")] = False,
-    on_duplicate: Annotated[
-        Literal["fail", "suffix"],
-        typer.Option(help="A key twice in a tar: fail that tar, or add a suffix to the second."),
-    ] = "fail",
     labels: Annotated[
         Literal["auto", "folders", "cls", "json", "none"] | None,
         typer.Option(
-            help="Where labels come from: class folders, .cls or .json files. (default: auto, whichever is there)"
+            help="Where labels come from: class folders, .cls files or a Parquet column, or .json files. "
+            "(default: auto, the first of .cls, .json and folders that is there)"
         ),
+    ] = None,
+    max_skip: Annotated[
+        int | None, typer.Option(min=0, help="End with exit code 3 where more images than this were skipped.")
     ] = None,
     max_pixels: MaxPixels = None,
     salvage_images: SalvageImages = False,
+    salvage: Annotated[bool, typer.Option("--salvage", help="Take what can be read of a damaged tar.")] = False,
+    on_duplicate: Annotated[
+        Literal["fail", "suffix"],
+        typer.Option(help="A key that occurs twice in a tar: fail that tar, or add a suffix to the second."),
+    ] = "fail",
     rules: Annotated[
         int | None,
         typer.Option(
             min=1, max=2, help="1 reads sources, labels and pixels as imtok did before format 2. (default: 2)"
         ),
     ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. (default: a GPU where there is one)")] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="bf16 is faster and may change some tokens. (default: fp32)")
+    ] = None,
+    batch_size: BatchSize = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read and, on a CPU, encode. (default: one for each core)")
+    ] = None,
+    unit_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Images of a folder in one shard; a tar, zip or Parquet file is one shard. (default: 2048)"
+        ),
+    ] = None,
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Do only every N-th unit, from I = 0: for job arrays.")
+        str, typer.Option(metavar="I/N", help="Encode only every N-th unit, from I = 0: for job arrays.")
     ] = "0/1",
 ) -> None:
     """Turn images into tokens.
 
-    The same command resumes a stopped one. Killed at any moment, it gives the same result bit for bit.
+    The same command resumes a stopped job, even one that was killed, and the tokens are the same bit for bit.
     """
     with stop_on_signals() as should_stop, progress_bar("encoding") as bar:
         import imtok.encoding
@@ -147,52 +151,20 @@ def _note_idle(report: EncodeReport, shard: tuple[int, int]) -> None:
 
 
 def _enlarged(report: EncodeReport, factor: float) -> str:
-    """Say how many pictures were enlarged, and the size at which they are not where the tokenizer can take it."""
+    """Say how many pictures were enlarged, and a size near theirs where the tokenizer can take it."""
     from imtok.data.enlarging import enlarging_note
 
     downsample = report.size // report.grid[0]
     smaller = round(report.size / factor / downsample) * downsample
-    hint = f"; --size {smaller} takes them as they are" if 0 < smaller < report.size else ""
+    whose = "its" if report.enlarged == 1 else "their"
+    hint = f"; --size {smaller} is near {whose} own size" if 0 < smaller < report.size else ""
     return enlarging_note(report.enlarged, report.encoded, factor, report.size) + hint
 
 
 def _print_report(report: EncodeReport, output: Path) -> None:
-    """Print the tokens on standard output, and inputs passed over with their reasons on standard error."""
-    if report.was_complete:
-        say(f"{output}: already complete, nothing to do")
-    if report.units_added:
-        start, last = report.units_total - report.units_added, report.units_total - 1
-        units = f"unit {start}" if start == last else f"units {start} to {last}"
-        say(f"{output}: the inputs have grown; what is new became {units}")
-    if report.mean_cut is not None and report.mean_cut >= 0.005:
-        say(f"the crop to squares cut away {report.mean_cut:.0%} of the pictures' area; --fit pad keeps all of it")
-    if report.mean_enlargement is not None:
-        warn(_enlarged(report, report.mean_enlargement))
-    if report.labels:
-        say(f"labels: {report.labels}")
-    for note in report.label_notes:
-        say(f"{'labels' if report.labels else 'no labels'}: {note}")
-    if report.ignored:
-        say(f"files of other kinds ignored: {report.ignored}")
-    if report.ignored_tars:
-        containers = counted(report.ignored_tars, "container lies", "containers lie")
-        warn(f"{containers} beside the images, ignored; name what is to be encoded")
-    for note in report.notes[:_NOTES]:
-        warn(note)
-    if (more_notes := len(report.notes) - _NOTES) > 0:
-        warn(f"{counted(more_notes, 'more note')} of this kind about other sources")
-    for reason, skips in report.skips.items():
-        more = ", ..." if skips.count > len(skips.examples) else ""
-        warn(f"skipped {skips.count}: {reason} ({', '.join(skips.examples)}{more})")
-    for name in report.empty:
-        warn(f"{name}: holds no images, an empty shard")
-    for damage in report.salvaged:
-        warn(f"salvaged: {damage}")
-    if report.salvaged_images:
-        count, first = len(report.salvaged_images), report.salvaged_images[0]
-        warn(f"salvaged: {count} truncated {'picture' if count == 1 else 'pictures'}, first {first}")
-    if report.renamed:
-        warn(f"{counted(report.renamed, 'key')} that occurred before in the same tar got a suffix")
+    """Print the tokens on standard output; on standard error what was done, then what a person has to know."""
+    _print_facts(report, output)
+    _print_notes(report)
     sides = (*report.grid, report.num_codebooks)[: 2 if report.num_codebooks == 1 else 3]
     speed = f", {report.images_per_second:.0f} images/s" if report.units_done else ""
     tokens = counted(math.prod(sides), "token")
@@ -210,3 +182,48 @@ def _print_report(report: EncodeReport, output: Path) -> None:
         )
     if not report.complete:
         say(f"{output}: not complete yet, units of other processes are missing; `imtok verify` names them")
+
+
+def _print_facts(report: EncodeReport, output: Path) -> None:
+    """Print what was done, each line after the name of its subject."""
+    if report.was_complete:
+        say(f"{output}: already complete, nothing to do")
+    if report.units_added:
+        start, last = report.units_total - report.units_added, report.units_total - 1
+        units = f"unit {start}" if start == last else f"units {start} to {last}"
+        say(f"{output}: the inputs have grown; the new ones became {units}")
+    if report.mean_cut is not None and report.mean_cut >= 0.005:
+        say(f"crop: {report.mean_cut:.0%} of the pictures' area was cut away; --fit pad keeps all of it")
+    if report.labels:
+        say(f"labels: {report.labels}")
+    for note in report.label_notes:
+        say(f"{'labels' if report.labels else 'no labels'}: {note}")
+    if report.ignored:
+        say(f"ignored: {counted(report.ignored, 'file of another kind', 'files of other kinds')}")
+
+
+def _print_notes(report: EncodeReport) -> None:
+    """Print what a person has to know: what was ignored, skipped, salvaged or changed, each line after `note:`."""
+    if report.mean_enlargement is not None:
+        warn(_enlarged(report, report.mean_enlargement))
+    if report.ignored_tars:
+        containers = counted(
+            report.ignored_tars, "container beside the images was", "containers beside the images were"
+        )
+        warn(f"{containers} ignored; name each that is to be encoded as a source")
+    for note in report.notes[:_NOTES]:
+        warn(note)
+    if (more_notes := len(report.notes) - _NOTES) > 0:
+        warn(f"{counted(more_notes, 'more note')} of this kind about other sources")
+    for reason, skips in report.skips.items():
+        more = ", ..." if skips.count > len(skips.examples) else ""
+        warn(f"skipped {skips.count}: {reason} ({', '.join(skips.examples)}{more})")
+    for name in report.empty:
+        warn(f"{name}: holds no images, so its shard is empty")
+    for damage in report.salvaged:
+        warn(f"salvaged: {damage}")
+    if report.salvaged_images:
+        count, first = len(report.salvaged_images), report.salvaged_images[0]
+        warn(f"salvaged: {count} truncated {'picture' if count == 1 else 'pictures'}, first {first}")
+    if report.renamed:
+        warn(f"{counted(report.renamed, 'key')} that occurred before in the same tar got a suffix")

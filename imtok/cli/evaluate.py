@@ -9,24 +9,24 @@ from typing import Annotated
 import typer
 
 from imtok.cli.console import facts_table, out, print_result, progress_bar, warn
-from imtok.cli.options import AsJson, Device, MaxPixels, Precision, SalvageImages
+from imtok.cli.options import AsJson, Device, MaxPixels, Precision, SalvageImages, Sources
 from imtok.counted import counted
 
 
 def evaluate(
     tokenizer: Annotated[Path, typer.Argument(metavar="TOKENIZER", help="Tokenizer folder, run, or imtok-f8.")],
-    sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help="Folders of images, or .tar files.")],
+    sources: Sources,
     size: Annotated[
         int | None, typer.Option(min=1, help="Side of the square compared; the tokenizer's training size by default.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most this many images, evenly spaced.")] = None,
     device: Device = "auto",
-    precision: Annotated[Precision, typer.Option(help="In what the networks compute.")] = "fp32",
+    precision: Annotated[Precision, typer.Option(help="Precision in which the networks compute.")] = "fp32",
     max_pixels: MaxPixels = None,
     salvage_images: SalvageImages = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what a tokenizer keeps of images: PSNR, SSIM, usage, bits per image, by a stated protocol."""
+    """Measure what a tokenizer keeps of images: PSNR, SSIM, usage, bits per image, by a protocol that it prints."""
     import imtok.evaluation
     from imtok.data.enlarging import enlarging_note
     from imtok.data.reading import MAX_PIXELS, Reading
@@ -62,4 +62,4 @@ def evaluate(
     out().print(facts_table(facts))
     print_result(f"protocol: {quality.protocol}")
     if quality.skipped:
-        warn(f"{counted(quality.skipped, 'image')} could not be read, left out")
+        warn(f"skipped {counted(quality.skipped, 'image')} that cannot be read")

@@ -11,13 +11,17 @@ Precision = Literal["fp32", "bf16"]
 
 Tokens = Annotated[Path, typer.Argument(metavar="TOKENS", help="Folder written by `imtok encode`.")]
 Sources = Annotated[
-    list[str], typer.Argument(metavar="SOURCE", help="Folders of images, .tar files, or train-{000..099}.tar.")
+    list[str],
+    typer.Argument(
+        metavar="SOURCE",
+        help="Folders of images, and .tar, .zip or .parquet files; braces stand for many: train-{000..099}.tar.",
+    ),
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help="Images a batch. (default: 16, on a GPU 64)")]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto chooses a GPU where there is one.")]
+BatchSize = Annotated[int | None, typer.Option(min=1, help="Images in a batch. (default: 16, on a GPU 64)")]
 Partial = Annotated[bool, typer.Option("--partial", help="Accept a token folder with units missing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 MaxPixels = Annotated[
-    int | None, typer.Option(min=1, help="Skip pictures of more pixels than this. (default: 178956970)")
+    int | None, typer.Option(min=1, help="Skip images of more pixels than this. (default: 178956970)")
 ]
-SalvageImages = Annotated[bool, typer.Option("--salvage-images", help="Take what can be read of a truncated picture.")]
+SalvageImages = Annotated[bool, typer.Option("--salvage-images", help="Take what can be read of a truncated image.")]

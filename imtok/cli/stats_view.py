@@ -91,11 +91,13 @@ def _print_headline(console: Console, statistics: Statistics) -> None:
     elif found.grade == "healthy":
         console.print(Text(f"{found.word.lower()}: {found.text}", "bold green"))
     rows = [
-        (Text(each.grade, SEVERITY_STYLES[each.grade]), Text.assemble(plain(each.text), (f" ({each.page})", "dim")))
+        (Text(each.grade, SEVERITY_STYLES[each.grade]), Text.assemble(plain(each.text), (f" ({each.name})", "dim")))
         for each in by_severity(statistics.findings)
     ]
     if rows:
         console.print(grid(rows, "", "", gap=1))
+        each = "the finding" if len(rows) == 1 else "each finding"
+        console.print(Text(f"--report REPORT.html says more about {each}", "dim"))
 
 
 def _main_rows(statistics: Statistics) -> Iterator[tuple[str, str, str]]:

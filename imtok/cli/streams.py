@@ -26,7 +26,7 @@ codecs.register_error(_ERRORS, _in_ascii)
 class _Pipe(io.FileIO):
     """A descriptor whose reader may leave, as `head` does: all that comes later is written to nowhere.
 
-    The command itself goes on, so that what it makes is whole and its exit code says how it ended.
+    The command itself runs to its end, so that what it makes is whole and its exit code says how it ended.
     """
 
     def write(self, data: Any, /) -> int:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imtok.cli.console import err, launcher_number, print_result, say, stop_on_signals
+from imtok.cli.console import err, launcher_number, out, print_result, say, stop_on_signals
 from imtok.cli.options import Sources
 from imtok.cli.train_display import TrainDisplay, print_report
 from imtok.errors import ConfigError
@@ -15,6 +16,7 @@ from imtok.errors import ConfigError
 if TYPE_CHECKING:
     from imtok.config import TrainConfig
 
+_NAMES = 22  # columns before what a preset is about
 _GROUPS = {
     "cpu": "Minutes on two CPU cores, at most about 25",
     "cpu-long": "An hour or more on two CPU cores",
@@ -28,14 +30,22 @@ def _print_presets(requested: bool) -> None:
         return
     from imtok.config import load_train_config, preset, preset_about, preset_groups
 
+    width = out().width if out().is_terminal else None
     for group, names in preset_groups().items():
         print_result(f"{_GROUPS[group]}:")
         for name in names:
             needs_vgg = load_train_config(preset(name), name).loss.perceptual > 0
-            print_result(f"  {name + ('*' if needs_vgg else ''):19} {preset_about(name)}")
+            for line in preset_lines(name + ("*" if needs_vgg else ""), preset_about(name), width):
+                print_result(line)
     print_result("f8: a token is 8 pixels a side")
     print_result("* needs VGG16's weights: fetched once, or from --set loss.perceptual_weights=FILE")
     raise typer.Exit
+
+
+def preset_lines(name: str, about: str, width: int | None) -> list[str]:
+    """Lay out a preset in one line, or in several of `width` columns, the later ones below what it is about."""
+    first, *others = textwrap.wrap(about, max(width - _NAMES, _NAMES)) if width else [about]
+    return [f"  {name:{_NAMES - 3}} {first}", *(" " * _NAMES + line for line in others)]
 
 
 def train(
@@ -48,16 +58,18 @@ def train(
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set", metavar="KEY=VALUE", help="One setting, which overrides all else: quantizer.levels=[8,5,5,5]"
+            "--set",
+            metavar="KEY=VALUE",
+            help="One setting, which overrides all else: quantizer.levels=[8,5,5,5]. It may be given several times.",
         ),
     ] = None,
     images: Annotated[
         int | None, typer.Option(min=1, help="Length of the run in training images; short for --set images=N.")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N; a GPU is taken where there is one.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. (default: a GPU where there is one)")] = None,
     val: Annotated[
         list[str] | None,
-        typer.Option(metavar="SOURCE", help="Images for validation; without it a part of SOURCE is held out."),
+        typer.Option(metavar="SOURCE", help="Images for validation. (default: a part of SOURCE, held out)"),
     ] = None,
     start_from: Annotated[
         str | None,
@@ -76,14 +88,14 @@ def train(
 ) -> None:
     """Train a tokenizer on images.
 
-    Without a configuration it looks at the images and chooses one. The same command resumes a stopped run; on a CPU
+    Without a configuration it inspects the images and chooses one. The same command resumes a stopped run; on a CPU
     the result is the same bit for bit.
     """
     if launcher_number("WORLD_SIZE", 1) > 1:
         text = "training over several processes is not supported yet; start imtok train once, without torchrun"
         raise ConfigError(text)
     with stop_on_signals() as should_stop:
-        with err().status("looking at the images"):
+        with err().status("inspecting the images"):
             import imtok.training
             import imtok.training.run
             from imtok.config import merge, parse_settings

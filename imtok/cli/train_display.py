@@ -203,7 +203,7 @@ def print_report(report: TrainReport) -> None:
         after = f"after {report.best['images']} images"
         print_result(f"the best was {after} ({_quality(report.best)}): {report.best_tokenizer}")
     for finding in report.findings:
-        text = f"{escaped(finding.text)} [dim]({escaped(finding.page)})[/]"
+        text = f"{escaped(finding.text)} [dim]({escaped(finding.name)})[/]"
         print_line(out(), f"[{SEVERITY_STYLES[finding.grade]}]{finding.grade}[/] {text}")
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from imtok.config.nearest_key import nearest_keys
+from imtok.config.nearest_key import nearest_keys, same_purpose
 from imtok.networks.union import KINDS as NETWORKS
 from imtok.quantizer_config import KINDS as QUANTIZERS
 
@@ -37,8 +37,13 @@ def first_problem(error: ValidationError, record: type[BaseModel], also: Iterabl
         kind = next((f" for kind {part}" for part in reversed(problem["loc"]) if part in KINDS), "")
         others = _kinds_that_know(place[-1], NETWORKS if "network" in place else QUANTIZERS) if kind else []
         whose = ".".join([*place[:-1], "kind"]).removeprefix("tokenizer.")
-        hint = f"; it belongs to {whose}={' or '.join(others)}" if others else did_you_mean(place[-1], known)
         full = name.removeprefix("tokenizer.")
+        if others:
+            hint = f"; it belongs to {whose}={' or '.join(others)}"
+        elif meant := same_purpose(full, record):
+            hint = f"; did you mean {meant}?"
+        else:
+            hint = did_you_mean(place[-1], known)
         if not hint and (near := nearest_keys(".".join([full, *_only_keys(problem["input"])]), record)):
             hint = f"; did you mean {' or '.join(near)}?"
         return f"{name}: unknown key{kind}{hint}; known here: {', '.join(known)}"

@@ -15,7 +15,18 @@ from imtok.quantizer_config import KINDS as QUANTIZERS
 
 _CLOSE = 0.6  # of 1, as `difflib` counts likeness
 _MOST = 3
+_ELSEWHERE = {  # names that other programs use, with imtok's key for the same purpose
+    **dict.fromkeys(("epochs", "num_epochs", "max_epochs", "steps", "num_steps", "max_steps", "iterations"), "images"),
+    **dict.fromkeys(("resolution", "image_size", "img_size"), "size"),
+    **dict.fromkeys(("codebook_size", "num_embeddings", "n_embed", "vocab_size"), "quantizer.num_codes"),
+}
 _KINDS: dict[str, Mapping[Any, type[BaseModel]]] = {"quantizer": QUANTIZERS, "network": NETWORKS}
+
+
+def same_purpose(name: str, record: type[BaseModel]) -> str:
+    """Return the key that does what `name` does in other programs; empty where there is none."""
+    key = _ELSEWHERE.get(name, "")
+    return key if key in _names(record) else ""
 
 
 def nearest_keys(name: str, record: type[BaseModel]) -> list[str]:
@@ -23,7 +34,7 @@ def nearest_keys(name: str, record: type[BaseModel]) -> list[str]:
 
     These are keys of the same last part, else of words with these initials (`lr`), else of a similar whole name.
     """
-    known = sorted({key.removeprefix("tokenizer.") for key in _keys(record, ())})
+    known = sorted(_names(record))
     parent, _, last = name.rpartition(".")
 
     def ends(key: str) -> str:
@@ -47,6 +58,10 @@ def nearest_keys(name: str, record: type[BaseModel]) -> list[str]:
 
 def _likeness(one: str, other: str) -> float:
     return difflib.SequenceMatcher(None, other, one).ratio()
+
+
+def _names(record: type[BaseModel]) -> set[str]:
+    return {key.removeprefix("tokenizer.") for key in _keys(record, ())}
 
 
 def _keys(

@@ -86,7 +86,7 @@ class ImageCollection:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over keys and byte sizes, to tell whether a run goes on with the images it began with."""
+        """SHA-256 over keys and byte sizes, to check that a run resumes with the images it began with."""
         digest = hashlib.sha256()
         for key, image in self._images:
             digest.update(f"{key}\0{image.size}\n".encode())

@@ -1,4 +1,4 @@
-"""Compressed files told by their first bytes, as many tars are compressed under the name `.tar`."""
+"""Compressed files recognised by their first bytes, as many tars are compressed under the name `.tar`."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def _small_file(address: str) -> bytes | None:
 
 
 def is_unsafe(key: str) -> bool:
-    """Tell whether a name would leave the folder it is unpacked in, or can be no file's name."""
+    """Return whether a name would leave the folder it is unpacked in, or can be no file's name."""
     return key.startswith("/") or ".." in key.split("/") or "\0" in key
 
 

@@ -1,4 +1,4 @@
-"""Image formats told by a file's name or by its first bytes.
+"""Image formats recognised by a file's name or by its first bytes.
 
 The first bytes decide for files whose name says nothing, so the signatures are strict: text, source code, archives and
 arrays are not taken for images, even where they begin with the two letters of BMP or PPM.

@@ -38,7 +38,7 @@ def suffix_of(name: str) -> str:
 
 
 def kind_of(name: str, rules: Rules = RULES) -> FileKind:
-    """Tell from its name alone what a file is; `unknown` asks for a look at its first bytes."""
+    """Return what a file is, from its name alone; `unknown` asks for a look at its first bytes."""
     suffix = suffix_of(name)
     if suffix in image_suffixes(rules):
         return "image"
@@ -62,10 +62,10 @@ def container_kind_of(name: str, head: bytes = b"") -> str:
 
 
 def is_compressed_name(name: str) -> bool:
-    """Tell whether a name is that of a compressed tar or of an archive that imtok does not read."""
+    """Return whether a name is that of a compressed tar or of an archive that imtok does not read."""
     return name.lower().endswith(SUFFIXES_OF_COMPRESSED_TARS)
 
 
 def is_hidden(name: str) -> bool:
-    """Tell whether a member of an archive is hidden, or belongs to what macOS adds beside files."""
+    """Return whether a member of an archive is hidden, or belongs to what macOS adds beside files."""
     return name.rpartition("/")[2].startswith(".") or name.startswith("__MACOSX/") or "/__MACOSX/" in name

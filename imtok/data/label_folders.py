@@ -155,7 +155,7 @@ class FolderTally:
 
 
 def _in_shard(folder: str, key: str) -> bool:
-    """Tell whether a folder is a number that the name of its image continues or counts on from."""
+    """Return whether a folder is a number that the name of its image continues or counts on from."""
     if not _SHARD.fullmatch(folder):
         return False
     match = _NUMBERED.fullmatch(key.rsplit("/", 1)[-1].split(".", 1)[0])

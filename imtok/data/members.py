@@ -3,7 +3,7 @@
 A reader of archives adds every member in its order. A link is resolved within the archive: relative names are
 normalised, chains and linked folders are followed. A symbolic link takes the last member of its target's name. A hard
 link takes the last one before itself, and the first one after itself where none is before. All that bears an image's
-name becomes an image or a `LostImage`; only hidden members are passed over, with a note.
+name becomes an image or a `LostImage`; only hidden members are ignored, with a note.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class Members:
         self._members: list[tuple[str, FileKind, Part | Lost | _Link]] = []
 
     def add(self, name: str, part: Part | Lost, head: Callable[[], bool] | None = None) -> None:
-        """Add a file; `head` tells by its first bytes whether it is an image, and is called for unknown suffixes."""
+        """Add a file; `head` finds by its first bytes whether it is an image, and is called for unknown suffixes."""
         name = name.removeprefix("./")
         kind = kind_of(name, self.rules)
         if kind == "unknown" and self.rules > 1 and head is not None and not is_hidden(name) and head():
@@ -118,7 +118,7 @@ class Members:
         return len(self._members)
 
     def container(self, size: int, problem: str | None) -> Container:
-        """Return the images among the members, with notes about what is passed over."""
+        """Return the images among the members, with notes about what is ignored."""
         beside = self._parts_beside()
         images: list[SourceImage] = []
         hidden, nested = [], []
@@ -225,7 +225,7 @@ class Members:
             )
         if hidden and self.rules > 1:
             notes.append(
-                f"{counted(len(hidden), 'hidden image', 'hidden images')} inside, first {_text(hidden[0])}: passed over"
+                f"{counted(len(hidden), 'hidden image', 'hidden images')} inside, first {_text(hidden[0])}: ignored"
             )
         return tuple(notes)
 

@@ -127,7 +127,7 @@ class _Stream:
         self._next = 0
 
     def reaches(self, group: int, row: int) -> bool:
-        """Tell whether a row is kept or still ahead."""
+        """Return whether a row is kept or still ahead."""
         return group == self._group and (row >= self._next or self._batch_of(row) is not None)
 
     def value(self, row: int) -> Any:

@@ -16,7 +16,7 @@ MAX_PIXELS = 178_956_970
 class Reading:
     """Options that decide which images, keys, labels and pixels a source gives.
 
-    `rules` 1 are those of token folders and runs that record none; an unfinished one goes on under them. `rules` 2
+    `rules` 1 are those of token folders and runs that record none; an unfinished one is completed by them. `rules` 2
     read links, sparse members and concatenated tars, tell files without a known suffix by their first bytes, name a
     source by the path that was given, convert colour profiles to sRGB, and know more layouts of labels.
     """

@@ -117,7 +117,7 @@ class _Found:
     files: list[ImageFile | LostImage] = field(default_factory=list)
     containers: list[tuple[str, str]] = field(default_factory=list)  # addresses and kinds
     ignored: int = 0
-    beside: int = 0  # containers that were passed over, as they lie beside images
+    beside: int = 0  # containers that were ignored, as they lie beside images
     notes: list[str] = field(default_factory=list)
     texts: Counter[str] = field(default_factory=Counter)  # .cls, .json and dataset.json among the ignored
 
@@ -240,7 +240,7 @@ def _begins_as_image(storage: Storage, address: str) -> bool:
 
 
 def _kind_of(name: str, reading: Reading) -> FileKind:
-    """Tell from its name what a file is to these rules."""
+    """Return what a file is by these rules, from its name."""
     suffix = suffix_of(name)
     if suffix in CONTAINERS:
         return "container" if suffix in _readers(reading) else "other"
@@ -269,7 +269,7 @@ def _no_images(folder: str, ignored: int, compressed: list[str], reading: Readin
 
 
 def _walk(storage: Storage, folder: str, relative: str, above: frozenset[str]) -> Iterator[tuple[str, Entry]]:
-    """Files below a folder with their relative paths; hidden names and link loops are passed over.
+    """Files below a folder with their relative paths; hidden names and link loops are ignored.
 
     So are runs and token folders of imtok's own, which people put beside their images.
     """

@@ -98,7 +98,7 @@ class TrainingStream:
                 continue
             self._cache.put(index, picture)
             return picture
-        raise TrainingError(f"none of the {len(self.images)} training images can be read; `imtok encode` names why")
+        raise TrainingError(f"no training image of {len(self.images)} can be read; `imtok encode` says why")
 
     def _order(self, epoch: int) -> Tensor:
         with self._lock:

@@ -41,7 +41,7 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
     else:
         entries = _entries(job, done, [unit for unit in share if unit in present])
     info = job.info
-    labels = None if known else count_labels(job.folder, info, [entry.unit for entry in entries])
+    labels = None if known else count_labels(job.folder, info, job.plan, [entry.unit for entry in entries])
     tokens = math.prod(info.grid) * info.num_codebooks
     return EncodeReport(
         images=sum(entry.images for entry in entries),

@@ -52,7 +52,7 @@ def encode(
     progress: Callable[[EncodeProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> EncodeReport:
-    """Encode folders of images and tars into the token folder `output`; a second call goes on where the first stopped.
+    """Encode folders of images and tars into the token folder `output`; a second call resumes where the first stopped.
 
     Options left at None take the value that `output` has recorded or, in a new folder, the default: the tokenizer's
     size, crop, a GPU where there is one, fp32, 16 images a batch (64 on a GPU), 2048 images a unit, labels where they

@@ -63,11 +63,16 @@ def read_entry(folder: Path, unit: int) -> ManifestEntry:
     return manifest_entry(read_shard(path), path.read_bytes())
 
 
-def count_labels(folder: Path, info: TokensInfo, units: Iterable[int]) -> LabelCounts:
+def count_labels(folder: Path, info: TokensInfo, plan: Plan, units: Iterable[int]) -> LabelCounts:
     """Count the labels of some units."""
+
+    def container_name(unit: int) -> str | None:
+        container = plan.container(unit)
+        return container.name if container else None
+
     counts = LabelCounts(info)
     for unit in units:
-        counts.add(read_shard(folder / shard_path(unit)))
+        counts.add(read_shard(folder / shard_path(unit)), container_name)
     return counts
 
 

@@ -22,7 +22,6 @@ import torch
 from torch import Tensor
 
 from imtok.cores import usable_cores
-from imtok.counted import counted
 from imtok.data.collection import ImageCollection
 from imtok.data.enlarging import Enlargement
 from imtok.data.images import Fit, Fitted, fit_image
@@ -200,7 +199,7 @@ def measure(
         if progress:
             progress(measurement.images, len(images))
     if not (done := measurement.images):
-        raise SourceError(f"none of {counted(len(images), 'image')} can be read; `imtok encode` names why")
+        raise SourceError(f"no image of {len(images)} can be read; `imtok encode` says why")
     quality = measurement.quality(skipped=len(images) - done, size=size, precision=precision, fit=fit)
     return replace(quality, enlarged=seen.enlarged, mean_enlargement=seen.mean_factor)
 

@@ -34,7 +34,7 @@ class LossTerm:
         raise NotImplementedError
 
     def active(self, progress: float) -> bool:  # noqa: ARG002
-        """Tell whether the term is computed at this share of the run, in [0, 1]; always, unless a subclass differs."""
+        """Return whether the term is computed at this share of the run, in [0, 1]; by default it always is."""
         return True
 
     def check(self, *, fetch: bool) -> None:

@@ -71,7 +71,7 @@ class LeCAM(nn.Module):
     and the averages are those before this step. Open-MAGVIT2 takes each logit by itself (`per_logit`) and averages
     that know this step already (`update_first`). Forward on real and fake logits of any shape gives a float32 scalar,
     unweighted; the averages move in training mode alone, and never by logits that are not finite. They are buffers,
-    so that a run goes on with them.
+    so that a run resumes with them.
     """
 
     real_mean: Tensor  # () float32

@@ -15,7 +15,7 @@ _POOL = 16  # logits a side after MaskBit's pooling
 
 
 class DiscriminatorConfig(Record):
-    """The network that tells reconstructions from images."""
+    """The network that separates reconstructions from images."""
 
     kind: Literal["patchgan", "stylegan", "maskbit"] = "patchgan"
     channels: int = Field(64, ge=4, description="width of its first layer; of stylegan the greatest width")

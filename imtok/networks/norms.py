@@ -41,7 +41,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def is_slow(x: Tensor) -> bool:
-    """Tell whether torch may take its slow kernel for (B, C, H, W); a compiled graph has a kernel of its own."""
+    """Return whether torch may take its slow kernel for (B, C, H, W); a compiled graph has a kernel of its own."""
     if torch.compiler.is_compiling() or x.device.type != "cpu" or x.dtype != torch.bfloat16:
         return False
     return x.ndim == 4 and not x.is_contiguous()

@@ -154,7 +154,7 @@ def idempotence(statistics: Statistics) -> Figure | None:
 
 @plot("robustness", "Small changes to the picture")
 def sensitivity(statistics: Statistics) -> Figure | None:
-    """Share of the tokens that change, beside the PSNR of the changed picture, which tells how small the change is."""
+    """Share of the tokens that change, beside the PSNR of the changed picture, which shows how small the change is."""
     if statistics.tokenizer is None or not statistics.tokenizer.sensitivity.disturbances:
         return None
     bars = [

@@ -130,12 +130,18 @@ class TokenDataset:
 
     def source(self, index: int) -> ImageSource:
         """Return where an image came from; keys are unique within a container and within the folder list."""
+        shard, row = self._find(index)
+        unit = shard.header.unit
+        return ImageSource(self.container_name(unit), unit, int(shard.index[row]))
+
+    def container_name(self, unit: int) -> str | None:
+        """Return the name of the container that a unit is, as the plan has it; None for a part of the folder list."""
+        if not self.info.is_container(unit):
+            return None
         if self._container_names is None:
             entries = read_plans(self.folder, len(self.info.extensions))
             self._container_names = {entry.unit: entry.tar for entry in entries if entry.tar is not None}
-        shard, row = self._find(index)
-        unit = shard.header.unit
-        return ImageSource(self._container_names.get(unit), unit, int(shard.index[row]))
+        return self._container_names.get(unit)
 
     def shards(self) -> Iterator[Shard]:
         """Yield the units in order, as arrays that are views of the files."""

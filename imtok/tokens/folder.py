@@ -96,7 +96,7 @@ class TokensInfo(JsonRecord):
         return self.class_names + tuple(itertools.chain(*(extension.class_names for extension in self.extensions)))
 
     def is_container(self, unit: int) -> bool:
-        """Tell whether a unit is a container; the others are cut from a folder list."""
+        """Return whether a unit is a container; the others are cut from a folder list."""
         first, units, tars = 0, self.units, self.tars
         for extension in self.extensions:
             if unit >= extension.first_unit:

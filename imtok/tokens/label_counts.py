@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +12,7 @@ from imtok.tokens.dataset import TokenDataset
 from imtok.tokens.folder import TokensInfo
 from imtok.tokens.shard import NO_LABEL, Shard
 
-_SOURCES = {"folders": "class folders", "cls": "beside the images (.cls)", "json": ".json files", "none": "none"}
+_SOURCES = {"folders": "class folders", "json": ".json files", "none": "none"}
 _SHOWN = 5  # classes named in a line
 
 
@@ -19,7 +20,7 @@ def count_labels(tokens: TokenDataset) -> LabelCounts:
     """Count the labels of all images of a token folder."""
     counts = LabelCounts(tokens.info)
     for shard in tokens.shards():
-        counts.add(shard)
+        counts.add(shard, tokens.container_name)
     return counts
 
 
@@ -30,12 +31,16 @@ class LabelCounts:
     info: TokensInfo
     images: int = 0
     classes: Counter[tuple[int, str]] = field(default_factory=Counter)  # images by number and name
+    places: set[str] = field(default_factory=set)  # where labels stand that are in no class folder
 
-    def add(self, shard: Shard) -> None:
-        """Count the labels of a shard."""
+    def add(self, shard: Shard, container_name: Callable[[int], str | None]) -> None:
+        """Count the labels of a shard; `container_name` returns the container that a unit is, None for no container."""
         self.images += len(shard)
         if shard.labels is None:
             return
+        if self.info.labels not in _SOURCES:
+            column = (container_name(shard.header.unit) or "").endswith(".parquet")
+            self.places.add("a column of the Parquet files" if column else ".cls files")
         names = self.info.names_of_labels(shard.header.unit)
         numbers, counts = np.unique(shard.labels[shard.labels != NO_LABEL], return_counts=True)
         for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
@@ -56,4 +61,5 @@ class LabelCounts:
         rest = ", ..." if len(names) > _SHOWN else ""
         count = f"{len(names):,} {'class' if len(names) == 1 else 'classes'}"
         shown = f"{count} ({', '.join(names[:_SHOWN])}{rest})"
-        return f"{_SOURCES[source]}, {self.classes.total():,} of {self.images:,} images, {shown}"
+        place = _SOURCES.get(source) or " and ".join(sorted(self.places))
+        return f"{place}, {self.classes.total():,} of {self.images:,} images, {shown}"

@@ -36,7 +36,7 @@ class PackedStrings:
             self.data.tobytes().decode()
         except UnicodeDecodeError:
             return "its bytes are not UTF-8"
-        # A byte 10xxxxxx goes on a character that began in the string before.
+        # A byte 10xxxxxx continues a character that began in the string before.
         return "a string begins within a character" if ((starts & 0xC0) == 0x80).any() else None
 
     def __len__(self) -> int:

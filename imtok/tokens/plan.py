@@ -3,7 +3,7 @@
     plan/inputs-00000.jsonl  the inputs it was begun with; imtok.json holds what is to be known of them
     plan/inputs-00001.jsonl  inputs that came later; the first line is an `Extension`, so that one link publishes both
 
-Numbers of units go on from list to list, and nothing of an earlier list ever changes.
+Units are numbered on from list to list, and nothing of an earlier list ever changes.
 """
 
 from __future__ import annotations

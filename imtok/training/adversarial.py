@@ -74,11 +74,11 @@ class Adversary:
         self.steps = 0
 
     def learns(self, progress: float) -> bool:
-        """Tell whether the discriminator is trained at this share of the run."""
+        """Return whether the discriminator is trained at this share of the run."""
         return progress >= self.config.start - self.config.warmup
 
     def steps_alone(self, progress: float) -> bool:
-        """Tell whether the next step is the discriminator's alone; its own count of steps decides."""
+        """Return whether the next step is the discriminator's alone; its own count of steps decides."""
         return self.weight(progress) > 0 and self.steps % self.config.critic_steps != 0
 
     def weight(self, progress: float) -> float:
@@ -162,7 +162,7 @@ class Adversary:
         return collect(self._parts()) | {"discriminator_steps": self.steps}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Go back to what `state_dict` returned; other names are passed over."""
+        """Restore what `state_dict` returned; other names are ignored."""
         distribute(state_dict, self._parts())
         self.steps = state_dict["discriminator_steps"]
 

@@ -61,5 +61,5 @@ def _shorter_sides(images: ImageCollection) -> list[int]:
         with suppress(ImageError, SourceError):
             sides.append(min(image_size(sampled.read(index), images.reading)))
     if not sides:
-        raise SourceError(f"none of {min(len(images), _SAMPLED)} images looked at can be read; check the files")
+        raise SourceError(f"no image of {min(len(images), _SAMPLED)} that were opened can be read; check the files")
     return sides

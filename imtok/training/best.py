@@ -1,8 +1,8 @@
 """The best tokenizer of a run, kept in one file with the metrics by which it is the best.
 
-The metrics are in the metadata of the file of weights, which loading passes over. In a file of their own they could
+The metrics are in the metadata of the file of weights, which loading ignores. In a file of their own they could
 belong to another tokenizer, since a kill can come between any two files. The best may be later than the checkpoint
-that a run goes on from; it stays the best, since on a GPU the steps in between need not come out alike again.
+that a run resumes from; it stays the best, since on a GPU the steps in between need not come out alike again.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def written_metrics(folder: Path) -> dict[str, Any]:
 
 
 def is_better(metrics: Mapping[str, Any], best: Mapping[str, Any]) -> bool:
-    """Tell whether a validation is better than the best so far, if there is one, by the first of `BEST_BY` in both."""
+    """Return whether a validation is better than the best so far, or the first, by the first of `BEST_BY` in both."""
     if not best:
         return True
     name = next(name for name in BEST_BY if f"val/{name}" in metrics and f"val/{name}" in best)

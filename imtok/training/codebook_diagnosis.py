@@ -32,7 +32,7 @@ class CodebookDiagnosis:
 def too_short_for_codebook(config: TrainConfig) -> str:
     """Return a warning where the run is over before its codebook can have learned; empty where it is long enough.
 
-    A run that goes on from a tokenizer begins with codes that have learned already.
+    A run that starts from a tokenizer begins with codes that have learned already.
     """
     quantizer = config.tokenizer.quantizer
     if config.start_from:

@@ -1,7 +1,7 @@
 """Training, from top to bottom: log, validate, save, and only then train on, so that the end is always measured.
 
 The loop's place is `state.seen`, the training images seen; the data stream is a function of it, so that a run
-stopped anywhere goes on as if it had not been.
+stopped anywhere resumes as if it had never stopped.
 """
 
 from __future__ import annotations
@@ -235,7 +235,7 @@ class _Job:
         return self.state.seen
 
     def _due(self, interval: int) -> bool:
-        """Tell whether the last step has passed a multiple of `interval`."""
+        """Return whether the last step has passed a multiple of `interval`."""
         return self.state.seen // interval > (self.state.seen - self.config.batch_size) // interval
 
     def _log(self) -> None:

@@ -303,6 +303,6 @@ def _decoded_bytes(images: ImageCollection, config: TrainConfig) -> int:
             sides = image_size(sampled.read(index), images.reading)
             values.append(3 * config.tokenizer.size**2 * max(sides) / min(sides))
     if not values:
-        raise SourceError(f"none of {len(sampled)} training images looked at can be read; check the files")
+        raise SourceError(f"no training image of {len(sampled)} that were opened can be read; check the files")
     all_images = len(images) * sum(values) / len(values)
     return int(min(all_images, config.data.cache_gb * 2**30))

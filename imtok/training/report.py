@@ -33,7 +33,7 @@ class TrainProgress:
     @property
     def notes(self) -> list[str]:
         """Return the sentences that a person should read."""
-        found = [f"{finding.text} (see {finding.page})" for finding in self.findings]
+        found = [f"{finding.text} ({finding.name})" for finding in self.findings]
         return [*found, self.notice] if self.notice else found
 
 
@@ -77,7 +77,7 @@ class Reporter:
 
     @contextmanager
     def surviving(self, what: str, *, last: bool = False) -> Iterator[None]:
-        """Turn DiskError into a notice, one for each file and one for the `last` try; training goes on."""
+        """Turn DiskError into a notice, one for each file and one for the `last` try; training continues."""
         try:
             yield
         except DiskError as error:

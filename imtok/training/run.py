@@ -184,7 +184,7 @@ class RunFolder:
         )
 
     def has_checkpoint(self) -> bool:
-        """Tell whether there is a checkpoint to resume from."""
+        """Return whether there is a checkpoint to resume from."""
         return bool(self._checkpoint_paths())
 
     def checkpoints_seen(self) -> list[int]:

@@ -111,10 +111,10 @@ def proportion(generator: Tensor, discriminator: Tensor, *, mixed: bool = False)
 
 
 def mixes_images(network: nn.Module) -> bool:
-    """Tell whether the logits of an image depend on the other images of the batch."""
+    """Return whether the logits of an image depend on the other images of the batch."""
     return any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in network.modules())
 
 
 def is_compiled(network: nn.Module) -> bool:
-    """Tell whether `network` is called through `torch.compile`, whose graphs may free what they saved."""
+    """Return whether `network` is called through `torch.compile`, whose graphs may free what they saved."""
     return getattr(network, "_compiled_call_impl", None) is not None

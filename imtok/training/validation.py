@@ -60,7 +60,7 @@ class Validation:
         if 0 < count < _FEW_HELD_OUT:
             images = counted(count, "image is", "images are")
             more = "--val SOURCE or --set data.val_fraction=0.2 gives more"
-            self.reporter.notice(f"{images} held out for validation, few to judge by; {more}")
+            self.reporter.notice(f"{images} held out for validation, too few for a reliable measure; {more}")
 
     def run(self, tensorboard: TensorBoardWriter) -> None:
         """Measure the EMA model where images are held out; log, preview and report, and keep the best."""
