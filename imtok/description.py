@@ -66,6 +66,8 @@ def _tokens(folder: Path) -> dict[str, Any]:
     tokens = open_tokens(folder, partial=True)
     info = tokens.info
     manifest = read_manifest(folder)
+    if manifest is not None and len(manifest.entries) < info.all_units:  # from before its inputs grew
+        manifest = None
     labels, reasons = LabelCounts(info), Counter[str]()
     for shard in tokens.shards():
         reasons.update(reason.split(":")[0] for reason in shard.skip_reasons)

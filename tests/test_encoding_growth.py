@@ -11,6 +11,7 @@ from making import contents, encoded, fill, picture, tiny_tokenizer, write_tar
 
 import imtok.encoding.settings as settings
 from imtok.decoding import decode
+from imtok.description import describe
 from imtok.encoding import encode
 from imtok.errors import Interrupted, SourceError, TokensError
 from imtok.tokens import open_tokens, read_info, verify_tokens, write_tokens
@@ -106,6 +107,7 @@ def test_an_unfinished_extension_is_told_and_finished(tmp_path: Path, tokenizer:
     with pytest.raises(TokensError, match="1 of 4 units are missing"):
         open_tokens(tmp_path / "t")
     assert [key for key, _ in open_tokens(tmp_path / "t", partial=True)] == ["a.png", "b.png", "c.png"]
+    assert (describe(tmp_path / "t")["complete"], describe(tmp_path / "t")["dataset_id"]) == (False, None)
     problems = verify_tokens(tmp_path / "t").problems
     assert [problem.split(";")[0] for problem in problems] == [
         "MANIFEST.jsonl: 2 units, 4 are planned",
@@ -138,6 +140,14 @@ def test_a_killed_extension_leaves_the_same_bytes(tmp_path: Path, tokenizer: Pat
         encode([tmp_path / "killed"], tmp_path / "killed-t", tokenizer, progress=interrupt)
     encode([tmp_path / "killed"], tmp_path / "killed-t", tokenizer)
     assert contents(tmp_path / "once-t") == contents(tmp_path / "killed-t")
+
+
+def test_a_call_killed_at_the_manifest_leaves_nothing_behind(tmp_path: Path, tokenizer: Path) -> None:
+    encode([fill(tmp_path / "in", ["a.png"])], tmp_path / "t", tokenizer)
+    before = contents(tmp_path / "t")
+    (tmp_path / "t/MANIFEST.jsonl").rename(tmp_path / "t/.tmp-MANIFEST.jsonl-1-00000000")
+    encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+    assert contents(tmp_path / "t") == before
 
 
 def interrupt(_: object) -> None:

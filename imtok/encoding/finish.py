@@ -10,7 +10,7 @@ from imtok.encoding.run import Done
 from imtok.encoding.setup import Job
 from imtok.encoding.units import count_labels, count_skips, read_entry
 from imtok.errors import TokensError
-from imtok.files import publish_once, write_atomically
+from imtok.files import publish_once, sweep_temporaries, write_atomically
 from imtok.parallel import in_order
 from imtok.tokens.folder import (
     MANIFEST,
@@ -89,6 +89,7 @@ def _write_manifest(job: Job, done: Done) -> Manifest:
     """Publish the manifest of a complete folder; one that is there already must be equal, or its beginning."""
     data = manifest_to_bytes(_entries(job, done, range(len(job.plan))))
     path = job.folder / MANIFEST
+    sweep_temporaries(job.folder)  # a call killed right here left no unit to encode, before which all calls sweep
     if not publish_once(path, data) and (before := path.read_bytes()) != data:
         if before.endswith(b"\n") and data.startswith(before) and len(job.plan.parts) > 1:
             write_atomically(path, data)
