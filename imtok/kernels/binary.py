@@ -53,7 +53,9 @@ class _Signs(torch.autograd.Function):
 def _signs_flat(latents: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
     """Quantize (B, D, S) to values (B, D, S), codes (B, S); dimensions are written out, so that each is read once."""
     values = []
-    high, low = latents.new_full((), magnitude), latents.new_full((), -magnitude)  # plain numbers have torch's default
+    # In float32, as look-up gives them; plain numbers would have torch's default type.
+    high = latents.new_full((), magnitude, dtype=torch.float32).to(latents.dtype)
+    low = -high
     codes = torch.zeros_like(latents[:, 0], dtype=torch.int32)  # vectorised, where int64 is not; D is at most 31
     not_finite = torch.zeros_like(latents[:, 0])
     for dimension in range(latents.shape[1]):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from imtok.errors import LatentsError
 from imtok.precision import at_least_float32, is_narrow, keeping_float32
+from imtok.quantizers.refusal import codes_in_range, codes_of_finite
 
 # Buffers that only a training run needs, which is to go on bit for bit: a tokenizer's files leave them out.
 TRAINING_STATE = ("age", "latents_seen")
@@ -76,6 +77,7 @@ class Quantizer(nn.Module, ABC):
         with torch.autocast(latents.device.type, enabled=False):
             full = latents.to(torch.promote_types(latents.dtype, self.dtype))
             quantized, codes, losses = self.quantize(full)
+            codes = codes_of_finite(codes, full)
             loss = full.new_zeros(())
             for name, value in losses.items():
                 loss = loss + self.loss_weights[name] * value
@@ -121,18 +123,15 @@ class Quantizer(nn.Module, ABC):
         state_dict |= {name: at_least_float32(value) for name, value in narrow.items()}
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def _check_codes(self, codes: Tensor) -> None:
+    def _checked_codes(self, codes: Tensor) -> Tensor:
+        """Return the codes; raises ValueError on their type, their shape, and values outside [0, K)."""
         if codes.dtype == torch.bool or codes.is_floating_point() or codes.is_complex():
             raise ValueError(f"codes must be integers, got {codes.dtype}")
         tail = () if self.num_codebooks == 1 else (self.num_codebooks,)
         if codes.ndim != 3 + len(tail) or codes.shape[3:] != tail:
             expected = "(B, H, W)" if self.num_codebooks == 1 else f"(B, H, W, {self.num_codebooks})"
             raise ValueError(f"codes are {tuple(codes.shape)}, expected {expected}")
-        if codes.numel() and not torch.compiler.is_compiling():  # a graph that is traced cannot read values
-            whole = codes.long()  # torch.uint16 has no min
-            low, high = int(whole.min()), int(whole.max())
-            if low < 0 or high >= self.num_codes:
-                raise ValueError(f"codes span [{low}, {high}], expected [0, {self.num_codes})")
+        return codes_in_range(codes, self.num_codes)
 
 
 def whole_number(name: str, value: float) -> int:
