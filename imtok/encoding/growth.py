@@ -6,7 +6,6 @@ keeps its units byte for byte.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,21 +17,20 @@ from imtok.encoding.inputs import PlanPart
 from imtok.encoding.settings import Settings
 from imtok.errors import SourceError, TokensError
 from imtok.tokens.folder import TokensInfo, find_shards
-from imtok.tokens.plan import PlanEntry, plan_path, plan_to_bytes, read_plan
+from imtok.tokens.plan import PlanEntry, plan_path, read_plan
 
 _Input = ImageFile | LostImage | ContainerFile
 
 
-def divide(found: Sources, folder: Path, recorded: TokensInfo) -> tuple[list[PlanPart], PlanPart | None]:
-    """Return the recorded parts, and what is new as a part, None where nothing is.
+def divide(whole: PlanPart, folder: Path, recorded: TokensInfo) -> tuple[list[PlanPart], PlanPart | None]:
+    """Return the recorded parts of the inputs of a call, and what is new as a part, None where nothing is.
 
     Raises SourceError where a recorded input has vanished, or has other bytes while its unit is committed, and
     TokensError where a list of inputs is missing or damaged.
     """
-    whole = PlanPart(found.files, found.containers, recorded.unit_size)
-    if not recorded.extensions and _is(whole, recorded.plan):
+    if not recorded.extensions and whole.entries_hash == recorded.plan:
         return [whole], None
-    taken = _Inputs(found)
+    taken = _Inputs(whole)
     committed, _ = find_shards(folder)
     parts = [_recorded_part(number, folder, recorded, taken, committed) for number in range(recorded.parts)]
     files, containers = taken.rest()
@@ -114,7 +112,7 @@ def _left_out(found: Sources, settings: Settings) -> tuple[str, ...]:
 class _Inputs:
     """The inputs of a call by name, from which recorded ones are taken."""
 
-    def __init__(self, found: Sources) -> None:
+    def __init__(self, found: PlanPart) -> None:
         self._files = {file.key: file for file in found.files}
         self._containers = {file.name: file for file in found.containers}
 
@@ -126,10 +124,6 @@ class _Inputs:
     def rest(self) -> tuple[Sequence[ImageFile | LostImage], Sequence[ContainerFile]]:
         """Return what nobody took, in order."""
         return tuple(self._files.values()), tuple(self._containers.values())
-
-
-def _is(part: PlanPart, plan: str) -> bool:
-    return hashlib.sha256(plan_to_bytes(part.entries())).hexdigest() == plan
 
 
 def _recorded_part(number: int, folder: Path, recorded: TokensInfo, inputs: _Inputs, committed: set[int]) -> PlanPart:

@@ -21,7 +21,7 @@ from imtok.data.containers import UNKNOWN_SIZE, Container, ImageFile, LostImage,
 from imtok.data.labels import Labels
 from imtok.data.sources import ContainerFile, Sources
 from imtok.errors import ImageError, SourceError
-from imtok.tokens.plan import PlanEntry
+from imtok.tokens.plan import PlanEntry, hash_entries
 
 OnDuplicate = Literal["fail", "suffix"]
 
@@ -84,6 +84,11 @@ class PlanPart:
 
     def __len__(self) -> int:
         return self.folder_units + len(self.containers)
+
+    @cached_property
+    def entries_hash(self) -> str:
+        """SHA-256 of the lines of the plan."""
+        return hash_entries(self.entries())
 
     def entries(self) -> Iterator[PlanEntry]:
         """Yield the lines of the plan."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -48,17 +47,16 @@ def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, r
     )
     if labels.source == "folders" and requested.labels in (None, "auto") and settings.reading.rules > 1:
         labels = replace(labels, watched=True)
+    whole = PlanPart(found.files, found.containers, settings.unit_size)
     if recorded is None:
-        plan = Plan([PlanPart(found.files, found.containers, settings.unit_size)], labels, found)
-        data = plan_to_bytes(plan.parts[0].entries())
-        recorded = describe(settings, tokenizer, fingerprint, plan, hashlib.sha256(data).hexdigest())
+        recorded = describe(settings, tokenizer, fingerprint, Plan([whole], labels, found), whole.entries_hash)
         check_locks()
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         if not publish_once(folder / INFO, recorded.to_bytes()):
             # Another process was first: now there is a folder to compare with.
             return prepare(sources, folder, tokenizer, requested)
-    parts, new = divide(found, folder, recorded)
+    parts, new = divide(whole, folder, recorded)
     if new is not None:
         if refuse_lost_list(folder, recorded):
             return prepare(sources, folder, tokenizer, requested)
@@ -98,20 +96,15 @@ def _known_containers(folder: Path, recorded: TokensInfo | None) -> dict[str, in
 def _publish_plans(folder: Path, recorded: TokensInfo, plan: Plan) -> TokensInfo:
     """Write the lists of inputs that are missing or that name replaced inputs; return the folder's record."""
     for number, part in enumerate(plan.parts):
-        lines = plan_to_bytes(part.entries())
-        data_hash = hashlib.sha256(lines).hexdigest()
         path = folder / plan_path(number)
-        if number:
-            extension = recorded.extensions[number - 1]
-            if data_hash != plan_hash(folder, number):
-                write_atomically(path, extension_to_bytes(extension, part.entries()))
-        elif data_hash == recorded.plan:
-            if not publish_once(path, lines) and path.read_bytes() != lines:
-                write_atomically(path, lines)  # damaged, or left by a call that was killed below
-        else:
-            # In this order: stopped in between, the next call finds the plan equal and only imtok.json to write.
-            write_atomically(path, lines)
-            recorded = recorded.model_copy(update={"plan": data_hash})
+        # In this order: stopped in between, the next call finds the plan equal and only imtok.json to write.
+        if part.entries_hash != plan_hash(folder, number):  # missing, damaged, or with inputs that were replaced
+            entries = part.entries()
+            lines = extension_to_bytes(recorded.extensions[number - 1], entries) if number else plan_to_bytes(entries)
+            if not publish_once(path, lines):
+                write_atomically(path, lines)
+        if not number and part.entries_hash != recorded.plan:
+            recorded = recorded.model_copy(update={"plan": part.entries_hash})
             write_atomically(folder / INFO, recorded.to_bytes())
     return recorded
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from imtok.errors import TokensError
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _HINT = "delete the file and run the same `imtok encode` again"
 
 
@@ -26,7 +27,7 @@ _R = TypeVar("_R", bound=JsonRecord)
 def to_line(record: JsonRecord, *, exclude_none: bool = False) -> bytes:
     """Return the line of a record."""
     content = record.model_dump(mode="json", exclude_none=exclude_none)
-    return (json.dumps(content, separators=(",", ":"), ensure_ascii=False) + "\n").encode()
+    return (_ENCODER.encode(content) + "\n").encode()
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:

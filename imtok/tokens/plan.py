@@ -88,6 +88,14 @@ def plan_to_bytes(entries: Iterable[PlanEntry]) -> bytes:
     return b"".join(to_line(entry, exclude_none=True) for entry in entries)
 
 
+def hash_entries(entries: Iterable[PlanEntry]) -> str:
+    """Return the SHA-256 of the lines of some entries."""
+    digest = hashlib.sha256()
+    for entry in entries:
+        digest.update(to_line(entry, exclude_none=True))
+    return digest.hexdigest()
+
+
 def read_extensions(folder: Path, units: int) -> tuple[Extension, ...]:
     """Read the first lines of the lists that follow the first one of so many units; raises TokensError on damage."""
     found: list[Extension] = []
