@@ -76,7 +76,7 @@ def deterministic(device: torch.device, precision: Precision = "fp32") -> Abstra
     """Make results repeat bit for bit within the block, and compute fp32 on a GPU without TF32.
 
     On a CPU the search for codes uses bf16 products in the precision bf16 alone, and no timing decides it: a job that
-    goes on another day must find the same codes.
+    resumes another day must find the same codes.
     """
     if device.type != "cuda":
         return bf16_products_decided(precision == "bf16")

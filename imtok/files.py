@@ -147,7 +147,7 @@ def lock(file: IO[Any], *, wait: bool) -> bool:
 def claimed(path: Path) -> Iterator[None]:
     """Hold the file `path` for this process, and create it where it is missing.
 
-    Raises BlockingIOError while another process holds it. Without locks all go on, with an UnprotectedWarning.
+    Raises BlockingIOError while another process holds it. Without locks all proceed, with an UnprotectedWarning.
     """
     check_locks()
     with disk_errors(path):

@@ -98,7 +98,7 @@ def test_an_empty_or_tiny_set_has_no_diagnosis() -> None:
     assert usage_findings(usage([0] * 64), VQ) == []
     (few,) = usage_findings(usage([99] + [0] * 63), VQ)  # one picture of one colour
     assert (few.name, few.grade) == ("too-few-tokens", "hint")
-    assert few.text == "99 tokens are too few to judge a codebook; 100 are needed"
+    assert few.text == "99 tokens are too few to assess a codebook; 100 are needed"
     empty = usage([0] * 64)
     assert findings(statistics_of(empty, images=0, skipped=0, dimensions=[]), empty, VQ) == []
 
@@ -142,14 +142,14 @@ def test_a_finding_names_number_threshold_and_suggestion() -> None:
     plain = VQConfig(num_codes=1024, kmeans_start=False, revival_threshold=0)
     (found,) = usage_findings(usage([67] * 603 + [1] * 8 + [2] + [0] * 412), plain)
     assert found.text == (
-        "412 of 1024 codes are never used at 39 tokens per code (10% or more is waste), and more images would add "
+        "412 of 1,024 codes are never used at 39 tokens per code (10% or more is waste), and more images would add "
         "about 14; start a new run with --set quantizer.kmeans_start=true --set quantizer.revival_threshold=0.05; or "
         "with fewer codes (quantizer.num_codes); or with FSQ of 1000 codes: "
         '--set "quantizer={kind: fsq, levels: [8,5,5,5]}"'
     )
     assert (found.grade, found.page) == ("warning", "docs/collapse.md#dead-codes")
     (found,) = usage_findings(usage([900] + [0] * 1023), plain)
-    assert found.text.startswith("collapsed to 1 of 1024 codes in use (10% or less counts as collapse)")
+    assert found.text.startswith("collapsed to 1 of 1,024 codes in use (10% or less counts as collapse)")
     (found,) = usage_findings(usage([3] * 100 + [0] * 924, images=20), plain)
     assert found.text.endswith("; count about 683 images, for 10 tokens per code")
     (found,) = usage_findings(usage([1] * 17 + [500] + [1] * 1006), plain)
@@ -339,7 +339,7 @@ def test_only_the_worst_of_several_codebooks_is_reported() -> None:
     changes = {"tokenizer": statistics.model_copy(update={"geometry": tables}), "num_codebooks": 4}
     found = findings_of_example(changed_example(**changes, codebooks=example().codebooks * 4), None)
     assert names(found) == ["near-duplicate-codes", "low-rank-codebook"]
-    assert found[0].text.startswith("3 of 4 codebooks, worst in codebook 3: 90 of 1024 codes nearly coincide")
+    assert found[0].text.startswith("3 of 4 codebooks, worst in codebook 3: 90 of 1,024 codes nearly coincide")
     assert found[1].text.startswith(
         "2 of 4 codebooks, worst in codebook 2: the codes have 32 channels but an effective"
     )

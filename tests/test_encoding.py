@@ -515,7 +515,7 @@ def test_ctrl_c_is_a_request_to_stop(photos: Path, tokenizer: Path, tmp_path: Pa
     def interrupt(step: EncodeProgress) -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(Interrupted, match="0 of 1 units committed"):
+    with pytest.raises(Interrupted, match="0 of 1 unit committed"):
         encode([photos], tmp_path / "t", tokenizer, progress=interrupt)
 
 

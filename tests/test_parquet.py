@@ -121,7 +121,7 @@ def test_a_parquet_file_becomes_a_unit(tmp_path: Path) -> None:
     assert [key for key, _ in dataset] == ["a.png"]
     assert '"train.parquet"' in (tmp_path / "t/plan/inputs-00000.jsonl").read_text()
     assert verify_tokens(tmp_path / "t").ok
-    assert report.labels == "a column of the Parquet files, 1 of 1 images, 1 class (3)"
+    assert report.labels == "a column of the Parquet files, 1 of 1 image, 1 class (3)"
 
 
 def test_a_damaged_parquet_file_is_never_an_empty_unit(tmp_path: Path) -> None:

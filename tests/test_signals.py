@@ -76,7 +76,7 @@ def test_an_encode_stopped_early_goes_on_later(tmp_path: Path) -> None:
     command = ["encode", tmp_path / "pictures", "-o", tmp_path / "tokens", "-t", TOKENS / "tokenizer"]
     code, errors = stopped("imtok.encoding", str(int(signal.SIGTERM)), *command)
     assert code == 75
-    assert "0 of 1 units committed; run the same command again to go on" in errors
+    assert "0 of 1 unit committed; run the same command again to resume" in errors
     code, errors = stopped("imtok.encoding.job", f"{int(signal.SIGTERM)},{int(signal.SIGINT)}", *command)
     assert (code, errors) == (75, f"stopped: on request; {GOES_ON}\n")
 

@@ -19,6 +19,7 @@ from typing import get_args
 import numpy as np
 
 from imtok.analysis.statistics import Finding, Geometry, Severity, Statistics, TokenizerStatistics
+from imtok.counted import counted
 from imtok.quantizers.record import Problem, QuantizerRecord
 from imtok.usage import CodebookUsage
 
@@ -53,7 +54,7 @@ class Verdict:
 def verdict(statistics: Statistics) -> Verdict:
     """Return the worst finding; a codebook with hints alone is healthy, unless the set is too small to tell."""
     if not statistics.tokens:
-        return Verdict("hint", "No tokens", "nothing was counted, so there is nothing to judge")
+        return Verdict("hint", "No tokens", "nothing was counted, so there is nothing to assess")
     worst = next(iter(by_severity(statistics.findings)), None)
     if worst is None or worst.grade == "hint":
         few = next((finding for finding in statistics.findings if finding.name == "too-few-tokens"), None)
@@ -107,8 +108,8 @@ def _skipped(statistics: Statistics) -> Iterable[Finding]:
     inputs = statistics.images + statistics.skipped
     if statistics.skipped and statistics.skipped >= _SKIPPED * inputs:
         text = (
-            f"{statistics.skipped} of {inputs} inputs could not be read (reported from {_SKIPPED:.0%}); `imtok info` "
-            "on the token folder lists the reasons"
+            f"{statistics.skipped:,} of {inputs:,} inputs could not be read (reported from {_SKIPPED:.0%}); "
+            "`imtok info` on the token folder lists the reasons"
         )
         yield make_finding("skipped-inputs", "warning", text)
 
@@ -131,7 +132,7 @@ def _duplicates(statistics: Statistics) -> Iterable[Finding]:
     distinct = statistics.images > 0 and bits >= math.log2(statistics.images) + _DISTINCT_BITS
     if distinct and found.duplicates and found.duplicates >= _DUPLICATES * found.images:
         text = (
-            f"{found.duplicates} of {found.images} images have exactly the codes of an earlier one (reported from "
+            f"{found.duplicates:,} of {found.images:,} images have exactly the codes of an earlier one (reported from "
             f"{_DUPLICATES:.0%}): they are copies, or the tokenizer cannot tell them apart; compare a few, and keep "
             "copies of training images out of validation"
         )
@@ -180,8 +181,8 @@ def _of_geometry(geometry: Geometry, record: QuantizerRecord) -> Iterable[Diagno
         return
     if geometry.near_duplicates and geometry.near_duplicates >= _NEAR_DUPLICATES * geometry.codes:
         facts = (
-            f"{geometry.near_duplicates} of {geometry.codes} codes nearly coincide with another code (closer than a "
-            f"hundredth of the codebook's spread; {_NEAR_DUPLICATES:.0%} or more is waste) and decode to the same"
+            f"{geometry.near_duplicates:,} of {geometry.codes:,} codes nearly coincide with another code (closer than "
+            f"a hundredth of the codebook's spread; {_NEAR_DUPLICATES:.0%} or more is waste) and decode to the same"
         )
         score = geometry.near_duplicates / geometry.codes
         yield Diagnosis("near-duplicate-codes", "warning", facts, suggest("unused codes", record), score)
@@ -257,7 +258,7 @@ def worst_of_each(by_codebook: Iterable[Iterable[Diagnosis]]) -> Iterator[tuple[
 def _diagnose(use: CodebookUsage, record: QuantizerRecord) -> Iterable[Diagnosis]:
     if use.tokens < FEW_TOKENS:
         if use.tokens:
-            facts = f"{use.tokens} tokens are too few to judge a codebook"
+            facts = f"{counted(use.tokens, 'token is', 'tokens are')} too few to assess a codebook"
             yield Diagnosis("too-few-tokens", "hint", facts, f"{FEW_TOKENS} are needed", 1 / use.tokens)
         return
     unused = suggest("unused codes", record)
@@ -269,7 +270,7 @@ def _diagnose(use: CodebookUsage, record: QuantizerRecord) -> Iterable[Diagnosis
     yield from _dead(use, limit, unused)
     if use.nearly_dead >= limit * use.codebook_size:
         facts = (
-            f"{use.nearly_dead} of {use.codebook_size} codes are nearly dead: each has less than a hundredth of an "
+            f"{use.nearly_dead:,} of {use.codebook_size:,} codes are nearly dead: each has less than a hundredth of an "
             f"even share of the tokens ({limit:.0%} or more is waste)"
         )
         yield Diagnosis("nearly-dead-codes", "hint", facts, unused, use.nearly_dead)
@@ -281,13 +282,13 @@ def _collapse(use: CodebookUsage, limit: float) -> str:
     possible = min(use.codebook_size, use.tokens)
     if use.used <= limit * possible:
         return (
-            f"collapsed to {use.used} of {use.codebook_size} codes in use ({limit:.0%} or less counts as collapse), "
-            f"perplexity {use.perplexity:.1f}"
+            f"collapsed to {use.used:,} of {use.codebook_size:,} codes in use ({limit:.0%} or less counts as "
+            f"collapse), perplexity {use.perplexity:.1f}"
         )
     if use.entropy_corrected_bits <= _COLLAPSED_BITS * math.log2(possible):
         return (
             f"collapsed to {use.entropy_bits:.2f} of {use.max_bits:.4g} bits per token ({_COLLAPSED_BITS:.0%} or less "
-            f"counts as collapse), perplexity {use.perplexity:.1f}, although {use.used} codes occur"
+            f"counts as collapse), perplexity {use.perplexity:.1f}, although {use.used:,} codes occur"
         )
     return ""
 
@@ -296,17 +297,17 @@ def _dead(use: CodebookUsage, limit: float, suggestion: str) -> Iterable[Diagnos
     size, per_code = use.codebook_size, use.tokens / use.codebook_size
     if per_code < _ENOUGH and use.dead >= limit * size:
         facts = (
-            f"{use.dead} of {size} codes are never used, but {per_code:.2g} tokens per code are too few to tell dead "
-            "codes from codes that have not come up yet"
+            f"{use.dead:,} of {size:,} codes are never used, but {per_code:.2g} tokens per code are too few to tell "
+            "dead codes from codes that have not come up yet"
         )
-        images = f"about {math.ceil(use.images * _ENOUGH / per_code)}" if use.images else "more"
+        images = f"about {math.ceil(use.images * _ENOUGH / per_code):,}" if use.images else "more"
         more = f"count {images} images, for {_ENOUGH} tokens per code"
         yield Diagnosis("too-few-tokens", "hint", facts, more, 1 / per_code)
     elif per_code >= _ENOUGH and size - use.expected_used >= limit * size:
         added = use.expected_used - use.used
         facts = (
-            f"{use.dead} of {size} codes are never used at {per_code:.0f} tokens per code ({limit:.0%} or more is "
-            f"waste), and more images would add {f'about {added:.0f}' if added >= 0.5 else 'none'}"
+            f"{use.dead:,} of {size:,} codes are never used at {per_code:,.0f} tokens per code ({limit:.0%} or more is "
+            f"waste), and more images would add {f'about {added:,.0f}' if added >= 0.5 else 'none'}"
         )
         yield Diagnosis("dead-codes", "warning", facts, suggestion, use.dead)
 
@@ -320,7 +321,7 @@ def _uneven(use: CodebookUsage, suggestion: str) -> Iterable[Diagnosis]:
         yield Diagnosis("dominant-code", "warning", facts, suggestion, share)
     elif use.perplexity < _UNEVEN * use.used:
         facts = (
-            f"{use.used} codes are in use, but so unevenly that the perplexity is only {use.perplexity:.1f} "
+            f"{use.used:,} codes are in use, but so unevenly that the perplexity is only {use.perplexity:.1f} "
             f"(reported below {_UNEVEN:.0%} of the codes in use)"
         )
         yield Diagnosis("uneven-use", "warning", facts, suggestion, use.used / use.perplexity)

@@ -117,9 +117,9 @@ class TrainDisplay:
         each = len(tokenizer.quantizer.codebook_ids)
         grid = f"{side}x{side}" if each == 1 else f"{side}x{side}x{each}"
         say(
-            f"{tokenizer.size} px to {grid} tokens, {tokenizer.quantizer.summary}; {self.config.images} training "
-            f"images in batches of {self.config.batch_size}, crops of {self.config.data.crop} px, in "
-            f"{self.config.precision}"
+            f"{tokenizer.size} px to {grid} tokens, {tokenizer.quantizer.summary}; "
+            f"{counted(self.config.images, 'training image')} in batches of {self.config.batch_size}, "
+            f"crops of {self.config.data.crop} px, in {self.config.precision}"
         )
 
 
@@ -192,7 +192,7 @@ def print_report(report: TrainReport) -> None:
     metrics = report.validation
     if metrics:
         shared = metrics.get("val/also_trained_on")
-        caution = f", with {shared} of the images also trained on" if shared else ""
+        caution = f", where {counted(shared, 'image was', 'images were')} also trained on" if shared else ""
         print_result(f"validation {_quality(metrics)}, {metrics['val/usage']:.1%} of the codes used{caution}")
     else:
         print_result("nothing was held out, so nothing was measured")
@@ -200,7 +200,7 @@ def print_report(report: TrainReport) -> None:
     if (report.run / "previews").is_dir():
         print_result(f"originals above reconstructions in {report.run / 'previews'}")
     if report.best_tokenizer is not None and report.best.get("images", report.images) < report.images:
-        after = f"after {report.best['images']} images"
+        after = f"after {counted(report.best['images'], 'image')}"
         print_result(f"the best was {after} ({_quality(report.best)}): {report.best_tokenizer}")
     for finding in report.findings:
         text = f"{escaped(finding.text)} [dim]({escaped(finding.name)})[/]"

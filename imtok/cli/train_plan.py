@@ -23,11 +23,12 @@ def print_plan(plan: TrainPlan) -> None:
     bits = f"{plan.bits:.0f} bits, {plan.bits_per_pixel:.3f} a pixel"
     rows = {
         "parameters": ", ".join(f"{name} {_short(count)}" for name, count in plan.parameters.items()),
-        "an image": f"{tokenizer.size} px to {'x'.join(map(str, plan.grid))} = {plan.tokens} tokens of "
+        "an image": f"{tokenizer.size} px to {'x'.join(map(str, plan.grid))} = {counted(plan.tokens, 'token')} of "
         f"{plan.num_codes} codes: {bits}",
         "training": f"{_images(plan.training_images)}, each seen {plan.epochs:.1f} times: {config.images} in "
         f"{counted(plan.steps, 'step')} of {batch}",
-        "validation": f"{_images(plan.validation_images)}, after every {config.validation_interval} training images"
+        "validation": f"{_images(plan.validation_images)}, after every "
+        f"{counted(config.validation_interval, 'training image')}"
         if plan.validation_images
         else "nothing is held out",
     }
@@ -68,7 +69,9 @@ def _with_meanings(yaml: str, config: TrainConfig) -> str:
         ("validate_every", config.validation_interval),
         ("checkpoint_every", config.checkpoint_interval),
     ):
-        yaml = yaml.replace(f"\n{name}: 0\n", f"\n{name}: 0  # chosen by imtok: {interval} training images\n")
+        yaml = yaml.replace(
+            f"\n{name}: 0\n", f"\n{name}: 0  # chosen by imtok: {counted(interval, 'training image')}\n"
+        )
     return yaml
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imtok.cores import usable_cores
+from imtok.counted import counted
 from imtok.decoding.batches import FORMATS, BatchDecoder, CodeBatch, Format, code_batches
 from imtok.decoding.record import DecodeRecord, begin, token_set
 from imtok.decoding.sinks import check_sink, is_tar, open_sink
@@ -105,8 +106,8 @@ def decode(
             writing.write(results)
     except (KeyboardInterrupt, Interrupted) as error:
         raise Interrupted(
-            f"{output}: stopped after {writing.done + writing.before} of {record.images} images; run the same command "
-            "again"
+            f"{output}: stopped after {writing.done + writing.before} of {counted(record.images, 'image')}; run the "
+            "same command again"
         ) from error
     done, seconds = writing.done, writing.seconds
     return DecodeReport(

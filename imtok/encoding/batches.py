@@ -63,7 +63,7 @@ class BatchEncoder:
         self._dtype = smallest_dtype(tokenizer.num_codes)
 
     def __call__(self, batch: Batch) -> Encoded:
-        """Read, decode, fit and encode a batch; raises only where the whole job cannot go on."""
+        """Read, decode, fit and encode a batch; raises only where the whole job cannot continue."""
         side, count = self._settings.size, self._settings.batch_size
         pixels = torch.zeros(count, 3, side, side, dtype=torch.uint8, pin_memory=self._pinned)
         done = Encoded(batch)

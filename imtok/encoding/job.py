@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imtok.cores import usable_cores
+from imtok.counted import counted
 from imtok.data.images import Fit
 from imtok.data.labels import LabelChoice
 from imtok.data.reading import Rules
@@ -60,8 +61,8 @@ def encode(
     the units that fall to it as one of `shard` = (index, count) and of `world_size` ranks. Without a tokenizer the job
     takes the one in `output`, and in a new folder the one that comes with imtok.
 
-    Units that fail are named in the report and the others go on. Raises SourceError, ConfigError, TokenizerError or
-    TokensError before anything is encoded, Interrupted when `should_stop` says so, DiskError when the disk is full,
+    Units that fail are named in the report, and the others are encoded. Raises SourceError, ConfigError, TokenizerError
+    or TokensError before anything is encoded, Interrupted when `should_stop` says so, DiskError when the disk is full,
     and TooManySkips, with everything committed, when more than `max_skip` inputs were skipped.
     """
     mine = _Share(*shard, rank, world_size)
@@ -94,8 +95,8 @@ def encode(
         except (KeyboardInterrupt, Interrupted) as error:
             committed = len(find_shards(job.folder)[0])
             raise Interrupted(
-                f"{job.folder}: stopped with {committed} of {len(job.plan)} units committed; run the same command "
-                "again to go on"
+                f"{job.folder}: stopped with {committed} of {counted(len(job.plan), 'unit')} committed; run the same "
+                "command again to resume"
             ) from error
     report = finish(job, done, units, len(units) - len(missing))
     if max_skip is not None and report.skipped > max_skip and not report.failed:

@@ -231,6 +231,6 @@ def _check_size(size: int, downsample: int) -> None:
 
 def _differs(folder: Path, name: str, known: object, requested: object) -> TokensError:
     return TokensError(
-        f"{folder}: begun with {name} {known}, this call has {requested}; go on with what it was begun with, or encode "
-        "into another folder"
+        f"{folder}: begun with {name} {known}, this call has {requested}; repeat the options it was begun with, or "
+        "encode into another folder"
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from imtok.counted import counted
 from imtok.tokens.dataset import TokenDataset
 from imtok.tokens.folder import TokensInfo
 from imtok.tokens.shard import NO_LABEL, Shard
@@ -59,7 +60,8 @@ class LabelCounts:
         source = self.info.labels or ("folders" if self.info.all_class_names else "cls")
         names = list(self.by_name)
         rest = ", ..." if len(names) > _SHOWN else ""
-        count = f"{len(names):,} {'class' if len(names) == 1 else 'classes'}"
+        count = counted(len(names), "class", "classes", form=",")
+        images = counted(self.images, "image", form=",")
         shown = f"{count} ({', '.join(names[:_SHOWN])}{rest})"
         place = _SOURCES.get(source) or " and ".join(sorted(self.places))
-        return f"{place}, {self.classes.total():,} of {self.images:,} images, {shown}"
+        return f"{place}, {self.classes.total():,} of {images}, {shown}"

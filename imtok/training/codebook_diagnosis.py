@@ -5,6 +5,7 @@ from __future__ import annotations
 from imtok.analysis.diagnostics import usage_findings
 from imtok.analysis.statistics import Finding
 from imtok.config import TrainConfig
+from imtok.counted import counted
 from imtok.usage import CodebookUsage
 
 _FROM = 0.2  # share of the run before which few codes are in use anyway
@@ -43,7 +44,8 @@ def too_short_for_codebook(config: TrainConfig) -> str:
     if config.images * tokens * shared >= least:
         return ""
     return (
-        f"{config.images} images have {config.images * tokens * shared} latents for the {quantizer.num_codes} codes of "
-        f"a codebook, too few to learn it; train on {-(-least // (tokens * shared))} images or more (--images), or "
+        f"{counted(config.images, 'image has', 'images have')} {counted(config.images * tokens * shared, 'latent')} "
+        f"for the {quantizer.num_codes} codes of a codebook, too few to learn it; train on "
+        f"{counted(-(-least // (tokens * shared)), 'image')} or more (--images), or "
         f"with {quantizer.base.fewer_codes(quantizer.base_key)}"
     )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from imtok.config import TrainConfig
+from imtok.counted import counted
 from imtok.data.collection import ImageCollection
 from imtok.data.stream import TrainingStream
 from imtok.devices import deterministic, resolve_device
@@ -197,8 +198,8 @@ class _Job:
             if self.should_stop():
                 self._save(must=True)
                 raise Interrupted(
-                    f"{self.folder.path}: {state.seen} of {config.images} training images done and saved; the same "
-                    "command resumes the run"
+                    f"{self.folder.path}: {state.seen} of {counted(config.images, 'training image')} done and "
+                    "saved; the same command resumes the run"
                 )
             with self.throughput.waiting():
                 batch = next(batches)
@@ -231,7 +232,7 @@ class _Job:
         else:
             self.folder.metrics.rewind(facts["metrics_bytes"], facts.get("metrics_waiting", ()))
             self.validation.restore_best()
-            self.reporter.notice(f"resumed after {self.state.seen} of {self.config.images} training images")
+            self.reporter.notice(f"resumed after {self.state.seen} of {counted(self.config.images, 'training image')}")
         return self.state.seen
 
     def _due(self, interval: int) -> bool:

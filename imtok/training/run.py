@@ -4,7 +4,7 @@ config.yaml                     the resolved configuration, written once
 metrics.jsonl                   without times, so that a resumed run has the same bytes
 timing.jsonl                    images/s and data wait
 checkpoints/000012800.safetensors    the newest and the best, named by training images seen
-checkpoints/000012800.damaged        one that a run could not go on from
+checkpoints/000012800.damaged        one that a run could not resume from
 best/                           the best tokenizer by the held-out images, with its metrics in its file
 previews/000012800.png          held-out images above their reconstructions
 tensorboard/                    where tensorboard is installed

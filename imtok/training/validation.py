@@ -99,7 +99,7 @@ class Validation:
         return self._log_line(self.last) if self.last else self.folder.last_validation()
 
     def given_up(self, problem: str) -> TrainingError:
-        """Make the error that ends a run: the problem, the settings that help, and where to go on from."""
+        """Make the error that ends a run: the problem, the settings that help, and what to resume from."""
         self.write_best(last=True)
         best = f", which --start-from {self.best.folder} may begin where this one was best" if self.best.exists else ""
         place = f"{self.folder.path}: training image {self.state.seen}"
