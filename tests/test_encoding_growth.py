@@ -99,6 +99,28 @@ def test_a_set_that_lost_or_changed_inputs_is_refused(tmp_path: Path, tokenizer:
     assert contents(tmp_path / "t") == before
 
 
+def test_inputs_under_another_name_are_explained(tmp_path: Path, tokenizer: Path) -> None:
+    fill(tmp_path / "in", ["a.png"])
+    encode([tmp_path / "in"], tmp_path / "t", tokenizer, rules=1)
+    fill(tmp_path / "more", ["b.png"])
+    with pytest.raises(SourceError, match=r"a\.png is in/a\.png beside other folders, put the new images into its own"):
+        encode([tmp_path / "in", tmp_path / "more"], tmp_path / "t", tokenizer)
+    (tmp_path / "x.zip").write_bytes(b"PK")
+    with pytest.raises(SourceError, match=r"x\.zip: rules 1 read no \.zip files"):
+        encode([tmp_path / "in", tmp_path / "x.zip"], tmp_path / "t", tokenizer)
+
+
+def test_tars_beside_which_images_have_come_are_explained(tmp_path: Path, tokenizer: Path) -> None:
+    (tmp_path / "in").mkdir()
+    shard(tmp_path / "in/a.tar", "a.png")
+    encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+    fill(tmp_path / "in", ["b.png"])
+    with pytest.raises(
+        SourceError, match=r"a\.tar is missing \(in a folder that holds images, containers are not read"
+    ):
+        encode([tmp_path / "in"], tmp_path / "t", tokenizer)
+
+
 def test_an_unfinished_extension_is_told_and_finished(tmp_path: Path, tokenizer: Path) -> None:
     fill(tmp_path / "in", ["a.png", "b.png"])
     encode([tmp_path / "in"], tmp_path / "t", tokenizer, unit_size=1)

@@ -165,6 +165,8 @@ def _single(address: str, reading: Reading) -> _Found:
         return _Found([ImageFile(as_text(PurePath(address).name), address, storage_of(address).size(address))])
     if container in _readers(reading):
         return _Found(containers=[(address, container)])
+    if container in CONTAINERS:
+        raise SourceError(f"{address}: rules 1 read no {container} files; encode it into a token folder of its own")
     compression = compression_of(head)
     if compression is not None:
         raise SourceError(f"{address}: {compression_advice(compression)}")

@@ -121,6 +121,16 @@ class _Inputs:
             return self._containers.pop(entry.tar, None)
         return self._files.pop(str(entry.key), None)
 
+    @property
+    def images(self) -> bool:
+        """Whether there are images in folders."""
+        return bool(self._files)
+
+    def longer(self, entry: PlanEntry) -> str | None:
+        """Return the key that an image has where several folders are given, None where there is no such key."""
+        names = (key for key in self._files if key.endswith(f"/{entry.key}"))
+        return next(names, None) if entry.key is not None else None
+
     def rest(self) -> tuple[Sequence[ImageFile | LostImage], Sequence[ContainerFile]]:
         """Return what nobody took, in order."""
         return tuple(self._files.values()), tuple(self._containers.values())
@@ -138,8 +148,8 @@ def _recorded_part(number: int, folder: Path, recorded: TokensInfo, inputs: _Inp
         # Other bytes are a cut tar that was copied again, where nothing of it is committed.
         if found is None or (found.size != entry.bytes and entry.unit in committed):
             raise SourceError(
-                f"{folder}: the inputs are not those it was begun with: {_difference(entry, found)}; give the same "
-                "inputs, to which others may have come, or encode into another folder"
+                f"{folder}: the inputs are not those it was begun with: {_difference(entry, found, inputs)}; give the "
+                "same inputs, to which others may have come, or encode into another folder"
             )
         if isinstance(found, ContainerFile):
             containers.append(found)
@@ -153,7 +163,11 @@ def _recorded_part(number: int, folder: Path, recorded: TokensInfo, inputs: _Inp
     return PlanPart(files, containers, recorded.unit_size, record.first_unit)
 
 
-def _difference(known: PlanEntry, found: _Input | None) -> str:
+def _difference(known: PlanEntry, found: _Input | None, inputs: _Inputs) -> str:
+    if found is None and (renamed := inputs.longer(known)):
+        return f"{known.name} is {renamed} beside other folders, put the new images into its own folder"
+    if found is None and known.tar is not None and inputs.images:
+        return f"{known.name} is missing (in a folder that holds images, containers are not read: name them)"
     if found is None:
         return f"{known.name} is missing"
     return f"{known.name} had {known.bytes} bytes, has {found.size}"
