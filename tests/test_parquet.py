@@ -130,3 +130,10 @@ def test_a_damaged_parquet_file_is_never_an_empty_unit(tmp_path: Path) -> None:
     report = encode([path], tmp_path / "t", tiny_tokenizer(tmp_path / "tokenizer"), salvage=True)
     assert (report.complete, report.salvaged) == (False, ())
     assert "nothing of it can be salvaged" in report.failed[0].reason
+
+
+def test_a_clash_of_labels_names_the_column_not_cls(tmp_path: Path) -> None:
+    numbers = write_parquet(tmp_path / "a.parquet", {"image": [encoded(picture(0))], "label": [3]})
+    names = write_parquet(tmp_path / "b.parquet", {"image": [encoded(picture(1))], "label": ["cat"]})
+    with pytest.raises(SourceError, match=r"a\.parquet has numbers in its label column.*names in its label column"):
+        encode([numbers, names], tmp_path / "t", tiny_tokenizer(tmp_path / "tokenizer"))

@@ -259,11 +259,18 @@ def _mixed(*found: tuple[str, Numbering | str]) -> SourceError:
     (one, first), (other, second) = found
     sources = [each.source if isinstance(each, Numbering) else "folders" for each in (first, second)]
     choices = sources if sources[0] != sources[1] else []
-    words = [each.words if isinstance(each, Numbering) else each for each in (first, second)]
+    words = [_words_at(place, each) for place, each in found]
     return SourceError(
         f"{one} has {words[0]} for labels, {other} has {words[1]}; two numberings are never mixed: take "
         f"{' or '.join(f'--labels {choice}' for choice in (*choices, 'none'))}, or encode each into a folder of its own"
     )
+
+
+def _words_at(place: str, found: Numbering | str) -> str:
+    """Say what one place has for labels; the reader of Parquet files offers their column as if it were `.cls`."""
+    if not isinstance(found, Numbering):
+        return found
+    return found.words.replace(".cls files", "its label column") if place.endswith(".parquet") else found.words
 
 
 def _names_of(images: Sequence[SourceImage], table: Mapping[str, Label], numbering: Numbering) -> Counter[str]:

@@ -149,7 +149,7 @@ def _recorded_part(number: int, folder: Path, recorded: TokensInfo, inputs: _Inp
         if found is None or (found.size != entry.bytes and entry.unit in committed):
             raise SourceError(
                 f"{folder}: the inputs are not those it was begun with: {_difference(entry, found, inputs)}; give the "
-                "same inputs, to which others may have come, or encode into another folder"
+                "same inputs, with new ones if there are any, or encode into another folder"
             )
         if isinstance(found, ContainerFile):
             containers.append(found)

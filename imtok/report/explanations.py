@@ -23,8 +23,8 @@ EXPLANATIONS = {
         "helps here."
     ),
     "too-few-tokens": (
-        "The set is too small to tell dead codes from codes that have not occurred yet. Count more images "
-        "before you change anything."
+        "Change nothing before more images are counted: codes that a small set leaves out may well occur in a "
+        "larger one."
     ),
     "dominant-code": (
         "Look at the code in this report. Where it stands for white paper or black sky, the images are simply "
