@@ -18,7 +18,7 @@ def info(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A run, a tokenizer or a token folder.")],
     as_json: AsJson = False,
 ) -> None:
-    """Describe any folder of imtok's."""
+    """Describe a run, a tokenizer folder or a token folder."""
     import imtok.description
 
     facts = imtok.description.describe(folder)

@@ -27,29 +27,37 @@ _deep_option = with_preset(typer.Option, rich_help_panel="Tokenizer diagnostics"
 
 
 def stats(
-    tokens: Annotated[list[Path], typer.Argument(metavar="TOKENS", help="Folder of `imtok encode`, or several.")],
-    compare: Annotated[bool, typer.Option("--compare", help="Further token folders follow TOKENS.")] = False,
+    tokens: Annotated[
+        list[Path], typer.Argument(metavar="TOKENS", help="Folder written by `imtok encode`, or several.")
+    ],
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Compare TOKENS with the token folders that follow.")
+    ] = False,
     as_json: AsJson = False,
     partial: Partial = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Counting processes. (default: one a core)")] = None,
-    report: Annotated[Path | None, _file_option(metavar="FILE", help="Write all of it as one HTML file.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes that count. (default: one for each core)")
+    ] = None,
+    report: Annotated[
+        Path | None, _file_option(metavar="FILE", help="Write all statistics and plots as one HTML file.")
+    ] = None,
     plots: Annotated[Path | None, _file_option(metavar="DIR", help="Write every plot as a PNG.")] = None,
-    deep: Annotated[bool, _deep_option("--deep", help="Run these, as --report and --plots do.")] = False,
+    deep: Annotated[bool, _deep_option("--deep", help="Run these diagnostics, as --report and --plots do.")] = False,
     tokenizer: Annotated[
         Path | None,
-        _deep_option("-t", "--tokenizer", help="Instead of the copy in TOKENS; its fingerprint must match."),
+        _deep_option("-t", "--tokenizer", help="Replaces the copy in TOKENS; its fingerprint must match."),
     ] = None,
     images: Annotated[
-        list[str] | None, _deep_option(metavar="SOURCE", help="Images, of the tokens or others; once for each SOURCE.")
+        list[str] | None, _deep_option(metavar="SOURCE", help="Images to measure on; may be given several times.")
     ] = None,
-    sample: Annotated[int | None, _deep_option(min=1, help="Images for these. (default: 64)")] = None,
-    device: Annotated[str | None, _deep_option(help="cpu, cuda or cuda:N. (default: a GPU if any)")] = None,
+    sample: Annotated[int | None, _deep_option(min=1, help="Images in these diagnostics. (default: 64)")] = None,
+    device: Annotated[str | None, _deep_option(help="cpu, cuda or cuda:N. (default: a GPU where there is one)")] = None,
     tokens_only: Annotated[bool, _deep_option("--tokens-only", help="Leave the tokenizer out.")] = False,
 ) -> None:
     """Report whether the codebook is alive, from the tokens alone or with their tokenizer, and what to change.
 
     usage: share of the codes that occur. entropy: -sum p log2 p of the code shares, in bits a token, at most log2 of
-    the codebook size. perplexity: 2^entropy, the number of equally frequent codes that would say as much. bits coded:
+    the codebook size. perplexity: 2^entropy, the number of equally frequent codes that would carry as much. bits coded:
     what an adaptive coder needs. The report ends with the definition and source of every statistic.
     """
     deep = deep or tokenizer is not None or bool(images)
