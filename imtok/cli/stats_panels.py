@@ -158,7 +158,8 @@ def _dimensions(statistics: Statistics) -> list[RenderableType]:
 
 
 def _classes(statistics: Statistics) -> list[RenderableType]:
-    names = "", "images", "codes used", "perplexity", "KL divergence", "codes most its own"
+    own_codes = "own codes" if any(each.own for each in statistics.classes) else ""
+    names = "", "images", "codes used", "perplexity", "KL, bits", own_codes
     rows: list[list[RenderableType]] = [[Text(name, "dim", no_wrap=True, overflow="ellipsis") for name in names]]
     for each in statistics.classes[:_ROWS]:
         own = ", ".join(f"{code} ({times:.1f}x)" for code, times in each.own[:3])
