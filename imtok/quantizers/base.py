@@ -123,7 +123,7 @@ class Quantizer(nn.Module, ABC):
         state_dict |= {name: at_least_float32(value) for name, value in narrow.items()}
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
-    def _checked_codes(self, codes: Tensor) -> Tensor:
+    def _check_codes(self, codes: Tensor) -> Tensor:
         """Return the codes; raises ValueError on their type, their shape, and values outside [0, K)."""
         if codes.dtype == torch.bool or codes.is_floating_point() or codes.is_complex():
             raise ValueError(f"codes must be integers, got {codes.dtype}")

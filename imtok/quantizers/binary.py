@@ -68,7 +68,7 @@ class _SignQuantizer(Quantizer):
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Look up codes (B, H, W) as latents (B, D, H, W), each value +-`magnitude`."""
-        codes = self._checked_codes(codes)
+        codes = self._check_codes(codes)
         # Contiguous as `forward` gives them, since a convolution's last bits depend on the memory layout.
         return (codes_to_signs(codes, self.dim).contiguous() * self.magnitude).to(self.dtype)
 

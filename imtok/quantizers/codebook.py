@@ -109,7 +109,7 @@ class CodebookQuantizer(Quantizer):
 
         A projected codebook is projected as a whole, since a product of fewer rows may differ in its last bits.
         """
-        codes = self._checked_codes(codes)
+        codes = self._check_codes(codes)
         return F.embedding(codes.long(), self._searched_codebook()).movedim(-1, 1)
 
     def comparable_latents(self, latents: Tensor) -> Tensor:

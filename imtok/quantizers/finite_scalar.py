@@ -40,7 +40,7 @@ class FSQ(Quantizer):
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Look up codes (B, H, W) as latents (B, D, H, W) in [-1, 1]; levels that are even span [-1, 1 - 2/L]."""
-        codes = self._checked_codes(codes)
+        codes = self._check_codes(codes)
         # Contiguous as `forward` gives them, since a convolution's last bits depend on the memory layout.
         digits = codes_to_digits(codes, self.levels).movedim(-1, 1).contiguous()
         half_widths = digits.new_tensor([level // 2 for level in self.levels]).view(1, -1, 1, 1)

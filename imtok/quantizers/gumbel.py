@@ -104,7 +104,7 @@ class GumbelQuantizer(Quantizer):
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Look up codes (B, H, W) as latents (B, code_dim, H, W): codebook rows."""
-        codes = self._checked_codes(codes)
+        codes = self._check_codes(codes)
         return F.embedding(codes.long(), self.codebook.to(self.dtype)).movedim(-1, 1)
 
     def comparable_latents(self, latents: Tensor) -> None:

@@ -62,6 +62,6 @@ class ProductQuantizer(CompositeQuantizer):
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Look up codes (B, H, W, Q) as latents (B, code_dim, H, W): the codes of the heads, one after the other."""
-        codes = self._checked_codes(codes)
+        codes = self._check_codes(codes)
         pieces = split_codes(codes, self.uses)
         return torch.cat([head.lookup(piece) for head, piece in zip(self.uses, pieces, strict=True)], dim=1)
