@@ -15,6 +15,8 @@ import torch
 from PIL import Image
 
 from imtok.config import NetworkConfig, TokenizerConfig
+from imtok.data.containers import Container
+from imtok.errors import ImageError
 from imtok.quantizer_config import (
     BSQConfig,
     FSQConfig,
@@ -167,6 +169,17 @@ def _shard(
         skip_keys=PackedStrings.pack([]),
         skip_reasons=PackedStrings.pack([]),
     )
+
+
+def outcomes(container: Container) -> dict[str, bytes | str]:
+    """What each image gives: its bytes, or the reason why it has none."""
+    found: dict[str, bytes | str] = {}
+    for image in container.images:
+        try:
+            found[image.key] = image.read()
+        except ImageError as error:
+            found[image.key] = error.reason
+    return found
 
 
 def contents(folder: Path) -> dict[str, bytes]:

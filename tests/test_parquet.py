@@ -12,14 +12,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from making import encoded, picture, tiny_tokenizer
+from making import encoded, outcomes, picture, tiny_tokenizer
 
 from imtok.data import parquet
 from imtok.data.containers import Container
 from imtok.data.parquet import open_parquet
 from imtok.data.sources import find_sources
 from imtok.encoding import encode
-from imtok.errors import ImageError, SourceError
+from imtok.errors import SourceError
 from imtok.tokens import open_tokens, verify_tokens
 
 
@@ -33,17 +33,6 @@ def write_parquet(path: Path, columns: dict[str, Any], features: dict[str, Any] 
 
 def opened(path: Path) -> Container:
     return open_parquet(str(path))
-
-
-def outcomes(container: Container) -> dict[str, bytes | str]:
-    """What each image gives: its bytes, or the reason why it has none."""
-    found: dict[str, bytes | str] = {}
-    for image in container.images:
-        try:
-            found[image.key] = image.read()
-        except ImageError as error:
-            found[image.key] = error.reason
-    return found
 
 
 def structs(*rows: tuple[bytes | None, str | None] | None) -> pa.Array:

@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
-from making import encoded, picture, pictures_tar, write_tar
+from making import encoded, outcomes, picture, pictures_tar, write_tar
 
 from imtok.data.containers import Container, is_unsafe
 from imtok.data.labels import Labels
 from imtok.data.reading import Reading
 from imtok.data.tars import open_tar
-from imtok.errors import ImageError, SourceError
+from imtok.errors import SourceError
 
 
 def opened(path: Path) -> Container:
@@ -170,17 +170,6 @@ def special_tar(path: Path, members: Iterable[tuple[str, bytes, bytes | str]]) -
 
 
 FILE, HARD, SOFT, FOLDER = tarfile.REGTYPE, tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.DIRTYPE
-
-
-def outcomes(container: Container) -> dict[str, bytes | str]:
-    """What each image gives: its bytes, or the reason why it has none."""
-    found: dict[str, bytes | str] = {}
-    for image in container.images:
-        try:
-            found[image.key] = image.read()
-        except ImageError as error:
-            found[image.key] = error.reason
-    return found
 
 
 def test_links_are_resolved_within_the_tar(tmp_path: Path) -> None:

@@ -11,12 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from making import encoded, picture, tiny_tokenizer
+from making import encoded, outcomes, picture, tiny_tokenizer
 
 from imtok.data.containers import Container
 from imtok.data.zips import open_zip
 from imtok.encoding import encode
-from imtok.errors import ImageError, SourceError
+from imtok.errors import SourceError
 from imtok.tokens import open_tokens, verify_tokens
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -31,17 +31,6 @@ def write_zip(path: Path, members: Iterable[tuple[str | zipfile.ZipInfo, bytes]]
         for name, data in members:
             file.writestr(name, data)
     return path
-
-
-def outcomes(container: Container) -> dict[str, bytes | str]:
-    """What each image gives: its bytes, or the reason why it has none."""
-    found: dict[str, bytes | str] = {}
-    for image in container.images:
-        try:
-            found[image.key] = image.read()
-        except ImageError as error:
-            found[image.key] = error.reason
-    return found
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
