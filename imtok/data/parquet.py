@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import threading
+from bisect import bisect_right
 from collections import Counter, OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -78,7 +79,7 @@ class Table:
         """Read the bytes of one row."""
         import pyarrow as pa
 
-        group = next(number for number, start in enumerate(self.starts[1:]) if row < start)
+        group = bisect_right(self.starts, row) - 1
         try:
             with self._lock:
                 value = self._value(group, row - self.starts[group])
