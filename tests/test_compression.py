@@ -8,7 +8,7 @@ import lzma
 
 import pytest
 
-from imtok.data.compression import HEAD_BYTES, compression_advice, compression_of
+from imtok.data.archives.compression import HEAD_BYTES, compression_advice, compression_of
 
 PACKED = {
     "gzip": gzip.compress(b"tar"),

@@ -23,12 +23,12 @@ import imtok
 import imtok.encoding.job
 import imtok.encoding.settings
 import imtok.encoding.units
+from imtok.data.archives.tars import open_tar
 from imtok.data.containers import ImageFile
-from imtok.data.images import decode_image, fit_image
+from imtok.data.pixels.images import decode_image, fit_image
 from imtok.data.reading import Reading
 from imtok.data.sources import CONTAINERS
 from imtok.data.storage import LocalStorage
-from imtok.data.tars import open_tar
 from imtok.encoding import EncodeProgress, encode
 from imtok.errors import (
     ConfigError,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from making import encoded, picture
 
-from imtok.data.formats import HEAD_BYTES, image_kind, image_suffixes, looks_like_image
+from imtok.data.pixels.formats import HEAD_BYTES, image_kind, image_suffixes, looks_like_image
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF"])

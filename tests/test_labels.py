@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from making import encoded, fill, picture, write_tar
 
-from imtok.data import label_search
+from imtok.data.archives.tars import open_tar
 from imtok.data.containers import Container
-from imtok.data.labels import LabelChoice, Labels, find_labels
+from imtok.data.labels import search as label_search
+from imtok.data.labels.origin import LabelChoice, Labels, find_labels
 from imtok.data.reading import Reading
 from imtok.data.sources import CONTAINERS, Sources, find_sources
-from imtok.data.tars import open_tar
 from imtok.encoding import encode
 from imtok.errors import ConfigError, SourceError
 from imtok.tokens import open_tokens

@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from making import encoded, outcomes, picture, tiny_tokenizer
 
-from imtok.data import parquet
+from imtok.data.archives import parquet as parquet
+from imtok.data.archives.parquet import open_parquet
 from imtok.data.containers import Container
-from imtok.data.parquet import open_parquet
 from imtok.data.sources import find_sources
 from imtok.encoding import encode
 from imtok.errors import SourceError

@@ -10,8 +10,8 @@ import pytest
 from making import encoded, picture
 from PIL import PngImagePlugin
 
-from imtok.data.images import decode_image
-from imtok.data.png import without_texts
+from imtok.data.pixels.images import decode_image
+from imtok.data.pixels.png import without_texts
 from imtok.data.reading import Reading
 from imtok.errors import ImageError
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from making import encoded, outcomes, picture, pictures_tar, write_tar
 
+from imtok.data.archives.tars import open_tar
 from imtok.data.containers import Container, is_unsafe
-from imtok.data.labels import Labels
+from imtok.data.labels.origin import Labels
 from imtok.data.reading import Reading
-from imtok.data.tars import open_tar
 from imtok.errors import SourceError
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from making import encoded, outcomes, picture, tiny_tokenizer
 
+from imtok.data.archives.zips import open_zip
 from imtok.data.containers import Container
-from imtok.data.zips import open_zip
 from imtok.encoding import encode
 from imtok.errors import SourceError
 from imtok.tokens import open_tokens, verify_tokens

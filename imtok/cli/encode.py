@@ -152,7 +152,7 @@ def _note_idle(report: EncodeReport, shard: tuple[int, int]) -> None:
 
 def _enlarged(report: EncodeReport, factor: float) -> str:
     """Say how many pictures were enlarged, and a size near theirs where the tokenizer can take it."""
-    from imtok.data.enlarging import enlarging_note
+    from imtok.data.pixels.enlarging import enlarging_note
 
     downsample = report.size // report.grid[0]
     smaller = round(report.size / factor / downsample) * downsample

@@ -28,7 +28,7 @@ def evaluate(
 ) -> None:
     """Measure what a tokenizer keeps of images: PSNR, SSIM, usage, bits per image, by a protocol that it prints."""
     import imtok.evaluation
-    from imtok.data.enlarging import enlarging_note
+    from imtok.data.pixels.enlarging import enlarging_note
     from imtok.data.reading import MAX_PIXELS, Reading
 
     reading = Reading(max_pixels=max_pixels or MAX_PIXELS, salvage_images=salvage_images)

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image
 
 from imtok.data.containers import SourceImage
-from imtok.data.images import decode_image
+from imtok.data.pixels.images import decode_image
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.sources import find_sources
 from imtok.errors import SourceError

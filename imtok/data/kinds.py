@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-from imtok.data.compression import SUFFIXES_OF_COMPRESSED_TARS
-from imtok.data.formats import image_suffixes
+from imtok.data.archives.compression import SUFFIXES_OF_COMPRESSED_TARS
+from imtok.data.pixels.formats import image_suffixes
 from imtok.data.reading import RULES, Rules
 
 FileKind = Literal["image", "container", "compressed", "other", "unknown"]

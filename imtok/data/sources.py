@@ -16,16 +16,16 @@ from pathlib import Path, PurePath
 from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]
 
 from imtok.counted import counted
-from imtok.data.compression import compression_advice, compression_of
+from imtok.data.archives.compression import compression_advice, compression_of
+from imtok.data.archives.parquet import open_parquet, require_pyarrow
+from imtok.data.archives.tars import open_tar
+from imtok.data.archives.zips import open_zip
 from imtok.data.container_names import name_containers, refuse_links_to_one, true_addresses
 from imtok.data.containers import Container, ImageFile, LostImage, as_text, unreadable
-from imtok.data.formats import image_suffixes, looks_like_image
 from imtok.data.kinds import FileKind, container_kind_of, kind_of, suffix_of
-from imtok.data.parquet import open_parquet, require_pyarrow
+from imtok.data.pixels.formats import image_suffixes, looks_like_image
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.storage import Entry, Storage, storage_of
-from imtok.data.tars import open_tar
-from imtok.data.zips import open_zip
 from imtok.errors import SourceError
 
 # Readers of containers by the suffix of the file. A new kind of container is a module and a line here.

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from imtok.data.collection import ImageCollection
-from imtok.data.images import resize_shorter
+from imtok.data.pixels.images import resize_shorter
 from imtok.errors import ImageError, SourceError, TrainingError
 from imtok.parallel import in_order
 

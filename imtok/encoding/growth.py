@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from imtok.data.containers import ImageFile, LostImage
-from imtok.data.labels import LabelChoice, Labels, find_labels
+from imtok.data.labels.origin import LabelChoice, Labels, find_labels
 from imtok.data.sources import ContainerFile, Sources
 from imtok.encoding.inputs import PlanPart
 from imtok.encoding.settings import Settings

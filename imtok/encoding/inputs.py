@@ -18,7 +18,7 @@ from typing import Literal
 
 from imtok.counted import counted
 from imtok.data.containers import UNKNOWN_SIZE, Container, ImageFile, LostImage, SourceImage, is_unsafe
-from imtok.data.labels import Labels
+from imtok.data.labels.origin import Labels
 from imtok.data.sources import ContainerFile, Sources
 from imtok.errors import ImageError, SourceError
 from imtok.tokens.plan import PlanEntry, hash_entries

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from imtok.data.enlarging import Enlargement
+from imtok.data.pixels.enlarging import Enlargement
 from imtok.devices import deterministic, resolve_device
 from imtok.encoding.batches import Batch, BatchEncoder, Encoded
 from imtok.encoding.inputs import OnDuplicate

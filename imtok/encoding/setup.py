@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from imtok.data.labels import find_labels
+from imtok.data.labels.origin import find_labels
 from imtok.data.sources import find_sources
 from imtok.encoding.growth import divide, labels_of_grown, refuse_lost_list
 from imtok.encoding.inputs import Plan, PlanPart

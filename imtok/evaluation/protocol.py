@@ -23,8 +23,8 @@ from torch import Tensor
 
 from imtok.cores import usable_cores
 from imtok.data.collection import ImageCollection
-from imtok.data.enlarging import Enlargement
-from imtok.data.images import Fit, Fitted, fit_image
+from imtok.data.pixels.enlarging import Enlargement
+from imtok.data.pixels.images import Fit, Fitted, fit_image
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.devices import Precision, autocast, deterministic, resolve_device
 from imtok.errors import ConfigError, ImageError, SourceError

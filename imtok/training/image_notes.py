@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from imtok.data.collection import ImageCollection
-from imtok.data.enlarging import enlargement, enlarging_note
+from imtok.data.pixels.enlarging import enlargement, enlarging_note
 
 
 def enlarged_note(images: ImageCollection, size: int) -> str:

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import BinaryIO
 
-from imtok.data.compression import HEAD_BYTES, compression_advice, compression_of
+from imtok.data.archives.compression import HEAD_BYTES, compression_advice, compression_of
+from imtok.data.archives.members import LARGEST_UNPACKED, Lost, Members
 from imtok.data.containers import Container
-from imtok.data.formats import HEAD_BYTES as IMAGE_HEAD_BYTES
-from imtok.data.formats import looks_like_image
-from imtok.data.members import LARGEST_UNPACKED, Lost, Members
+from imtok.data.pixels.formats import HEAD_BYTES as IMAGE_HEAD_BYTES
+from imtok.data.pixels.formats import looks_like_image
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.storage import storage_of
 from imtok.errors import ImageError, SourceError

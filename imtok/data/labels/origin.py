@@ -19,14 +19,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from imtok.data.containers import Container, SourceImage
-from imtok.data.label_folders import ClassFolders
-from imtok.data.label_search import (
+from imtok.data.labels.folders import ClassFolders
+from imtok.data.labels.search import (
     LabelChoice as LabelChoice,
 )
-from imtok.data.label_search import (
+from imtok.data.labels.search import (
     LabelSource as LabelSource,
 )
-from imtok.data.label_search import (
+from imtok.data.labels.search import (
     Numbering,
     Search,
     conflict,
@@ -34,7 +34,7 @@ from imtok.data.label_search import (
     read_value,
     table_of,
 )
-from imtok.data.label_texts import Label
+from imtok.data.labels.texts import Label
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.sources import Sources
 from imtok.errors import ConfigError, SourceError

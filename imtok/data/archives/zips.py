@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import BinaryIO
 
+from imtok.data.archives.members import LARGEST_UNPACKED, Lost, Members
 from imtok.data.containers import Container
-from imtok.data.formats import HEAD_BYTES, looks_like_image
-from imtok.data.members import LARGEST_UNPACKED, Lost, Members
+from imtok.data.pixels.formats import HEAD_BYTES, looks_like_image
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.storage import storage_of
 from imtok.errors import ImageError, SourceError

@@ -16,10 +16,10 @@ from functools import partial
 import numpy as np
 from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
-from imtok.data.color import note_samples, to_rgb, to_srgb
-from imtok.data.formats import HEAD_BYTES, image_kind
-from imtok.data.jpeg import endings, with_end
-from imtok.data.png import without_texts
+from imtok.data.pixels.color import note_samples, to_rgb, to_srgb
+from imtok.data.pixels.formats import HEAD_BYTES, image_kind
+from imtok.data.pixels.jpeg import endings, with_end
+from imtok.data.pixels.png import without_texts
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.errors import ImageError
 

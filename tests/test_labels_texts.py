@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imtok.data.label_texts import as_label, read_cls, read_dataset_json, read_fields
+from imtok.data.labels.texts import as_label, read_cls, read_dataset_json, read_fields
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from imtok.data.label_folders import FolderTally
+from imtok.data.labels.folders import FolderTally
 
 
 def classes_of(*keys: str) -> dict[str, str | None] | None:

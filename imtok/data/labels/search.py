@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import Literal, TypeVar
 
 from imtok.data.containers import Container, SourceImage
-from imtok.data.label_folders import ClassFolders, FolderTally
-from imtok.data.label_texts import Label, read_cls, read_dataset_json, read_fields
+from imtok.data.labels.folders import ClassFolders, FolderTally
+from imtok.data.labels.texts import Label, read_cls, read_dataset_json, read_fields
 from imtok.data.sources import ContainerFile, Sources
 from imtok.data.storage import storage_of
 from imtok.errors import SourceError

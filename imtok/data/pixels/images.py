@@ -12,14 +12,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from imtok.data.formats import HEAD_BYTES as HEAD_BYTES
-from imtok.data.formats import SUFFIXES as SUFFIXES
-from imtok.data.formats import image_kind as image_kind
-from imtok.data.formats import looks_like_image as looks_like_image
-from imtok.data.pixels import Decoded as Decoded
-from imtok.data.pixels import decode_image as decode_image
-from imtok.data.pixels import decode_salvaging as decode_salvaging
-from imtok.data.pixels import image_size as image_size
+from imtok.data.pixels.decoding import Decoded as Decoded
+from imtok.data.pixels.decoding import decode_image as decode_image
+from imtok.data.pixels.decoding import decode_salvaging as decode_salvaging
+from imtok.data.pixels.decoding import image_size as image_size
+from imtok.data.pixels.formats import HEAD_BYTES as HEAD_BYTES
+from imtok.data.pixels.formats import SUFFIXES as SUFFIXES
+from imtok.data.pixels.formats import image_kind as image_kind
+from imtok.data.pixels.formats import looks_like_image as looks_like_image
 
 Fit = Literal["crop", "pad"]
 
