@@ -33,6 +33,7 @@ from imtok.cores import usable_cores
 from imtok.data.collection import ImageCollection
 from imtok.data.stream import TrainingStream
 from imtok.devices import resolve_device
+from imtok.joint_batch import JointBatch
 from imtok.quantizers import Quantizer
 from imtok.training.ema import EMA
 from imtok.training.metric_accumulator import MetricAccumulator
@@ -122,9 +123,16 @@ def measure(case: str, precision: str, args: argparse.Namespace, device: torch.d
 def photographs(args: argparse.Namespace, seed: int) -> list[Tensor]:
     images = ImageCollection.open([args.source])
     stream = TrainingStream(
-        images, size=256, crop=args.crop, flip=True, seed=seed, batch_size=args.batch_size, cache_bytes=0, workers=1
+        images,
+        size=256,
+        crop=args.crop,
+        flip=True,
+        seed=seed,
+        joint=JointBatch(args.batch_size),
+        cache_bytes=0,
+        workers=1,
     )
-    return [stream.batch(number * args.batch_size) for number in range(args.steps)]
+    return [stream.batch(number * args.batch_size).images for number in range(args.steps)]
 
 
 def clouds(args: argparse.Namespace, device: torch.device) -> list[Tensor]:

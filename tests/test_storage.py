@@ -16,6 +16,7 @@ from imtok.data.storage import STORAGES, Entry, Kind, LocalStorage, storage_of
 from imtok.data.stream import TrainingStream
 from imtok.encoding import encode
 from imtok.errors import SourceError
+from imtok.joint_batch import JointBatch
 from imtok.tokens import open_tokens
 
 
@@ -89,8 +90,8 @@ def test_encode_reads_from_a_storage_from_outside(memory: Memory, tmp_path: Path
 def test_training_reads_from_a_storage_from_outside(memory: Memory) -> None:
     images = ImageCollection.open(["memory://photos", "memory://tars/00000.tar"])
     assert images.keys == ["cat/a.png", "dog/b.png", "00000/t.png"]
-    stream = TrainingStream(images, size=32, crop=16, flip=False, seed=0, batch_size=3, cache_bytes=0, workers=2)
-    assert [batch.shape for batch in stream.batches(0, 6)] == [(3, 3, 16, 16)] * 2
+    stream = TrainingStream(images, size=32, crop=16, flip=False, seed=0, joint=JointBatch(3), cache_bytes=0, workers=2)
+    assert [batch.images.shape for batch in stream.batches(0, 6)] == [(3, 3, 16, 16)] * 2
     assert stream.unreadable == {}
 
 

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import yaml
 from making import fill
 from PIL import Image
 from runs import TINY, VQ, run_until, tiny
+from torch import Tensor
 
 import imtok
 import imtok.training.codebook_diagnosis as codebook_diagnosis
@@ -24,9 +26,11 @@ from imtok import files
 from imtok.analysis import CodebookUsage
 from imtok.analysis.statistics import Finding
 from imtok.config import load_train_config, merge, parse_settings
+from imtok.data.batch import Batch
 from imtok.data.collection import ImageCollection
 from imtok.data.stream import TrainingStream
 from imtok.errors import ConfigError, Interrupted, SourceError, TrainingError, UnprotectedWarning
+from imtok.joint_batch import JointBatch
 from imtok.quantizers import VectorQuantizer
 from imtok.training import TrainProgress, choose, train
 from imtok.training.run import RunFolder
@@ -253,31 +257,35 @@ def test_training_leaves_the_callers_random_state_and_threads_alone(pictures: Pa
 
 def stream(images: ImageCollection, **changes: Any) -> TrainingStream:
     settings: dict[str, Any] = {
-        "size": 16, "crop": 8, "flip": True, "seed": 3, "batch_size": 4, "cache_bytes": 10**9, "workers": 2,
+        "size": 16, "crop": 8, "flip": True, "seed": 3, "joint": JointBatch(4), "cache_bytes": 10**9, "workers": 2,
     }  # fmt: skip
     return TrainingStream(images, **(settings | changes))
 
 
+def crops(batches: Iterable[Batch]) -> Tensor:
+    return torch.cat([batch.images for batch in batches])
+
+
 def test_the_stream_is_a_function_of_seed_and_position_alone(pictures: Path) -> None:
     images = ImageCollection.open([pictures])
-    whole = torch.cat(list(stream(images).batches(0, 80)))
-    later = torch.cat(list(stream(images, cache_bytes=0, workers=1).batches(32, 80)))
+    whole = crops(stream(images).batches(0, 80))
+    later = crops(stream(images, cache_bytes=0, workers=1).batches(32, 80))
     torch.testing.assert_close(whole[32:], later, rtol=0, atol=0)
-    assert not torch.equal(whole, torch.cat(list(stream(images, seed=4).batches(0, 80))))
+    assert not torch.equal(whole, crops(stream(images, seed=4).batches(0, 80)))
 
 
 def test_a_strip_is_trained_on_without_being_enlarged_whole(tmp_path: Path) -> None:
     Image.new("RGB", (6000, 1), (9, 8, 7)).save(tmp_path / "strip.png")
     images = ImageCollection.open([tmp_path])
     strips = stream(images, size=256, crop=64)
-    assert strips.batch(0).shape == (4, 3, 64, 64)
+    assert strips.batch(0).images.shape == (4, 3, 64, 64)
     assert strips._picture(0).shape == (256, 1024, 3)
 
 
 def test_permuted_channels_keep_the_pixels_and_change_their_colours(pictures: Path) -> None:
     images = ImageCollection.open([pictures])
-    plain = stream(images, batch_size=16).batch(0)
-    permuted = stream(images, batch_size=16, permute_channels=True).batch(0)
+    plain = stream(images, joint=JointBatch(16)).batch(0).images
+    permuted = stream(images, joint=JointBatch(16), permute_channels=True).batch(0).images
     assert torch.equal(plain.sort(dim=1).values, permuted.sort(dim=1).values)
     changed = (plain != permuted).flatten(1).any(dim=1)
     assert changed.any()
@@ -286,8 +294,8 @@ def test_permuted_channels_keep_the_pixels_and_change_their_colours(pictures: Pa
 
 def test_every_epoch_has_its_own_order_of_all_images(pictures: Path) -> None:
     images = ImageCollection.open([pictures])
-    crops = torch.cat(list(stream(images, crop=16, flip=False, batch_size=1, size=16).batches(0, 60)))
-    means = crops.float().mean(dim=(1, 2, 3))  # one number a picture, nearly independent of where the crop was
+    all_crops = crops(stream(images, crop=16, flip=False, joint=JointBatch(1), size=16).batches(0, 60))
+    means = all_crops.float().mean(dim=(1, 2, 3))  # one number a picture, nearly independent of where the crop was
     order = [images.keys[int(i)] for i in stream(images)._order(0)]
     assert sorted(order) == images.keys
     assert order != [images.keys[int(i)] for i in stream(images)._order(1)]

@@ -4,21 +4,24 @@ Order, crop and mirroring of the n-th training image are functions of (seed, n) 
 state or a shuffle buffer. So the only thing to save is how many images were seen.
 """
 
-# Axes: B batch, S crop.
+# Axes: N rows of this rank, S crop.
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from imtok.data.batch import Batch
 from imtok.data.collection import ImageCollection
 from imtok.data.pixels.images import resize_shorter
 from imtok.errors import ImageError, SourceError, TrainingError
+from imtok.joint_batch import JointBatch
 from imtok.parallel import in_order
 
 _AHEAD = 4  # batches made before the trainer takes them
@@ -41,31 +44,36 @@ class TrainingStream:
         flip: bool,
         permute_channels: bool = False,
         seed: int,
-        batch_size: int,
+        joint: JointBatch,
         cache_bytes: int,
         workers: int,
         pin: bool = False,
     ) -> None:
         self.images, self.size, self.crop = images, size, crop
         self.flip, self.permute_channels = flip, permute_channels
-        self.seed, self.batch_size, self.workers, self.pin = seed, batch_size, workers, pin
+        self.seed, self.joint, self.workers, self.pin = seed, joint, workers, pin
         self.unreadable: dict[str, str] = {}
         self._keys = images.keys
         self._cache = _Cache(cache_bytes)
         self._orders: OrderedDict[int, Tensor] = OrderedDict()
         self._lock = Lock()
 
-    def batches(self, seen: int, until: int) -> Generator[Tensor, None, None]:
-        """Yield (B, 3, S, S) uint8 batches from the `seen`-th training image on, until `until` are seen."""
+    def batches(
+        self,
+        seen: int,
+        until: int,
+        place: Mapping[str, Any] | None = None,  # noqa: ARG002  (the number of images seen says all)
+    ) -> Generator[Batch, None, None]:
+        """Yield batches from the `seen`-th training image on, until `until` are seen; `place` says nothing more."""
         # The trainer computes meanwhile, on all cores.
-        starts = range(seen, until, self.batch_size)
+        starts = range(seen, until, self.joint.size)
         return in_order(self.batch, starts, workers=self.workers, ahead=_AHEAD, one_core=False)
 
-    def batch(self, start: int) -> Tensor:
-        """Make the batch of training images `start` .. `start + B`: (B, 3, S, S) uint8."""
-        crops = np.stack([self._sample(number) for number in range(start, start + self.batch_size)])
+    def batch(self, start: int) -> Batch:
+        """Make this rank's rows of the joint batch that begins with training image `start`: (N, 3, S, S) uint8."""
+        crops = np.stack([self._sample(start + number) for number in self.joint.numbers])
         batch = torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
-        return batch.pin_memory() if self.pin else batch
+        return Batch(batch.pin_memory() if self.pin else batch)
 
     def _sample(self, number: int) -> np.ndarray:
         """Make the crop of the `number`-th training image: (S, S, 3) uint8."""

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from imtok.config import TrainConfig
 from imtok.counted import counted
+from imtok.data.batch import Batch
 from imtok.data.collection import ImageCollection
 from imtok.data.stream import TrainingStream
 from imtok.devices import deterministic, resolve_device
@@ -141,7 +141,7 @@ class _Job:
             flip=data.flip,
             permute_channels=data.permute_channels,
             seed=config.seed,
-            batch_size=config.batch_size,
+            joint=state.joint,
             cache_bytes=int(data.cache_gb * 2**30),
             workers=data.workers,
             pin=state.device.type == "cuda",
@@ -158,7 +158,7 @@ class _Job:
         writer = TensorBoardWriter(self.folder.path / "tensorboard", state.seen, self.reporter.notice)
         with closing(writer) as self.tensorboard:
             self.throughput = Throughput()
-            with closing(self.stream.batches(state.seen, config.images)) as batches:
+            with closing(self.stream.batches(state.seen, config.images, state.place)) as batches:
                 self._train(batches)
             self._finish()
         return TrainReport(
@@ -177,7 +177,7 @@ class _Job:
             findings=self.validation.findings,
         )
 
-    def _train(self, batches: Iterator[Tensor]) -> None:
+    def _train(self, batches: Iterator[Batch]) -> None:
         """Train from where the state is to the end of the run."""
         state, config = self.state, self.config
         logged = state.seen  # the log is written before a checkpoint is
@@ -203,8 +203,9 @@ class _Job:
                 )
             with self.throughput.waiting():
                 batch = next(batches)
-            train_step(state, batch)
-            self.throughput.images += len(batch)
+            train_step(state, batch.images)
+            state.place = batch.place
+            self.throughput.images += state.joint.size
             self.reporter.report()
 
     def _resume(self) -> int:

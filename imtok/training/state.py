@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ import torch
 from imtok.config import TrainConfig
 from imtok.devices import Precision
 from imtok.errors import ConfigError
+from imtok.joint_batch import JointBatch
 from imtok.losses import LossTerm, loss_terms
 from imtok.tokenizer import Tokenizer
 from imtok.training.adversarial import Adversary
@@ -31,9 +32,12 @@ class TrainState:
         *,
         resumed: bool = False,
         extra_losses: Sequence[LossTerm] = (),
+        rank: int = 0,
+        ranks: int = 1,
     ) -> None:
         """`resumed`: a checkpoint follows, so that nothing is read from where the run once started."""
         self.config, self.device = config, device
+        self.joint = JointBatch(config.batch_size, config.accumulate, rank, ranks)
         self.precision = _precision(config)
         self.tokenizer = (Tokenizer(config.tokenizer) if resumed else initial_tokenizer(config)).to(device).train()
         self.ema = EMA(self.tokenizer, config.ema_decay)
@@ -56,6 +60,7 @@ class TrainState:
         self._arrange()
         self.seen = 0  # training images
         self.steps = 0
+        self.place: Mapping[str, Any] | None = None  # in a stream, after the last batch
         self.skipped = SkippedSteps(device)
         self.metrics = MetricAccumulator(self.tokenizer.num_codebooks, self.tokenizer.num_codes, device)
 
@@ -71,7 +76,7 @@ class TrainState:
 
     def to_bytes(self, facts: dict[str, Any]) -> bytes:
         """Pack everything as one file; `facts` are values of JSON, which `restore` returns."""
-        state = collect(self._parts()) | {"seen": self.seen, "steps": self.steps, **facts}
+        state = collect(self._parts()) | self._place_fact() | {"seen": self.seen, "steps": self.steps, **facts}
         return pack(state | self.adversary.state_dict() if self.adversary else state)
 
     def restore(self, data: bytes) -> dict[str, Any]:
@@ -83,8 +88,12 @@ class TrainState:
         if self.adversary:
             self.adversary.load_state_dict(state)
         distribute(state, self._parts())
-        self.seen, self.steps = state["seen"], state["steps"]
+        self.seen, self.steps, self.place = state["seen"], state["steps"], state.get("place")
         return {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}
+
+    def _place_fact(self) -> dict[str, Any]:
+        """Name the place in a stream; runs without a stream have none in their checkpoints."""
+        return {} if self.place is None else {"place": self.place}
 
     def _parts(self) -> dict[str, Stateful]:
         """Everything with a state by the name it has in a checkpoint; the adversary names its own parts."""

@@ -53,7 +53,7 @@ def train_step(state: TrainState, batch: Tensor) -> None:
     for tensor, old in zip(_changed_by_forward(state), before, strict=True):
         tensor.copy_(torch.where(finite, tensor, old))
     state.steps += 1
-    state.seen += len(batch)
+    state.seen += state.joint.size
     state.ema.update(state.tokenizer, state.steps, finite)
     state.skipped.count(finite)
     state.metrics.add({**metrics, "learning_rate": rate}, finite)
@@ -78,7 +78,7 @@ def _step_alone(state: TrainState, adversary: Adversary, batch: Tensor) -> None:
     adversary.step(state.middle, config.images, finite)
     for tensor, old in zip(adversary.changed_by_forward(), before, strict=True):
         tensor.copy_(torch.where(finite, tensor, old))
-    state.seen += len(batch)
+    state.seen += state.joint.size
     state.skipped.count(finite)
     state.metrics.add(metrics, finite)
 

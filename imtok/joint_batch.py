@@ -1,0 +1,52 @@
+"""The joint batch of a step: which of its rows each process computes.
+
+A batch is computed in parts of equal size, one after the other. Each rank takes a block of consecutive rows of every
+part, and the ranks' blocks follow each other. So the joint parts, and all that is drawn for them, are the same for any
+number of ranks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from imtok.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class JointBatch:
+    """`size` images in `parts` equal parts, of which this is rank `rank` of `ranks`.
+
+    Raises ConfigError where a part has fewer images than there are ranks.
+    """
+
+    size: int
+    parts: int = 1
+    rank: int = 0
+    ranks: int = 1
+
+    def __post_init__(self) -> None:
+        if self.part_size < self.ranks:
+            raise ConfigError(
+                f"batch_size {self.size} in {self.parts} parts gives {self.part_size} images a part, too few for "
+                f"{self.ranks} processes; raise batch_size, lower accumulate, or start fewer processes"
+            )
+
+    @property
+    def part_size(self) -> int:
+        """Images of a joint part."""
+        return self.size // self.parts
+
+    @property
+    def rows(self) -> range:
+        """This rank's rows of a joint part."""
+        return range(self.rank * self.part_size // self.ranks, (self.rank + 1) * self.part_size // self.ranks)
+
+    @property
+    def numbers(self) -> list[int]:
+        """This rank's rows of the joint batch, part after part."""
+        return [part * self.part_size + row for part in range(self.parts) for row in self.rows]
+
+    @property
+    def share(self) -> float:
+        """The weight, in a mean over the joint batch, of a mean over this rank's rows of one part."""
+        return len(self.rows) / self.size
