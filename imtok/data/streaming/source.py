@@ -1,0 +1,36 @@
+"""The contract between a stream and its storage: shards by number, each read whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from imtok.errors import SourceError
+
+
+class ShardFailure(SourceError):
+    """A shard that could not be read after the last try: `name` is its redacted URL, `reason` says why."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        super().__init__(f"{name}: {reason}")
+        self.name = name
+        self.reason = reason
+
+
+def never() -> bool:
+    """Return False: a read with this as `should_stop` goes on to its end."""
+    return False
+
+
+class ShardSource(Protocol):
+    """Shards in a fixed order. Several threads may read at once."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Redacted URLs of the shards, each once; the order is the same in every process."""
+
+    def read(self, number: int, should_stop: Callable[[], bool] = never) -> Sequence[tuple[str, bytes]]:
+        """Read the images of one whole shard: keys, as `<shard stem>/<member name>`, and encoded images.
+
+        Raises ShardFailure after the last try, and Interrupted soon after `should_stop` has said so.
+        """
