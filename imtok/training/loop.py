@@ -17,8 +17,6 @@ import torch
 from imtok.config import TrainConfig
 from imtok.counted import counted
 from imtok.data.batch import Batch
-from imtok.data.collection import ImageCollection
-from imtok.data.stream import TrainingStream
 from imtok.devices import deterministic, resolve_device
 from imtok.errors import DiskError, Interrupted, TrainingError
 from imtok.losses import LossTerm, loss_terms
@@ -27,9 +25,9 @@ from imtok.training.adversarial import build_discriminator
 from imtok.training.best import written_metrics
 from imtok.training.codebook_diagnosis import too_short_for_codebook
 from imtok.training.image_notes import enlarged_note
+from imtok.training.images import RunImages
 from imtok.training.initial import initial_tokenizer
 from imtok.training.report import ProgressCallback, Reporter, TrainReport
-from imtok.training.resolve import reading_of
 from imtok.training.run import RunFolder
 from imtok.training.state import TrainState
 from imtok.training.step import train_step
@@ -68,24 +66,20 @@ def train(
     _check_networks(config, resumed=folder.has_checkpoint())
     for term in [*loss_terms(config.loss), *extra_losses]:
         term.check(fetch=True)
-    reading = reading_of(config.data)
-    images = ImageCollection.open(sources, reading)
-    held_out = ImageCollection.open(val, reading) if val else None
-    notes = (*images.notes, *(held_out.notes if held_out else ()))
-    if held_out is None:
-        images, held_out = images.split(config.data.val_fraction)
+    images = RunImages.open(sources, val, config)
     with folder.claimed(), _seeded(config):
         state = TrainState(
             config, resolve_device(config.device), resumed=folder.has_checkpoint(), extra_losses=extra_losses
         )
-        job = _Job(folder, state, images, held_out, progress or (lambda _: None), should_stop or (lambda: False))
+        job = _Job(folder, state, images, progress or (lambda _: None), should_stop or (lambda: False))
         if saved is None:
             folder.save_config(config)
         if not val:
             job.validation.warn_of_few_images()
-        job.validation.compare_with(images)
+        job.validation.compare_with(images.training)
         if state.seen == 0:
-            for note in (*notes, too_short_for_codebook(config), enlarged_note(images, config.tokenizer.size)):
+            enlarged = enlarged_note(images.training, config.tokenizer.size)
+            for note in (*images.notes, too_short_for_codebook(config), enlarged):
                 if note:
                     job.reporter.notice(note)
         return job.run()
@@ -123,31 +117,19 @@ class _Job:
         self,
         folder: RunFolder,
         state: TrainState,
-        images: ImageCollection,
-        held_out: ImageCollection,
+        images: RunImages,
         callback: ProgressCallback,
         should_stop: Callable[[], bool],
     ) -> None:
         self.folder, self.state, self.config, self.should_stop = folder, state, state.config, should_stop
         self.images = images
-        self.fingerprints: dict[str, Any] = {"data": images.fingerprint, "val": held_out.fingerprint}
+        self.fingerprints: dict[str, Any] = {**images.fingerprints}
         if state.extra_losses:
             self.fingerprints["extra_losses"] = [[term.name, term.weight] for term in state.extra_losses]
-        config, data = state.config, state.config.data
-        self.stream = TrainingStream(
-            images,
-            size=config.tokenizer.size,
-            crop=data.crop,
-            flip=data.flip,
-            permute_channels=data.permute_channels,
-            seed=config.seed,
-            joint=state.joint,
-            cache_bytes=int(data.cache_gb * 2**30),
-            workers=data.workers,
-            pin=state.device.type == "cuda",
-        )
+        config = state.config
+        self.stream = images.batches(state)
         self.reporter = Reporter(state, callback)
-        self.validation = Validation(folder, state, held_out, self.reporter)
+        self.validation = Validation(folder, state, images.held_out, self.reporter)
         self.named: set[str] = set()  # unreadable images that were reported
         steps = config.adversarial.critic_steps if config.adversarial.enabled else 1
         self.line_interval = max(config.batch_size * steps, config.images // _LINES)  # with a step of the tokenizer
@@ -214,8 +196,9 @@ class _Job:
             self.reporter.notice(notice)
         if facts is not None and facts["data"] != self.fingerprints["data"]:
             raise TrainingError(
-                f"{self.folder.path}: the training images are not those the run began with ({len(self.images)} now); "
-                "give the same SOURCE and --val, or begin another run with another -o"
+                f"{self.folder.path}: the training images are not those the run began with "
+                f"({len(self.images.training)} now); give the same SOURCE and --val, or begin another run with "
+                "another -o"
             )
         if facts is not None and facts["val"] != self.fingerprints["val"]:
             raise TrainingError(
