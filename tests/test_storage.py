@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import pytest
-from making import contents, encoded, picture, pictures_tar, tiny_tokenizer
+from making import contents, encoded, fill, picture, pictures_tar, tiny_tokenizer
 
 from imtok.data.collection import ImageCollection
 from imtok.data.sources import find_sources
@@ -102,10 +102,22 @@ def test_a_file_that_has_gone_is_named(memory: Memory) -> None:
         images.read(0)
 
 
-@pytest.mark.parametrize("address", ["s3://bucket/x.tar", "https://host/x.tar", "pipe:cat x.tar"])
+@pytest.mark.parametrize("address", ["ftp://host/x.tar", "simplecache::s3://b/x.tar", "pipe:cat x.tar"])
 def test_an_unknown_scheme_is_refused_in_one_line(address: str) -> None:
-    with pytest.raises(SourceError, match="remote sources are not read yet; copy the files here"):
+    with pytest.raises(SourceError, match="nothing reads this; give a path, or a URL of http://, https://, s3://"):
         storage_of(address)
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/x.tar", "https://u:secret@host/x.tar?sig=secret"])
+def test_a_list_of_images_refuses_remote_sources(address: str) -> None:
+    with pytest.raises(SourceError, match="remote sources are read by train and eval alone") as found:
+        find_sources([address])
+    assert "secret" not in str(found.value)
+
+
+def test_a_file_url_is_a_path(tmp_path: Path) -> None:
+    fill(tmp_path / "a b", ["1.png"])
+    assert find_sources([f"file://{tmp_path}/a%20b"]).files == find_sources([tmp_path / "a b"]).files
 
 
 def test_the_local_storage_reads_whole_files_and_ranges(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path, PurePath
 from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-defined]
 
 from imtok.counted import counted
+from imtok.data.addresses import is_remote, plain_address, redacted
 from imtok.data.archives.compression import compression_advice, compression_of
 from imtok.data.archives.parquet import open_parquet, require_pyarrow
 from imtok.data.archives.tars import open_tar
@@ -23,9 +24,10 @@ from imtok.data.archives.zips import open_zip
 from imtok.data.container_names import name_containers, refuse_links_to_one, true_addresses
 from imtok.data.containers import Container, ImageFile, LostImage, as_text, unreadable
 from imtok.data.kinds import FileKind, container_kind_of, kind_of, suffix_of
+from imtok.data.listing import Entry
 from imtok.data.pixels.formats import image_suffixes, looks_like_image
 from imtok.data.reading import DEFAULT_READING, Reading
-from imtok.data.storage import Entry, Storage, storage_of
+from imtok.data.storage import Storage, storage_of
 from imtok.errors import SourceError
 
 # Readers of containers by the suffix of the file. A new kind of container is a module and a line here.
@@ -126,6 +128,12 @@ def _expand(argument: str) -> list[str]:
     """Return the addresses that an argument names, each of an existing file or folder."""
     if not argument:
         raise SourceError("a SOURCE is empty text, perhaps a variable that is not set; give a folder or tar files")
+    argument = plain_address(argument)
+    if is_remote(argument):
+        raise SourceError(
+            f"{redacted(argument)}: remote sources are read by train and eval alone, as streams of tars; copy the "
+            "files here and give their folder"
+        )
     if storage_of(argument).kind(_plain(argument)):
         return [_plain(argument)]
     if "{" in argument:

@@ -9,20 +9,13 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal, NamedTuple, Protocol
+from typing import BinaryIO, Protocol
 
+from imtok.data.addresses import REMOTE_SCHEMES, redacted, scheme_of
+from imtok.data.listing import Entry as Entry
+from imtok.data.listing import Kind as Kind
+from imtok.data.remote import RemoteStorage
 from imtok.errors import SourceError
-
-Kind = Literal["folder", "file", "other"]  # other: a link to nothing, a socket
-
-
-class Entry(NamedTuple):
-    """One line of a folder's listing."""
-
-    name: str  # the last part of the address
-    address: str
-    kind: Kind
-    size: int | None = None  # bytes, where the listing has them for nothing
 
 
 class Storage(Protocol):
@@ -84,15 +77,15 @@ class LocalStorage:
         return os.path.realpath(address)
 
 
-STORAGES: dict[str, Storage] = {"": LocalStorage()}  # by scheme
+STORAGES: dict[str, Storage] = {"": LocalStorage(), **{scheme: RemoteStorage(scheme) for scheme in REMOTE_SCHEMES}}
 
 
 def storage_of(address: str) -> Storage:
     """Return the storage that holds an address; raises SourceError where nothing reads its scheme."""
-    scheme = address.partition("://")[0] if "://" in address else ""
-    storage = None if address.startswith("pipe:") else STORAGES.get(scheme)
+    storage = None if address.startswith("pipe:") else STORAGES.get(scheme_of(address))
     if storage is None:
-        raise SourceError(f"{address}: remote sources are not read yet; copy the files here and give their folder")
+        schemes = ", ".join(f"{scheme}://" for scheme in REMOTE_SCHEMES)
+        raise SourceError(f"{redacted(address)}: nothing reads this; give a path, or a URL of {schemes}")
     return storage
 
 

@@ -80,13 +80,21 @@ def open_tar(address: str, reading: Reading = DEFAULT_READING) -> Container:
         raise SourceError(f"{address}: {compression_advice(compression)}")
     members = Members(address, reading)
     with storage_of(address).open(address) as file:
-        start: int | None = 0
-        problem = None
-        while start is not None and problem is None:
-            end, problem = _read_headers(file, start, size, members)
-            problem = problem or _end_problem(file, end)
-            start, problem = (None, problem) if problem or reading.rules == 1 else _following(file, end)
+        _, problem = read_archives(file, size, members)
     return members.container(size, problem)
+
+
+def read_archives(file: BinaryIO, size: int, members: Members) -> tuple[list[int], str | None]:
+    """Add the members of all archives in a file of `size` bytes; return where each begins, and a problem if any."""
+    starts: list[int] = []
+    start: int | None = 0
+    problem = None
+    while start is not None and problem is None:
+        starts.append(start)
+        end, problem = _read_headers(file, start, size, members)
+        problem = problem or _end_problem(file, end)
+        start, problem = (None, problem) if problem or members.rules == 1 else _following(file, end)
+    return starts, problem
 
 
 def _read_headers(file: BinaryIO, start: int, size: int, members: Members) -> tuple[int, str | None]:

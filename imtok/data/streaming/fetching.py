@@ -1,0 +1,92 @@
+"""Whole files of other machines, fetched with patience: stalls end, faults are tried again, a stop is soon obeyed."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Event, Thread
+
+from imtok.data.remote import RemoteStorage
+from imtok.data.remote_errors import RemoteError
+from imtok.errors import Interrupted
+
+_CHUNK_BYTES = 2**20
+_LOOKS_EVERY = 0.1  # seconds between looks at `should_stop`
+
+_jitter = random.Random()  # its own: the state of all other draws stays as it is
+
+
+@dataclass(frozen=True)
+class Patience:
+    """The number of tries, and the waits between them: each longer than the last, with jitter, up to a limit."""
+
+    tries: int = 5
+    tries_of_damage: int = 3  # where all bytes came and are no whole tar
+    tries_of_refusals: int = 2  # where the server says that there is no such file, or no right to it
+    first_wait: float = 1.0  # seconds
+    factor: float = 3.0
+    longest_wait: float = 30.0  # seconds
+
+    def wait(self, failed: int) -> float:
+        """Return the seconds before the next try, after `failed` of them; ranks that failed at once part again."""
+        return min(self.first_wait * self.factor ** (failed - 1), self.longest_wait) * _jitter.uniform(0.5, 1.0)
+
+
+def pause(seconds: float, should_stop: Callable[[], bool]) -> None:
+    """Wait; raises Interrupted soon after `should_stop` has said so."""
+    nothing = Event()
+    while seconds > 0:
+        if should_stop():
+            raise Interrupted("on request")
+        nothing.wait(min(seconds, _LOOKS_EVERY))
+        seconds -= _LOOKS_EVERY
+
+
+def fetch(storage: RemoteStorage, address: str, should_stop: Callable[[], bool]) -> bytes:
+    """Fetch all bytes of a file once; raises RemoteError, also where they are not as many as its server states.
+
+    A thread waits for the network, so that a stop need not wait for a server that says nothing. It is left behind
+    then, and ends with its library's own time limit.
+    """
+    transfer = _Transfer(storage, address)
+    thread = Thread(target=transfer.run, daemon=True)
+    thread.start()
+    while not transfer.done.wait(_LOOKS_EVERY):
+        if should_stop():
+            transfer.dropped = True
+            raise Interrupted("on request")
+    thread.join()
+    if transfer.error is not None:
+        raise transfer.error
+    return transfer.data
+
+
+class _Transfer:
+    """One try to fetch a file."""
+
+    def __init__(self, storage: RemoteStorage, address: str) -> None:
+        self._storage, self._address = storage, address
+        self.data = b""
+        self.error: Exception | None = None
+        self.dropped = False
+        self.done = Event()
+
+    def run(self) -> None:
+        """Fetch the file, unless it is dropped on the way."""
+        try:
+            self.data = self._received()
+        except Exception as error:
+            self.error = error
+        finally:
+            self.done.set()
+
+    def _received(self) -> bytes:
+        data = bytearray()
+        with self._storage.chunks(self._address) as chunks:
+            while not self.dropped and (chunk := chunks.read(_CHUNK_BYTES)):
+                data += chunk
+            length = chunks.length
+        if length is not None and len(data) != length and not self.dropped:
+            raise RemoteError(f"{len(data)} of {length} bytes came")
+        return bytes(data)
