@@ -16,10 +16,10 @@ from imtok.data.collection import ImageCollection
 from imtok.data.remote import RemoteStorage
 from imtok.data.storage import STORAGES
 from imtok.data.streaming.cache import ShardCache
-from imtok.data.streaming.fetching import Patience
 from imtok.data.streaming.shard_list import find_shards
 from imtok.data.streaming.shards import ShardReader
 from imtok.data.streaming.source import ShardFailure
+from imtok.data.streaming.transfers import Patience
 from imtok.errors import Interrupted
 
 QUICK = Patience(first_wait=0.01)

@@ -14,10 +14,10 @@ from imtok.data.remote import RemoteStorage
 from imtok.data.remote_errors import RemoteError
 from imtok.data.storage import storage_of
 from imtok.data.streaming.cache import ShardCache
-from imtok.data.streaming.fetching import Patience, fetch, pause
 from imtok.data.streaming.members import DamagedShard, ShardMembers, read_members
 from imtok.data.streaming.shard_list import ShardList
 from imtok.data.streaming.source import ShardFailure, never
+from imtok.data.streaming.transfers import Patience, fetch, pause
 
 
 class ShardReader:
