@@ -97,9 +97,9 @@ def test_the_newest_checkpoints_and_the_best_are_kept(pictures: Path, tmp_path: 
 
     import imtok.training.validation as validation
 
-    measure = validation.measure
+    measure = validation.measure_together
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(validation, "measure", measured)
+        patch.setattr(validation, "measure_together", measured)
         report = train([pictures], run, tiny("validate_every=16", "checkpoint_every=16", "keep_checkpoints=3"))
     assert report.best["images"] == 32
     assert report.best["val/psnr"] == 30

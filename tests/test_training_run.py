@@ -45,13 +45,13 @@ def best_is_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def measured_qualities(patch: pytest.MonkeyPatch, psnr: Iterator[float]) -> None:
-    measure = validation.measure
+    measure = validation.measure_together
 
     def measured(*arguments: Any, **options: Any) -> Any:
         found = measure(*arguments, **options)
         return dataclasses.replace(found, metrics={**found.metrics, "psnr": next(psnr)})
 
-    patch.setattr(validation, "measure", measured)
+    patch.setattr(validation, "measure_together", measured)
 
 
 def stopped(pictures: Path, run: Path, seen: int, *settings: str) -> None:

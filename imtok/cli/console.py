@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TextIO, TypeVar
 
 import typer
 
-from imtok.errors import ConfigError, DiskError, ImtokError, ImtokWarning, Interrupted, is_disk_error
+from imtok.errors import DiskError, ImtokError, ImtokWarning, Interrupted, is_disk_error
+from imtok.processes import Processes, joined
 from imtok.signals import NOTHING_SAVED, end_now, outcome, say_when_stopped
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ R = TypeVar("R")
 
 SEVERITY_STYLES = {"problem": "bold red", "warning": "bold yellow", "hint": "bold cyan"}  # of findings, everywhere
 SECONDS_BETWEEN_LINES = 30.0  # of progress, where there is no terminal
+
+_lead = ""  # of each line of an error, where there are several processes and this is not the first
 
 _consoles: dict[bool, tuple[TextIO, Console]] = {}  # by whether it is that of standard error
 
@@ -126,7 +129,8 @@ def _warnings_as_notes() -> Iterator[None]:
 
     def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
         if issubclass(category, ImtokWarning):
-            warn(str(message))
+            if not _lead:  # the first process has it too
+                warn(str(message))
         else:
             before(message, category, *place, **options)
 
@@ -145,14 +149,6 @@ def os_error(error: OSError) -> tuple[str, int]:
     return f"{place}{error.strerror or error}; check the path and its permissions", 1
 
 
-def launcher_number(name: str, default: int) -> int:
-    """Read a number that a launcher such as torchrun puts in the environment."""
-    text = os.environ.get(name, str(default))
-    if not (text.isascii() and text.isdigit()):
-        raise ConfigError(f"the environment's {name} is {text!r}, expected a number; unset it or start by torchrun")
-    return int(text)
-
-
 def parse_shard(text: str) -> tuple[int, int]:
     """Parse the I and N of `--shard I/N`."""
     index, _, count = text.partition("/")
@@ -164,7 +160,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 def _fail(text: str, code: int) -> NoReturn:
     stopped = code == Interrupted.exit_code
     label = "[bold yellow]stopped:[/]" if stopped else "[bold red]error:[/]"
-    print_line(err(), f"{label} {escaped(text)}")
+    print_line(err(), f"{label} {escaped(_lead + text)}")
     raise typer.Exit(code) from None
 
 
@@ -176,7 +172,8 @@ def _signals_to(handler: Callable[[int, Any], Any]) -> Iterator[None]:
         yield
     finally:
         for number, previous in before.items():
-            signal.signal(number, previous)
+            if signal.getsignal(number) == handler:
+                signal.signal(number, previous)
 
 
 @contextmanager
@@ -207,6 +204,27 @@ def ends_on_signals(should_stop: Callable[[], bool]) -> Iterator[None]:
             yield
     except KeyboardInterrupt:
         raise Interrupted(f"on request; {outcome()}") from None
+
+
+@contextmanager
+def one_voice() -> Iterator[Processes]:
+    """Let the processes that a launcher started meet, and let one of them print an error that all of them meet.
+
+    After an error, signals are ignored: torchrun sends SIGTERM to the others as soon as one process has ended.
+    """
+    global _lead
+    processes = Processes()
+    try:
+        with joined() as processes:
+            _lead = f"rank {processes.rank}: " if processes.rank else ""
+            yield processes
+    except Exception as error:
+        if processes.several:
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.SIG_IGN)
+            if getattr(error, "told", False) or processes.told_by_first(str(error)):
+                raise typer.Exit(getattr(error, "exit_code", 1)) from error
+        raise
 
 
 @contextmanager

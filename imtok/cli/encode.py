@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from imtok.cli.console import launcher_number, parse_shard, print_result, progress_bar, say, stop_on_signals, warn
+from imtok.cli.console import parse_shard, print_result, progress_bar, say, stop_on_signals, warn
 from imtok.cli.options import BatchSize, MaxPixels, Precision, SalvageImages, Sources
 from imtok.counted import counted
 from imtok.errors import TokensError
+from imtok.launcher import launcher_number
 
 if TYPE_CHECKING:
     from imtok.data.reading import Rules

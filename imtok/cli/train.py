@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imtok.cli.console import err, launcher_number, out, print_result, say, stop_on_signals
+from imtok.cli.console import err, one_voice, out, print_result, say, stop_on_signals
 from imtok.cli.options import Sources
 from imtok.cli.train_display import TrainDisplay, print_report
-from imtok.errors import ConfigError
 
 if TYPE_CHECKING:
     from imtok.config import TrainConfig
+    from imtok.processes import Processes
 
 _NAMES = 22  # columns before what a preset is about
 _GROUPS = {
@@ -91,31 +93,48 @@ def train(
     Without a configuration it inspects the images and chooses one. The same command resumes a stopped run; on a CPU
     the result is the same bit for bit.
     """
-    if launcher_number("WORLD_SIZE", 1) > 1:
-        text = "training over several processes is not supported yet; start imtok train once, without torchrun"
-        raise ConfigError(text)
-    with stop_on_signals() as should_stop:
-        with err().status("inspecting the images"):
+    short = {"images": images, "device": device, "start_from": start_from, "freeze_codes": freeze_codes or None}
+    short = {key: value for key, value in short.items() if value is not None}
+
+    def chosen_config() -> dict[str, Any]:
+        from imtok.config import merge, parse_settings
+        from imtok.training import resolve
+        from imtok.training.run import RunFolder
+
+        typed = merge(parse_settings(settings or []), short)
+        saved = RunFolder(output).saved_config()  # reports an impossible output first
+        return resolve(_configuration(sources, output, preset, config, typed), saved).model_dump(mode="json")
+
+    with stop_on_signals() as should_stop, one_voice() as processes:
+        with err().status("inspecting the images") if processes.first else nullcontext():
             import imtok.training
-            import imtok.training.run
-            from imtok.config import merge, parse_settings
+            from imtok.config import TrainConfig
 
-            short = {"images": images, "device": device, "start_from": start_from, "freeze_codes": freeze_codes or None}
-            typed = parse_settings(settings or [])
-            typed = merge(typed, {key: value for key, value in short.items() if value is not None})
-            saved = imtok.training.run.RunFolder(output).saved_config()  # reports an impossible output first
-            chosen = imtok.training.resolve(_configuration(sources, output, preset, config, typed), saved)
+            chosen = TrainConfig.model_validate(processes.by_first(chosen_config))
         if dry_run:
-            from imtok.cli.train_plan import print_plan
-            from imtok.training.plan import plan
-
-            print_plan(plan(chosen, sources, val or (), run=output, resume=resume))
+            processes.by_first(lambda: _print_plan(chosen, sources, val or (), output, resume, processes))
             return
-        with TrainDisplay(chosen) as display:
+        with TrainDisplay(chosen, processes.ranks) if processes.first else nullcontext() as display:
             report = imtok.training.train(
-                sources, output, chosen, val=val or (), resume=resume, progress=display.update, should_stop=should_stop
+                sources,
+                output,
+                chosen,
+                val=val or (),
+                resume=resume,
+                progress=display.update if display else None,
+                should_stop=should_stop,
             )
-    print_report(report)
+    if processes.first:
+        print_report(report)
+
+
+def _print_plan(
+    config: TrainConfig, sources: list[str], val: Sequence[str], run: Path, resume: bool, processes: Processes
+) -> None:
+    from imtok.cli.train_plan import print_plan
+    from imtok.training.plan import plan
+
+    print_plan(plan(config, sources, val, run=run, resume=resume, ranks=processes.ranks))
 
 
 def _configuration(

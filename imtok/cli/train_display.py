@@ -24,10 +24,10 @@ _CURVE, _COLUMNS = "use by rank", 32
 class TrainDisplay:
     """A bar and lines of metrics on a terminal; elsewhere a line twice a minute."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, ranks: int = 1) -> None:
         from rich.live import Live
 
-        self.config = config
+        self.config, self.ranks = config, ranks
         self.console = err()
         to_bar = bool(sys.stdout and sys.stdout.isatty())
         self.live = Live(console=self.console, refresh_per_second=4, transient=True, redirect_stdout=to_bar)
@@ -120,6 +120,7 @@ class TrainDisplay:
             f"{tokenizer.size} px to {grid} tokens, {tokenizer.quantizer.summary}; "
             f"{counted(self.config.images, 'training image')} in batches of {self.config.batch_size}, "
             f"crops of {self.config.data.crop} px, in {self.config.precision}"
+            + (f", on {self.ranks} processes" if self.ranks > 1 else "")
         )
 
 

@@ -19,7 +19,7 @@ def print_plan(plan: TrainPlan) -> None:
 
     config, memory = plan.config, plan.memory
     tokenizer, batch = config.tokenizer, config.batch_size
-    part = batch // config.accumulate
+    part = max(plan.shares)
     bits = f"{plan.bits:.0f} bits, {plan.bits_per_pixel:.3f} a pixel"
     rows = {
         "parameters": ", ".join(f"{name} {_short(count)}" for name, count in plan.parameters.items()),
@@ -36,6 +36,10 @@ def print_plan(plan: TrainPlan) -> None:
         rows["too short"] = warning
     for number, note in enumerate(plan.notes, 1):
         rows[f"note {number}" if len(plan.notes) > 1 else "note"] = note
+    if len(plan.shares) > 1:
+        shares = ", ".join(map(str, plan.shares[:-1])) if len(set(plan.shares)) > 1 else ""
+        each = f"{shares} and {plan.shares[-1]}" if shares else f"{plan.shares[0]} each"
+        rows["processes"] = f"{len(plan.shares)}: {each} of {_images(sum(plan.shares))} a part of a batch"
     if plan.discriminator:
         learns, active, full = plan.discriminator
         rows["discriminator"] = (
@@ -45,8 +49,9 @@ def print_plan(plan: TrainPlan) -> None:
     if plan.steps_alone:
         rows["discriminator"] += f"; {plan.steps_alone} of the {plan.steps} steps are its own alone"
     rows |= plan.requirements
+    where = f"{config.device}, in each process" if len(plan.shares) > 1 else config.device
     rows["memory"] = (
-        f"about {_bytes(memory.device)} on {config.device}: weights {_bytes(memory.weights)}, their EMA "
+        f"about {_bytes(memory.device)} on {where}: weights {_bytes(memory.weights)}, their EMA "
         f"{_bytes(memory.ema)}, gradients {_bytes(memory.gradients)}, optimizer {_bytes(memory.optimizer_state)}, "
         f"activations of {_images(part)} {_bytes(memory.activations)}"
     )

@@ -9,7 +9,7 @@ from imtok.evaluation.pixels import PSNR, SSIM, psnr, ssim
 from imtok.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from imtok.evaluation.protocol import Measurement, Quality, evaluate, measure
+    from imtok.evaluation.protocol import Measurement, Quality, evaluate, measure, measurement_of
 
 __all__ = [
     "BEST_BY",
@@ -25,10 +25,12 @@ __all__ = [
     "evaluate",
     "first_metric",
     "measure",
+    "measurement_of",
     "psnr",
     "ssim",
 ]
 
 __getattr__, __dir__ = lazy_names(
-    __name__, dict.fromkeys(("Measurement", "Quality", "evaluate", "measure"), "imtok.evaluation.protocol")
+    __name__,
+    dict.fromkeys(("Measurement", "Quality", "evaluate", "measure", "measurement_of"), "imtok.evaluation.protocol"),
 )

@@ -188,6 +188,34 @@ def measure(
 
     `metrics` are new objects, by default those of all metrics that need no network.
     """
+    measurement, seen = measurement_of(
+        tokenizer,
+        images,
+        size=size,
+        fit=fit,
+        precision=precision,
+        batch_size=batch_size,
+        metrics=metrics,
+        progress=progress,
+    )
+    if not (done := measurement.images):
+        raise SourceError(f"no image of {len(images)} can be read; `imtok encode` says why")
+    quality = measurement.quality(skipped=len(images) - done, size=size, precision=precision, fit=fit)
+    return replace(quality, enlarged=seen.enlarged, mean_enlargement=seen.mean_factor)
+
+
+def measurement_of(
+    tokenizer: Tokenizer,
+    images: ImageCollection,
+    *,
+    size: int,
+    fit: Fit = "crop",
+    precision: Precision = "fp32",
+    batch_size: int = 16,
+    metrics: Sequence[Metric] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> tuple[Measurement, Enlargement]:
+    """Pass images through a loaded tokenizer and return what was seen, as one part of a set; there may be no image."""
     metrics = build_metrics() if metrics is None else metrics
     measurement = Measurement(metrics, num_codes=tokenizer.num_codes, num_codebooks=tokenizer.num_codebooks)
     seen = Enlargement(size, fit)
@@ -198,10 +226,7 @@ def measure(
         measurement.update(restored, batch, codes)
         if progress:
             progress(measurement.images, len(images))
-    if not (done := measurement.images):
-        raise SourceError(f"no image of {len(images)} can be read; `imtok encode` says why")
-    quality = measurement.quality(skipped=len(images) - done, size=size, precision=precision, fit=fit)
-    return replace(quality, enlarged=seen.enlarged, mean_enlargement=seen.mean_factor)
+    return measurement, seen
 
 
 def _batches(images: ImageCollection, seen: Enlargement, batch_size: int) -> Iterator[Tensor]:

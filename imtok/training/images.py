@@ -10,6 +10,8 @@ from imtok.config import TrainConfig
 from imtok.data.batch import TrainingImages
 from imtok.data.collection import ImageCollection
 from imtok.data.stream import TrainingStream
+from imtok.errors import SourceError
+from imtok.processes import Processes
 from imtok.training.resolve import reading_of
 from imtok.training.state import TrainState
 
@@ -41,8 +43,21 @@ class RunImages:
         """SHA-256 of the lists of images, by their names in a checkpoint."""
         return {"data": self.training.fingerprint, "val": self.held_out.fingerprint}
 
-    def batches(self, state: TrainState) -> TrainingImages:
-        """Return the batches of training crops, for `state.joint` and on its device."""
+    def check_alike(self, processes: Processes) -> None:
+        """Raise SourceError where another process found other images."""
+        found = processes.gather([self.fingerprints, len(self.training), len(self.held_out)])
+        for rank, other in enumerate(found):
+            if other != found[0]:
+                raise SourceError(
+                    f"rank {rank} found other images than rank 0: {other[1]} to train on and {other[2]} held out, "
+                    f"where rank 0 has {found[0][1]} and {found[0][2]}; give every machine the same SOURCE and --val"
+                )
+
+    def batches(self, state: TrainState, processes: Processes) -> TrainingImages:
+        """Return the batches of training crops, for `state.joint` and on its device.
+
+        The processes of a machine share the memory for decoded images.
+        """
         config, data = state.config, state.config.data
         return TrainingStream(
             self.training,
@@ -52,7 +67,7 @@ class RunImages:
             permute_channels=data.permute_channels,
             seed=config.seed,
             joint=state.joint,
-            cache_bytes=int(data.cache_gb * 2**30),
+            cache_bytes=int(data.cache_gb * 2**30 / processes.local_ranks),
             workers=data.workers,
             pin=state.device.type == "cuda",
         )

@@ -7,27 +7,23 @@ stopped anywhere resumes as if it had never stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from imtok.config import TrainConfig
 from imtok.counted import counted
 from imtok.data.batch import Batch
-from imtok.devices import deterministic, resolve_device
 from imtok.errors import DiskError, Interrupted, TrainingError
 from imtok.losses import LossTerm, loss_terms
-from imtok.tokenizer import check_quantizer
-from imtok.training.adversarial import build_discriminator
-from imtok.training.best import written_metrics
+from imtok.processes import Processes, joined
 from imtok.training.codebook_diagnosis import too_short_for_codebook
 from imtok.training.image_notes import enlarged_note
 from imtok.training.images import RunImages
-from imtok.training.initial import initial_tokenizer
+from imtok.training.preparation import check_networks, look_at, seeded
 from imtok.training.report import ProgressCallback, Reporter, TrainReport
+from imtok.training.resolve import device_of
 from imtok.training.run import RunFolder
 from imtok.training.state import TrainState
 from imtok.training.step import train_step
@@ -57,22 +53,34 @@ def train(
     TrainingError, ConfigError or SourceError for what cannot be used, Interrupted after `should_stop` said so and a
     checkpoint was written.
     """
-    check_quantizer(config.tokenizer.quantizer)
-    folder = RunFolder(run)
-    saved = folder.saved_config()
-    config = folder.checked_config(config, saved, resume=resume)
-    if folder.finished:
-        return _report_of_finished(folder, config)
-    _check_networks(config, resumed=folder.has_checkpoint())
-    for term in [*loss_terms(config.loss), *extra_losses]:
-        term.check(fetch=True)
-    images = RunImages.open(sources, val, config)
-    with folder.claimed(), _seeded(config):
-        state = TrainState(
-            config, resolve_device(config.device), resumed=folder.has_checkpoint(), extra_losses=extra_losses
-        )
-        job = _Job(folder, state, images, progress or (lambda _: None), should_stop or (lambda: False))
-        if saved is None:
+    with joined() as processes, ExitStack() as stack:
+        folder = RunFolder(run)
+        begun = processes.by_first(lambda: look_at(folder, config, resume))
+        config = TrainConfig.model_validate(begun["config"])
+        if begun["finished"]:
+            return _report(folder, config, begun["end"], seconds=0.0, resumed_from=config.images, already_done=True)
+        with processes.together():
+            check_networks(config, resumed=begun["resumed"] or not processes.first)
+            with processes.first_of_machine_first():
+                for term in [*loss_terms(config.loss), *extra_losses]:
+                    term.check(fetch=True)
+            images = RunImages.open(sources, val, config)
+        images.check_alike(processes)
+        processes.by_first(lambda: stack.enter_context(folder.claimed()))
+        with processes.together():
+            device = device_of(config, processes)
+        stack.enter_context(seeded(config, device, processes))
+        with processes.together():
+            state = TrainState(
+                config,
+                device,
+                resumed=begun["resumed"] or not processes.first,
+                extra_losses=extra_losses,
+                rank=processes.rank,
+                ranks=processes.ranks,
+            )
+        job = _Job(folder, state, images, processes, progress or (lambda _: None), should_stop or (lambda: False))
+        if begun["new"] and processes.first:
             folder.save_config(config)
         if not val:
             job.validation.warn_of_few_images()
@@ -85,28 +93,15 @@ def train(
         return job.run()
 
 
-def _check_networks(config: TrainConfig, *, resumed: bool) -> None:
-    """Raise ConfigError or TokenizerError where networks cannot be built or begun with, before there is any work."""
-    with torch.random.fork_rng(devices=[]):
-        if config.adversarial.enabled:
-            with torch.device("meta"):
-                build_discriminator(config.adversarial.discriminator, config.data.crop)
-        if config.start_from and not resumed:
-            initial_tokenizer(config)
-
-
-def _report_of_finished(folder: RunFolder, config: TrainConfig) -> TrainReport:
-    best = written_metrics(folder.best)
+def _report(folder: RunFolder, config: TrainConfig, end: Mapping[str, Any], **facts: Any) -> TrainReport:
     return TrainReport(
         run=folder.path,
         tokenizer=folder.tokenizer,
         images=config.images,
-        seconds=0.0,
-        resumed_from=config.images,
-        already_done=True,
-        validation=folder.last_validation(),
-        best=best,
-        best_tokenizer=folder.best if best else None,
+        validation=end["validation"],
+        best=end["best"],
+        best_tokenizer=folder.best if end["best_is_written"] else None,
+        **facts,
     )
 
 
@@ -118,41 +113,41 @@ class _Job:
         folder: RunFolder,
         state: TrainState,
         images: RunImages,
+        processes: Processes,
         callback: ProgressCallback,
         should_stop: Callable[[], bool],
     ) -> None:
         self.folder, self.state, self.config, self.should_stop = folder, state, state.config, should_stop
+        self.processes, self.stop = processes, processes.vote()
         self.images = images
         self.fingerprints: dict[str, Any] = {**images.fingerprints}
         if state.extra_losses:
             self.fingerprints["extra_losses"] = [[term.name, term.weight] for term in state.extra_losses]
         config = state.config
-        self.stream = images.batches(state)
-        self.reporter = Reporter(state, callback)
-        self.validation = Validation(folder, state, images.held_out, self.reporter)
+        self.stream = images.batches(state, processes)
+        self.reporter = Reporter(state, callback if processes.first else lambda _: None)
+        self.validation = Validation(folder, state, images.held_out, processes, self.reporter)
         self.named: set[str] = set()  # unreadable images that were reported
         steps = config.adversarial.critic_steps if config.adversarial.enabled else 1
         self.line_interval = max(config.batch_size * steps, config.images // _LINES)  # with a step of the tokenizer
 
     def run(self) -> TrainReport:
         started, resumed_from = time.perf_counter(), self._resume()
-        state, config, best = self.state, self.config, self.validation.best
-        writer = TensorBoardWriter(self.folder.path / "tensorboard", state.seen, self.reporter.notice)
+        state, config = self.state, self.config
+        events = self.folder.path / "tensorboard" if self.processes.first else None
+        writer = TensorBoardWriter(events, state.seen, self.reporter.notice)
         with closing(writer) as self.tensorboard:
             self.throughput = Throughput()
             with closing(self.stream.batches(state.seen, config.images, state.place)) as batches:
                 self._train(batches)
-            self._finish()
-        return TrainReport(
-            run=self.folder.path,
-            tokenizer=self.folder.tokenizer,
-            images=config.images,
+            end = self.processes.by_first(self._finish)
+        return _report(
+            self.folder,
+            config,
+            end,
             seconds=time.perf_counter() - started,
             resumed_from=resumed_from,
             already_done=False,
-            validation=self.validation.metrics(),
-            best=best.metrics,
-            best_tokenizer=self.folder.best if best.is_written else None,
             images_per_second=self.throughput.all_images / max(self.throughput.all_seconds, 1e-9),
             data_wait=self.throughput.all_waited / max(self.throughput.all_seconds, 1e-9),
             skipped_steps=int(state.skipped.all),
@@ -177,7 +172,7 @@ class _Job:
                     self._save()
             if last:
                 break
-            if self.should_stop():
+            if self.stop(self.should_stop()):
                 self._save(must=True)
                 raise Interrupted(
                     f"{self.folder.path}: {state.seen} of {counted(config.images, 'training image')} done and "
@@ -191,25 +186,22 @@ class _Job:
             self.reporter.report()
 
     def _resume(self) -> int:
+        """Go back to the newest checkpoint, where there is one, and give all processes the state of the first."""
+        processes, state = self.processes, self.state
+        self.validation.best.metrics = processes.by_first(self._restore)
+        if processes.several:
+            data = processes.bytes_of_first(state.to_bytes({}) if processes.first else None)
+            if not processes.first:
+                state.restore(data)
+        return state.seen
+
+    def _restore(self) -> dict[str, Any]:
+        """Restore the newest checkpoint and rewind the logs to it; return the metrics of the best so far."""
         facts, notices = self.folder.restore_newest(self.state)
         for notice in notices:
             self.reporter.notice(notice)
-        if facts is not None and facts["data"] != self.fingerprints["data"]:
-            raise TrainingError(
-                f"{self.folder.path}: the training images are not those the run began with "
-                f"({len(self.images.training)} now); give the same SOURCE and --val, or begin another run with "
-                "another -o"
-            )
-        if facts is not None and facts["val"] != self.fingerprints["val"]:
-            raise TrainingError(
-                f"{self.folder.path}: the validation images are not those the run began with; give the same --val, or "
-                "begin another run with another -o"
-            )
-        if facts is not None and facts.get("extra_losses") != self.fingerprints.get("extra_losses"):
-            raise TrainingError(
-                f"{self.folder.path}: the extra losses are not those the run began with "
-                f"({facts.get('extra_losses', 'none')}); give the same, or begin another run"
-            )
+        if facts is not None:
+            self._check_facts(facts)
         self.folder.timing.rewind()
         if facts is None:
             self.folder.metrics.rewind(0)
@@ -217,7 +209,26 @@ class _Job:
             self.folder.metrics.rewind(facts["metrics_bytes"], facts.get("metrics_waiting", ()))
             self.validation.restore_best()
             self.reporter.notice(f"resumed after {self.state.seen} of {counted(self.config.images, 'training image')}")
-        return self.state.seen
+        return self.validation.best.metrics
+
+    def _check_facts(self, facts: Mapping[str, Any]) -> None:
+        """Raise TrainingError where a checkpoint is of other images or losses."""
+        if facts["data"] != self.fingerprints["data"]:
+            raise TrainingError(
+                f"{self.folder.path}: the training images are not those the run began with "
+                f"({len(self.images.training)} now); give the same SOURCE and --val, or begin another run with "
+                "another -o"
+            )
+        if facts["val"] != self.fingerprints["val"]:
+            raise TrainingError(
+                f"{self.folder.path}: the validation images are not those the run began with; give the same --val, or "
+                "begin another run with another -o"
+            )
+        if facts.get("extra_losses") != self.fingerprints.get("extra_losses"):
+            raise TrainingError(
+                f"{self.folder.path}: the extra losses are not those the run began with "
+                f"({facts.get('extra_losses', 'none')}); give the same, or begin another run"
+            )
 
     def _due(self, interval: int) -> bool:
         """Return whether the last step has passed a multiple of `interval`."""
@@ -233,16 +244,24 @@ class _Job:
         state.metrics.clear()
         rate, wait = self.throughput.lap()
         timing = {"images_per_second": rate, "data_wait": wait}
+        self._name_unreadable()
+        if not self.processes.first:
+            return
         with reporter.surviving("the log"):
             self.folder.metrics.add({"images": state.seen, **metrics})
         with reporter.surviving("the log"):
             self.folder.timing.add({"images": state.seen, **timing})
         self.tensorboard.add(metrics | timing, state.seen)
         reporter.report(metrics=metrics, usage=usage, **timing)
-        for key, reason in list(self.stream.unreadable.items()):
-            if key not in self.named:
-                self.named.add(key)
-                reporter.notice(f"{key}: left out of training ({reason})")
+
+    def _name_unreadable(self) -> None:
+        """Report the images that a process could not read and that were not reported yet."""
+        found = {key: reason for key, reason in list(self.stream.unreadable.items()) if key not in self.named}
+        for unreadable in self.processes.gather(found):
+            for key, reason in unreadable.items():
+                if key not in self.named:
+                    self.named.add(key)
+                    self.reporter.notice(f"{key}: left out of training ({reason})")
 
     def _validate(self) -> None:
         with self.throughput.paused():
@@ -251,13 +270,19 @@ class _Job:
     def _save(self, *, must: bool = False) -> None:
         """Write a checkpoint, and what waits; a full disk is survived, unless the checkpoint `must` be written."""
         with self.throughput.paused():
-            with self.reporter.surviving("the log"):
-                self.folder.metrics.write(durable=True)
-            with self.reporter.surviving("the log"):
-                self.folder.timing.write()
-            with nullcontext() if must else self.reporter.surviving("a checkpoint"):
-                self._save_checkpoint()
-            self.validation.write_best()
+            if must:
+                self.processes.by_first(lambda: self._write(must=True))
+            elif self.processes.first:
+                self._write(must=False)
+
+    def _write(self, *, must: bool) -> None:
+        with self.reporter.surviving("the log"):
+            self.folder.metrics.write(durable=True)
+        with self.reporter.surviving("the log"):
+            self.folder.timing.write()
+        with nullcontext() if must else self.reporter.surviving("a checkpoint"):
+            self._save_checkpoint()
+        self.validation.write_best()
 
     def _save_checkpoint(self) -> None:
         facts = {
@@ -268,8 +293,8 @@ class _Job:
         kept, best = self.config.keep_checkpoints, self.validation.best.metrics.get("images")
         self.folder.save_checkpoint(self.state, facts, kept=kept, best=best)
 
-    def _finish(self) -> None:
-        """Write what stays when the run is done.
+    def _finish(self) -> dict[str, Any]:
+        """Write what stays when the run is done, and return the metrics of its end.
 
         Where the disk refuses it, the finished state is saved as a checkpoint before DiskError is raised, so that the
         same command has only this left to do.
@@ -285,6 +310,12 @@ class _Job:
                 with suppress(DiskError):
                     self._save_checkpoint()
             raise
+        best = self.validation.best
+        return {
+            "validation": self.validation.metrics(),
+            "best": best.metrics,
+            "best_is_written": best.is_written,
+        }
 
 
 def _usage_metrics(usage: CodebookUsage) -> dict[str, float]:
@@ -295,18 +326,3 @@ def _usage_metrics(usage: CodebookUsage) -> dict[str, float]:
         for number, each in enumerate(usage.codebooks, 1):
             metrics |= {f"codebook/{number}/usage": each.usage, f"codebook/{number}/perplexity": each.perplexity}
     return metrics
-
-
-@contextmanager
-def _seeded(config: TrainConfig) -> Iterator[None]:
-    """Give the run its own random state and number of threads, and the caller's back afterwards."""
-    threads = torch.get_num_threads()
-    devices = [torch.cuda.current_device()] if torch.cuda.is_available() else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(config.seed)
-        torch.set_num_threads(config.threads)
-        try:
-            with deterministic(resolve_device(config.device), "bf16" if config.precision == "bf16" else "fp32"):
-                yield
-        finally:
-            torch.set_num_threads(threads)

@@ -26,6 +26,7 @@ from imtok.data.overlap import shared_images
 from imtok.data.pixels.images import image_size
 from imtok.devices import Precision, autocast
 from imtok.errors import ImageError, SourceError
+from imtok.joint_batch import JointBatch
 from imtok.losses import LossTerm, loss_terms, ramp
 from imtok.quantizers import Quantizer
 from imtok.quantizers.record import QuantizerRecord
@@ -77,6 +78,7 @@ class TrainPlan:
     memory: Memory
     requirements: dict[str, str]  # sentences on what losses fetch before the run, by their names
     notes: tuple[str, ...] = ()  # sentences about the images that a person should read
+    shares: tuple[int, ...] = ()  # images of a part of a batch that each process computes
 
     @property
     def tokens(self) -> int:
@@ -150,8 +152,11 @@ def plan(
     *,
     run: Path | None = None,
     resume: bool = False,
+    ranks: int = 1,
 ) -> TrainPlan:
     """Plan the run that `train` would begin with these arguments; nothing is written.
+
+    Of `ranks` processes each is planned to need what the one with most images needs.
 
     With `run` the folder counts too: raises as `train` does where it is of another configuration, or where `resume`
     finds no checkpoint. Raises ConfigError or SourceError for what cannot be used.
@@ -162,6 +167,8 @@ def plan(
     if config.start_from and not (folder and folder.has_checkpoint()):
         with torch.random.fork_rng(devices=[]):
             initial_tokenizer(config)  # refuses what does not fit
+    joint = [JointBatch(config.batch_size, config.accumulate, rank, ranks) for rank in range(ranks)]
+    shares = tuple(len(each.rows) for each in joint)
     losses = loss_terms(config.loss)
     for term in losses:
         term.check(fetch=False)
@@ -171,7 +178,7 @@ def plan(
         held_out = ImageCollection.open(val, reading)
     else:
         images, held_out = images.split(config.data.val_fraction)
-    networks = _Networks(config, losses)
+    networks = _Networks(config, losses, max(shares))
     side = config.tokenizer.size // config.tokenizer.network.downsample
     each = len(config.tokenizer.quantizer.codebook_ids)
     return TrainPlan(
@@ -184,6 +191,7 @@ def plan(
         networks.memory(_decoded_bytes(images, config)),
         {term.name: term.requirement for term in losses if term.requirement},
         _image_notes(images, held_out.subsample(config.data.val_images), config.tokenizer.size),
+        shares,
     )
 
 
@@ -195,8 +203,9 @@ def _image_notes(images: ImageCollection, held_out: ImageCollection, size: int) 
 class _Networks:
     """The networks of a run without their values."""
 
-    def __init__(self, config: TrainConfig, losses: Sequence[LossTerm]) -> None:
-        self.config = config
+    def __init__(self, config: TrainConfig, losses: Sequence[LossTerm], count: int) -> None:
+        """`count`: images that are computed at once."""
+        self.config, self.count = config, count
         with torch.random.fork_rng(devices=[]):
             self.quantizer = build_quantizer(config.tokenizer.quantizer)  # real: some compute with their values
         self.fake = FakeTensorMode()
@@ -237,7 +246,7 @@ class _Networks:
         The tokenizer's stay while the networks of the losses run, one after the other. Then they are freed, and the
         discriminator learns from images and reconstructions.
         """
-        count, crop = self.config.batch_size // self.config.accumulate, self.config.data.crop
+        count, crop = self.count, self.config.data.crop
         images = (count, 3, crop, crop)
         side = crop // self.config.tokenizer.network.downsample
         latents = (count, self.quantizer.code_dim, side, side)

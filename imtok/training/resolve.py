@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+
 from imtok.config import DataConfig, TrainConfig
 from imtok.cores import usable_cores
+from imtok.counted import counted
 from imtok.data.reading import RULES, Reading, Rules
 from imtok.devices import fast_precision, resolve_device
+from imtok.errors import ConfigError
+from imtok.processes import Processes
 
 
 def resolve(config: TrainConfig, saved: TrainConfig | None = None) -> TrainConfig:
@@ -25,6 +30,25 @@ def resolve(config: TrainConfig, saved: TrainConfig | None = None) -> TrainConfi
         rules = saved.data.rules if saved else RULES
         resolved["data"] = config.data.model_copy(update={"rules": rules})
     return config.model_copy(update=resolved)
+
+
+def device_of(config: TrainConfig, processes: Processes) -> torch.device:
+    """Return the device of this process, for a resolved configuration; each of several takes a GPU of its machine.
+
+    Raises ConfigError where the machine has too few.
+    """
+    device = resolve_device(config.device)
+    if not processes.several or device.type != "cuda":
+        return device
+    if device.index is not None:
+        raise ConfigError(f"device {device}: each of {processes.ranks} processes takes a GPU of its own; give cuda")
+    if (gpus := torch.cuda.device_count()) < processes.local_ranks:
+        raise ConfigError(
+            f"{processes.local_ranks} processes on a machine with {counted(gpus, 'GPU')}; start one for each, or give "
+            "--device cpu"
+        )
+    torch.cuda.set_device(processes.local_rank)
+    return torch.device("cuda", processes.local_rank)
 
 
 def reading_of(data: DataConfig) -> Reading:

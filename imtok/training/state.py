@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from imtok.config import TrainConfig
 from imtok.devices import Precision
@@ -90,6 +91,11 @@ class TrainState:
         distribute(state, self._parts())
         self.seen, self.steps, self.place = state["seen"], state["steps"], state.get("place")
         return {name: value for name, value in state.items() if not isinstance(value, torch.Tensor)}
+
+    def agreed(self) -> list[Tensor]:
+        """Return the tensors that must be the same, bit for bit, in all processes."""
+        networks = [self.tokenizer, self.ema.model, *([self.adversary.discriminator] if self.adversary else [])]
+        return [tensor for network in networks for tensor in network.state_dict().values()]
 
     def _place_fact(self) -> dict[str, Any]:
         """Name the place in a stream; runs without a stream have none in their checkpoints."""

@@ -12,13 +12,13 @@ if TYPE_CHECKING:
 
 
 class TensorBoardWriter:
-    """The events of one call of `train`; an error of the disk is reported through `notice`, once."""
+    """The events of one call of `train`, none without a folder; an error of the disk is reported by `notice`, once."""
 
-    def __init__(self, folder: Path, seen: int, notice: Callable[[str], None]) -> None:
+    def __init__(self, folder: Path | None, seen: int, notice: Callable[[str], None]) -> None:
         self._notice = notice
         self._writer: SummaryWriter | None = None
         with self._guarded():
-            self._writer = _open_writer(folder, seen)
+            self._writer = _open_writer(folder, seen) if folder else None
 
     def add(self, metrics: Mapping[str, float | None], seen: int) -> None:
         """Write metrics after `seen` training images; those that are None are left out."""
