@@ -19,6 +19,7 @@ from torch import Tensor
 
 from imtok.data.batch import Batch
 from imtok.data.collection import ImageCollection
+from imtok.data.crops import Cropping
 from imtok.data.pixels.images import resize_shorter
 from imtok.errors import ImageError, SourceError, TrainingError
 from imtok.joint_batch import JointBatch
@@ -49,8 +50,8 @@ class TrainingStream:
         workers: int,
         pin: bool = False,
     ) -> None:
-        self.images, self.size, self.crop = images, size, crop
-        self.flip, self.permute_channels = flip, permute_channels
+        self.images, self.size = images, size
+        self._cropping = Cropping(crop, flip, permute_channels)
         self.seed, self.joint, self.workers, self.pin = seed, joint, workers, pin
         self.unreadable: dict[str, str] = {}
         self._keys = images.keys
@@ -80,14 +81,7 @@ class TrainingStream:
         epoch, position = divmod(number, len(self.images))
         picture = self._picture(int(self._order(epoch)[position]))
         random = np.random.default_rng((self.seed, number))
-        top = int(random.integers(picture.shape[0] - self.crop + 1))
-        left = int(random.integers(picture.shape[1] - self.crop + 1))
-        crop = picture[top : top + self.crop, left : left + self.crop]
-        if self.flip and random.random() < 0.5:
-            crop = crop[:, ::-1]
-        if self.permute_channels and random.random() < 0.5:
-            crop = crop[:, :, random.permutation(3)]
-        return crop
+        return self._cropping.draw(picture, random)
 
     def _picture(self, first: int) -> np.ndarray:
         """Return the `first` picture, or the next readable one after it, at shorter side `size`: (H, W, 3) uint8."""
