@@ -6,6 +6,9 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Iterable
 
+import numpy as np
+import numpy.typing as npt
+
 from imtok.data.collection import ImageCollection
 from imtok.errors import ImageError, SourceError
 
@@ -20,21 +23,29 @@ def shared_images(training: ImageCollection, validation: ImageCollection) -> lis
     more than 256 MB, the first of them are read.
     """
     sizes, training_sizes = validation.sizes, training.sizes
-    wanted = set(sizes)
-    alike = [index for index, size in enumerate(training_sizes) if size in wanted]
-    needed = {training_sizes[index] for index in alike}
+    alike = np.flatnonzero(_among(training_sizes, sizes))
+    needed = _among(sizes, training_sizes[alike])
     hashes: dict[bytes, list[int]] = defaultdict(list)
-    for index, digest in _hashes(validation, (index for index, size in enumerate(sizes) if size in needed)):
+    for index, digest in _hashes(validation, np.flatnonzero(needed).tolist()):
         hashes[digest].append(index)
     shared: set[int] = set()
     left = _MOST_BYTES
-    for index in alike:
-        left -= training_sizes[index]
+    for index in alike.tolist():
+        left -= int(training_sizes[index])
         if left < 0:
             break
         for _, digest in _hashes(training, [index]):
             shared.update(hashes.get(digest, ()))
-    return [validation.keys[index] for index in sorted(shared)]
+    return [validation.key(index) for index in sorted(shared)]
+
+
+def _among(values: npt.NDArray[np.int64], others: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    """Return which values occur among the others."""
+    known = np.unique(others)
+    if not len(known):
+        return np.zeros(len(values), bool)
+    found: npt.NDArray[np.bool_] = known[np.searchsorted(known[:-1], values)] == values
+    return found
 
 
 def _hashes(images: ImageCollection, indices: Iterable[int]) -> Iterable[tuple[int, bytes]]:

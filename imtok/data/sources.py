@@ -6,10 +6,9 @@ its folder's name. Lists are sorted by the bytes of their keys, so every machine
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 
@@ -23,11 +22,13 @@ from imtok.data.archives.tars import open_tar
 from imtok.data.archives.zips import open_zip
 from imtok.data.container_names import name_containers, refuse_links_to_one, true_addresses
 from imtok.data.containers import Container, ImageFile, LostImage, as_text, unreadable
+from imtok.data.file_list import GrowingFileList, Place
 from imtok.data.kinds import FileKind, container_kind_of, kind_of, suffix_of
 from imtok.data.listing import Entry
 from imtok.data.pixels.formats import image_suffixes, looks_like_image
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.storage import Storage, storage_of
+from imtok.data.walk import walk
 from imtok.errors import SourceError
 
 # Readers of containers by the suffix of the file. A new kind of container is a module and a line here.
@@ -68,7 +69,7 @@ class ContainerFile:
 class Sources:
     """All that the SOURCE arguments name."""
 
-    files: tuple[ImageFile | LostImage, ...]
+    files: Sequence[ImageFile | LostImage]  # a FileList, so that millions take little memory
     containers: tuple[ContainerFile, ...]
     ignored: int  # files of other kinds; hidden files are left uncounted
     ignored_containers: int = 0  # containers beside images
@@ -90,12 +91,12 @@ def find_sources(
     """
     addresses = [address for argument in arguments for address in _expand(str(argument))]
     prefixes = _prefixes([address for address in addresses if _is_folder(address)], reading)
+    files = GrowingFileList()
     all_found = [
-        _scan(address, prefixes[address], reading) if address in prefixes else _single(address, reading)
+        _scan(address, prefixes[address], reading, files) if address in prefixes else _single(address, reading, files)
         for address in addresses
     ]
-    files = sorted((file for found in all_found for file in found.files), key=lambda file: file.key.encode())
-    _refuse_twins(files)
+    sorted_files = files.sorted()
     kinds = {address: kind for found in all_found for address, kind in found.containers}
     listed = [address for found in all_found for address, _ in found.containers]
     for address in listed:
@@ -109,19 +110,19 @@ def find_sources(
     notes = tuple(note for found in all_found for note in found.notes)
     roots = tuple((as_text(prefix), folder) for folder, prefix in prefixes.items())
     texts = sum((found.texts for found in all_found), Counter[str]())
-    return Sources(tuple(files), containers, ignored, ignored_containers, notes, roots, texts)
+    return Sources(sorted_files, containers, ignored, ignored_containers, notes, roots, texts)
 
 
 @dataclass
 class _Found:
-    """The sources that one argument names."""
+    """The sources that one argument names, beside its images."""
 
-    files: list[ImageFile | LostImage] = field(default_factory=list)
     containers: list[tuple[str, str]] = field(default_factory=list)  # addresses and kinds
     ignored: int = 0
     beside: int = 0  # containers that were ignored, as they lie beside images
     notes: list[str] = field(default_factory=list)
     texts: Counter[str] = field(default_factory=Counter)  # .cls, .json and dataset.json among the ignored
+    compressed: list[str] = field(default_factory=list)  # archives that cannot be read, by their relative paths
 
 
 def _expand(argument: str) -> list[str]:
@@ -157,8 +158,8 @@ def _is_folder(address: str) -> bool:
     return storage_of(address).kind(address) == "folder"
 
 
-def _single(address: str, reading: Reading) -> _Found:
-    """Look at one file that was named."""
+def _single(address: str, reading: Reading, files: GrowingFileList) -> _Found:
+    """Look at one file that was named; adds it to the files where it is an image."""
     kind, container = _kind_of(address, reading), container_kind_of(address)
     if reading.rules > 1 and storage_of(address).kind(address) == "other":
         raise SourceError(f"{address}: neither a file nor a folder; copy what it gives into a file")
@@ -170,7 +171,9 @@ def _single(address: str, reading: Reading) -> _Found:
             raise unreadable(address, error) from error
         container = container_kind_of(address, head)
     if kind == "image" or (kind == "unknown" and looks_like_image(head)):
-        return _Found([ImageFile(as_text(PurePath(address).name), address, storage_of(address).size(address))])
+        name = PurePath(address).name
+        files.add(Place("", address.removesuffix(name)), name, address, storage_of(address).size(address))
+        return _Found()
     if container in _readers(reading):
         return _Found(containers=[(address, container)])
     if container in CONTAINERS:
@@ -181,65 +184,97 @@ def _single(address: str, reading: Reading) -> _Found:
     raise SourceError(f"{address}: neither a folder, nor an image, nor a {_readable(reading)}; give one of these")
 
 
-def _scan(folder: str, prefix: str, reading: Reading) -> _Found:
-    """Look through a folder."""
-    storage, found = storage_of(folder), _Found()
-    told: list[ImageFile | LostImage] = []  # images by their first bytes alone
-    compressed: list[str] = []
-    for relative, entry in _walk(storage, folder, "", frozenset()):
-        kind = _kind_of(entry.name, reading)
-        if kind == "image" and (entry.kind == "file" or reading.rules > 1):
-            found.files.append(_image_file(storage, prefix + relative, entry))
+def _scan(folder: str, prefix: str, reading: Reading, files: GrowingFileList) -> _Found:
+    """Look through a folder; adds its images to the files."""
+    scan = _Scan(folder, prefix, reading, files)
+    for relative, entry in walk(scan.storage, folder):
+        scan.add(relative, entry)
+    found = scan.found
+    found.containers.sort(key=lambda one: os.fsencode(one[0]))
+    found.compressed.sort(key=lambda relative: relative.split("/"))
+    if not scan.images and not found.containers:
+        raise SourceError(_no_images(folder, found.ignored, found.compressed, reading))
+    if found.compressed and reading.rules > 1:
+        what = counted(len(found.compressed), "compressed archive", "compressed archives")
+        first = as_text(found.compressed[0])
+        found.notes.append(f"{folder}: {what}, first {first}: not read; unpack to plain tars first")
+    scan.choose()
+    return found
+
+
+class _Scan:
+    """The images and other files of one folder, as they are met."""
+
+    def __init__(self, folder: str, prefix: str, reading: Reading, files: GrowingFileList) -> None:
+        self.storage, self.found = storage_of(folder), _Found()
+        self._folder, self._prefix, self._reading, self._files = folder, prefix, reading, files
+        self._first = len(files)
+        self._place: Place | None = None
+        self._named = self._told = 0  # images by their names, and by their first bytes alone
+
+    @property
+    def images(self) -> int:
+        """Images of the folder, with what bears an image's name and cannot be read."""
+        return len(self._files) - self._first
+
+    def add(self, relative: str, entry: Entry) -> None:
+        """Take one file for what it is."""
+        found, kind = self.found, _kind_of(entry.name, self._reading)
+        if kind == "image" and (entry.kind == "file" or self._reading.rules > 1):
+            self._named += self._add_image(relative, entry)
         elif kind == "container" and entry.kind == "file":
             found.containers.append((entry.address, container_kind_of(entry.name)))
-        elif kind == "unknown" and entry.kind == "file" and _begins_as_image(storage, entry.address):
-            told.append(_image_file(storage, prefix + relative, entry))
+        elif kind == "unknown" and entry.kind == "file" and _begins_as_image(self.storage, entry.address):
+            self._told += self._add_image(relative, entry)
         else:
             found.ignored += 1
             if entry.name.lower().endswith((".cls", ".json")):
                 found.texts["dataset.json" if relative == "dataset.json" else suffix_of(entry.name)] += 1
-            compressed += [relative] * (kind == "compressed")
-    found.containers.sort(key=lambda one: os.fsencode(one[0]))
-    if not found.files and not told and not found.containers:
-        raise SourceError(_no_images(folder, found.ignored, compressed, reading))
-    if compressed and reading.rules > 1:
-        what = counted(len(compressed), "compressed archive", "compressed archives")
-        found.notes.append(f"{folder}: {what}, first {as_text(compressed[0])}: not read; unpack to plain tars first")
-    _choose(found, told)
-    return found
+            found.compressed += [relative] * (kind == "compressed")
+
+    def _add_image(self, relative: str, entry: Entry) -> bool:
+        """Add a file; returns False for what cannot be one."""
+        key = as_text(self._prefix + relative)
+        if entry.kind == "other":
+            lost = "link to nothing", "its target does not exist"
+            if self.storage.kind(entry.address) is not None:
+                lost = "not a file", "a socket, a pipe or a device"
+            self._files.add_object(LostImage(key, entry.address, *lost))
+            return False
+        size = self.storage.size(entry.address) if entry.size is None else entry.size
+        if self._place is None:
+            self._place = Place(as_text(self._prefix), entry.address.removesuffix(relative))
+        self._files.add(self._place, relative, entry.address, size)
+        return True
+
+    def choose(self) -> None:
+        """Take the containers of a folder where no image lies beside them, and its images otherwise.
+
+        A folder of shards is a list of shards; beside images, containers are just other files. A link to nothing, or
+        a file that is an image by its first bytes alone, does not turn a folder of shards into one of images.
+        """
+        found = self.found
+        if self._named or not found.containers:
+            found.beside, found.containers = len(found.containers), []
+            return
+        found.ignored += self._told
+        if self._told:
+            for file in self._files.cut(self._first):
+                if isinstance(file, LostImage):
+                    self._files.add_object(file)
+        known = set(found.containers)
+        metadata = [one for one in found.containers if one[1] == ".parquet" and _has_twin(one[0], known)]
+        if metadata:  # img2dataset writes a table of texts and addresses beside each of its tars
+            what = counted(len(metadata), "Parquet file", "Parquet files")
+            found.notes.append(f"{what}, first {metadata[0][0]}: taken for the table of the shard beside it, not read")
+            left = set(metadata)
+            found.containers = [one for one in found.containers if one not in left]
+            found.ignored += len(metadata)
 
 
-def _choose(found: _Found, told: list[ImageFile | LostImage]) -> None:
-    """Take the containers of a folder where no image lies beside them, and its images otherwise.
-
-    A folder of shards is a list of shards; beside images, containers are just other files. A link to nothing, or a
-    file that is an image by its first bytes alone, does not turn a folder of shards into one of images.
-    """
-    if any(isinstance(file, ImageFile) for file in found.files) or not found.containers:
-        found.files += told
-        found.beside, found.containers = len(found.containers), []
-        return
-    found.ignored += len(told)
-    metadata = [one for one in found.containers if one[1] == ".parquet" and _has_twin(one[0], found.containers)]
-    if metadata:  # img2dataset writes a table of texts and addresses beside each of its tars
-        what = counted(len(metadata), "Parquet file", "Parquet files")
-        found.notes.append(f"{what}, first {metadata[0][0]}: taken for the table of the shard beside it, not read")
-        found.containers = [one for one in found.containers if one not in metadata]
-        found.ignored += len(metadata)
-
-
-def _has_twin(address: str, containers: list[tuple[str, str]]) -> bool:
+def _has_twin(address: str, containers: set[tuple[str, str]]) -> bool:
     stem = os.path.splitext(address)[0]  # noqa: PTH122  (as in `suffix_of`)
     return any((stem + kind, kind) in containers for kind in (".tar", ".zip"))
-
-
-def _image_file(storage: Storage, key: str, entry: Entry) -> ImageFile | LostImage:
-    if entry.kind == "other":
-        if storage.kind(entry.address) is None:
-            return LostImage(as_text(key), entry.address, "link to nothing", "its target does not exist")
-        return LostImage(as_text(key), entry.address, "not a file", "a socket, a pipe or a device")
-    size = storage.size(entry.address) if entry.size is None else entry.size
-    return ImageFile(as_text(key), entry.address, size)
 
 
 def _begins_as_image(storage: Storage, address: str) -> bool:
@@ -278,32 +313,6 @@ def _no_images(folder: str, ignored: int, compressed: list[str], reading: Readin
     return f"{folder}: holds no images{others}; expected {suffixes} or {_readable(reading)}s"
 
 
-def _walk(storage: Storage, folder: str, relative: str, above: frozenset[str]) -> Iterator[tuple[str, Entry]]:
-    """Files below a folder with their relative paths; hidden names and link loops are ignored.
-
-    So are runs and token folders of imtok's own, which people put beside their images.
-    """
-    try:
-        true_folder = storage.resolve(folder)
-        entries = sorted(storage.list(folder))
-    except OSError as error:
-        place = error.filename or folder
-        raise SourceError(f"{place}: cannot be listed ({error.strerror}); check its permissions") from error
-    if true_folder in above or (relative and _is_ours({entry.name for entry in entries})):
-        return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.kind == "folder":
-            yield from _walk(storage, entry.address, f"{relative}{entry.name}/", above | {true_folder})
-        else:
-            yield f"{relative}{entry.name}", entry
-
-
-def _is_ours(names: set[str]) -> bool:
-    return "imtok.json" in names or {"config.yaml", ".lock"} <= names
-
-
 def _prefixes(folders: list[str], reading: Reading) -> dict[str, str]:
     """Return the beginning of each folder's keys: nothing for one folder, its name for one of several."""
     if len(folders) <= 1:
@@ -317,9 +326,3 @@ def _prefixes(folders: list[str], reading: Reading) -> dict[str, str]:
         names[folder] = name
     refuse_links_to_one(folders, "folder")
     return {folder: f"{name}/" for folder, name in names.items()}
-
-
-def _refuse_twins(files: list[ImageFile | LostImage]) -> None:
-    for one, other in itertools.pairwise(files):
-        if one.key == other.key:
-            raise SourceError(f"{one.address} and {other.address}: both would have the key {one.key}; give one of them")

@@ -14,6 +14,7 @@ from typing import BinaryIO, Protocol
 from imtok.data.addresses import REMOTE_SCHEMES, redacted, scheme_of
 from imtok.data.listing import Entry as Entry
 from imtok.data.listing import Kind as Kind
+from imtok.data.listing import Listing
 from imtok.data.remote import RemoteStorage
 from imtok.errors import SourceError
 
@@ -55,7 +56,8 @@ class LocalStorage:
     def list(self, folder: str) -> Sequence[Entry]:
         """List one folder; sizes are left out, as each would cost a look at its file."""
         with os.scandir(folder) as entries:  # a Path per file is slow for millions
-            return [Entry(entry.name, entry.path, _kind(entry)) for entry in entries]
+            # The paths that scandir makes: a folder without a slash gets one.
+            return Listing(os.path.join(folder, ""), ((entry.name, _kind(entry), None, None) for entry in entries))  # noqa: PTH118
 
     def size(self, address: str) -> int:
         """Return the size of a file in bytes."""

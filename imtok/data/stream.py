@@ -4,7 +4,7 @@ Order, crop and mirroring of the n-th training image are functions of (seed, n) 
 state or a shuffle buffer. So the only thing to save is how many images were seen.
 """
 
-# Axes: N rows of this rank, S crop.
+# Axes: N rows of this rank or images of an epoch, S crop.
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from imtok.data.batch import Batch
 from imtok.data.collection import ImageCollection
@@ -54,9 +53,8 @@ class TrainingStream:
         self._cropping = Cropping(crop, flip, permute_channels)
         self.seed, self.joint, self.workers, self.pin = seed, joint, workers, pin
         self.unreadable: dict[str, str] = {}
-        self._keys = images.keys
         self._cache = _Cache(cache_bytes)
-        self._orders: OrderedDict[int, Tensor] = OrderedDict()
+        self._orders: OrderedDict[int, np.ndarray] = OrderedDict()
         self._lock = Lock()
 
     def batches(
@@ -87,7 +85,7 @@ class TrainingStream:
         """Return the `first` picture, or the next readable one after it, at shorter side `size`: (H, W, 3) uint8."""
         for candidate in range(first, first + len(self.images)):
             index = candidate % len(self.images)
-            key = self._keys[index]
+            key = self.images.key(index)
             if key in self.unreadable:
                 continue
             cached = self._cache.get(index)
@@ -102,11 +100,13 @@ class TrainingStream:
             return picture
         raise TrainingError(f"no training image of {len(self.images)} can be read; `imtok encode` says why")
 
-    def _order(self, epoch: int) -> Tensor:
+    def _order(self, epoch: int) -> np.ndarray:
+        """Return the order of the images in an epoch: (N,) int32, half the memory of int64 and the same numbers."""
+        kind = torch.int32 if len(self.images) < 2**31 else torch.int64
         with self._lock:
             if epoch not in self._orders:
                 generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-                self._orders[epoch] = torch.randperm(len(self.images), generator=generator)
+                self._orders[epoch] = torch.randperm(len(self.images), generator=generator, dtype=kind).numpy()
                 while len(self._orders) > 3:
                     self._orders.popitem(last=False)
             return self._orders[epoch]

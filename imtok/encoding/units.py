@@ -14,9 +14,9 @@ from imtok.encoding.batches import Encoded
 from imtok.encoding.inputs import Plan
 from imtok.encoding.report import Skips
 from imtok.files import publish_once
+from imtok.packed_strings import PackedStrings
 from imtok.tokens.folder import ManifestEntry, TokensInfo, manifest_entry, shard_path
 from imtok.tokens.label_counts import LabelCounts
-from imtok.tokens.packed_strings import PackedStrings
 from imtok.tokens.shard import NO_LABEL, Shard, ShardHeader, read_shard, shard_to_bytes, smallest_dtype
 
 _EXAMPLES = 5

@@ -1,8 +1,8 @@
 """Token folders: shards of codes, their plan and manifest, and reading them as a data set."""
 
+from imtok.packed_strings import PackedStrings
 from imtok.tokens.dataset import ImageSource, LabelledTokens, TokenDataset, open_tokens
 from imtok.tokens.folder import Manifest, TokensInfo, read_info, read_manifest
-from imtok.tokens.packed_strings import PackedStrings
 from imtok.tokens.plan import Numerics
 from imtok.tokens.shard import Shard, ShardHeader, read_shard, shard_to_bytes
 from imtok.tokens.verify import Verification, verify_tokens

@@ -24,8 +24,8 @@ import safetensors.numpy
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from imtok.errors import TokensError
+from imtok.packed_strings import PackedStrings
 from imtok.tokens.memory_mapped import map_arrays
-from imtok.tokens.packed_strings import PackedStrings
 
 Codes = npt.NDArray[np.unsignedinteger[Any]]
 

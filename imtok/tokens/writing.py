@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from imtok.errors import TokensError
 from imtok.files import write_atomically
+from imtok.packed_strings import PackedStrings
 from imtok.tokens.dataset import TokenDataset, open_tokens
 from imtok.tokens.folder import INFO, MANIFEST, TOKENIZER, TokensInfo, manifest_entry, manifest_to_bytes, shard_path
-from imtok.tokens.packed_strings import PackedStrings
 from imtok.tokens.plan import Numerics, PlanEntry, plan_path, plan_to_bytes
 from imtok.tokens.shard import NO_LABEL, Shard, ShardHeader, shard_to_bytes, smallest_dtype
 from imtok.version import __version__

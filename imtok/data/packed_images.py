@@ -1,0 +1,60 @@
+"""Images that are not yet read, packed: their names and sizes lie in arrays, and objects are made one at a time.
+
+An object and a string for each of ten million images would fill gigabytes. Packed, an image takes its name and about
+25 bytes.
+"""
+
+# Axes: N images.
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TypeVar, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from imtok.data.containers import SourceImage
+from imtok.packed_strings import PackedStrings
+
+_Image = TypeVar("_Image", bound=SourceImage, covariant=True)
+
+
+class PackedImages(Sequence[_Image]):
+    """A list of images that makes one when it is asked for: `keys` N strings, `sizes` (N,) int64 bytes."""
+
+    def __init__(self, keys: PackedStrings, sizes: npt.NDArray[np.int64]) -> None:
+        self.keys, self.sizes = keys, sizes
+
+    @abstractmethod
+    def image(self, index: int) -> _Image:
+        """Make the image with this index, which is not negative."""
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    @overload
+    def __getitem__(self, index: int) -> _Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[_Image]: ...
+    def __getitem__(self, index: int | slice) -> _Image | Sequence[_Image]:
+        if isinstance(index, slice):
+            return [self.image(one) for one in range(len(self))[index]]
+        return self.image(range(len(self))[index])
+
+    def __iter__(self) -> Iterator[_Image]:
+        return map(self.image, range(len(self)))
+
+
+class ImageObjects(PackedImages[SourceImage]):
+    """Images of a reader that makes an object for each."""
+
+    def __init__(self, images: Sequence[SourceImage]) -> None:
+        keys = PackedStrings.pack(image.key for image in images)
+        super().__init__(keys, np.fromiter((image.size for image in images), np.int64, len(images)))
+        self._images = images
+
+    def image(self, index: int) -> SourceImage:
+        """Return the image with this index."""
+        return self._images[index]
