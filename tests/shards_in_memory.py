@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import io
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 from PIL import Image
 
 from imtok.data.batch import Batch
 from imtok.data.streaming.source import ShardFailure, never
+from imtok.data.streaming.windows import WindowOrder
 from imtok.errors import Interrupted
 
 SIDE = 4  # pixels
@@ -98,3 +101,15 @@ def all_images(sizes: Sequence[int] | Mapping[int, int]) -> list[ImageName]:
     """Every image of shards with these sizes, in order."""
     pairs = sizes.items() if isinstance(sizes, Mapping) else enumerate(sizes)
     return [(shard, index) for shard, size in pairs for index in range(size)]
+
+
+def expected_images(source: MemorySource, order: WindowOrder, place: Any) -> Counter[ImageName]:
+    """The images of all windows that were dealt before a place, but for the rest of those that are open there."""
+    offsets = {window: offset for held in [*place["ranks"], place["queue"]] for window, offset in held}
+    images: Counter[ImageName] = Counter()
+    for number in range(place["next"]):
+        window = order.window(number)
+        names = all_images({shard: source.sizes[shard] for shard in window.shards if shard not in source.failing})
+        used = order.images(window, len(names))[: offsets.get(number)]
+        images.update(names[index] for index in used)
+    return images

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from shards_in_memory import SIDE, MemorySource, all_images, image_names
+from shards_in_memory import SIDE, MemorySource, all_images, expected_images, image_names
 
 from imtok.data.batch import Batch
 from imtok.data.streaming.exchange import LocalExchange
@@ -186,19 +186,6 @@ def joined(batches: Sequence[Sequence[Batch]]) -> Counter[tuple[int, int]]:
     return Counter(name for rank in batches for name in image_names(rank))
 
 
-def expected(source: MemorySource, place: Any) -> Counter[tuple[int, int]]:
-    """The images of all windows that were dealt before a place, but for the rest of those that are open there."""
-    order = stream(source).order
-    offsets = {window: offset for held in [*place["ranks"], place["queue"]] for window, offset in held}
-    images: Counter[tuple[int, int]] = Counter()
-    for number in range(place["next"]):
-        window = order.window(number)
-        names = all_images({shard: source.sizes[shard] for shard in window.shards if shard not in source.failing})
-        used = order.images(window, len(names))[: offsets.get(number)]
-        images.update(names[index] for index in used)
-    return images
-
-
 def test_another_number_of_ranks_uses_each_image_once() -> None:
     source = MemorySource([13, 2, 9, 16, 5, 8, 1, 10], failing=[7])
     three = in_threads(source, 3, 0, 16, max_shard_failures=1)
@@ -208,4 +195,4 @@ def test_another_number_of_ranks_uses_each_image_once() -> None:
         rest = in_threads(source, ranks, 16, 120, stored(places[0]), max_shard_failures=1)
         assert [len(rank) for rank in rest] == [13] * ranks
         assert all(rest[0][step].place == rank[step].place for rank in rest for step in range(13))
-        assert joined(three) + joined(rest) == expected(source, rest[0][-1].place)
+        assert joined(three) + joined(rest) == expected_images(source, stream(source).order, rest[0][-1].place)
