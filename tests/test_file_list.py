@@ -80,6 +80,14 @@ def test_a_list_is_a_sequence() -> None:
         files[3]
 
 
+def test_lists_are_equal_where_their_images_are() -> None:
+    one, two = growing("a.jpg", "b.jpg").sorted(), growing("a.jpg", "b.jpg").sorted()
+    assert one == two == list(one)
+    assert one != growing("a.jpg", "c.jpg").sorted()
+    assert one != growing("a.jpg").sorted()
+    assert one != 2
+
+
 def test_a_walk_meets_keys_in_their_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["a.jpg", "a-b.jpg", "a/x.jpg", "a-b/x.jpg", "a/b/c.jpg", "a0.jpg", "ü/x.jpg", "\U0001f600.jpg"]
     fill(tmp_path, names)

@@ -46,6 +46,14 @@ class PackedImages(Sequence[_Image]):
     def __iter__(self) -> Iterator[_Image]:
         return map(self.image, range(len(self)))
 
+    def __eq__(self, other: object) -> bool:
+        """Compare with another list, image by image."""
+        if not isinstance(other, Sequence):
+            return NotImplemented
+        return len(self) == len(other) and all(one == two for one, two in zip(self, other, strict=True))
+
+    __hash__ = None  # type: ignore[assignment]
+
 
 class ImageObjects(PackedImages[SourceImage]):
     """Images of a reader that makes an object for each."""
