@@ -7,7 +7,9 @@ import fcntl
 import json
 import os
 import re
+import threading
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -272,6 +274,36 @@ def test_the_stream_is_a_function_of_seed_and_position_alone(pictures: Path) -> 
     later = crops(stream(images, cache_bytes=0, workers=1).batches(32, 80))
     torch.testing.assert_close(whole[32:], later, rtol=0, atol=0)
     assert not torch.equal(whole, crops(stream(images, seed=4).batches(0, 80)))
+
+
+@pytest.mark.parametrize(("rows", "workers"), [(1, 4), (3, 1), (11, 4)])
+def test_batches_are_the_same_from_any_number_of_threads(pictures: Path, rows: int, workers: int) -> None:
+    images = ImageCollection.open([pictures])
+    source = stream(images, joint=JointBatch(rows), workers=workers)
+    batches = [batch.images for batch in source.batches(0, 5 * rows)]
+    assert len(batches) == 5
+    for number, batch in enumerate(batches):
+        expected = np.stack([source._sample(number * rows + row) for row in range(rows)]).transpose(0, 3, 1, 2)
+        assert np.array_equal(batch.numpy(), expected)
+        assert torch.equal(source.batch(number * rows).images, batch)
+
+
+def test_several_threads_fill_the_rows_of_one_batch(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: dict[int, set[str]] = {}
+    meeting = threading.Barrier(2)
+    sample = TrainingStream._sample
+
+    def noted(self: TrainingStream, number: int) -> np.ndarray:
+        threads.setdefault(number // 16, set()).add(threading.current_thread().name)
+        if number in (0, 4):  # the first images of two pieces: both are begun before either ends
+            meeting.wait(5)
+        return sample(self, number)
+
+    monkeypatch.setattr(TrainingStream, "_sample", noted)
+    images = ImageCollection.open([pictures])
+    with closing(stream(images, joint=JointBatch(16)).batches(0, 16)) as batches:
+        next(batches)
+    assert len(threads[0]) == 2
 
 
 def test_a_strip_is_trained_on_without_being_enlarged_whole(tmp_path: Path) -> None:

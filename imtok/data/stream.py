@@ -9,12 +9,14 @@ state or a shuffle buffer. So the only thing to save is how many images were see
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from imtok.data.batch import Batch
 from imtok.data.collection import ImageCollection
@@ -25,6 +27,15 @@ from imtok.joint_batch import JointBatch
 from imtok.parallel import in_order
 
 _AHEAD = 4  # batches made before the trainer takes them
+_TOGETHER = 4  # images that a thread decodes in one go
+
+
+class _Piece(NamedTuple):
+    """Some rows of a batch that are to be filled."""
+
+    images: Tensor  # (N, 3, S, S) uint8, the whole batch
+    first: int  # row
+    numbers: list[int]  # training images, one a row
 
 
 class TrainingStream:
@@ -64,15 +75,34 @@ class TrainingStream:
         place: Mapping[str, Any] | None = None,  # noqa: ARG002  (the number of images seen says all)
     ) -> Generator[Batch, None, None]:
         """Yield batches from the `seen`-th training image on, until `until` are seen; `place` says nothing more."""
+        pieces = -(-len(self.joint.numbers) // _TOGETHER)  # of a batch
+        ahead = max(_AHEAD * pieces, 2 * self.workers)
         # The trainer computes meanwhile, on all cores.
-        starts = range(seen, until, self.joint.size)
-        return in_order(self.batch, starts, workers=self.workers, ahead=_AHEAD, one_core=False)
+        filled = in_order(self._fill, self._pieces(seen, until), workers=self.workers, ahead=ahead, one_core=False)
+        with closing(filled):
+            for number, images in enumerate(filled, 1):
+                if number % pieces == 0:
+                    yield Batch(images)
 
     def batch(self, start: int) -> Batch:
         """Make this rank's rows of the joint batch that begins with training image `start`: (N, 3, S, S) uint8."""
-        crops = np.stack([self._sample(start + number) for number in self.joint.numbers])
-        batch = torch.from_numpy(crops).permute(0, 3, 1, 2).contiguous()
-        return Batch(batch.pin_memory() if self.pin else batch)
+        return Batch([self._fill(piece) for piece in self._pieces(start, start + 1)][-1])
+
+    def _pieces(self, seen: int, until: int) -> Iterator[_Piece]:
+        """Cut batches into pieces of some rows, so that all threads work on the batch that is needed first."""
+        numbers, crop = self.joint.numbers, self._cropping.crop
+        for start in range(seen, until, self.joint.size):
+            images = torch.empty(len(numbers), 3, crop, crop, dtype=torch.uint8, pin_memory=self.pin)
+            for first in range(0, len(numbers), _TOGETHER):
+                yield _Piece(images, first, [start + number for number in numbers[first : first + _TOGETHER]])
+
+    def _fill(self, piece: _Piece) -> Tensor:
+        """Write the crops of a piece to their rows; return the whole batch."""
+        # NumPy writes on this thread; an operation of torch would start a team of threads beside the trainer's own.
+        rows = piece.images.numpy()[piece.first :]
+        for row, number in enumerate(piece.numbers):
+            rows[row] = self._sample(number).transpose(2, 0, 1)
+        return piece.images
 
     def _sample(self, number: int) -> np.ndarray:
         """Make the crop of the `number`-th training image: (S, S, 3) uint8."""
