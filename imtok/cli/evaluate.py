@@ -9,21 +9,27 @@ from typing import Annotated
 import typer
 
 from imtok.cli.console import facts_table, out, print_result, progress_bar, warn
-from imtok.cli.options import AsJson, Device, MaxPixels, Precision, SalvageImages, Sources
+from imtok.cli.options import AnySources, AsJson, Device, MaxPixels, Precision, SalvageImages, Stream
 from imtok.counted import counted
 
 
 def evaluate(
     tokenizer: Annotated[Path, typer.Argument(metavar="TOKENIZER", help="Tokenizer folder, run, or imtok-f8.")],
-    sources: Sources,
+    sources: AnySources,
     size: Annotated[
         int | None, typer.Option(min=1, help="Side of the square compared; the tokenizer's training size by default.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most this many images, evenly spaced.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="At most this many images: evenly spaced, of a stream the first.")
+    ] = None,
     device: Device = "auto",
     precision: Annotated[Precision, typer.Option(help="Precision in which the networks compute.")] = "fp32",
     max_pixels: MaxPixels = None,
     salvage_images: SalvageImages = False,
+    stream: Stream = False,
+    max_shard_failures: Annotated[
+        int, typer.Option(min=0, help="Shards of a stream that may fail; they are named and left out.")
+    ] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Measure what a tokenizer keeps of images: PSNR, SSIM, usage, bits per image, by a protocol that it prints."""
@@ -41,10 +47,14 @@ def evaluate(
             precision=precision,
             limit=limit,
             reading=reading,
+            stream=stream,
+            max_shard_failures=max_shard_failures,
             progress=bar,
         )
     if quality.mean_enlargement is not None:
         warn(enlarging_note(quality.enlarged, quality.images, quality.mean_enlargement, quality.size))
+    for name, reason in quality.failed_shards.items():
+        warn(f"{name}: left out ({reason})")
     if as_json:
         typer.echo(json.dumps(quality.as_dict()))
         return

@@ -17,11 +17,22 @@ Sources = Annotated[
         help="Folders of images, and .tar, .zip or .parquet files; braces stand for many: train-{000..099}.tar.",
     ),
 ]
+AnySources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE",
+        help="Folders of images, and .tar, .zip or .parquet files; tars also as URLs of https, s3, gs or hf, which are "
+        "streamed. Braces stand for many: s3://bucket/train-{0000..1023}.tar.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto chooses a GPU where there is one.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images in a batch. (default: 16, on a GPU 64)")]
 Partial = Annotated[bool, typer.Option("--partial", help="Accept a token folder with units missing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 MaxPixels = Annotated[
     int | None, typer.Option(min=1, help="Skip images of more pixels than this. (default: 178956970)")
+]
+Stream = Annotated[
+    bool, typer.Option("--stream", help="Read tars of this machine in order too, as those of URLs, without an index.")
 ]
 SalvageImages = Annotated[bool, typer.Option("--salvage-images", help="Take what can be read of a truncated image.")]

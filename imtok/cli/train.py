@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from imtok.cli.console import err, one_voice, out, print_result, say, stop_on_signals
-from imtok.cli.options import Sources
+from imtok.cli.options import AnySources, Stream
 from imtok.cli.train_display import TrainDisplay, print_report
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def preset_lines(name: str, about: str, width: int | None) -> list[str]:
 
 
 def train(
-    sources: Sources,
+    sources: AnySources,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="RUN", help="Folder for the run.")],
     preset: Annotated[str | None, typer.Option(help="A ready configuration; --list-presets names them.")] = None,
     config: Annotated[
@@ -80,6 +80,13 @@ def train(
     freeze_codes: Annotated[
         bool, typer.Option("--freeze-codes", help="Train the decoder alone, so that tokens stay valid.")
     ] = False,
+    stream: Stream = False,
+    max_shard_failures: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="End the run where more shards of a stream fail. (default: a tenth of them, 8 at most)"
+        ),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print configuration, sizes, steps and memory; train and write nothing.")
     ] = False,
@@ -93,8 +100,14 @@ def train(
     Without a configuration it inspects the images and chooses one. The same command resumes a stopped run; on a CPU
     the result is the same bit for bit.
     """
-    short = {"images": images, "device": device, "start_from": start_from, "freeze_codes": freeze_codes or None}
-    short = {key: value for key, value in short.items() if value is not None}
+    short: dict[str, Any] = {
+        "images": images,
+        "device": device,
+        "start_from": start_from,
+        "freeze_codes": freeze_codes or None,
+    }
+    data = _given({"stream": stream or None, "max_shard_failures": max_shard_failures})
+    short = _given(short | {"data": data or None})
 
     def chosen_config() -> dict[str, Any]:
         from imtok.config import merge, parse_settings
@@ -103,7 +116,8 @@ def train(
 
         typed = merge(parse_settings(settings or []), short)
         saved = RunFolder(output).saved_config()  # reports an impossible output first
-        return resolve(_configuration(sources, output, preset, config, typed), saved).model_dump(mode="json")
+        requested = _configuration(sources, output, preset, config, typed)
+        return resolve(requested, saved, sources).model_dump(mode="json")
 
     with stop_on_signals() as should_stop, one_voice() as processes:
         with err().status("inspecting the images") if processes.first else nullcontext():
@@ -137,6 +151,10 @@ def _print_plan(
     print_plan(plan(config, sources, val, run=run, resume=resume, ranks=processes.ranks))
 
 
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
+
+
 def _configuration(
     sources: list[str], output: Path, preset: str | None, config: Path | None, typed: dict[str, Any]
 ) -> TrainConfig:
@@ -154,7 +172,7 @@ def _configuration(
     elif config:
         values = {}
     else:
-        values = _automatic(sources, str(typed.get("device", "auto")))
+        values = _automatic(sources, typed)
         if isinstance(size := typed.get("tokenizer", {}).get("size"), int):
             values["data"]["crop"] = min(values["data"]["crop"], size)  # or the requested size would be refused
     if config:
@@ -177,11 +195,19 @@ def _as_trained(start: str) -> dict[str, Any]:
     return values | {"batch_size": 64} if tokenizer.size <= 64 else values
 
 
-def _automatic(sources: list[str], device: str) -> dict[str, Any]:
+def _automatic(sources: list[str], typed: dict[str, Any]) -> dict[str, Any]:
+    """Choose a configuration from the images; of a stream from those of the first shard."""
+    from imtok.config import load_train_config
     from imtok.data.collection import ImageCollection
     from imtok.devices import resolve_device
-    from imtok.training import choose
+    from imtok.training import choose, resolve
+    from imtok.training.streamed_images import look_at_shards
 
-    choice = choose(ImageCollection.open(sources), gpu=resolve_device(device).type == "cuda")
+    gpu = resolve_device(str(typed.get("device", "auto"))).type == "cuda"
+    given = typed.get("data", {})
+    about_stream = {name: value for name, value in given.items() if name in ("stream", "shard_cache", "shard_cache_gb")}
+    data = resolve(load_train_config({"data": about_stream}), None, sources).data
+    images = look_at_shards(sources, data) if data.stream else ImageCollection.open(sources)
+    choice = choose(images, gpu=gpu, of_first_shard=bool(data.stream))
     say(choice.facts)  # what settings leave of the choice is printed with the configuration
     return choice.values

@@ -25,8 +25,7 @@ def print_plan(plan: TrainPlan) -> None:
         "parameters": ", ".join(f"{name} {_short(count)}" for name, count in plan.parameters.items()),
         "an image": f"{tokenizer.size} px to {'x'.join(map(str, plan.grid))} = {counted(plan.tokens, 'token')} of "
         f"{plan.num_codes} codes: {bits}",
-        "training": f"{_images(plan.training_images)}, each seen {plan.epochs:.1f} times: {config.images} in "
-        f"{counted(plan.steps, 'step')} of {batch}",
+        "training": f"{_training(plan)}: {config.images} in {counted(plan.steps, 'step')} of {batch}",
         "validation": f"{_images(plan.validation_images)}, after every "
         f"{counted(config.validation_interval, 'training image')}"
         if plan.validation_images
@@ -61,7 +60,8 @@ def print_plan(plan: TrainPlan) -> None:
             f"about {_bytes(plan.memory_needed)}, and {config.device} has {_bytes(limit)}: lower batch_size, data.crop "
             "or network.channels, or raise accumulate"
         )
-    rows["and besides"] = f"images kept decoded {_bytes(memory.decoded)}, the libraries, what single layers take"
+    kept = f"two windows of {config.data.window} shards" if plan.shards else "images kept decoded"
+    rows["and besides"] = f"{kept} {_bytes(memory.decoded)}, the libraries, what single layers take"
     print_result(_with_meanings(config.to_yaml().rstrip(), config))
     for name, value in rows.items():
         for line in textwrap.wrap(f"{name:15}{value}", 98, subsequent_indent=" " * 15):
@@ -78,6 +78,13 @@ def _with_meanings(yaml: str, config: TrainConfig) -> str:
             f"\n{name}: 0\n", f"\n{name}: 0  # chosen by imtok: {counted(interval, 'training image')}\n"
         )
     return yaml
+
+
+def _training(plan: TrainPlan) -> str:
+    """Say what is trained on, and how often where that is known."""
+    if plan.training_images is None or plan.epochs is None:
+        return f"{counted(plan.shards or 0, 'shard')}, whose images nobody has counted"
+    return f"{_images(plan.training_images)}, each seen {plan.epochs:.1f} times"
 
 
 def _images(count: int) -> str:

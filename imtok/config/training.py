@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from imtok.networks.discriminator_config import DiscriminatorConfig
 from imtok.records import Record
 
 _Beta = Annotated[float, Field(ge=0, lt=1)]
 _Share = Annotated[float, Field(ge=0, lt=1)]
+_LARGEST_WINDOW = 8  # shards; a rank keeps two windows in memory, several GB of common shards
+_MOST_FAILURES = 8  # shards
 _VGG_SIZE = 16  # pixels a side of which VGG16's last level has one left
 
 AdversarialKind = Literal["hinge", "non_saturating", "saturating", "least_squares", "wasserstein", "gan_qp"]
@@ -35,6 +38,36 @@ class DataConfig(Record):
     )
     max_pixels: int = Field(178_956_970, ge=1, description="pictures of more pixels are skipped")
     salvage_images: bool = Field(False, description="take what can be read of truncated pictures")
+    stream: bool | Literal["auto"] = Field(
+        "auto", description="tars are read in order, a window of shards at a time, and not indexed; auto: URLs alone"
+    )
+    window: int = Field(
+        0,
+        ge=0,
+        description="shards whose images are shuffled together in a stream; 0: chosen by their number, 8 at most",
+    )
+    max_shard_failures: int | Literal["auto"] = Field(
+        "auto", description="shards of a stream that may fail before the run ends; auto: a tenth of them, 8 at most"
+    )
+    shard_cache: str = Field("", description="folder of this machine that keeps remote shards; empty: none")
+    shard_cache_gb: float = Field(20.0, gt=0, description="most that `shard_cache` holds; the longest unused go first")
+
+    @field_validator("max_shard_failures")
+    @classmethod
+    def _check_failures(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 0:
+            raise ValueError("must be 0 or more")
+        return value
+
+    def chosen_window(self, shards: int) -> int:
+        """Return the shards of a window, for a stream of so many: enough to mix, few enough for the memory."""
+        return self.window or min(_LARGEST_WINDOW, max(1, math.isqrt(shards)))
+
+    def allowed_failures(self, shards: int) -> int:
+        """Return how many shards may fail, of so many: single broken ones must not end a long run, an outage must."""
+        if self.max_shard_failures != "auto":
+            return self.max_shard_failures
+        return min(_MOST_FAILURES, shards // 10)
 
 
 class LossConfig(Record):

@@ -24,6 +24,14 @@ class TrainingImages(Protocol):
     def unreadable(self) -> Mapping[str, str]:
         """Reasons by the keys of images that could not be read and were replaced."""
 
+    @property
+    def failures(self) -> Mapping[str, str]:
+        """Reasons by the names of shards that could not be read and were left out."""
+
+    @property
+    def notes(self) -> Mapping[str, str]:
+        """Sentences by the names of shards: what a person has to know about them."""
+
     def batches(self, seen: int, until: int, place: Mapping[str, Any] | None = None) -> Generator[Batch, None, None]:
         """Yield batches from the `seen`-th training image on, until `until` are seen.
 

@@ -68,6 +68,11 @@ class ImageCollection:
             raise SourceError(f"{', '.join(map(str, arguments))}: no file of these holds an image; give others")
         return images
 
+    @classmethod
+    def of(cls, images: Sequence[SourceImage], reading: Reading = DEFAULT_READING) -> ImageCollection:
+        """Make a list of images, whose own keys are those of the list."""
+        return cls([_Block("", packed(images))], reading)
+
     def __len__(self) -> int:
         return int(self._starts[-1]) if self._indices is None else len(self._indices)
 
@@ -105,12 +110,7 @@ class ImageCollection:
 
     def split(self, val_fraction: float) -> tuple[ImageCollection, ImageCollection]:
         """Split into (training, validation); an image's own key decides, so that a grown set keeps its split."""
-        positions = np.fromiter(self._positions(), np.float64, len(self))
-        held_out = positions < val_fraction
-        if val_fraction > 0 and len(self) > 1 and not held_out.any():
-            held_out[positions.argmin()] = True
-        if held_out.all():
-            held_out[positions.argmax()] = False
+        held_out = chosen_by_position(np.fromiter(self._positions(), np.float64, len(self)), val_fraction)
         return self.only(np.flatnonzero(~held_out)), self.only(np.flatnonzero(held_out))
 
     def subsample(self, count: int) -> ImageCollection:
@@ -164,7 +164,22 @@ class ImageCollection:
         for block, places in self._runs():
             prefix = block.prefix.encode()
             for key in block.images.keys.encoded_at(places):
-                yield int.from_bytes(hashlib.sha256(prefix + key).digest()[:8], "big") / 2**64
+                yield position_of(prefix + key)
+
+
+def chosen_by_position(positions: npt.NDArray[np.float64], val_fraction: float) -> npt.NDArray[np.bool_]:
+    """Say which of N things are held out, by their positions (N,): one at least of several, and never all."""
+    held_out = positions < val_fraction
+    if val_fraction > 0 and len(positions) > 1 and not held_out.any():
+        held_out[positions.argmin()] = True
+    if held_out.all():
+        held_out[positions.argmax()] = False
+    return held_out
+
+
+def position_of(key: bytes) -> float:
+    """Place a key in [0, 1), at the same number on every machine."""
+    return int.from_bytes(hashlib.sha256(key).digest()[:8], "big") / 2**64
 
 
 def _opened(file: ContainerFile) -> tuple[_Block, list[str]]:

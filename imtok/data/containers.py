@@ -87,6 +87,28 @@ class ImageFile:
         return None
 
 
+@dataclass(frozen=True, slots=True)
+class HeldImage:
+    """An image whose bytes are in memory, as those of a stream."""
+
+    key: str
+    address: str  # of its shard
+    data: bytes
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return len(self.data)
+
+    def read(self) -> bytes:
+        """Return its bytes."""
+        return self.data
+
+    def beside(self, suffix: str) -> bytes | None:  # noqa: ARG002
+        """Return None, as a stream keeps images alone."""
+        return None
+
+
 @dataclass(frozen=True)
 class Container:
     """The images of one file, and what is wrong with the file, if anything."""

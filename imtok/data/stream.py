@@ -64,6 +64,8 @@ class TrainingStream:
         self._cropping = Cropping(crop, flip, permute_channels)
         self.seed, self.joint, self.workers, self.pin = seed, joint, workers, pin
         self.unreadable: dict[str, str] = {}
+        self.failures: dict[str, str] = {}  # a list of images has no shards
+        self.notes: dict[str, str] = {}
         self._cache = _Cache(cache_bytes)
         self._orders: OrderedDict[int, np.ndarray] = OrderedDict()
         self._lock = Lock()

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,14 @@ import torch
 from torch import Tensor
 
 from imtok.cores import usable_cores
+from imtok.data.addresses import is_remote
 from imtok.data.collection import ImageCollection
 from imtok.data.pixels.enlarging import Enlargement
 from imtok.data.pixels.images import Fit, Fitted, fit_image
 from imtok.data.reading import DEFAULT_READING, Reading
+from imtok.data.streaming.shard_list import find_shards
+from imtok.data.streaming.shards import ShardReader
+from imtok.data.streaming.single_pass import SinglePass
 from imtok.devices import Precision, autocast, deterministic, resolve_device
 from imtok.errors import ConfigError, ImageError, SourceError
 from imtok.evaluation.metric import Metric
@@ -50,6 +54,7 @@ class Quality:
     fit: Fit = "crop"  # how images became squares
     enlarged: int = 0  # images smaller than the square
     mean_enlargement: float | None = None  # mean factor of their sides; None where there is none
+    failed_shards: Mapping[str, str] = field(default_factory=dict)  # reasons by name, of a stream
 
     @property
     def psnr(self) -> float:
@@ -88,6 +93,7 @@ class Quality:
         return {
             "images": self.images,
             "skipped": self.skipped,
+            **({"failed_shards": dict(self.failed_shards)} if self.failed_shards else {}),
             "size": self.size,
             "precision": self.precision,
             **({first: values.pop(first)} if first in values else {}),
@@ -150,12 +156,15 @@ def evaluate(
     limit: int | None = None,
     metrics: Sequence[str] | None = None,
     reading: Reading = DEFAULT_READING,
-    progress: Callable[[int, int], None] | None = None,
+    stream: bool = False,
+    max_shard_failures: int = 0,
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> Quality:
     """Measure a tokenizer folder on the images of SOURCEs.
 
-    `size` is the tokenizer's own by default, `metrics` are all that need no network. Raises ConfigError on a size or
-    metric that cannot be measured.
+    `size` is the tokenizer's own by default, `metrics` are all that need no network. URLs, and with `stream` tars of
+    this machine, are read shard by shard in their order, and `limit` takes the first of their images. Raises
+    ConfigError on a size or metric that cannot be measured, ShardFailure where more than `max_shard_failures` fail.
     """
     tokenizer = load(tokenizer_path).to(resolve_device(device))
     size = size or tokenizer.config.size
@@ -165,6 +174,13 @@ def evaluate(
             raise ConfigError(f"--size {size}: {metric.label} needs {metric.smallest} pixels or more")
     if size % tokenizer.downsample:
         raise ConfigError(f"--size {size}: no multiple of the tokenizer's downsampling {tokenizer.downsample}")
+    if stream or any(is_remote(str(source)) for source in sources):
+        reader = ShardReader(find_shards(sources, reading), reading)
+        shards = SinglePass(reader, allowed_failures=max_shard_failures, limit=limit)
+        measurement, seen = _new_measurement(tokenizer, measured), Enlargement(size)
+        count = _pass(tokenizer, shards, None, measurement, seen, precision, batch_size, progress)
+        quality = _quality(measurement, seen, count + len(reader.unreadable), precision)
+        return replace(quality, failed_shards=shards.failures)
     images = ImageCollection.open(sources, reading)
     if limit is not None:
         images = images.subsample(limit)
@@ -182,7 +198,7 @@ def measure(
     precision: Precision = "fp32",
     batch_size: int = 16,
     metrics: Sequence[Metric] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> Quality:
     """Measure a loaded tokenizer; raises SourceError where not one image can be read.
 
@@ -198,10 +214,7 @@ def measure(
         metrics=metrics,
         progress=progress,
     )
-    if not (done := measurement.images):
-        raise SourceError(f"no image of {len(images)} can be read; `imtok encode` says why")
-    quality = measurement.quality(skipped=len(images) - done, size=size, precision=precision, fit=fit)
-    return replace(quality, enlarged=seen.enlarged, mean_enlargement=seen.mean_factor)
+    return _quality(measurement, seen, len(images), precision)
 
 
 def measurement_of(
@@ -213,20 +226,50 @@ def measurement_of(
     precision: Precision = "fp32",
     batch_size: int = 16,
     metrics: Sequence[Metric] | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> tuple[Measurement, Enlargement]:
     """Pass images through a loaded tokenizer and return what was seen, as one part of a set; there may be no image."""
-    metrics = build_metrics() if metrics is None else metrics
-    measurement = Measurement(metrics, num_codes=tokenizer.num_codes, num_codebooks=tokenizer.num_codebooks)
+    measurement = _new_measurement(tokenizer, build_metrics() if metrics is None else metrics)
     seen = Enlargement(size, fit)
-    for batch in _batches(images, seen, batch_size):
-        with deterministic(tokenizer.device, precision), autocast(tokenizer.device, precision):
-            codes = tokenizer.encode(batch)
-            restored = to_uint8(tokenizer.decode(codes)).cpu()
-        measurement.update(restored, batch, codes)
-        if progress:
-            progress(measurement.images, len(images))
+    _pass(tokenizer, [images], len(images), measurement, seen, precision, batch_size, progress)
     return measurement, seen
+
+
+def _new_measurement(tokenizer: Tokenizer, metrics: Sequence[Metric]) -> Measurement:
+    return Measurement(metrics, num_codes=tokenizer.num_codes, num_codebooks=tokenizer.num_codebooks)
+
+
+def _pass(
+    tokenizer: Tokenizer,
+    lists: Iterable[ImageCollection],
+    total: int | None,
+    measurement: Measurement,
+    seen: Enlargement,
+    precision: Precision,
+    batch_size: int,
+    progress: Callable[[int, int | None], None] | None,
+) -> int:
+    """Pass lists of images, `total` in all where that is known, into `measurement` and `seen`; return their number."""
+    count = 0
+    for images in lists:
+        count += len(images)
+        for batch in _batches(images, seen, batch_size):
+            with deterministic(tokenizer.device, precision), autocast(tokenizer.device, precision):
+                codes = tokenizer.encode(batch)
+                restored = to_uint8(tokenizer.decode(codes)).cpu()
+            measurement.update(restored, batch, codes)
+            if progress:
+                progress(measurement.images, total)
+    return count
+
+
+def _quality(measurement: Measurement, seen: Enlargement, count: int, precision: Precision) -> Quality:
+    """Return the quality on `count` images, unreadable ones included; raises SourceError where all are."""
+    if not measurement.images:
+        raise SourceError(f"no image of {count} can be read; `imtok encode` says why")
+    skipped = count - measurement.images
+    quality = measurement.quality(skipped=skipped, size=seen.size, precision=precision, fit=seen.fit)
+    return replace(quality, enlarged=seen.enlarged, mean_enlargement=seen.mean_factor)
 
 
 def _batches(images: ImageCollection, seen: Enlargement, batch_size: int) -> Iterator[Tensor]:

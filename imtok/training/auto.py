@@ -24,8 +24,10 @@ class Choice:
     facts: str
 
 
-def choose(images: ImageCollection, *, gpu: bool) -> Choice:
+def choose(images: ImageCollection, *, gpu: bool, of_first_shard: bool = False) -> Choice:
     """Choose values for `load_train_config` that suit the sizes of the images and the device.
+
+    The facts say so where the images are those `of_first_shard` alone.
 
     The training size is the largest of 32, 64, 128, 256 that the median image fills. Small images get downsampling 4,
     others 8, so that an image becomes 64 to 1024 tokens. FSQ has no codebook that could collapse.
@@ -44,7 +46,7 @@ def choose(images: ImageCollection, *, gpu: bool) -> Choice:
         "images": _length(size, gpu),
         "batch_size": 64 if size <= 64 else 16,
     }
-    count = counted(len(images), "image")
+    count = ("first shard: " if of_first_shard else "") + counted(len(images), "image")
     return Choice(values, f"{count}, shorter side {min(shorter)} to {max(shorter)} px, median {median}")
 
 

@@ -2,65 +2,139 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from imtok.config import TrainConfig
+from imtok.counted import counted
 from imtok.data.batch import TrainingImages
 from imtok.data.collection import ImageCollection
 from imtok.data.stream import TrainingStream
+from imtok.data.streaming.source import never
 from imtok.errors import SourceError
 from imtok.processes import Processes
 from imtok.training.resolve import reading_of
 from imtok.training.state import TrainState
+from imtok.training.streamed_images import StreamedImages, open_validation
 
 
-@dataclass(frozen=True)
-class RunImages:
-    """The images of a run, all found before it begins."""
+class RunImages(Protocol):
+    """The images of a run, all that has to be known of them before it begins."""
 
-    training: ImageCollection
-    held_out: ImageCollection  # for validation
-    notes: tuple[str, ...]  # what a person has to know about the sources
+    @property
+    def config(self) -> TrainConfig:
+        """The configuration of the run, with what the sources decide."""
 
-    @classmethod
-    def open(cls, sources: Sequence[str | Path], val: Sequence[str | Path], config: TrainConfig) -> RunImages:
-        """Find the images of `sources`; those of `val` are held out, or else a part of `sources`.
+    @property
+    def indexed(self) -> ImageCollection | None:
+        """All images to train on; None where they are streamed."""
 
-        Raises SourceError where a source cannot be used or none holds an image.
-        """
-        reading = reading_of(config.data)
-        images = ImageCollection.open(sources, reading)
-        if val:
-            held_out = ImageCollection.open(val, reading)
-            return cls(images, held_out, (*images.notes, *held_out.notes))
-        training, held_out = images.split(config.data.val_fraction)
-        return cls(training, held_out, images.notes)
+    @property
+    def held_out(self) -> ImageCollection:
+        """The images for validation."""
+
+    @property
+    def sample(self) -> ImageCollection:
+        """Images to train on that tell about the others: all of a list, those of one shard of a stream."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Sentences that a person has to know about the sources."""
+
+    @property
+    def shards(self) -> int | None:
+        """The number of shards to train on; None of a list of images."""
+
+    @property
+    def extent(self) -> str:
+        """The number of images or shards to train on, for messages."""
 
     @property
     def fingerprints(self) -> dict[str, str]:
         """SHA-256 of the lists of images, by their names in a checkpoint."""
-        return {"data": self.training.fingerprint, "val": self.held_out.fingerprint}
 
-    def check_alike(self, processes: Processes) -> None:
-        """Raise SourceError where another process found other images."""
-        found = processes.gather([self.fingerprints, len(self.training), len(self.held_out)])
-        for rank, other in enumerate(found):
-            if other != found[0]:
-                raise SourceError(
-                    f"rank {rank} found other images than rank 0: {other[1]} to train on and {other[2]} held out, "
-                    f"where rank 0 has {found[0][1]} and {found[0][2]}; give every machine the same SOURCE and --val"
-                )
+    def batches(
+        self, state: TrainState, processes: Processes, should_stop: Callable[[], bool] = never
+    ) -> TrainingImages:
+        """Return the batches of training crops, for `state.joint` and on its device."""
 
-    def batches(self, state: TrainState, processes: Processes) -> TrainingImages:
+
+def open_images(
+    sources: Sequence[str | Path],
+    val: Sequence[str | Path],
+    config: TrainConfig,
+    should_stop: Callable[[], bool] = never,
+) -> RunImages:
+    """Open the images of `sources`, streamed or indexed as `config.data.stream` says, and those for validation.
+
+    Those of `val` are held out, or else a part of `sources`. Raises SourceError where a source cannot be used or none
+    holds an image, and Interrupted once `should_stop` says so.
+    """
+    if config.data.stream is True:
+        return StreamedImages.open(sources, val, config, should_stop)
+    images = ImageCollection.open(sources, reading_of(config.data))
+    if val:
+        held_out, notes = open_validation(val, config.data, should_stop=should_stop)
+        return _IndexedImages(config, images, held_out, (*images.notes, *notes))
+    training, held_out = images.split(config.data.val_fraction)
+    return _IndexedImages(config, training, held_out, images.notes)
+
+
+def check_alike(images: RunImages, processes: Processes) -> None:
+    """Raise SourceError where another process found other images."""
+    found = processes.gather([images.fingerprints, images.extent, len(images.held_out)])
+    for rank, other in enumerate(found):
+        if other != found[0]:
+            raise SourceError(
+                f"rank {rank} found other images than rank 0: {other[1]} to train on and {other[2]} held out, "
+                f"where rank 0 has {found[0][1]} and {found[0][2]}; give every machine the same SOURCE and --val"
+            )
+
+
+@dataclass(frozen=True)
+class _IndexedImages:
+    """The images of a run, all in one list."""
+
+    config: TrainConfig
+    indexed: ImageCollection
+    held_out: ImageCollection
+    notes: Sequence[str]
+
+    @property
+    def sample(self) -> ImageCollection:
+        """All images to train on."""
+        return self.indexed
+
+    @property
+    def shards(self) -> None:
+        """Return None, as these are images."""
+        return
+
+    @property
+    def extent(self) -> str:
+        """The number of images to train on, for messages."""
+        return counted(len(self.indexed), "image")
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """SHA-256 of the lists of images, by their names in a checkpoint."""
+        return {"data": self.indexed.fingerprint, "val": self.held_out.fingerprint}
+
+    def batches(
+        self,
+        state: TrainState,
+        processes: Processes,
+        should_stop: Callable[[], bool] = never,  # noqa: ARG002  (a batch of a list is never waited for long)
+    ) -> TrainingImages:
         """Return the batches of training crops, for `state.joint` and on its device.
 
         The processes of a machine share the memory for decoded images.
         """
         config, data = state.config, state.config.data
         return TrainingStream(
-            self.training,
+            self.indexed,
             size=config.tokenizer.size,
             crop=data.crop,
             flip=data.flip,

@@ -15,12 +15,13 @@ from typing import Any
 from imtok.config import TrainConfig
 from imtok.counted import counted
 from imtok.data.batch import Batch
+from imtok.data.streaming.source import never
 from imtok.errors import DiskError, Interrupted, TrainingError
 from imtok.losses import LossTerm, loss_terms
 from imtok.processes import Processes, joined
 from imtok.training.codebook_diagnosis import too_short_for_codebook
 from imtok.training.image_notes import enlarged_note
-from imtok.training.images import RunImages
+from imtok.training.images import RunImages, check_alike, open_images
 from imtok.training.preparation import check_networks, look_at, seeded
 from imtok.training.report import ProgressCallback, Reporter, TrainReport
 from imtok.training.resolve import device_of
@@ -33,6 +34,7 @@ from imtok.training.validation import Validation
 from imtok.usage import CodebookUsage
 
 _LINES = 200  # lines of the log over a whole run
+_NOTED = 10  # shards of a stream whose notes are reported: those of the others are alike
 
 
 def train(
@@ -55,7 +57,7 @@ def train(
     """
     with joined() as processes, ExitStack() as stack:
         folder = RunFolder(run)
-        begun = processes.by_first(lambda: look_at(folder, config, resume))
+        begun = processes.by_first(lambda: look_at(folder, config, sources, resume))
         config = TrainConfig.model_validate(begun["config"])
         if begun["finished"]:
             return _report(folder, config, begun["end"], seconds=0.0, resumed_from=config.images, already_done=True)
@@ -64,8 +66,9 @@ def train(
             with processes.first_of_machine_first():
                 for term in [*loss_terms(config.loss), *extra_losses]:
                     term.check(fetch=True)
-            images = RunImages.open(sources, val, config)
-        images.check_alike(processes)
+            images = open_images(sources, val, config, should_stop or never)
+            config = images.config
+        check_alike(images, processes)
         processes.by_first(lambda: stack.enter_context(folder.claimed()))
         with processes.together():
             device = device_of(config, processes)
@@ -79,14 +82,15 @@ def train(
                 rank=processes.rank,
                 ranks=processes.ranks,
             )
-        job = _Job(folder, state, images, processes, progress or (lambda _: None), should_stop or (lambda: False))
+        job = _Job(folder, state, images, processes, progress or (lambda _: None), should_stop or never)
         if begun["new"] and processes.first:
             folder.save_config(config)
         if not val:
             job.validation.warn_of_few_images()
-        job.validation.compare_with(images.training)
+        if images.indexed is not None:
+            job.validation.compare_with(images.indexed)
         if state.seen == 0:
-            enlarged = enlarged_note(images.training, config.tokenizer.size)
+            enlarged = enlarged_note(images.sample, config.tokenizer.size)
             for note in (*images.notes, too_short_for_codebook(config), enlarged):
                 if note:
                     job.reporter.notice(note)
@@ -124,10 +128,10 @@ class _Job:
         if state.extra_losses:
             self.fingerprints["extra_losses"] = [[term.name, term.weight] for term in state.extra_losses]
         config = state.config
-        self.stream = images.batches(state, processes)
+        self.stream = images.batches(state, processes, should_stop)
         self.reporter = Reporter(state, callback if processes.first else lambda _: None)
         self.validation = Validation(folder, state, images.held_out, processes, self.reporter)
-        self.named: set[str] = set()  # unreadable images that were reported
+        self.named: set[str] = set()  # images and shards that were reported
         steps = config.adversarial.critic_steps if config.adversarial.enabled else 1
         self.line_interval = max(config.batch_size * steps, config.images // _LINES)  # with a step of the tokenizer
 
@@ -178,12 +182,21 @@ class _Job:
                     f"{self.folder.path}: {state.seen} of {counted(config.images, 'training image')} done and "
                     "saved; the same command resumes the run"
                 )
-            with self.throughput.waiting():
-                batch = next(batches)
+            batch = self._next(batches)
             train_step(state, batch.images)
             state.place = batch.place
             self.throughput.images += state.joint.size
             self.reporter.report()
+
+    def _next(self, batches: Iterator[Batch]) -> Batch:
+        """Take the next batch; where a stream gives none, on a stop or as too many shards fail, all is saved first."""
+        try:
+            with self.throughput.waiting():
+                return next(batches)
+        except (Interrupted, TrainingError):
+            if self.processes.first and self.state.seen > 0:
+                self._write(must=True)
+            raise
 
     def _resume(self) -> int:
         """Go back to the newest checkpoint, where there is one, and give all processes the state of the first."""
@@ -216,7 +229,7 @@ class _Job:
         if facts["data"] != self.fingerprints["data"]:
             raise TrainingError(
                 f"{self.folder.path}: the training images are not those the run began with "
-                f"({len(self.images.training)} now); give the same SOURCE and --val, or begin another run with "
+                f"({self.images.extent} now); give the same SOURCE and --val, or begin another run with "
                 "another -o"
             )
         if facts["val"] != self.fingerprints["val"]:
@@ -255,13 +268,17 @@ class _Job:
         reporter.report(metrics=metrics, usage=usage, **timing)
 
     def _name_unreadable(self) -> None:
-        """Report the images that a process could not read and that were not reported yet."""
-        found = {key: reason for key, reason in list(self.stream.unreadable.items()) if key not in self.named}
-        for unreadable in self.processes.gather(found):
-            for key, reason in unreadable.items():
-                if key not in self.named:
-                    self.named.add(key)
-                    self.reporter.notice(f"{key}: left out of training ({reason})")
+        """Report the images and shards that a process could not read, and notes on shards, each once."""
+        stream = self.stream
+        lines = {key: f"left out of training ({reason})" for key, reason in list(stream.unreadable.items())}
+        lines |= {name: f"this shard is left out of training ({reason})" for name, reason in stream.failures.items()}
+        lines |= dict(list(stream.notes.items())[:_NOTED])
+        new = {name: line for name, line in lines.items() if name not in self.named}
+        for found in self.processes.gather(new):
+            for name, line in found.items():
+                if name not in self.named:
+                    self.named.add(name)
+                    self.reporter.notice(f"{name}: {line}")
 
     def _validate(self) -> None:
         with self.throughput.paused():

@@ -21,7 +21,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from imtok.config import TrainConfig
 from imtok.cores import usable_memory
-from imtok.data.collection import ImageCollection
 from imtok.data.overlap import shared_images
 from imtok.data.pixels.images import image_size
 from imtok.devices import Precision, autocast
@@ -33,8 +32,9 @@ from imtok.quantizers.record import QuantizerRecord
 from imtok.tokenizer import build_networks, build_quantizer, check_quantizer
 from imtok.training.adversarial import build_discriminator
 from imtok.training.image_notes import enlarged_note, shared_note
+from imtok.training.images import RunImages, open_images
 from imtok.training.initial import initial_tokenizer
-from imtok.training.resolve import reading_of, resolve
+from imtok.training.resolve import resolve
 from imtok.training.run import RunFolder
 
 _SAMPLED = 200  # images, from which the sizes of the others are estimated
@@ -57,7 +57,7 @@ class Memory:
     gradients: int
     optimizer_state: int  # two values for each weight
     activations: int  # of a part of a batch, at the moment when most are alive
-    decoded: int  # images kept decoded, in main memory wherever the networks are
+    decoded: int  # images kept decoded, or shards of a stream's two windows; in main memory wherever the networks are
 
     @property
     def device(self) -> int:
@@ -73,7 +73,8 @@ class TrainPlan:
     parameters: dict[str, int]  # by part; a codebook counts, however it learns
     grid: tuple[int, ...]  # (h, w), or (h, w, Q) for Q > 1, of an image of the tokenizer's size
     num_codes: int
-    training_images: int
+    training_images: int | None  # None of a stream, whose images nobody has counted
+    shards: int | None  # of a stream
     validation_images: int
     memory: Memory
     requirements: dict[str, str]  # sentences on what losses fetch before the run, by their names
@@ -97,7 +98,7 @@ class TrainPlan:
 
     @property
     def memory_needed(self) -> int:
-        """Estimated bytes on the device of the networks; on a CPU with the images kept decoded."""
+        """Estimated bytes on the device of the networks; on a CPU with the images in memory."""
         return self.memory.device + (self.memory.decoded if self._on_cpu else 0)
 
     @property
@@ -117,9 +118,9 @@ class TrainPlan:
         return math.ceil(self.config.images / self.config.batch_size)
 
     @property
-    def epochs(self) -> float:
-        """Number of times that the run sees each training image."""
-        return self.config.images / self.training_images
+    def epochs(self) -> float | None:
+        """Number of times that the run sees each training image; None where nobody has counted them."""
+        return self.config.images / self.training_images if self.training_images else None
 
     @property
     def discriminator(self) -> tuple[int, int, int] | None:
@@ -163,7 +164,10 @@ def plan(
     """
     check_quantizer(config.tokenizer.quantizer)
     folder = RunFolder(run) if run else None
-    config = folder.checked_config(config, folder.saved_config(), resume=resume) if folder else resolve(config)
+    if folder:
+        config = folder.checked_config(config, folder.saved_config(), sources, resume=resume)
+    else:
+        config = resolve(config, None, sources)
     if config.start_from and not (folder and folder.has_checkpoint()):
         with torch.random.fork_rng(devices=[]):
             initial_tokenizer(config)  # refuses what does not fit
@@ -172,12 +176,8 @@ def plan(
     losses = loss_terms(config.loss)
     for term in losses:
         term.check(fetch=False)
-    reading = reading_of(config.data)
-    images = ImageCollection.open(sources, reading)
-    if val:
-        held_out = ImageCollection.open(val, reading)
-    else:
-        images, held_out = images.split(config.data.val_fraction)
+    images = open_images(sources, val, config)
+    config = images.config
     networks = _Networks(config, losses, max(shares))
     side = config.tokenizer.size // config.tokenizer.network.downsample
     each = len(config.tokenizer.quantizer.codebook_ids)
@@ -186,17 +186,21 @@ def plan(
         networks.parameters(),
         (side, side) if each == 1 else (side, side, each),
         config.tokenizer.quantizer.num_codes,
-        len(images),
-        min(len(held_out), config.data.val_images),
-        networks.memory(_decoded_bytes(images, config)),
+        None if images.indexed is None else len(images.indexed),
+        images.shards,
+        min(len(images.held_out), config.data.val_images),
+        networks.memory(_image_bytes(images)),
         {term.name: term.requirement for term in losses if term.requirement},
-        _image_notes(images, held_out.subsample(config.data.val_images), config.tokenizer.size),
+        _image_notes(images),
         shares,
     )
 
 
-def _image_notes(images: ImageCollection, held_out: ImageCollection, size: int) -> tuple[str, ...]:
-    notes = shared_note(shared_images(images, held_out), len(held_out)), enlarged_note(images, size)
+def _image_notes(images: RunImages) -> tuple[str, ...]:
+    notes = [enlarged_note(images.sample, images.config.tokenizer.size)]
+    if images.indexed is not None:
+        held_out = images.held_out.subsample(images.config.data.val_images)
+        notes.insert(0, shared_note(shared_images(images.indexed, held_out), len(images.held_out)))
     return tuple(filter(None, notes))
 
 
@@ -224,7 +228,7 @@ class _Networks:
         return counts | ({"discriminator": _count(self.discriminator)} if self.discriminator else {})
 
     def memory(self, decoded: int) -> Memory:
-        """Estimate the memory of everything; `decoded` are the bytes of images kept decoded."""
+        """Estimate the memory of everything; `decoded` are the bytes of images kept decoded, or of shards."""
         tokenizer = _count(self.encoder) + _codebook_values(self.quantizer) + _count(self.decoder)
         learning = _count(self.decoder)
         if not self.config.freeze_codes:
@@ -303,15 +307,22 @@ def _quantizer_bytes(config: QuantizerRecord, vectors: int) -> int:
     return _FLOAT * vectors * len(config.codebook_ids) * (8 * base.dim + base.assignment_tables * base.num_codes)
 
 
-def _decoded_bytes(images: ImageCollection, config: TrainConfig) -> int:
-    """Estimate the bytes of the decoded images that training keeps, their shorter sides at the tokenizer's size."""
-    sampled = images.subsample(_SAMPLED)
+def _image_bytes(images: RunImages) -> int:
+    """Estimate the bytes of the images that training keeps.
+
+    They are decoded, with their shorter sides at the tokenizer's size; of a stream they are those of two windows of
+    shards, as long as the one looked at.
+    """
+    config, sample = images.config, images.sample
+    if images.indexed is None:
+        return 2 * config.data.window * int(sample.sizes.sum())
+    sampled = sample.subsample(_SAMPLED)
     values = []
     for index in range(len(sampled)):
         with suppress(ImageError, SourceError):
-            sides = image_size(sampled.read(index), images.reading)
+            sides = image_size(sampled.read(index), sampled.reading)
             values.append(3 * config.tokenizer.size**2 * max(sides) / min(sides))
     if not values:
         raise SourceError(f"no training image of {len(sampled)} that were opened can be read; check the files")
-    all_images = len(images) * sum(values) / len(values)
+    all_images = len(sample) * sum(values) / len(values)
     return int(min(all_images, config.data.cache_gb * 2**30))

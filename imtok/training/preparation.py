@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,12 +19,12 @@ from imtok.training.initial import initial_tokenizer
 from imtok.training.run import RunFolder
 
 
-def look_at(folder: RunFolder, config: TrainConfig, resume: bool) -> dict[str, Any]:
+def look_at(folder: RunFolder, config: TrainConfig, sources: Sequence[str | Path], resume: bool) -> dict[str, Any]:
     """Look at the folder: the resolved configuration, and whether the run is new, has a checkpoint, or is finished."""
     check_quantizer(config.tokenizer.quantizer)
     saved = folder.saved_config()
     return {
-        "config": folder.checked_config(config, saved, resume=resume).model_dump(mode="json"),
+        "config": folder.checked_config(config, saved, sources, resume=resume).model_dump(mode="json"),
         "new": saved is None,
         "resumed": folder.has_checkpoint(),
         "finished": folder.finished,

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import torch
 
 from imtok.config import DataConfig, TrainConfig
 from imtok.cores import usable_cores
 from imtok.counted import counted
+from imtok.data.addresses import is_remote, redacted
 from imtok.data.reading import RULES, Reading, Rules
 from imtok.devices import fast_precision, resolve_device
 from imtok.errors import ConfigError
 from imtok.processes import Processes
 
 
-def resolve(config: TrainConfig, saved: TrainConfig | None = None) -> TrainConfig:
-    """Make `auto` definite: as in the saved configuration of the run where there is one, else for this machine."""
+def resolve(config: TrainConfig, saved: TrainConfig | None = None, sources: Sequence[str | Path] = ()) -> TrainConfig:
+    """Make `auto` definite: as in the saved configuration of the run where there is one, else for this machine.
+
+    `sources` decide about a stream. Raises ConfigError where URLs are not to be streamed.
+    """
     device = str(saved.device if saved and config.device == "auto" else resolve_device(config.device))
     precision, threads = config.precision, config.threads
     if precision == "auto":
@@ -26,10 +33,27 @@ def resolve(config: TrainConfig, saved: TrainConfig | None = None) -> TrainConfi
     for name in ("compile", "channels_last"):
         if getattr(config, name) == "auto":
             resolved[name] = getattr(saved, name) if saved else on_gpu
-    if config.data.rules == "auto":
-        rules = saved.data.rules if saved else RULES
-        resolved["data"] = config.data.model_copy(update={"rules": rules})
+    resolved["data"] = _resolved_data(config.data, saved.data if saved else None, sources)
     return config.model_copy(update=resolved)
+
+
+def _resolved_data(data: DataConfig, saved: DataConfig | None, sources: Sequence[str | Path]) -> DataConfig:
+    resolved: dict[str, object] = {}
+    if data.rules == "auto":
+        resolved["rules"] = saved.rules if saved else RULES
+    remote = [str(source) for source in sources if is_remote(str(source))]
+    if data.stream == "auto":
+        resolved["stream"] = bool(remote) or bool(saved and saved.stream is True)
+    elif remote and not data.stream:
+        raise ConfigError(
+            f"data.stream is false, and {redacted(remote[0])} can only be streamed; leave the setting out"
+        )
+    if data.window == 0 and saved:
+        resolved["window"] = saved.window
+    data = data.model_copy(update=resolved)
+    if data.stream and data.rules == 1:
+        raise ConfigError("data.rules=1 is for runs of before streams; leave it out to stream")
+    return data
 
 
 def device_of(config: TrainConfig, processes: Processes) -> torch.device:

@@ -37,6 +37,8 @@ from imtok.training.checkpoint import under, unpack
 from imtok.training.resolve import resolve
 from imtok.training.state import TrainState
 
+# Settings that a resumed run may change: they decide nothing about what it learns.
+_FREE = {"data.max_shard_failures", "data.shard_cache", "data.shard_cache_gb"}
 _UNREADABLE = (OSError, SafetensorError, ValueError, KeyError, RuntimeError)
 
 
@@ -96,9 +98,12 @@ class RunFolder:
         """Read the configuration of the run, None for a new one; raises TrainingError on a folder that is no run."""
         if self._config.is_file():
             config = load_train_config(read_config_file(self._config), str(self._config))
-            if config.data.rules == "auto":  # written before there were rules
-                return config.model_copy(update={"data": config.data.model_copy(update={"rules": 1})})
-            return config
+            before: dict[str, object] = {}  # settings that the file is older than
+            if config.data.rules == "auto":
+                before["rules"] = 1
+            if config.data.stream == "auto":
+                before["stream"] = False
+            return config.model_copy(update={"data": config.data.model_copy(update=before)})
         if self.path.is_dir() and any(item.name != ".lock" for item in self.path.iterdir()):
             raise TrainingError(f"{self.path}: exists and is no run of imtok; choose another folder for -o")
         if self.path.exists() and not self.path.is_dir():
@@ -130,12 +135,14 @@ class RunFolder:
         """Write config.yaml."""
         write_atomically(self._config, config.to_yaml().encode())
 
-    def checked_config(self, config: TrainConfig, saved: TrainConfig | None, *, resume: bool) -> TrainConfig:
-        """Resolve the configuration for this folder, whose own is `saved`.
+    def checked_config(
+        self, config: TrainConfig, saved: TrainConfig | None, sources: Sequence[str | Path], *, resume: bool
+    ) -> TrainConfig:
+        """Resolve the configuration for `sources` and this folder, whose own is `saved`.
 
         Raises ConfigError where it differs from `saved`, TrainingError where `resume` finds no checkpoint.
         """
-        config = resolve(config, saved)
+        config = resolve(config, saved, sources)
         if saved is not None:
             self._check_config(saved, config)
         if resume and not self.finished and not self.has_checkpoint():
@@ -147,7 +154,7 @@ class RunFolder:
         old, new = _flat(saved.model_dump(mode="json")), _flat(requested.model_dump(mode="json"))
         if old["images"] != new["images"]:
             raise ConfigError(self._other_length(saved, requested))
-        for name in sorted(old.keys() | new.keys()):
+        for name in sorted((old.keys() | new.keys()) - _FREE):
             if old.get(name) != new.get(name):
                 if self.finished:
                     raise ConfigError(

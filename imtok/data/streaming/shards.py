@@ -5,10 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from copy import copy
 from threading import Lock
 from typing import BinaryIO
 
 from imtok.data.addresses import is_remote
+from imtok.data.containers import HeldImage, SourceImage
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.remote import RemoteStorage
 from imtok.data.remote_errors import RemoteError
@@ -37,13 +39,23 @@ class ShardReader:
         self.shards, self.reading = shards, reading
         self._cache, self._patience = cache, patience or Patience()
         self.unreadable: dict[str, str] = {}
-        self.notes: dict[str, tuple[str, ...]] = {}  # by the names of shards
+        self.notes: dict[str, str] = {}  # by the names of shards
         self._lock = Lock()
 
     @property
     def names(self) -> Sequence[str]:
         """Redacted addresses of the shards, each once."""
         return self.shards.names
+
+    def only(self, numbers: Sequence[int]) -> ShardReader:
+        """Take the shards with these numbers; `unreadable` and `notes` are shared."""
+        part = copy(self)
+        part.shards = self.shards.only(numbers)
+        return part
+
+    def images(self, number: int, should_stop: Callable[[], bool] = never) -> list[SourceImage]:
+        """Read one shard as images in memory; raises as `read` does."""
+        return [HeldImage(key, self.names[number], data) for key, data in self.read(number, should_stop)]
 
     def read(self, number: int, should_stop: Callable[[], bool] = never) -> Sequence[tuple[str, bytes]]:
         """Read the images of one whole shard: keys and encoded images.
@@ -55,7 +67,7 @@ class ShardReader:
         with self._lock:
             self.unreadable |= {f"{stem}/{key}": reason for key, reason in members.lost.items()}
             if members.notes:
-                self.notes[name] = members.notes
+                self.notes[name] = "; ".join(members.notes)
         return [(f"{stem}/{key}", data) for key, data in members.images]
 
     def _read(self, address: str, name: str, should_stop: Callable[[], bool]) -> ShardMembers:

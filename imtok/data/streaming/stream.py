@@ -63,6 +63,7 @@ class ShardStream:
         self.should_stop, self.pin = should_stop, pin
         self.unreadable: dict[str, str] = {}
         self.failures: dict[str, str] = {}  # reasons by the names of shards
+        self.notes: Mapping[str, str] = {}  # what a storage notes on shards, by their names
 
     def batches(self, seen: int, until: int, place: Mapping[str, Any] | None = None) -> Generator[Batch, None, None]:
         """Yield batches from `place` on, the `seen`-th training image, until `until` are seen.
