@@ -29,7 +29,7 @@ from imtok.errors import Interrupted, TrainingError
 from imtok.joint_batch import JointBatch
 
 _AHEAD = 5  # batches that are planned before the trainer has used them
-_TOGETHER = 8  # images that a thread decodes in one go
+_TOGETHER = 4  # images that a thread decodes in one go
 _POLL_SECONDS = 0.05  # the longest time that a request to stop may go unseen
 _NAMED = 3  # shards in the error of a run that ends
 _STOP_SECONDS = 5.0  # that several ranks wait for a batch once they are to stop
