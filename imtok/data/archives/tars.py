@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 from imtok.data.archives.compression import HEAD_BYTES, compression_advice, compression_of
 from imtok.data.archives.members import LARGEST_UNPACKED, Lost, Members
+from imtok.data.archives.tar_headers import PlainMember, plain_member
 from imtok.data.containers import Container
 from imtok.data.pixels.formats import HEAD_BYTES as IMAGE_HEAD_BYTES
 from imtok.data.pixels.formats import looks_like_image
@@ -103,10 +104,18 @@ def _read_headers(file: BinaryIO, start: int, size: int, members: Members) -> tu
     file.seek(start)
     try:
         with tarfile.open(fileobj=file, mode="r:", encoding="utf-8") as tar:
-            while (member := tar.next()) is not None:
+            while True:
+                if (plain := _next_plain(tar, file)) is not None:
+                    if plain.offset + plain.size > size:
+                        return end, f"cut short inside {plain.name}"
+                    end = tar.offset = plain.end
+                    _add_plain(members, plain, file)
+                    continue
+                if (member := tar.next()) is None:
+                    break
                 # Of a sparse member only tarfile knows how much is stored; rules 1 took all of its size.
-                plain = member.isreg() and (members.rules == 1 or not member.issparse())
-                if (member.offset_data + member.size if plain else tar.offset) > size:
+                whole = member.isreg() and (members.rules == 1 or not member.issparse())
+                if (member.offset_data + member.size if whole else tar.offset) > size:
                     return end, f"cut short inside {member.name}"
                 if tar.offset <= end:
                     return end, f"damaged at byte {end}: the size of {member.name} is negative"
@@ -120,14 +129,28 @@ def _read_headers(file: BinaryIO, start: int, size: int, members: Members) -> tu
     return end, None
 
 
+def _next_plain(tar: tarfile.TarFile, file: BinaryIO) -> PlainMember | None:
+    """Read the next member where tarfile is not needed for it; None leaves it to `tar.next`.
+
+    tarfile has read the first member already. Global records of pax change the members behind them.
+    """
+    plain = None if tar.firstmember is not None or tar.pax_headers else plain_member(file, tar.offset)  # type: ignore[attr-defined]
+    if plain is None:
+        file.seek(0)  # elsewhere than at the next header, so that tarfile looks whether the file reaches that far
+    return plain
+
+
+def _add_plain(members: Members, member: PlainMember, file: BinaryIO) -> None:
+    members.add(member.name, Stored(member.offset, member.size), partial(_is_image, file, member.offset, member.size))
+
+
 def _add(members: Members, member: tarfile.TarInfo, file: BinaryIO) -> None:
     if member.issparse():
         claimed = f"{member.size} bytes with its zeros"
         lost = member.size > LARGEST_UNPACKED
         members.add_special(member.name, Lost("too large", claimed) if lost else Sparse(member.offset, member.size))
     elif member.isreg():
-        head = partial(_is_image, file, member.offset_data, member.size)
-        members.add(member.name, Stored(member.offset_data, member.size), head)
+        _add_plain(members, PlainMember(member.name, member.offset_data, member.size), file)
     elif member.issym() or member.islnk():
         members.add_link(member.name, member.linkname, hard=member.islnk())
     elif not member.isdir():
