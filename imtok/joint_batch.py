@@ -39,7 +39,7 @@ class JointBatch:
     @property
     def rows(self) -> range:
         """This rank's rows of a joint part."""
-        return range(self.rank * self.part_size // self.ranks, (self.rank + 1) * self.part_size // self.ranks)
+        return range_of(self.part_size, self.rank, self.ranks)
 
     @property
     def numbers(self) -> list[int]:
@@ -47,6 +47,21 @@ class JointBatch:
         return [part * self.part_size + row for part in range(self.parts) for row in self.rows]
 
     @property
+    def sizes(self) -> list[int]:
+        """Rows of each rank in a joint part."""
+        return [len(range_of(self.part_size, rank, self.ranks)) for rank in range(self.ranks)]
+
+    @property
+    def part_share(self) -> float:
+        """The weight, in a mean over a joint part, of a mean over this rank's rows of it."""
+        return len(self.rows) / self.part_size
+
+    @property
     def share(self) -> float:
         """The weight, in a mean over the joint batch, of a mean over this rank's rows of one part."""
         return len(self.rows) / self.size
+
+
+def range_of(rows: int, rank: int, ranks: int) -> range:
+    """Return the block of `rows` consecutive rows that rank `rank` of `ranks` takes."""
+    return range(rank * rows // ranks, (rank + 1) * rows // ranks)

@@ -13,6 +13,7 @@ where s is the magnitude of a sign (Zhao et al., 2024).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -22,6 +23,9 @@ from torch import Tensor
 # A sigmoid is 0 or 1 well before, even in float64; infinite logits would turn 0 * inf into NaN.
 _LARGEST_LOGIT = 1000.0
 
+# Makes the mean over some rows, and the number of these, a mean over more rows: those of all ranks.
+JointMean = Callable[[Tensor, int], Tensor]
+
 
 class SignEntropies(NamedTuple):
     """The two terms of an entropy loss: scalars, in nats."""
@@ -30,17 +34,21 @@ class SignEntropies(NamedTuple):
     batch: Tensor  # entropy of the mean choice, in [0, D log 2]: high when all codes are used
 
 
-def assignment_entropies(logits: Tensor) -> tuple[Tensor, Tensor]:
+def assignment_entropies(logits: Tensor, joint: JointMean | None = None) -> tuple[Tensor, Tensor]:
     """Return entropies of p = softmax(logits), in nats: (N, K) -> mean over N of H(p), and H(mean over N of p).
 
     The first is low where every vector is sure of its code, the second high where the batch uses all codes. Both are
     at most log K. Peers compute the second as -sum p log(p + eps) with eps 1e-5. For 2^18 codes this eps exceeds the
     even share 1 / K and changes every term; the formula here is exact. The mean is taken in logarithms, so all
-    gradients are finite. Both are zero for no vectors.
+    gradients are finite. Both are zero for no vectors. With `joint` the second is that of the joint mean of p.
     """
-    if len(logits) == 0:
+    if len(logits) == 0 and joint is None:
         return logits.sum(), logits.sum()
     log_shares = logits.log_softmax(dim=1)  # (N, K)
+    if joint is not None:
+        shares = log_shares.exp()
+        sample = -(shares * log_shares).sum() / max(len(logits), 1)
+        return sample, _entropy(joint(shares.sum(dim=0) / max(len(logits), 1), len(logits)))
     sample = -(log_shares.exp() * log_shares).sum(dim=1).mean()
     log_mean = log_shares.logsumexp(dim=0) - math.log(len(logits))  # (K,)
     return sample, -(log_mean.exp() * log_mean).sum()
@@ -55,14 +63,16 @@ def assignment_logits(latents: Tensor, codebook: Tensor, metric: str) -> Tensor:
     return products if metric == "dot" else 2 * products - codebook.to(latents.dtype).square().sum(dim=1)
 
 
-def sign_entropies(points: Tensor, magnitude: float, temperature: float, group: int = 1) -> SignEntropies:
+def sign_entropies(
+    points: Tensor, magnitude: float, temperature: float, group: int = 1, joint: JointMean | None = None
+) -> SignEntropies:
     """Return both entropies of the soft choice among 2^D codes of +-magnitude: (B, D, H, W) float -> two scalars.
 
     `sample` is exact: a sum of Bernoulli entropies over dimensions. `batch` treats groups of `group` neighbouring
     dimensions as independent and is exact inside a group. A group of 1 is BSQ's analytic form (Zhao et al., 2024); a
     group of D is the entropy over the whole codebook (Yu et al., 2023, equation 5). The entropies of parts sum to at
     least the entropy of the whole, so smaller groups give a higher `batch`. Both are zero for no points. Gradients are
-    finite at every temperature.
+    finite at every temperature. With `joint`, `batch` is that of the joint mean choice.
 
     Raises ValueError where `group` does not divide D.
     """
@@ -74,8 +84,15 @@ def sign_entropies(points: Tensor, magnitude: float, temperature: float, group: 
     # For p = sigmoid(x) the entropy is log(1 + e^-|x|) + |x| sigmoid(-|x|): even in x, no log of a small number.
     sample = (F.softplus(-size) + size * torch.sigmoid(-size)).sum() / count
     probabilities = _mean_of_signs(logits, count) if group == 1 else _mean_of_groups(logits, count, group)
+    if joint is not None:
+        probabilities = joint(probabilities, points.numel() // points.shape[1])
+    return SignEntropies(sample, _entropy(probabilities))
+
+
+def _entropy(probabilities: Tensor) -> Tensor:
+    """Return -sum p log p over all values, (), with a finite gradient where p is 0."""
     least = torch.finfo(probabilities.dtype).tiny
-    return SignEntropies(sample, -(probabilities * probabilities.clamp(min=least).log()).sum())
+    return -(probabilities * probabilities.clamp(min=least).log()).sum()
 
 
 def _mean_of_signs(logits: Tensor, count: int) -> Tensor:

@@ -137,7 +137,7 @@ class GANQP(AdversarialLoss):
         if logits.pairs is None:
             raise ValueError("gan_qp compares pairs of images and reconstructions; give discriminator_loss its pairs")
         differences = logits.pairs.differences(logits.real, logits.fake)
-        return (differences.square() / (2 * logits.pairs.scales()) - differences).mean()
+        return logits.pairs.mean(differences.square() / (2 * logits.pairs.scales()) - differences)
 
     def generator(self, fake: Tensor) -> Tensor:
         """Return -E[T(x')]; E[T(x)] has no gradient here and is left out, as it would cost a forward pass."""

@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from imtok.config.training import PenaltyPlace
+from imtok.distributed import joint_mean
+from imtok.joint_batch import JointBatch
 from imtok.precision import keeping_float32
 from imtok.recomputation import FirstPasses, is_recomputed, may_be_recomputed
 
@@ -47,20 +49,25 @@ def r1_penalty(logits: Tensor, images: Tensor) -> Tensor:
     return gradient_penalty(logits, images)
 
 
-def penalty_points(at: PenaltyPlace, images: Tensor, reconstructions: Tensor) -> list[Tensor]:
+def penalty_points(
+    at: PenaltyPlace, images: Tensor, reconstructions: Tensor, joint: JointBatch | None = None
+) -> list[Tensor]:
     """Return the batches, each (B, 3, H, W), at which a penalty takes slopes; those of `both` are two.
 
     `images` and `reconstructions` are R1's and R2's points (Mescheder et al., 2018). `interpolates` are those of
-    WGAN-GP, between an image and its own reconstruction; torch's random state draws one share an image.
+    WGAN-GP, between an image and its own reconstruction; torch's random state draws one share an image. Where `joint`
+    has several ranks it draws them for the joint part, of which these images are the rank's rows.
     """
     if at == "interpolates":
-        return [interpolate(images, reconstructions, torch.rand(len(images), device=images.device))]
+        count, rows = (joint.part_size, joint.rows) if joint and joint.ranks > 1 else (len(images), range(len(images)))
+        shares = torch.rand(count, device=images.device)[rows.start : rows.stop]
+        return [interpolate(images, reconstructions, shares)]
     return {"images": [images], "reconstructions": [reconstructions], "both": [images, reconstructions]}[at]
 
 
 def interpolate(images: Tensor, reconstructions: Tensor, shares: Tensor) -> Tensor:
     """Return share * image + (1 - share) * reconstruction of each: two (B, 3, H, W), shares (B,) -> (B, 3, H, W)."""
-    return reconstructions.lerp(images, shares.view(-1, 1, 1, 1))
+    return reconstructions.lerp(images, shares.view(-1, 1, 1, 1).to(images.dtype))
 
 
 class LeCAM(nn.Module):
@@ -71,7 +78,7 @@ class LeCAM(nn.Module):
     and the averages are those before this step. Open-MAGVIT2 takes each logit by itself (`per_logit`) and averages
     that know this step already (`update_first`). Forward on real and fake logits of any shape gives a float32 scalar,
     unweighted; the averages move in training mode alone, and never by logits that are not finite. They are buffers,
-    so that a run resumes with them.
+    so that a run resumes with them. In training the batch is the joint batch of all ranks, and every rank must call.
     """
 
     real_mean: Tensor  # () float32
@@ -91,9 +98,10 @@ class LeCAM(nn.Module):
         real, fake = real_logits.float(), fake_logits.float()
         recomputed = self.training and is_recomputed()
         before = (self._first_passes.find(fake) if recomputed else None) or (self.real_mean, self.fake_mean)
-        after = self._moved(before[0], real), self._moved(before[1], fake)
+        real_now, fake_now = self._mean(real), self._mean(fake)
+        after = self._moved(before[0], real_now), self._moved(before[1], fake_now)
         real_mean, fake_mean = after if self.update_first else before
-        penalty = self._excess(real, fake_mean) + self._excess(-fake, -real_mean)
+        penalty = self._excess(real, real_now, fake_mean) + self._excess(-fake, -fake_now, -real_mean)
         if recomputed:
             return penalty
         if self.training and may_be_recomputed():
@@ -114,15 +122,20 @@ class LeCAM(nn.Module):
         """
         if self.update_first:
             raise ValueError("with update_first the penalty on fakes depends on the reals; call forward on both")
-        return self._excess(-fake_logits.float(), -self.real_mean)
+        fake = fake_logits.float()
+        return self._excess(-fake, -self._mean(fake), -self.real_mean)
 
-    def _excess(self, logits: Tensor, average: Tensor) -> Tensor:
-        """Return the mean square of what exceeds the average."""
-        return F.relu((logits if self.per_logit else logits.mean()) - average).square().mean()
+    def _mean(self, logits: Tensor) -> Tensor:
+        """Return the mean logit, in training that of the joint batch."""
+        return joint_mean(logits.mean(), logits.numel()) if self.training else logits.mean()
 
-    def _moved(self, average: Tensor, logits: Tensor) -> Tensor:
-        """Return the average after these logits, without a branch, which would wait for the device."""
+    def _excess(self, logits: Tensor, mean: Tensor, average: Tensor) -> Tensor:
+        """Return the mean square of what exceeds the average, of each logit or of their mean."""
+        return F.relu((logits if self.per_logit else mean) - average).square().mean()
+
+    def _moved(self, average: Tensor, mean: Tensor) -> Tensor:
+        """Return the average after logits of this mean, without a branch, which would wait for the device."""
         if not self.training:
             return average
-        mean = logits.detach().mean()
+        mean = mean.detach()
         return torch.where(torch.isfinite(mean), average.lerp(mean, 1 - self.decay), average)

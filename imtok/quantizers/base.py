@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imtok.errors import LatentsError
 from imtok.precision import at_least_float32, is_narrow, keeping_float32
 from imtok.quantizers.refusal import codes_in_range, codes_of_finite
+from imtok.recomputation import is_recomputed
 
 # Buffers that only a training run needs, which is to go on bit for bit: a tokenizer's files leave them out.
 TRAINING_STATE = ("age", "latents_seen")
@@ -112,6 +112,11 @@ class Quantizer(nn.Module, ABC):
     def anneal(self, progress: float) -> None:
         """Receive the share of the run that is done, in [0, 1]; the trainer calls it before each step."""
 
+    @property
+    def _refuses_together(self) -> bool:
+        """Return whether all ranks take part in this forward, so that all must raise where one does."""
+        return self.training and not is_recomputed()
+
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> Self:
         """Cast as `nn.Module` does under `.to` or `.half`, but keep all tensors at least float32."""
         super()._apply(keeping_float32(fn), recurse)  # type: ignore[no-untyped-call]
@@ -139,12 +144,6 @@ def whole_number(name: str, value: float) -> int:
     if not math.isfinite(value) or value != int(value):
         raise ValueError(f"{name} is {value}, expected a whole number")
     return int(value)
-
-
-def refuse_missing(codes: Tensor) -> None:
-    """Raise LatentsError where a kernel gave the code -1, its mark of a non-finite latent."""
-    if codes.numel() and not torch.compiler.is_compiling() and codes.min() < 0:
-        raise LatentsError("the latents hold NaN or infinite values; no code exists")
 
 
 def mean_square(values: Tensor, targets: Tensor) -> Tensor:

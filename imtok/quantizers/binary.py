@@ -16,11 +16,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from imtok.distributed import joint_mean
 from imtok.kernels import SignEntropies, codes_to_signs, sign_codes, sign_entropies, to_sphere
+from imtok.kernels.entropy import JointMean
 from imtok.kernels.sphere import directions
-from imtok.quantizers.base import Quantizer, mean_square, refuse_missing
+from imtok.quantizers.base import Quantizer, mean_square
 from imtok.quantizers.binary_config import BSQConfig, LFQConfig, SignConfig
 from imtok.quantizers.record import signature
+from imtok.quantizers.refusal import refuse_missing
 
 
 class _SignQuantizer(Quantizer):
@@ -59,10 +62,10 @@ class _SignQuantizer(Quantizer):
         """See `Quantizer.quantize`; the gradient passes straight through to the point that stands for the latent."""
         points = self._points(latents)
         chosen, codes = sign_codes(points, self.magnitude)
-        refuse_missing(codes)
+        refuse_missing(codes, together=self._refuses_together)
         losses = {"commitment": mean_square(points, chosen.detach())}
         if "entropy" in self.loss_weights and self.training:
-            sample, batch = self._entropies_of(points)
+            sample, batch = self._entropies_of(points, joint_mean)
             losses["entropy"] = self.sample_entropy_weight * sample - self.batch_entropy_weight * batch
         return chosen, codes, losses
 
@@ -73,7 +76,10 @@ class _SignQuantizer(Quantizer):
         return (codes_to_signs(codes, self.dim).contiguous() * self.magnitude).to(self.dtype)
 
     def entropies(self, latents: Tensor) -> SignEntropies:
-        """Return the two terms of the `entropy` loss, unweighted, for logs: (B, D, H, W) -> two scalars in nats."""
+        """Return the two terms of the `entropy` loss, unweighted, of this rank's latents: (B, D, H, W) -> two scalars.
+
+        They are in nats, and for logs.
+        """
         with torch.autocast(latents.device.type, enabled=False):
             return self._entropies_of(self._points(latents.to(torch.promote_types(latents.dtype, self.dtype))))
 
@@ -88,8 +94,8 @@ class _SignQuantizer(Quantizer):
             f"entropy_group={self.entropy_group}"
         )
 
-    def _entropies_of(self, points: Tensor) -> SignEntropies:
-        return sign_entropies(points, self.magnitude, self.temperature, self.entropy_group)
+    def _entropies_of(self, points: Tensor, joint: JointMean | None = None) -> SignEntropies:
+        return sign_entropies(points, self.magnitude, self.temperature, self.entropy_group, joint)
 
 
 class LFQ(_SignQuantizer):
@@ -111,8 +117,9 @@ class LFQ(_SignQuantizer):
         Number of dimensions whose joint distribution the batch entropy takes exactly; groups count as independent. It
         divides dim. 1 costs next to nothing (BSQ, analytic); dim is exact over the codebook, up to 20.
 
-    The batch is that of one rank: with several, H(mean choice) is the mean of the ranks' own, which is a lower bound
-    on that of the joint batch.
+    With several ranks H(mean choice) is that of the joint batch, so every rank must take every training step. Its
+    gradient is joint where the ranks' gradients are weighed by their shares of the rows and added, or averaged where
+    the shares are equal (DistributedDataParallel).
     """
 
     record: ClassVar[type[SignConfig]] = LFQConfig

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from imtok.kernels import codes_to_digits, finite_scalar_bound, finite_scalar_codes
-from imtok.quantizers.base import Quantizer, refuse_missing
+from imtok.quantizers.base import Quantizer
 from imtok.quantizers.finite_scalar_config import FSQConfig
+from imtok.quantizers.refusal import refuse_missing
 
 
 class FSQ(Quantizer):
@@ -35,7 +36,7 @@ class FSQ(Quantizer):
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; there are no losses, the bound alone keeps the latents in range."""
         values, codes = finite_scalar_codes(latents, self.levels)
-        refuse_missing(codes)
+        refuse_missing(codes, together=self._refuses_together)
         return values, codes, {}
 
     def lookup(self, codes: Tensor) -> Tensor:

@@ -17,11 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imtok.errors import LatentsError
+from imtok.distributed import draw_for_rows
 from imtok.kernels import nearest_codes
 from imtok.quantizers.base import Quantizer, to_grid, to_rows
 from imtok.quantizers.gumbel_config import GumbelConfig
 from imtok.quantizers.record import signature
+from imtok.quantizers.refusal import refuse_where
+
+_NOT_FINITE = "the latents or the weights of the logits hold NaN or infinite values; no code exists"
 
 
 class GumbelQuantizer(Quantizer):
@@ -72,11 +75,9 @@ class GumbelQuantizer(Quantizer):
         losses = {}
         if self.training:
             logits = self.logits(rows)
-            if not torch.compiler.is_compiling() and not torch.isfinite(logits.detach()).all():
-                raise LatentsError(
-                    "the latents or the weights of the logits hold NaN or infinite values; no code exists"
-                )
-            chosen, codes = self.choose(logits, gumbel_noise(logits))
+            if not torch.compiler.is_compiling():
+                refuse_where(~torch.isfinite(logits.detach()).all(), _NOT_FINITE, together=self._refuses_together)
+            chosen, codes = self.choose(logits, _noise_of_rows(logits))
             losses["kl"] = kl_to_uniform(logits)
         else:
             codes = self.likeliest(rows)
@@ -158,6 +159,12 @@ def gumbel_noise(like: Tensor) -> Tensor:
     # -log of an exponential draw is Gumbel; a draw of zero would give an infinity and then a NaN softmax.
     drawn = torch.empty_like(like).exponential_().clamp_(min=torch.finfo(like.dtype).tiny)
     return -drawn.log()
+
+
+def _noise_of_rows(logits: Tensor) -> Tensor:
+    """Draw the noise of logits (N, K), as one process would for the joint batch."""
+    row_bytes = logits.shape[1] * logits.element_size()
+    return draw_for_rows(logits, lambda rows: gumbel_noise(logits.new_empty(rows, logits.shape[1])), row_bytes)
 
 
 def kl_to_uniform(logits: Tensor) -> Tensor:

@@ -12,7 +12,6 @@ from torch import Tensor
 from imtok.quantizers.base import Quantized, Quantizer
 from imtok.quantizers.composite import CompositeQuantizer, join_codes, mean_losses, split_codes
 from imtok.quantizers.refusal import refuse_non_finite
-from imtok.recomputation import is_recomputed
 
 
 class ProductQuantizer(CompositeQuantizer):
@@ -54,7 +53,7 @@ class ProductQuantizer(CompositeQuantizer):
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; the heads know nothing of each other."""
         # A head would have learned before a later one refused.
-        refuse_non_finite(latents, together=self.training and not is_recomputed())
+        refuse_non_finite(latents, together=self._refuses_together)
         heads = self.uses
         outs: list[Quantized] = [head(part) for head, part in zip(heads, latents.chunk(len(heads), dim=1), strict=True)]
         values = torch.cat([out.latents for out in outs], dim=1)

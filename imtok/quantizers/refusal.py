@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
-from imtok.distributed import raising_together
+from imtok.distributed import any_rank, raising_together
 from imtok.errors import LatentsError
+
+_HERE = "the latents hold NaN or infinite values; no code exists"
+_ELSEWHERE = "another rank refused its latents, NaN or infinite values most likely; nothing is learned"
 
 
 def refusing_together(device: torch.device) -> AbstractContextManager[None]:
     """Raise LatentsError on every rank where the block raises a ValueError on one of them."""
-    text = "another rank refused its latents, NaN or infinite values most likely; nothing is learned"
-    return raising_together(device, LatentsError(text))
+    return raising_together(device, LatentsError(_ELSEWHERE))
+
+
+def refuse_where(bad: Tensor, text: str = _HERE, *, together: bool) -> None:
+    """Raise LatentsError where `bad`, () bool, is true, and with `together` where it is so on any rank."""
+    if any_rank(bad) if together else bad:
+        raise LatentsError(text if bad else _ELSEWHERE)
+
+
+def refuse_missing(codes: Tensor, *, together: bool) -> None:
+    """Raise LatentsError where a kernel gave the code -1, its mark of a non-finite latent; see `refuse_where`."""
+    if not torch.compiler.is_compiling():
+        least = codes.min() if codes.numel() else codes.new_zeros(())
+        refuse_where(least < 0, together=together)
 
 
 def codes_of_finite(codes: Tensor, latents: Tensor) -> Tensor:
@@ -45,7 +60,7 @@ def codes_in_range(codes: Tensor, num_codes: int) -> Tensor:
 @torch.library.custom_op("imtok::codes_of_finite", mutates_args=())
 def _codes_of_finite(codes: Tensor, latents: Tensor) -> Tensor:
     if not torch.isfinite(latents).all():
-        raise LatentsError("the latents hold NaN or infinite values; no code exists")
+        raise LatentsError(_HERE)
     return codes.clone()
 
 
@@ -69,7 +84,6 @@ def _refuse_outside(codes: Tensor, num_codes: int) -> None:
 
 
 def refuse_non_finite(latents: Tensor, *, together: bool) -> None:
-    """Raise LatentsError on NaN or infinite latents, and with `together` on those of any rank."""
-    with refusing_together(latents.device) if together else nullcontext():
-        if not torch.compiler.is_compiling() and not torch.isfinite(latents.detach()).all():
-            raise LatentsError("the latents hold NaN or infinite values; no code exists")
+    """Raise LatentsError on NaN or infinite latents; see `refuse_where`."""
+    if not torch.compiler.is_compiling():
+        refuse_where(~torch.isfinite(latents.detach()).all(), together=together)

@@ -17,10 +17,10 @@ from functools import reduce
 import torch
 from torch import Tensor
 
+from imtok.distributed import draw_for_rows
 from imtok.quantizers.base import Quantized, Quantizer
 from imtok.quantizers.composite import CompositeQuantizer, join_codes, mean_losses, split_codes
 from imtok.quantizers.refusal import refuse_non_finite
-from imtok.recomputation import is_recomputed
 
 
 class ResidualQuantizer(CompositeQuantizer):
@@ -91,7 +91,7 @@ class ResidualQuantizer(CompositeQuantizer):
         """See `Quantizer.quantize`; bad latents are refused before any stage learns."""
         if self.training:
             # The first stage may refuse on its rank alone.
-            refuse_non_finite(latents, together=not is_recomputed())
+            refuse_non_finite(latents, together=self._refuses_together)
         described = torch.zeros((), dtype=latents.dtype, device=latents.device)
         values, codes, losses = [], [], []
         for stage, scale in zip(self.uses, self._scales_of(latents), strict=True):
@@ -130,10 +130,14 @@ class ResidualQuantizer(CompositeQuantizer):
 
     def _draw_depths(self, latents: Tensor) -> Tensor:
         """Draw how many stages describe each image: (B, 1, 1, 1) int64 in 1 .. depth."""
-        shape, device = (len(latents), 1, 1, 1), latents.device
-        drawn = torch.randint(1, self.depth + 1, shape, device=device)
-        drops = torch.rand(shape, device=device) < self.quantizer_dropout
-        return torch.where(drops, drawn, self.depth)
+        device, tail = latents.device, (1, 1, 1)
+
+        def draw(rows: int) -> Tensor:
+            depths = torch.randint(1, self.depth + 1, (rows, *tail), device=device)
+            return torch.cat([depths, torch.rand(rows, *tail, device=device)], dim=1)
+
+        drawn, chance = torch.split(draw_for_rows(latents, draw), 1, dim=1)
+        return torch.where(chance < self.quantizer_dropout, drawn.long(), self.depth)
 
     def _described(self, codes: Tensor) -> list[Quantizer]:
         """Return as many first stages as there are codes for; raises ValueError where codes end amid a stage."""

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imtok.distributed import is_distributed, joint_mean
 from imtok.kernels import (
     assignment_entropies,
     assignment_logits,
@@ -65,8 +66,8 @@ class VectorQuantizer(CodebookQuantizer):
         default `legacy=True`, diffusers, IBQ): that order is commitment_weight=1, codebook_weight=beta.
     entropy_weight, entropy_temperature
         Weight of the `entropy` loss, the mean over latents of H(p) less H(mean of p) with p = softmax(-|z - e|^2 / T),
-        or softmax(z.e / T) for `dot` (LlamaGen, IBQ): certain of each code, even over all. The mean is that of this
-        rank's batch. Above 0 it makes an N x K table at each training step; evaluation leaves the loss out.
+        or softmax(z.e / T) for `dot` (LlamaGen, IBQ): certain of each code, even over all. The mean is that of the
+        joint batch. Above 0 it makes an N x K table at each training step; evaluation leaves the loss out.
     projection_bias
         Whether the projection has a bias: SimVQ's own code has one, vector-quantize-pytorch's not.
     kmeans_start
@@ -82,8 +83,8 @@ class VectorQuantizer(CodebookQuantizer):
 
     Where a process group exists, the first training step takes the first rank's tensors, once a process; statistics
     and draws are over the joint batch of all ranks, so codebooks stay identical; and latents that one rank refuses all
-    refuse. So every rank must take every training step, with latents or none. The parameters' gradients are averaged
-    by whoever trains, for instance DistributedDataParallel.
+    refuse. So every rank must take every training step, with latents or none. The parameters' gradients are added by
+    whoever trains, weighed by the ranks' shares of the latents; where these are equal, DistributedDataParallel does it.
     The optimizer's state of a code that was moved belongs to its old place: see `take_moved_codes`.
     """
 
@@ -169,6 +170,6 @@ class VectorQuantizer(CodebookQuantizer):
             losses["double_quantization"] = mean_square(passed, rows)
         if "entropy" in self.loss_weights and self.training:
             logits = assignment_logits(rows, codebook, self.metric) / self.entropy_temperature
-            sample, batch = assignment_entropies(logits)
+            sample, batch = assignment_entropies(logits, joint_mean if is_distributed() else None)
             losses["entropy"] = sample - batch
         return losses

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from imtok.config.training import AdversarialConfig
 from imtok.devices import Precision, autocast
+from imtok.distributed import is_distributed, joint_mean, joint_rows
 from imtok.errors import ConfigError
+from imtok.joint_batch import JointBatch
 from imtok.losses import (
     ADVERSARIAL_LOSSES,
     LeCAM,
@@ -31,7 +33,7 @@ from imtok.networks.discriminator_config import DiscriminatorConfig
 from imtok.training.checkpoint import Stateful, collect, distribute
 from imtok.training.optimizer import Optimizer
 from imtok.training.schedule import learning_rate
-from imtok.training.simultaneous import SharedForward, SharedLogits
+from imtok.training.simultaneous import SharedForward, SharedLogits, mixes_images
 
 
 def build_discriminator(config: DiscriminatorConfig, size: int) -> Discriminator:
@@ -47,6 +49,15 @@ def build_discriminator(config: DiscriminatorConfig, size: int) -> Discriminator
             "adversarial.discriminator.layers"
         )
     return network
+
+
+def refuse_mixing(network: Discriminator, ranks: int) -> None:
+    """Raise ConfigError on a discriminator in which the images of one rank alone would be mixed."""
+    if mixes_images(network):
+        raise ConfigError(
+            f"adversarial.discriminator: norm batch takes its statistics over the images of one process, so {ranks} "
+            "processes would not train what one does; set adversarial.discriminator.norm=group"
+        )
 
 
 @dataclass(frozen=True)
@@ -66,9 +77,19 @@ class Adversary:
     may take `critic_steps` steps for each of the tokenizer.
     """
 
-    def __init__(self, config: AdversarialConfig, size: int, device: torch.device, precision: Precision) -> None:
-        self.config, self.device, self.precision = config, device, precision
+    def __init__(
+        self,
+        config: AdversarialConfig,
+        size: int,
+        device: torch.device,
+        precision: Precision,
+        joint: JointBatch | None = None,
+    ) -> None:
+        """`joint` says which rows of a part this rank has; without it all."""
+        self.config, self.device, self.precision, self.joint = config, device, precision, joint
         self.discriminator = build_discriminator(config.discriminator, size).to(device).train()
+        if joint and joint.ranks > 1:
+            refuse_mixing(self.discriminator, joint.ranks)
         self.lecam = LeCAM(decay=config.lecam_decay).to(device)
         self.optimizer = Optimizer(self.discriminator.parameters(), config.learning_rate, config.betas, 0.0)
         self.steps = 0
@@ -111,6 +132,8 @@ class Adversary:
                 torch.autograd.grad(reconstructions, last_layer, each.to(reconstructions.dtype), retain_graph=True)[0]
                 for each in (gradient, adversarial)
             ]
+            if is_distributed():
+                at_last_layer = list(joint_mean(torch.stack(at_last_layer), len(images)))
             ratio = adaptive_weight(at_last_layer[0], at_last_layer[1], self.config.adaptive_max)
             factor = weight * ratio
             metrics["adaptive"] = ratio
@@ -122,7 +145,8 @@ class Adversary:
     ) -> dict[str, Tensor]:
         """Add the discriminator's gradients of a batch that weighs `share`; return the metrics by name.
 
-        `shared` is what the generator's loss of the same batch left.
+        `shared` is what the generator's loss of the same batch left. The metrics of several ranks are such that their
+        means, weighed by rows, are those of the joint batch.
         """
         real, fake = (shared.real, shared.fake) if shared else (None, None)
         real = self._logits(images) if real is None else real
@@ -132,7 +156,7 @@ class Adversary:
             "discriminator": loss.detach(),
             "logits_real": real.detach().float().mean(),
             "logits_fake": fake.detach().float().mean(),
-            "accuracy": discriminator_accuracy(real.detach(), fake.detach(), self.config.loss),
+            "accuracy": discriminator_accuracy(real.detach(), self._compared(fake), self.config.loss),
         }
         if self.config.lecam > 0:
             penalty = self.lecam(real, fake)
@@ -193,6 +217,12 @@ class Adversary:
         )
         return loss, gradient, shared
 
+    def _compared(self, fake: Tensor) -> Tensor:
+        """Return the logits with which those of images are compared: of all ranks where only their order counts."""
+        if self.joint is None or ADVERSARIAL_LOSSES[self.config.loss].border is not None:
+            return fake.detach()
+        return joint_rows(fake, self.joint.sizes)
+
     def _loss_at_fakes(self, images: Tensor, output: Tensor, fake: Tensor, shared: SharedLogits) -> Tensor:
         """Compute a loss with the discriminator's gradient at the logits of reconstructions, ()."""
         real = fake.detach()  # any logits do, as the gradient does not depend on them
@@ -208,7 +238,7 @@ class Adversary:
         if config.r1 > 0 and self.steps % config.r1_every == 0:
             yield "r1", config.r1 * config.r1_every, self._slope_penalty(images, 0.0)
         if penalty.weight > 0 and self.steps % penalty.every == 0:
-            points = penalty_points(penalty.at, images, reconstructions)
+            points = penalty_points(penalty.at, images, reconstructions, self.joint)
             values = [self._slope_penalty(each, penalty.center) for each in points]
             yield "penalty", penalty.weight * penalty.every, torch.stack(values).sum()
 

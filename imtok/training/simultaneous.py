@@ -34,6 +34,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from imtok.distributed import any_rank
+
 LossOfLogits = Callable[[Tensor], Tensor]
 
 _ROUNDING = 1e-6  # of the largest gradient of an image: a few units in the last place of float32
@@ -99,7 +101,7 @@ def proportion(generator: Tensor, discriminator: Tensor, *, mixed: bool = False)
     """Find c with g_G = c g_D at all logits of an image: two gradients (B, ...) float32 -> (B, 1, 1, 1).
 
     Return None where an image has no c, or a c so large that g_D is all but 0. `mixed`: the images are not independent,
-    so that one c must serve all. The answer is read at once, which waits for a GPU.
+    so that one c must serve all. All ranks give the same answer. It is read at once, which waits for a GPU.
     """
     shape = (1, -1) if mixed else (len(generator), -1)
     g, d = generator.reshape(shape), discriminator.reshape(shape)  # (B, M)
@@ -107,7 +109,7 @@ def proportion(generator: Tensor, discriminator: Tensor, *, mixed: bool = False)
     factors = g.gather(1, place) / d.gather(1, place)  # (B, 1); infinite or NaN where d is 0
     error = (g - factors * d).abs().amax(dim=1, keepdim=True)
     holds = (error <= _ROUNDING * g.abs().amax(dim=1, keepdim=True)) & (factors.abs() <= _LARGEST)
-    return factors.view(-1, 1, 1, 1) if bool(holds.all()) else None
+    return None if any_rank(~holds.all()) else factors.view(-1, 1, 1, 1)
 
 
 def mixes_images(network: nn.Module) -> bool:

@@ -57,7 +57,7 @@ class TrainState:
         self._check_names()
         self.adversary: Adversary | None = None
         if config.adversarial.enabled:
-            self.adversary = Adversary(config.adversarial, config.data.crop, device, self.precision)
+            self.adversary = Adversary(config.adversarial, config.data.crop, device, self.precision, self.joint)
         self._arrange()
         self.seen = 0  # training images
         self.steps = 0

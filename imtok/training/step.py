@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 from torch import Tensor
 
@@ -11,8 +13,10 @@ from imtok.devices import autocast
 from imtok.errors import LatentsError
 from imtok.modes import evaluating
 from imtok.quantizers import Quantized, forget_moved_codes
+from imtok.quantizers.refusal import refusing_together
 from imtok.tokenizer import to_float
 from imtok.training.adversarial import Adversary
+from imtok.training.metric_accumulator import joint_metrics
 from imtok.training.schedule import learning_rate
 from imtok.training.state import TrainState
 
@@ -20,7 +24,10 @@ Metrics = dict[str, Tensor | float]
 
 
 def train_step(state: TrainState, batch: Tensor) -> None:
-    """Take one optimisation step on a batch (B, 3, S, S) uint8.
+    """Take one optimisation step on this rank's rows (B, 3, S, S) uint8 of a joint batch.
+
+    Every rank computes means over its own rows, weighed by its share of the joint batch; sums over the ranks, one of
+    all metrics and one of all gradients, make them joint before the clip. `imtok.distributed` says more.
 
     A step whose losses or gradients are not finite changes no weight, codebook or EMA; it is counted, and
     `state.skipped` says when that persists. Nothing in here waits for a GPU, save quantizers that refuse latents which
@@ -40,12 +47,19 @@ def train_step(state: TrainState, batch: Tensor) -> None:
         for part in torch.split(images, len(images) // config.accumulate):
             for name, value in accumulate_gradients(state, part).items():
                 metrics[name] = metrics.get(name, 0.0) + value / config.accumulate
-    except LatentsError:
+    except LatentsError:  # all ranks raise it together
         finite = ~finite
+    learns = adversary is not None and adversary.learns(state.progress)
+    optimizer.begin_sum()
+    if adversary and learns:
+        adversary.optimizer.begin_sum()
+    metrics = joint_metrics(metrics, state.joint.part_share, state.device)
+    optimizer.finish_sum()
     state.ema.restart_codes(state.tokenizer, forget_moved_codes(state.tokenizer, optimizer.adamw))
     metrics["gradient_norm"] = norm = optimizer.clip(config.optimizer.clip_norm)
     finite = finite & torch.isfinite(norm + metrics.get("loss", 0.0))
-    if adversary and adversary.learns(state.progress):
+    if adversary and learns:
+        adversary.optimizer.finish_sum()
         metrics["adversarial/gradient_norm"] = norm = adversary.optimizer.clip(config.optimizer.clip_norm)
         finite = finite & torch.isfinite(norm)
         adversary.step(state.middle, config.images, finite)
@@ -68,11 +82,14 @@ def _step_alone(state: TrainState, adversary: Adversary, batch: Tensor) -> None:
     images = to_float(batch.to(state.device, non_blocking=True))
     try:
         for part in torch.split(images, len(images) // config.accumulate):
-            learned = adversary.accumulate_gradients(part, _reconstruct(state, part), 1 / config.accumulate)
+            learned = adversary.accumulate_gradients(part, _reconstruct(state, part), state.joint.share)
             for name, value in learned.items():
                 metrics[f"adversarial/{name}"] = metrics.get(f"adversarial/{name}", 0.0) + value / config.accumulate
     except LatentsError:
         finite = ~finite
+    adversary.optimizer.begin_sum()
+    metrics = joint_metrics(metrics, state.joint.part_share, state.device)
+    adversary.optimizer.finish_sum()
     metrics["adversarial/gradient_norm"] = norm = adversary.optimizer.clip(config.optimizer.clip_norm)
     finite = finite & torch.isfinite(norm)
     adversary.step(state.middle, config.images, finite)
@@ -96,7 +113,7 @@ def accumulate_gradients(state: TrainState, images: Tensor) -> Metrics:
     The losses are differentiated to the decoder's output first, each through its own network, and the sum goes
     through the decoder and the encoder once.
     """
-    share, adversary = 1 / state.config.accumulate, state.adversary
+    share, adversary = state.joint.share, state.adversary
     raw, quantized = _forward(state, images)
     output = raw.detach().float().requires_grad_()
     losses, reconstruction = _reconstruction_loss(state, output, images)
@@ -125,12 +142,14 @@ def accumulate_gradients(state: TrainState, images: Tensor) -> Metrics:
 def _forward(state: TrainState, images: Tensor) -> tuple[Tensor, Quantized]:
     """Return the decoder's output (B, C, S, S), of the autocast's type, and what the quantizer returned."""
     if state.config.freeze_codes:  # codes as `imtok encode` makes them: in float32
-        with torch.no_grad():
+        with torch.no_grad(), refusing_together(state.device):
             quantized = state.tokenizer.quantizer(state.tokenizer.encoder(images))
         with autocast(state.device, state.precision):
             output = state.tokenizer.decoder(quantized.latents)
     else:
-        with autocast(state.device, state.precision):
+        # A quantizer that learns sees to it itself.
+        together = nullcontext() if state.tokenizer.quantizer.training else refusing_together(state.device)
+        with together, autocast(state.device, state.precision):
             output, quantized = state.tokenizer(images)
     state.metrics.count(quantized.codes)
     return output, quantized

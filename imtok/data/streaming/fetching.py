@@ -112,11 +112,10 @@ class Fetching:
     def _read(self, unfinished: _Unfinished, index: int) -> None:
         shard = unfinished.window.shards[index]
         try:
-            images = self._source.read(shard, self._stopped.is_set)
-            check_readable(self._source.names[shard], images, self._reading)
-            unfinished.parts[index] = images
+            unfinished.parts[index] = self._source.read(shard, self._stopped.is_set)
+            check_readable(self._source.names[shard], unfinished.parts[index], self._reading)
         except ShardFailure as error:
-            unfinished.failed[shard] = error.reason
+            unfinished.parts[index], unfinished.failed[shard] = (), error.reason
         with self._lock:
             unfinished.remaining -= 1
             last = unfinished.remaining == 0
@@ -127,6 +126,8 @@ class Fetching:
         number, failed = unfinished.number, unfinished.failed
         images = [image for part in unfinished.parts for image in part]
         window = WindowImages(number, unfinished.window, self._order, images, failed, self._released)
+        unfinished.parts.clear()
+        del images  # the window alone holds its images now, and lets them go when they are used
         self._publish(number, Fetched(window.size, failed))
         self._windows[number].set_result(window)
 

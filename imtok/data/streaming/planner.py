@@ -98,9 +98,9 @@ class Planner:
         """End all threads, in the middle of a shard where they are."""
         self._stopped.set()
         self._room.release()
+        self._thread.join(_END_SECONDS)
         self._fetching.close()
         self._decoders.shutdown(cancel_futures=True)
-        self._thread.join(_END_SECONDS)
         self._windows.clear()
 
     def _take(self) -> _Planned | BaseException:
@@ -135,7 +135,8 @@ class Planner:
                     return
                 self._planned.put(self._plan())
         except BaseException as error:
-            self._planned.put(error)
+            if not self._stopped.is_set():
+                self._planned.put(error)
 
     def _plan(self) -> _Planned:
         """Deal one batch to all ranks, and begin to decode this rank's."""
