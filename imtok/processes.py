@@ -28,6 +28,7 @@ T = TypeVar("T")
 
 _MINUTES = 30  # that a process waits for the others: one of them may write a checkpoint or open a large source
 _PIECE = 2**26  # bytes sent at once
+_BETWEEN = 0.5  # seconds between two looks into the store
 _SECONDS = 3.0  # that the words of the first process are waited for
 # Words of gloo and NCCL where a process has gone. Both raise plain RuntimeErrors.
 _GONE = ("Connection closed by peer", "Connection reset", "Broken pipe", "gloo", "NCCL")
@@ -50,6 +51,7 @@ class Processes:
         self.rank, self.ranks = numbers.rank, numbers.ranks
         self.local_rank, self.local_ranks = numbers.local_rank, numbers.local_ranks
         self._group = group  # None for one process
+        self._heard = 0  # calls of `heard`
         self.store = store  # of texts by name, which all processes can read; None for one process
 
     @property
@@ -163,11 +165,31 @@ class Processes:
         """Return a vote on whether any process says yes, of which every process takes part in each round."""
         return Vote(self._group)
 
+    def heard(self, should_stop: Callable[[], bool]) -> Callable[[], bool]:
+        """Return a function that says whether `should_stop` is true in any process, a second later at most.
+
+        It ends waiting for the others, in any thread. The step at which all stop is agreed by `vote`.
+        """
+        if self.store is None:
+            return should_stop
+        self._heard += 1
+        name, stopped, asked = f"imtok/{_jobs}/stop/{self._heard}", False, 0.0
+
+        def heard() -> bool:
+            nonlocal stopped, asked
+            if not stopped and should_stop():
+                stopped = True
+                self._tell(name)
+            if not stopped and time.monotonic() - asked > _BETWEEN:
+                asked = time.monotonic()
+                stopped = self._known(name)
+            return stopped
+
+        return heard
+
     def leave(self, text: str) -> None:
         """Let the others know by which error this process ends."""
-        if self.store is not None:
-            with suppress(Exception):  # the store may have ended, and then nobody asks
-                self.store.set(self._end(self.rank), text)
+        self._tell(self._end(self.rank), text)
 
     def told_by_first(self, text: str) -> bool:
         """Return whether the first process ends by the same error, so that its line says all; waits 3 s at most."""
@@ -185,9 +207,7 @@ class Processes:
 
         The others meet it too and say so in the store; whoever says nothing for 2 s has ended.
         """
-        if self.store is not None:
-            with suppress(Exception):
-                self.store.set(self._waiting(self.rank), "")
+        self._tell(self._waiting(self.rank))
         until, silent = time.monotonic() + 2, list[int]()
         while time.monotonic() < until:
             ended = {rank: text for rank in range(self.ranks) if (text := self._ended_by(rank)) and _HINT not in text}
@@ -210,6 +230,12 @@ class Processes:
         with suppress(Exception):
             return str(self.store.get(self._end(rank)).decode())
         return None
+
+    def _tell(self, name: str, text: str = "") -> None:
+        """Put a text into the store."""
+        with suppress(Exception):  # the store may have ended, and then nobody asks
+            if self.store is not None:
+                self.store.set(name, text)
 
     def _known(self, name: str) -> bool:
         """Return whether the store has a text of this name; False where the store has ended."""

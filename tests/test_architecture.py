@@ -16,8 +16,8 @@ PAGE = ROOT.parent / "ARCHITECTURE.md"
 TESTS = Path(__file__).parent
 # Tests of more than one module: of whole commands, of the documents, of all kernels or quantizers at once.
 WHOLE = {
-    *("architecture", "benchmarks", "end_to_end", "extending", "goldens", "gpu", "hostile", "installed", "pretrained"),
-    *("properties", "readme"),
+    *("architecture", "benchmarks", "end_to_end", "examples", "extending", "goldens", "gpu", "hostile", "installed"),
+    *("pretrained", "properties", "readme"),
 }
 MODULES = sorted(
     path.relative_to(ROOT) for path in ROOT.rglob("*.py") if path.name != "__init__.py" or path.parent != ROOT

@@ -49,3 +49,13 @@ def too_short_for_codebook(config: TrainConfig) -> str:
         f"{counted(-(-least // (tokens * shared)), 'image')} or more (--images), or "
         f"with {quantizer.base.fewer_codes(quantizer.base_key)}"
     )
+
+
+def usage_metrics(usage: CodebookUsage) -> dict[str, float]:
+    """Return the statistics of `imtok stats` that counts alone give, by their names in the log."""
+    use = usage.as_use().model_dump(exclude_none=True)
+    metrics = {f"codebook/{name}": value for name, value in use.items()}
+    if usage.by_codebook is not None:
+        for number, each in enumerate(usage.codebooks, 1):
+            metrics |= {f"codebook/{number}/usage": each.usage, f"codebook/{number}/perplexity": each.perplexity}
+    return metrics

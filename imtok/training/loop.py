@@ -7,19 +7,19 @@ stopped anywhere resumes as if it had never stopped.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from imtok.config import TrainConfig
 from imtok.counted import counted
-from imtok.data.batch import Batch
 from imtok.data.streaming.source import never
+from imtok.distributed import ranks_agree
 from imtok.errors import DiskError, Interrupted, TrainingError
 from imtok.losses import LossTerm, loss_terms
 from imtok.processes import Processes, joined
-from imtok.training.codebook_diagnosis import too_short_for_codebook
+from imtok.training.codebook_diagnosis import too_short_for_codebook, usage_metrics
 from imtok.training.image_notes import enlarged_note
 from imtok.training.images import RunImages, check_alike, open_images
 from imtok.training.preparation import check_networks, look_at, seeded
@@ -28,6 +28,7 @@ from imtok.training.resolve import device_of
 from imtok.training.run import RunFolder
 from imtok.training.state import TrainState
 from imtok.training.step import train_step
+from imtok.training.supply import Supply
 from imtok.training.tensorboard import TensorBoardWriter
 from imtok.training.throughput import Throughput
 from imtok.training.validation import Validation
@@ -61,12 +62,13 @@ def train(
         config = TrainConfig.model_validate(begun["config"])
         if begun["finished"]:
             return _report(folder, config, begun["end"], seconds=0.0, resumed_from=config.images, already_done=True)
+        stopped = processes.heard(should_stop or never)
         with processes.together():
             check_networks(config, resumed=begun["resumed"] or not processes.first)
             with processes.first_of_machine_first():
                 for term in [*loss_terms(config.loss), *extra_losses]:
                     term.check(fetch=True)
-            images = open_images(sources, val, config, should_stop or never)
+            images = open_images(sources, val, config, stopped)
             config = images.config
         check_alike(images, processes)
         processes.by_first(lambda: stack.enter_context(folder.claimed()))
@@ -82,7 +84,7 @@ def train(
                 rank=processes.rank,
                 ranks=processes.ranks,
             )
-        job = _Job(folder, state, images, processes, progress or (lambda _: None), should_stop or never)
+        job = _Job(folder, state, images, processes, progress or (lambda _: None), stopped)
         if begun["new"] and processes.first:
             folder.save_config(config)
         if not val:
@@ -122,8 +124,7 @@ class _Job:
         should_stop: Callable[[], bool],
     ) -> None:
         self.folder, self.state, self.config, self.should_stop = folder, state, state.config, should_stop
-        self.processes, self.stop = processes, processes.vote()
-        self.images = images
+        self.processes, self.images = processes, images
         self.fingerprints: dict[str, Any] = {**images.fingerprints}
         if state.extra_losses:
             self.fingerprints["extra_losses"] = [[term.name, term.weight] for term in state.extra_losses]
@@ -143,7 +144,7 @@ class _Job:
         with closing(writer) as self.tensorboard:
             self.throughput = Throughput()
             with closing(self.stream.batches(state.seen, config.images, state.place)) as batches:
-                self._train(batches)
+                self._train(Supply(batches, self.processes, self.should_stop))
             end = self.processes.by_first(self._finish)
         return _report(
             self.folder,
@@ -158,7 +159,7 @@ class _Job:
             findings=self.validation.findings,
         )
 
-    def _train(self, batches: Iterator[Batch]) -> None:
+    def _train(self, supply: Supply) -> None:
         """Train from where the state is to the end of the run."""
         state, config = self.state, self.config
         logged = state.seen  # the log is written before a checkpoint is
@@ -176,27 +177,26 @@ class _Job:
                     self._save()
             if last:
                 break
-            if self.stop(self.should_stop()):
-                self._save(must=True)
-                raise Interrupted(
-                    f"{self.folder.path}: {state.seen} of {counted(config.images, 'training image')} done and "
-                    "saved; the same command resumes the run"
-                )
-            batch = self._next(batches)
+            with self.throughput.waiting():
+                batch = supply.take()
+            if batch is None:
+                self._stop(supply.failure)
             train_step(state, batch.images)
             state.place = batch.place
             self.throughput.images += state.joint.size
             self.reporter.report()
 
-    def _next(self, batches: Iterator[Batch]) -> Batch:
-        """Take the next batch; where a stream gives none, on a stop or as too many shards fail, all is saved first."""
-        try:
-            with self.throughput.waiting():
-                return next(batches)
-        except (Interrupted, TrainingError):
-            if self.processes.first and self.state.seen > 0:
-                self._write(must=True)
-            raise
+    def _stop(self, failure: Exception | None) -> NoReturn:
+        """Save and end, on request or as a stream gives no more; where that comes before the first step, just end."""
+        state, config = self.state, self.config
+        if state.seen > 0 or failure is None:
+            self._save(must=True)
+        if failure is not None and not (state.seen > 0 and isinstance(failure, Interrupted)):
+            raise failure
+        raise Interrupted(
+            f"{self.folder.path}: {state.seen} of {counted(config.images, 'training image')} done and saved; the same "
+            "command resumes the run"
+        )
 
     def _resume(self) -> int:
         """Go back to the newest checkpoint, where there is one, and give all processes the state of the first."""
@@ -252,8 +252,9 @@ class _Job:
         problem = state.skipped.problem()
         if problem is not None:
             raise self.validation.given_up(problem)
+        state.metrics.gather()
         usage = CodebookUsage.of_codebooks(state.metrics.counts.cpu().numpy().copy(), 0)
-        metrics = state.metrics.means() | _usage_metrics(usage)
+        metrics = state.metrics.means() | usage_metrics(usage)
         state.metrics.clear()
         rate, wait = self.throughput.lap()
         timing = {"images_per_second": rate, "data_wait": wait}
@@ -287,6 +288,12 @@ class _Job:
     def _save(self, *, must: bool = False) -> None:
         """Write a checkpoint, and what waits; a full disk is survived, unless the checkpoint `must` be written."""
         with self.throughput.paused():
+            self.state.metrics.gather()
+            if not ranks_agree(self.state.agreed()):
+                raise TrainingError(
+                    f"{self.folder.path}: the processes' weights differ after {self.state.seen} training images, so "
+                    "nothing is saved; the same command resumes from the last checkpoint, and please report it"
+                )
             if must:
                 self.processes.by_first(lambda: self._write(must=True))
             elif self.processes.first:
@@ -333,13 +340,3 @@ class _Job:
             "best": best.metrics,
             "best_is_written": best.is_written,
         }
-
-
-def _usage_metrics(usage: CodebookUsage) -> dict[str, float]:
-    """Return the statistics of `imtok stats` that counts alone give, by their names in the log."""
-    use = usage.as_use().model_dump(exclude_none=True)
-    metrics = {f"codebook/{name}": value for name, value in use.items()}
-    if usage.by_codebook is not None:
-        for number, each in enumerate(usage.codebooks, 1):
-            metrics |= {f"codebook/{number}/usage": each.usage, f"codebook/{number}/perplexity": each.perplexity}
-    return metrics

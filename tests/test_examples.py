@@ -1,0 +1,133 @@
+"""The scripts in `examples/` and the README's commands for several GPUs, run as they are on two cores."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from launching import TINY, Started, newest
+from making import fill
+
+ROOT = Path(__file__).parents[1]
+SECTION = re.search(r"^## More than one GPU$(.*?)^## ", (ROOT / "README.md").read_text(), re.M | re.S)
+LENGTH = ["--images", "1200", "--set", "checkpoint_every=40", "--set", "validate_every=600"]
+
+
+def command(first: str) -> list[str]:
+    """The README's command with this word in it, for a small run, with two processes."""
+    assert SECTION
+    lines = [
+        line for block in re.findall(r"^```sh\n(.*?)^```$", SECTION[1], re.M | re.S) for line in block.splitlines()
+    ]
+    (line,) = [line for line in lines if first in line]
+    line = line.replace("examples/", f"{ROOT}/examples/").replace("--nproc-per-node 8", "--nproc-per-node 2")
+    line = re.sub(r"-o \S+", "-o runs/photos", line)
+    return [*shlex.split(line), *TINY, *LENGTH]
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photographs, and with what a cluster has on its path."""
+    place = tmp_path_factory.mktemp("cluster")
+    fill(place / "photos", (f"{number}.png" for number in range(20)))
+    programs = {
+        "python": f'exec {shlex.quote(sys.executable)} "$@"',
+        "torchrun": f'exec {shlex.quote(sys.executable)} -m torch.distributed.run "$@"',
+        "srun": 'exec "$@"',
+        "scontrol": f'if [ "$1" = show ]; then echo 127.0.0.1; else echo "$@" >> {place}/scontrol.txt; fi',
+        "sbatch": 'while [ "${1#-}" != "$1" ]; do shift 2; done; exec bash "$@"',
+    }
+    (place / "bin").mkdir()
+    for name, text in programs.items():
+        (place / "bin" / name).write_text(f"#!/bin/sh\n{text}\n")
+        (place / "bin" / name).chmod(0o755)
+    return place
+
+
+@pytest.fixture
+def started(place: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which commands run."""
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("PATH", f"{place}/bin:{os.environ['PATH']}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return place
+
+
+def line_of(text: str, start: str) -> str:
+    """The one line of imtok that starts so; no process of imtok printed a traceback."""
+    (line,) = [line for line in text.splitlines() if line.startswith(start)]
+    before = text.split("torch/distributed/elastic")[0].split(" Sending process")[0]
+    assert "Traceback" not in before, text
+    return line
+
+
+def test_a_stop_of_one_process_stops_all_with_a_checkpoint(started: Path) -> None:
+    run = started / "runs" / "photos"
+    job = Started(command("train_one_node.sh"), started / "one.txt", PROCESSES="2")
+    job.wait_for(lambda: newest(run) > 0)
+    code, seconds = job.signal_and_wait(signal.SIGTERM, rank=1)
+    line = line_of(job.text, "stopped:")
+    assert code == 1  # torchrun's own
+    assert job.text.count("exitcode  : 75") == 2
+    assert f"{newest(run)} of 1200 training images done and saved; the same command resumes" in line
+    assert seconds < 15  # of the 30 that torchrun waits
+
+
+def test_a_killed_process_ends_the_others_with_a_word(started: Path) -> None:
+    run = started / "runs" / "photos"
+    before = newest(run)
+    job = Started(command("torchrun"), started / "kill.txt")
+    job.wait_for(lambda: newest(run) > before)
+    code, seconds = job.signal_and_wait(signal.SIGKILL, rank=1)
+    assert code == 1
+    assert line_of(job.text, "error:") == (
+        "error: rank 1 of this training has ended without a word, as by a kill or a lost machine; the same command "
+        "resumes"
+    )
+    assert f"note: resumed after {before} of 1200 training images" in job.text
+    assert seconds < 60
+
+
+def test_a_slurm_job_near_its_limit_is_requeued(started: Path) -> None:
+    run, queue = started / "runs" / "photos", started / "scontrol.txt"
+    before = newest(run)
+    slurm = {"SLURM_JOB_ID": str(free_port()), "SLURM_JOB_NODELIST": "node-1", "SLURM_JOB_NUM_NODES": "1"}
+    job = Started(command("train_slurm.sh"), started / "slurm.txt", **slurm)
+    job.wait_for(lambda: newest(run) > before)
+    code, _ = job.signal_and_wait(signal.SIGUSR2)
+    assert "the same command resumes" in line_of(job.text, "stopped:")
+    assert code == 0
+    assert queue.read_text() == f"requeue {slurm['SLURM_JOB_ID']}\n"
+
+
+def test_several_machines_finish_the_run(started: Path) -> None:
+    run = started / "runs" / "photos"
+    name, *words = command("train_several_nodes.sh")[-(len(TINY + LENGTH) + 5) :]
+    environment = {"NODES": "2", "HEAD": "127.0.0.1", "PORT": str(free_port()), "PROCESSES": "1"}
+    jobs = [Started([name, *words], started / f"node{node}.txt", **environment) for node in range(2)]
+    assert [job.process.wait(120) for job in jobs] == [0, 0], [job.text for job in jobs]
+    texts = [job.text for job in jobs]
+    assert sum("tokenizer in runs/photos/tokenizer" in text for text in texts) == 1
+    assert (run / "tokenizer" / "model.safetensors").exists()
+
+
+def test_a_finished_slurm_job_leaves_the_queue(started: Path) -> None:
+    queue = started / "scontrol.txt"
+    before = queue.read_text()
+    slurm = {"SLURM_JOB_ID": str(free_port()), "SLURM_JOB_NODELIST": "node-1", "SLURM_JOB_NUM_NODES": "1"}
+    job = Started(command("train_slurm.sh"), started / "again.txt", PROCESSES="1", **slurm)
+    assert job.process.wait(120) == 0, job.text
+    assert "this run is finished" in job.text
+    assert queue.read_text() == before
