@@ -29,6 +29,9 @@ class Place(NamedTuple):
     folder: str
 
 
+_NOWHERE = Place("", "")  # of images that are objects
+
+
 class FileList(PackedImages[ImageFile | LostImage]):
     """Images by position; `numbers` (N,) int32 are those of their places, and `odd` are images that are objects."""
 
@@ -58,6 +61,7 @@ class GrowingFileList:
         self._keys = GrowingStrings()
         self._sizes, self._numbers = array("q"), array("i")
         self._places: dict[Place, int] = {}
+        self._place, self._number = _NOWHERE, self._places.setdefault(_NOWHERE, 0)  # of the last image
         self._odd: dict[int, ImageFile | LostImage] = {}
         self._last = b""
         self._runs = array("q")  # first positions of runs whose keys are in order
@@ -76,7 +80,7 @@ class GrowingFileList:
     def add_object(self, image: ImageFile | LostImage) -> None:
         """Add an image that stays an object."""
         self._odd[len(self)] = image
-        self._add(image.key.encode(), image.size, Place("", ""))
+        self._add(image.key.encode(), image.size, _NOWHERE)
 
     def cut(self, count: int) -> list[ImageFile | LostImage]:
         """Keep the first `count` images alone; return those of the others that are objects."""
@@ -114,7 +118,9 @@ class GrowingFileList:
         self._last = key
         self._keys.add(key)
         self._sizes.append(size)
-        self._numbers.append(self._places.setdefault(place, len(self._places)))
+        if place is not self._place:
+            self._place, self._number = place, self._places.setdefault(place, len(self._places))
+        self._numbers.append(self._number)
 
 
 def _joined(keys: PackedStrings, runs: list[range]) -> npt.NDArray[np.int64] | None:

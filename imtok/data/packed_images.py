@@ -9,7 +9,8 @@ An object and a string for each of ten million images would fill gigabytes. Pack
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import TypeVar, overload
 
 import numpy as np
@@ -17,6 +18,8 @@ import numpy.typing as npt
 
 from imtok.data.containers import SourceImage
 from imtok.packed_strings import PackedStrings
+
+_CHUNK = 4096  # sizes that are unpacked at once
 
 _Image = TypeVar("_Image", bound=SourceImage, covariant=True)
 
@@ -66,3 +69,16 @@ class ImageObjects(PackedImages[SourceImage]):
     def image(self, index: int) -> SourceImage:
         """Return the image with this index."""
         return self._images[index]
+
+
+def keys_of(images: Sequence[SourceImage]) -> Iterable[str]:
+    """Return the keys of images in order, where they are packed without an object for each."""
+    return images.keys if isinstance(images, PackedImages) else (image.key for image in images)
+
+
+def sizes_of(images: Sequence[SourceImage]) -> Iterable[int]:
+    """Return the bytes of images in order, as `keys_of` does the keys."""
+    if not isinstance(images, PackedImages):
+        return (image.size for image in images)
+    parts = (images.sizes[start : start + _CHUNK].tolist() for start in range(0, len(images), _CHUNK))
+    return chain.from_iterable(parts)

@@ -234,12 +234,11 @@ class _Scan:
 
     def _add_image(self, relative: str, entry: Entry) -> bool:
         """Add a file; returns False for what cannot be one."""
-        key = as_text(self._prefix + relative)
         if entry.kind == "other":
             lost = "link to nothing", "its target does not exist"
             if self.storage.kind(entry.address) is not None:
                 lost = "not a file", "a socket, a pipe or a device"
-            self._files.add_object(LostImage(key, entry.address, *lost))
+            self._files.add_object(LostImage(as_text(self._prefix + relative), entry.address, *lost))
             return False
         size = self.storage.size(entry.address) if entry.size is None else entry.size
         if self._place is None:

@@ -19,6 +19,7 @@ from typing import Literal
 from imtok.counted import counted
 from imtok.data.containers import UNKNOWN_SIZE, Container, ImageFile, LostImage, SourceImage, is_unsafe
 from imtok.data.labels.origin import Labels
+from imtok.data.packed_images import keys_of, sizes_of
 from imtok.data.sources import ContainerFile, Sources
 from imtok.errors import ImageError, SourceError
 from imtok.tokens.plan import PlanEntry, hash_entries
@@ -92,8 +93,8 @@ class PlanPart:
 
     def entries(self) -> Iterator[PlanEntry]:
         """Yield the lines of the plan."""
-        for position, file in enumerate(self.files):
-            yield PlanEntry(unit=self.first_unit + position // self.unit_size, key=file.key, bytes=file.size)
+        for position, (key, size) in enumerate(zip(keys_of(self.files), sizes_of(self.files), strict=True)):
+            yield PlanEntry(unit=self.first_unit + position // self.unit_size, key=key, bytes=size)
         for unit, container in enumerate(self.containers, self.first_unit + self.folder_units):
             yield PlanEntry(unit=unit, tar=container.name, bytes=container.size)
 

@@ -35,6 +35,7 @@ from imtok.data.labels.search import (
     table_of,
 )
 from imtok.data.labels.texts import Label
+from imtok.data.packed_images import keys_of
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.sources import Sources
 from imtok.errors import ConfigError, SourceError
@@ -208,6 +209,6 @@ def _by_first_rules(sources: Sources, known: tuple[str, ...] | None) -> Labels:
 
     A job that was begun without names of classes stays without.
     """
-    tops = {file.key.split("/", 1)[0] for file in sources.files}
-    names = tops if known != () and len(tops) > 1 and all("/" in file.key for file in sources.files) else set()
+    tops = {key.split("/", 1)[0] for key in keys_of(sources.files)}
+    names = tops if known != () and len(tops) > 1 and all("/" in key for key in keys_of(sources.files)) else set()
     return _FirstRules("folders" if names else "cls" if sources.containers else "none", _append(known, names))

@@ -15,6 +15,7 @@ from typing import Literal, TypeVar
 from imtok.data.containers import Container, SourceImage
 from imtok.data.labels.folders import ClassFolders, FolderTally
 from imtok.data.labels.texts import Label, read_cls, read_dataset_json, read_fields
+from imtok.data.packed_images import keys_of
 from imtok.data.sources import ContainerFile, Sources
 from imtok.data.storage import storage_of
 from imtok.errors import SourceError
@@ -222,7 +223,7 @@ class Search:
 
     @cached_property
     def _file_tally(self) -> FolderTally:
-        return FolderTally().add(file.key for file in self._sources.files)
+        return FolderTally().add(keys_of(self._sources.files))
 
     def _inner_tally(self, *, everything: bool = False) -> FolderTally:
         if everything:

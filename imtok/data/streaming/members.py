@@ -42,15 +42,16 @@ def read_members(file: BinaryIO, size: int, reading: Reading) -> ShardMembers:
     """Read the images of a tar of `size` bytes; raises DamagedShard where it is not whole, OSError as the file does."""
     if size == 0:
         raise DamagedShard("the file is empty (0 bytes)")
-    compression = compression_of(file.read(HEAD_BYTES))
+    head = file.read(tarfile.BLOCKSIZE)
+    compression = compression_of(head[:HEAD_BYTES])
     if compression is not None:
         raise DamagedShard(compression_advice(compression))
+    if not any(head):  # a file that was made long and never filled looks like a tar without members
+        raise DamagedShard("it begins with zeros, as a tar without members does")
     members = _Recorded("", reading)
     starts, problem = read_archives(file, size, members)
     if problem is not None:
         raise DamagedShard(problem)
-    if not len(members):  # a file that was made long and never filled looks so, too
-        raise DamagedShard("nothing but zeros, as in a tar without members")
     container = members.container(size, None)
     wanted = {image.part for image in container.images if isinstance(image, ArchiveImage)}
     found = _contents(file, starts, members.regular, wanted)
