@@ -8,6 +8,7 @@ leaves this module; a `RemoteError` says in imtok's own words what happened.
 from __future__ import annotations
 
 import importlib
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ class _Backend:
     extra: str  # of imtok, with the package that it needs
     options: Callable[[], Mapping[str, Any]]
     streamed: Mapping[str, Any]  # options of `open` for reading a file once, from its beginning to its end
+    silent: tuple[str, ...] = ()  # loggers whose warnings hold URLs; imtok says itself what failed
 
 
 def _http_options() -> Mapping[str, Any]:
@@ -77,7 +79,14 @@ _BACKENDS = {
         lambda: {"session_kwargs": {"timeout": _aiohttp_timeout()}},
         {"block_size": BLOCK_BYTES, "cache_type": "readahead"},
     ),
-    "hf": _Backend("huggingface_hub", "HfFileSystem", "hf", dict, {"block_size": 0, "cache_type": "none"}),
+    "hf": _Backend(
+        "huggingface_hub",
+        "HfFileSystem",
+        "hf",
+        dict,
+        {"block_size": 0, "cache_type": "none"},
+        ("huggingface_hub.utils._http",),
+    ),
 }
 
 
@@ -155,6 +164,8 @@ class RemoteStorage:
                     raise SourceError(
                         f"{self._scheme}:// needs a package that is not installed; pip install 'imtok[{backend.extra}]'"
                     )
+                for name in backend.silent:
+                    logging.getLogger(name).addFilter(lambda _: False)
                 self._file_system = kind(
                     skip_instance_cache=True, use_listings_cache=False, **self._configured(options)
                 )
