@@ -15,10 +15,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+_Tensor = TypeVar("_Tensor", bound=Tensor)
 
 _BUCKET_BYTES = 2**25  # of one all-reduce of gradients: long enough for the network, short enough to be sent early
 _DRAW_BYTES = 2**30  # of numbers that are drawn at once for the joint batch
@@ -60,7 +63,7 @@ def begin_sums(tensors: Sequence[Tensor]) -> Callable[[], None]:
     if not is_distributed():
         return lambda: None
     sent = []
-    for bucket in _buckets(tensors):
+    for bucket in buckets(tensors):
         flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
         sent.append((bucket, flat, dist.all_reduce(flat, async_op=True)))
 
@@ -73,10 +76,10 @@ def begin_sums(tensors: Sequence[Tensor]) -> Callable[[], None]:
     return finish
 
 
-def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+def buckets(tensors: Sequence[_Tensor]) -> Iterator[list[_Tensor]]:
     """Yield the tensors in order, in lists of one dtype and of about `_BUCKET_BYTES`."""
     for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
-        bucket: list[Tensor] = []
+        bucket: list[_Tensor] = []
         for tensor in tensors:
             if tensor.dtype != dtype:
                 continue

@@ -25,7 +25,10 @@ from imtok.config.training import AdversarialKind
 from imtok.errors import ConfigError
 from imtok.joint_batch import JointBatch
 from imtok.quantizer_config import KINDS, VQConfig
+from imtok.quantizers import LFQ
 from imtok.quantizers.vector_config import CodebookUpdate, Estimator, VectorMetric
+from imtok.tokenizer import Tokenizer
+from imtok.training.gradient_sums import GradientSums
 from imtok.training.state import TrainState
 from imtok.training.step import train_step
 
@@ -85,7 +88,7 @@ def spoil_latents(bad: float, state: TrainState) -> Any:
 
 
 def spoil_gradient(state: TrainState) -> Any:
-    return next(iter(state.tokenizer.encoder.parameters())).register_hook(lambda gradient: gradient * math.nan)
+    return next(iter(state.tokenizer.decoder.parameters())).register_hook(lambda gradient: gradient * math.nan)
 
 
 def spoil_logits(state: TrainState) -> Any:
@@ -93,7 +96,11 @@ def spoil_logits(state: TrainState) -> Any:
     return state.adversary.discriminator.register_forward_hook(lambda _, __, logits: logits * math.inf)
 
 
-def spoiled_runs() -> dict[str, Callable[[int], dict[str, Any]]]:
+def noise_of(count: int) -> Tensor:
+    return torch.randn(count, 4, 3, 3, generator=torch.Generator().manual_seed(0))
+
+
+def spoiled_runs(folder: Path) -> dict[str, Callable[[int], dict[str, Any]]]:
     """What goes wrong on one rank, by name."""
     runs: dict[str, Callable[[int], dict[str, Any]]] = {}
     for name, quantizer in QUANTIZERS.items():
@@ -104,6 +111,8 @@ def spoiled_runs() -> dict[str, Callable[[int], dict[str, Any]]]:
         runs[f"latents of {name}"] = partial(_spoil, spoiled=partial(spoil_latents, math.nan), config=config)
     gan = tiny(*GAN, *ALWAYS, "batch_size=6", "adversarial.adaptive=true", "adversarial.critic_steps=2")
     runs["latents in a critic step"] = partial(_spoil, spoiled=partial(spoil_latents, math.inf), config=gan)
+    frozen = tiny("batch_size=6", "freeze_codes=true", f"start_from={folder}")
+    runs["latents of frozen codes"] = partial(_spoil, spoiled=partial(spoil_latents, math.nan), config=frozen)
     runs["gradient"] = partial(_spoil, spoiled=spoil_gradient, config=tiny("batch_size=6"))
     one = tiny(*GAN, *ALWAYS, "batch_size=6", "adversarial.adaptive=true")
     runs["logits"] = partial(_spoil, spoiled=spoil_logits, config=one)
@@ -130,6 +139,17 @@ def exchanges(rank: int) -> dict[str, Any]:
     several += [torch.full((5,), 10.0 ** (rank + number)) for number in range(6)]
     distributed.begin_sums(several)()
     found["sums"] = several
+    layers = torch.nn.Sequential(*(torch.nn.Linear(4, 4) for _ in range(3)))
+    unused = torch.nn.Parameter(torch.ones(3))
+    sums = GradientSums([unused, *layers.parameters()])
+    sums.arm()
+    layers(torch.full((1, 4), rank + 1.0)).sum().backward()
+    found["sent"] = len(sums._finish), len(sums._buckets)
+    sums.finish()
+    found["gradients"] = [layers[-1].bias.grad, unused.grad]
+    latents = noise_of(2).split(1)[rank].requires_grad_()
+    LFQ(4, entropy_group=2)(latents).losses["entropy"].backward()
+    found["entropy"] = latents.grad
     same = [torch.arange(9).view(3, 3).T, torch.zeros(()), torch.zeros(0)]
     other = [torch.ones(2), torch.tensor([1.0, 1.0 + rank * 2**-23])]
     swapped = [torch.tensor([1.0, 2.0] if rank else [2.0, 1.0])]
@@ -154,7 +174,7 @@ def on_rank(rank: int, folder: Path) -> None:
     try:
         double = {kind: equality.trained(kind, STEPS, rank=rank, ranks=2, double=True) for kind in equality.CASES}
         single = {kind: equality.trained(kind, STEPS, rank=rank, ranks=2) for kind in IN_FLOAT32}
-        spoiled = {name: run(rank) for name, run in spoiled_runs().items()}
+        spoiled = {name: run(rank) for name, run in spoiled_runs(folder).items()}
         torch.save((double, single, spoiled, exchanges(rank)), folder / f"{rank}.pt")
     finally:
         dist.destroy_process_group()
@@ -171,6 +191,7 @@ def equality() -> Iterator[ModuleType]:
 def found(equality: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
     """What each of two ranks has found; their start takes seconds, so that there is one for all tests."""
     folder = tmp_path_factory.mktemp("ranks")
+    Tokenizer(tiny().tokenizer).save(folder)
     torch.multiprocessing.spawn(on_rank, args=(folder,), nprocs=2)
     return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
 
@@ -244,6 +265,23 @@ def test_buckets_of_gradients_are_summed_in_place(found: list[Any]) -> None:
         assert torch.equal(double, torch.full((3,), 2.0, dtype=torch.float64))
         for number, each in enumerate(rest):
             torch.testing.assert_close(each, torch.full((5,), 11.0 * 10**number))
+
+
+def test_gradients_are_sent_during_the_backward_pass(found: list[Any]) -> None:
+    for rank in range(2):
+        sent, buckets = found[rank][3]["sent"]
+        assert buckets - sent == 1  # that of the parameter without a gradient
+        gradient, unused = found[rank][3]["gradients"]
+        assert torch.equal(gradient, torch.full((4,), 2.0))
+        assert torch.equal(unused, torch.zeros(3))
+
+
+def test_averaged_gradients_of_a_batch_entropy_are_joint(found: list[Any]) -> None:
+    """As DistributedDataParallel averages those of ranks with equal shares."""
+    joint = noise_of(2).requires_grad_()
+    LFQ(4, entropy_group=2)(joint).losses["entropy"].backward()
+    averaged = torch.cat([found[rank][3]["entropy"] for rank in range(2)]) / 2
+    torch.testing.assert_close(averaged, joint.grad)
 
 
 def test_one_differing_bit_is_found(found: list[Any]) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from imtok.distributed import begin_sums, is_distributed
+from imtok.training.gradient_sums import GradientSums
 
 
 class Optimizer:
@@ -20,27 +20,7 @@ class Optimizer:
         self.adamw = torch.optim.AdamW(
             self.parameters, lr=learning_rate, betas=betas, weight_decay=weight_decay, fused=True
         )
-        self._finish: Callable[[], None] | None = None
-
-    def begin_sum(self) -> None:
-        """Begin to add the gradients of all ranks; until `finish_sum` nothing may touch them.
-
-        A parameter without a gradient takes part with zeros, so that every rank sends the same.
-        """
-        if not is_distributed():
-            return
-        for parameter in self.parameters:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        self._finish = begin_sums([parameter.grad for parameter in self.parameters if parameter.grad is not None])
-
-    def finish_sum(self) -> None:
-        """Wait for the sums, after they were begun here where they were not before; a GPU's stream alone waits."""
-        if self._finish is None:
-            self.begin_sum()
-        if self._finish is not None:
-            self._finish()
-        self._finish = None
+        self.sums = GradientSums(self.parameters)  # over ranks; before `clip`
 
     def clip(self, norm: float) -> Tensor:
         """Scale the gradient down to `norm` where it is longer; return its norm before, ()."""

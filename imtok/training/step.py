@@ -44,22 +44,24 @@ def train_step(state: TrainState, batch: Tensor) -> None:
     finite = torch.ones((), dtype=torch.bool, device=state.device)
     before = [tensor.clone() for tensor in _changed_by_forward(state)]
     try:
-        for part in torch.split(images, len(images) // config.accumulate):
+        for number, part in enumerate(torch.split(images, len(images) // config.accumulate), 1):
+            if number == config.accumulate:
+                optimizer.sums.arm()
             for name, value in accumulate_gradients(state, part).items():
                 metrics[name] = metrics.get(name, 0.0) + value / config.accumulate
     except LatentsError:  # all ranks raise it together
         finite = ~finite
     learns = adversary is not None and adversary.learns(state.progress)
-    optimizer.begin_sum()
+    optimizer.sums.begin()
     if adversary and learns:
-        adversary.optimizer.begin_sum()
+        adversary.optimizer.sums.begin()
     metrics = joint_metrics(metrics, state.joint.part_share, state.device)
-    optimizer.finish_sum()
+    optimizer.sums.finish()
     state.ema.restart_codes(state.tokenizer, forget_moved_codes(state.tokenizer, optimizer.adamw))
     metrics["gradient_norm"] = norm = optimizer.clip(config.optimizer.clip_norm)
     finite = finite & torch.isfinite(norm + metrics.get("loss", 0.0))
     if adversary and learns:
-        adversary.optimizer.finish_sum()
+        adversary.optimizer.sums.finish()
         metrics["adversarial/gradient_norm"] = norm = adversary.optimizer.clip(config.optimizer.clip_norm)
         finite = finite & torch.isfinite(norm)
         adversary.step(state.middle, config.images, finite)
@@ -87,9 +89,9 @@ def _step_alone(state: TrainState, adversary: Adversary, batch: Tensor) -> None:
                 metrics[f"adversarial/{name}"] = metrics.get(f"adversarial/{name}", 0.0) + value / config.accumulate
     except LatentsError:
         finite = ~finite
-    adversary.optimizer.begin_sum()
+    adversary.optimizer.sums.begin()
     metrics = joint_metrics(metrics, state.joint.part_share, state.device)
-    adversary.optimizer.finish_sum()
+    adversary.optimizer.sums.finish()
     metrics["adversarial/gradient_norm"] = norm = adversary.optimizer.clip(config.optimizer.clip_norm)
     finite = finite & torch.isfinite(norm)
     adversary.step(state.middle, config.images, finite)
