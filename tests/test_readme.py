@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from making import fill
+from making import fill, pictures_tar
+from servers import served
 from typer.testing import CliRunner
 
 from imtok.cli import app
@@ -44,17 +46,31 @@ def run(command: str) -> None:
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `photos/` in it, in which all that the README names is made."""
+    """A folder with `photos/` and `shards/` in it, in which all that the README names is made."""
     folder = tmp_path_factory.mktemp("readme")
     fill(folder / "photos", (f"{number}.jpg" for number in range(6)))
+    (folder / "shards").mkdir()
+    for number in range(3):
+        pictures_tar(folder / "shards" / f"{number}.tar", [f"{number}-{index}.png" for index in range(8)])
     return folder
 
 
-def test_the_commands_run_in_order_and_the_python_after_them(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def elsewhere(workplace: Path) -> Iterator[str]:
+    """A web server that stands in for the stores and servers of the README."""
+    shards = [path.read_bytes() for path in sorted((workplace / "shards").iterdir())]
+    files = {f"/train-{number:04}.tar": shards[number % 2] for number in range(1024)}
+    with served(files | {f"/val-{number:03}.tar": shards[2] for number in range(4)}) as web:
+        yield web.url
+
+
+def test_the_commands_run_in_order_and_the_python_after_them(
+    workplace: Path, elsewhere: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(workplace)
     assert len(commands()) >= 6
     for command in commands():
-        run(command)
+        run(command.replace("s3://bucket", elsewhere).replace("https://data.example.org", elsewhere))
     assert (workplace / "back").is_dir()
     samples = blocks("python")
     assert len(samples) >= 2
