@@ -5,19 +5,21 @@ them or read the headers of their tars, hold some out, take the fingerprints, lo
 trained on too and for small pictures, and make the first batch. A small source of the same kind goes first, so that
 modules, threads and buffers are there already. Reported are
 
-    seconds    until the first batch
+    seconds    until the first batch; CPU seconds are less disturbed by what else the machine does
     kept       resident memory after it over that before, with unused pages given back to the system
     peak       the highest resident memory on the way (VmHWM of Linux) over that before
 
-and both a image. The sources:
+and these bytes an image for lists of images. The sources:
 
     folder     one folder of a simulated storage, which makes up its names and serves one picture for all
     classes    the same with 1000 images in each of its folders
     files      a folder of real files, one picture under many names
     tars       tars of 1000 images with a `.cls` each, one tar under many names
+    stream     the same tars, not indexed but read as a stream of shards, in windows of the size that training chooses
 
-Seconds and memory should grow in line with the images; a few megabytes of memory are noise, which is much for 10,000
-images.
+Of lists of images, seconds and memory should grow in line with the images; a few megabytes of memory are noise, which
+is much for 10,000 images. Of a stream both should be flat from the size on where windows grow no more: its peak holds
+the images of two windows, and nothing of them is kept once it is closed.
 
     python benchmarks/scale.py
 """
@@ -44,10 +46,15 @@ import torch
 from machine import machine
 from PIL import Image
 
+from imtok.config.training import DataConfig
 from imtok.data.collection import ImageCollection
 from imtok.data.overlap import shared_images
+from imtok.data.pixels.images import decode_image
 from imtok.data.storage import STORAGES, Entry, Kind
 from imtok.data.stream import TrainingStream
+from imtok.data.streaming.shard_list import find_shards
+from imtok.data.streaming.shards import ShardReader
+from imtok.data.streaming.stream import ShardStream
 from imtok.joint_batch import JointBatch
 from imtok.training.image_notes import enlarged_note
 
@@ -56,12 +63,13 @@ _BATCH = 16
 _VALIDATION = 64  # images of the validation
 _IN_A_FOLDER = 1000  # of classes
 _IN_A_TAR = 1000
-_WARM_UP = 2000  # images
+_WARM_UP = 8000  # images: as many tars as there are threads that read them
 
 
 def main() -> None:
     args = parse()
     if args.row:
+        torch.set_num_threads(1)
         print(json.dumps(measured(args.row[0], int(args.row[1]), Path(args.row[2]))))
         return
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
@@ -78,6 +86,7 @@ def parse() -> argparse.Namespace:
         "classes": (10**4, 10**5, 10**6),
         "files": (10**4,),
         "tars": (10**4, 10**5, 10**6),
+        "stream": (10**4, 10**5, 10**6),
     }
     default = [f"{kind}:{count}" for kind, counts in kinds.items() for count in counts]
     parser.add_argument("--rows", nargs="+", default=default, metavar="KIND:IMAGES", help="the rows to measure")
@@ -97,32 +106,34 @@ def row(kind: str, count: str, scratch: str) -> dict[str, Any]:
 
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
-    print(f"{'source':10} {'images':>10} {'seconds':>9} {'us an image':>12} {'kept B/image':>13} {'peak B/image':>13}")
+    titles = ("source", "images", "seconds", "CPU s", "kept MB", "peak MB", "kept B/image", "peak B/image")
+    print(("{:8}" + "{:>13}" * 7).format(*titles))
     for each in rows:
-        count = each["images"]
-        print(
-            f"{each['source']:10} {count:10,} {each['seconds']:9.2f} {each['seconds'] / count * 1e6:12.1f} "
-            f"{each['kept_bytes'] / count:13.0f} {each['peak_bytes'] / count:13.0f}"
-        )
+        bytes_ = each["kept_bytes"], each["peak_bytes"]
+        rates = ["-", "-"] if each["source"] == "stream" else [f"{value / each['images']:.0f}" for value in bytes_]
+        times = (f"{each[name]:.2f}" for name in ("seconds", "cpu_seconds"))
+        cells = [f"{each['images']:,}", *times, *(f"{value / 1e6:.1f}" for value in bytes_), *rates]
+        print(("{:8}" + "{:>13}" * 7).format(each["source"], *cells))
 
 
 def measured(kind: str, count: int, scratch: Path) -> dict[str, Any]:
     """Start up once for the modules and threads, then again on the clock."""
     STORAGES["made"] = Made()
-    torch.set_num_threads(1)
-    start_up(make_source(kind, _WARM_UP, scratch))
+    begin = start_stream if kind == "stream" else start_up
+    begin(make_source(kind, _WARM_UP, scratch))
     source = make_source(kind, count, scratch)
     before = resident(reset=True)
-    started = time.perf_counter()
-    kept = start_up(source)
-    seconds = time.perf_counter() - started
+    started, cpu_started = time.perf_counter(), time.process_time()
+    kept = begin(source)
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     peak = status("VmHWM")
     after = resident()
-    assert len(kept[0]) > count * 0.9
+    assert len(kept[0]) + len(kept[1]) == (count // _IN_A_TAR if kind == "stream" else count)
     return {
         "source": kind,
         "images": count,
         "seconds": round(seconds, 3),
+        "cpu_seconds": round(cpu_seconds, 3),
         "kept_bytes": after - before,
         "peak_bytes": peak - before,
     }
@@ -151,14 +162,38 @@ def start_up(source: Path | str) -> tuple[Any, ...]:
     batches = stream.batches(0, 100 * _BATCH)
     assert next(batches).images.shape == (_BATCH, 3, _SIDE, _SIDE)
     batches.close()
-    return training, validation, stream, fingerprints
+    return training, held_out, validation, stream, fingerprints
+
+
+def start_stream(source: Path | str) -> tuple[Any, ...]:
+    """Do the same for a stream, with a twentieth of the shards held out."""
+    shards = find_shards([source])
+    held_out = max(1, len(shards) // 20)
+    training, validation = shards.only(range(held_out, len(shards))), shards.only(range(held_out))
+    stream = ShardStream(
+        ShardReader(training),
+        width=DataConfig().chosen_window(len(training)),
+        size=_SIDE,
+        crop=_SIDE,
+        flip=True,
+        seed=0,
+        joint=JointBatch(_BATCH),
+        workers=2,
+        max_shard_failures=0,
+    )
+    for _, data in ShardReader(validation).read(0)[:_VALIDATION]:
+        decode_image(data)
+    batches = stream.batches(0, 100 * _BATCH)
+    assert next(batches).images.shape == (_BATCH, 3, _SIDE, _SIDE)
+    batches.close()
+    return training, validation, stream, training.fingerprint
 
 
 def make_source(kind: str, count: int, scratch: Path) -> Path | str:
     """Return a source of so many images, made where it does not exist."""
     if kind in ("folder", "classes"):
         return f"made://{kind}/{count}"
-    source = scratch / f"{kind}-{count}"
+    source = scratch / f"{'files' if kind == 'files' else 'tars'}-{count}"
     if source.exists():
         return source
     source.mkdir()
