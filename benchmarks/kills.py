@@ -6,9 +6,11 @@ gives the same command again, until enough processes were killed and the run is 
 and the log must have the bytes of the run without a kill.
 
     python benchmarks/kills.py
+    python benchmarks/kills.py --stream
     python benchmarks/kills.py --ranks 4 --kills 20 photos/ --options --set data.crop=64
 
-Without SOURCE it draws 40 pictures of its own. Words after `--options` go to `imtok train` as they are.
+Without SOURCE it draws 40 pictures of its own; with `--stream` they are in shards of unequal size and streamed. Words
+after `--options` go to `imtok train` as they are.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ import random
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
@@ -96,6 +99,8 @@ def main() -> None:
     draw = random.Random(args.seed)
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         sources = args.sources or [drawn(Path(scratch) / "pictures", 40)]
+        if args.stream and not args.sources:
+            sources = [in_shards(Path(scratch) / "pictures", Path(scratch) / "shards")]
         whole, killed = Path(scratch) / "whole", Path(scratch) / "killed"
         training = Training(command(args, sources, whole), args.ranks)
         start = seconds_until_training(whole, training)
@@ -159,7 +164,8 @@ def seconds_until_training(run: Path, training: Training) -> float:
 def command(args: argparse.Namespace, sources: Sequence[str | Path], run: Path) -> list[str | Path]:
     lengths = {"images": args.images, "checkpoint_every": args.every, "validate_every": 5 * args.every}
     settings = [word for name, value in (_SETTINGS | lengths).items() for word in ("--set", f"{name}={value}")]
-    return ["train", *sources, "-o", run, *settings, *args.options]
+    stream = ["--stream"] if args.stream else []
+    return ["train", *sources, "-o", run, *settings, *stream, *args.options]
 
 
 def drawn(folder: Path, count: int) -> Path:
@@ -168,6 +174,18 @@ def drawn(folder: Path, count: int) -> Path:
     for seed in range(count):
         coarse = np.random.default_rng(seed).integers(0, 256, (5, 4, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((24, 20), Image.Resampling.BICUBIC).save(folder / f"{seed:02}.png")
+    return folder
+
+
+def in_shards(pictures: Path, folder: Path) -> Path:
+    """Pack pictures into shards of 1, 2, 3, ... of them."""
+    folder.mkdir()
+    left, size = sorted(pictures.iterdir()), 1
+    while left:
+        with tarfile.open(folder / f"{size:02}.tar", "w") as tar:
+            for path in left[:size]:
+                tar.add(path, path.name)
+        left, size = left[size:], size + 1
     return folder
 
 
@@ -184,6 +202,7 @@ def report(args: argparse.Namespace, kills: Sequence[Kill], equal: dict[str, boo
     for name, same in equal.items():
         print(f"| {name} | {'yes' if same else 'NO'} |")
     record: dict[str, Any] = {"benchmark": "kills", "ranks": args.ranks, "images": args.images, "seed": args.seed}
+    record["stream"] = args.stream
     record |= {"kills": [asdict(kill) for kill in kills], "equal": equal}
     record["slowest_end"] = max((kill.ended_after for kill in kills), default=0.0)
     print(json.dumps(record | machine(torch.device("cpu"))))
@@ -192,6 +211,7 @@ def report(args: argparse.Namespace, kills: Sequence[Kill], equal: dict[str, boo
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="*", help="images to train on, as for `imtok train`")
+    parser.add_argument("--stream", action="store_true", help="stream the shards")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--images", type=int, default=8000, help="length of the run")

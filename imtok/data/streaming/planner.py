@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import queue
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -32,7 +31,6 @@ _AHEAD = 5  # batches that are planned before the trainer has used them
 _TOGETHER = 4  # images that a thread decodes in one go
 _POLL_SECONDS = 0.05  # the longest time that a request to stop may go unseen
 _NAMED = 3  # shards in the error of a run that ends
-_STOP_SECONDS = 5.0  # that several ranks wait for a batch once they are to stop
 _END_SECONDS = 5.0  # the longest wait for the planning thread at the end
 
 
@@ -79,7 +77,7 @@ class Planner:
         )
         self._decoders = ThreadPoolExecutor(stream.workers, "imtok-decoding")
         self._planned: queue.SimpleQueue[_Planned | BaseException] = queue.SimpleQueue()
-        self._room, self._stopped, self._stop_at = Semaphore(_AHEAD), Event(), 0.0
+        self._room, self._stopped = Semaphore(_AHEAD), Event()
         self._thread = Thread(target=self._work, name="imtok-planning", daemon=True)
         self._thread.start()
 
@@ -116,15 +114,8 @@ class Planner:
         task.result()
 
     def _check_stop(self) -> None:
-        """Raise Interrupted once a stop is requested and the next batch does not come soon.
-
-        Several ranks agree on a stop between two steps. One that left a step to the others would end them by an error.
-        """
-        if not self._stream.should_stop():
-            return
-        now = time.monotonic()
-        self._stop_at = self._stop_at or now + (_STOP_SECONDS if self._stream.joint.ranks > 1 else 0)
-        if now >= self._stop_at:
+        """Raise Interrupted once a stop is requested while a batch is not ready."""
+        if self._stream.should_stop():
             raise Interrupted("stopped on request")
 
     def _work(self) -> None:
