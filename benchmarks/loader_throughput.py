@@ -264,6 +264,7 @@ def measure(
         for _ in range(args.rounds):
             for row, loader in loaders.items():
                 found[row].append(measured(loader, state, memory, args))
+                print(*row, json.dumps(found[row][-1]), file=sys.stderr, flush=True)
     return found
 
 

@@ -80,6 +80,7 @@ def main() -> None:
         for case in args.cases:
             for row in ROWS:
                 found[case][row].append(started(case, row, args))
+                print(case, row, json.dumps(found[case][row][-1]), file=sys.stderr, flush=True)
             check(case, {row: rounds[-1] for row, rounds in found[case].items()})
     report(found, args)
 
@@ -106,7 +107,7 @@ def started(case: str, row: str, args: argparse.Namespace) -> Found:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "OMP_WAIT_POLICY": "PASSIVE"}  # as under `imtok`
     ended = subprocess.run(command, env=environment, capture_output=True, text=True)
     if ended.returncode:
-        sys.exit(f"{case}, {row}:\n{ended.stderr[-3000:]}")
+        sys.exit(f"{case}, {row}:\n{ended.stderr[:3000]}")
     found: Found = json.loads(ended.stdout.splitlines()[-1])
     return found
 
