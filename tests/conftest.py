@@ -22,7 +22,12 @@ def shared() -> Path:
 @pytest.fixture(autouse=True)
 def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """No launcher variables, no colours, and one terminal width, so that output can be compared."""
-    for name in [n for n in os.environ if n.startswith("IMTOK_")] + ["RANK", "WORLD_SIZE", "LOCAL_RANK"]:
+    for name in [n for n in os.environ if n.startswith("IMTOK_")] + [
+        "RANK",
+        "WORLD_SIZE",
+        "LOCAL_RANK",
+        "LOCAL_WORLD_SIZE",
+    ]:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("TERM", "dumb")

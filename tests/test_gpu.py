@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,8 +16,10 @@ import numpy as np
 import pytest
 import torch
 from families import NOISY, QUANTIZERS, make, noise, noise_for
+from launching import TORCHRUN, Started, newest
 from making import fill
 from PIL import Image
+from safetensors.torch import load_file
 from torch import Tensor
 
 import imtok
@@ -297,3 +302,52 @@ def test_compiled_and_plain_training_steps_agree_on_the_gpu() -> None:
             step_module.train_step(state, images)
         losses.append(state.metrics.means()["loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL needs a CUDA device for each process")
+def test_two_processes_with_nccl_train_as_one(pictures: Path, tmp_path: Path) -> None:
+    words = ["train", str(pictures), "--device", "cuda", "--images", "64", "--set", "batch_size=8"]
+    words += ["--set", "size=32", "--set", "data.crop=32", "--set", "network.channels=[16,32]"]
+    words += [
+        "--set",
+        "quantizer={kind: vq, dim: 4, num_codes: 16}",
+        "--set",
+        "precision=fp32",
+        "--set",
+        "compile=false",
+    ]
+    words += ["--set", "adversarial={weight: 0.1, start: 0.25, discriminator: {channels: 4, layers: 1}}"]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+    for ranks in ("1", "2"):
+        command = [*launcher, ranks, "-m", "imtok", *words, "-o", str(tmp_path / ranks)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+    one, two = (load_file(tmp_path / ranks / "tokenizer" / "model.safetensors") for ranks in ("1", "2"))
+    torch.testing.assert_close(two, one, rtol=1e-2, atol=1e-3)
+    assert "device: cuda\n" in (tmp_path / "2" / "config.yaml").read_text()
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="NCCL needs a CUDA device for each process")
+@pytest.mark.parametrize(("number", "words"), [(signal.SIGTERM, "stopped:"), (signal.SIGKILL, "error:")])
+def test_a_signal_to_one_nccl_process_ends_all(
+    number: signal.Signals, words: str, pictures: Path, tmp_path: Path
+) -> None:
+    settings = ["--images", "4000000", "--set", "batch_size=8", "--set", "checkpoint_every=80", "--device", "cuda"]
+    command = [
+        *TORCHRUN,
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "imtok",
+        "train",
+        pictures,
+        "-o",
+        tmp_path / "run",
+    ]
+    job = Started([*command, *settings, "--set", "size=32", "--set", "data.crop=32"], tmp_path / "output.txt")
+    job.wait_for(lambda: newest(tmp_path / "run") > 0)
+    _, seconds = job.signal_and_wait(number, rank=1)
+    assert words in job.text
+    assert "the same command resumes" in job.text
+    assert seconds < 60
