@@ -80,7 +80,7 @@ def test_an_image_of_a_folder_takes_less_than_200_bytes(monkeypatch: pytest.Monk
     assert peak < 2 * _BYTES_AN_IMAGE  # the storage of this test lists entries that are objects
 
 
-@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.parametrize("kind", ["tar", "zip", "parquet"])
 def test_an_image_of_an_archive_takes_less_than_200_bytes(kind: str, tmp_path: Path) -> None:
     path, data = tmp_path / f"train.{kind}", encoded(picture(0))
     names = [f"{number:08d}.png" for number in range(_MANY // 10)]
@@ -90,6 +90,11 @@ def test_an_image_of_an_archive_takes_less_than_200_bytes(kind: str, tmp_path: P
                 member = tarfile.TarInfo(name)
                 member.size = len(data)
                 tar.addfile(member, io.BytesIO(data))
+    elif kind == "parquet":
+        pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+        pq.write_table(
+            pa.table({"image": [{"bytes": data, "path": name} for name in names], "label": range(1000)}), path
+        )
     else:
         with zipfile.ZipFile(path, "w") as archive:
             for name in names:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 import threading
 from bisect import bisect_right
 from collections import Counter, OrderedDict
@@ -18,10 +19,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from imtok.data.containers import UNKNOWN_SIZE, Container, SourceImage, as_text, is_unsafe
+import numpy as np
+
+from imtok.data.containers import UNKNOWN_SIZE, Container, as_text, is_unsafe
+from imtok.data.packed_images import PackedImages
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.storage import storage_of
 from imtok.errors import ImageError, SourceError
+from imtok.packed_strings import PackedStrings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,6 +62,18 @@ class ParquetImage:
     def beside(self, suffix: str) -> bytes | None:
         """Return the value of the label's column as text for `.cls`; None where there is none."""
         return self.label.encode() if suffix == ".cls" and self.label is not None else None
+
+
+class ParquetRows(PackedImages[ParquetImage]):
+    """The images of one file by row: `labels` R texts, None where no column holds labels."""
+
+    def __init__(self, keys: PackedStrings, table: Table, labels: Sequence[str | None] | None) -> None:
+        super().__init__(keys, np.full(len(keys), UNKNOWN_SIZE, np.int64))
+        self._table, self._labels = table, labels
+
+    def image(self, index: int) -> ParquetImage:
+        """Make the image of this row."""
+        return ParquetImage(self.keys[index], self._table, index, self._labels[index] if self._labels else None)
 
 
 @dataclass
@@ -223,15 +240,15 @@ def _image_column(schema: pa.Schema, features: dict[str, Any]) -> tuple[str, boo
     raise _NoColumnError(f"no column holds encoded images; its columns are {', '.join(kinds)}")
 
 
-def _images(file: pq.ParquetFile, table: Table, features: dict[str, Any]) -> tuple[SourceImage, ...]:
+def _images(file: pq.ParquetFile, table: Table, features: dict[str, Any]) -> ParquetRows:
     rows = table.starts[-1]
     keys = _keys(_paths(file, table), rows)
     label = _label_column(file.schema_arrow, features)
     labels = file.read(columns=[label], use_threads=False).column(0).to_pylist() if label else [None] * rows
     # The Hub writes -1 for an image without a class.
     no_class = (None, -1) if label and _type_of(features, label) == "ClassLabel" else (None,)
-    texts = (None if value in no_class else str(value) for value in labels)
-    return tuple(ParquetImage(key, table, row, text) for row, (key, text) in enumerate(zip(keys, texts, strict=True)))
+    texts = [None if value in no_class else sys.intern(str(value)) for value in labels]
+    return ParquetRows(PackedStrings.pack(keys), table, texts if label else None)
 
 
 def _paths(file: pq.ParquetFile, table: Table) -> list[str | None]:
