@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event, Timer
 
 import pytest
 import yaml
@@ -13,9 +14,13 @@ from typer.testing import CliRunner
 
 import imtok.data.streaming.shards as shards_module
 from imtok.cli import app
+from imtok.config import TrainConfig, load_train_config, merge, parse_settings, preset
 from imtok.data.remote import RemoteStorage
 from imtok.data.storage import STORAGES
 from imtok.data.streaming.transfers import Patience
+from imtok.errors import ConfigError, Interrupted, TrainingError
+from imtok.training import TrainProgress, train
+from imtok.training.run import RunFolder
 
 SECRET = "hunter2-secret"
 SMALL = [
@@ -103,6 +108,82 @@ def test_too_many_failed_shards_end_a_run_that_then_resumes(tmp_path: Path, web:
     assert f"{web.url}/t-2.tar: this shard is left out of training (does not exist" in printed
     assert SECRET not in line + printed
     assert SECRET.encode() not in everything_in(tmp_path / "run")
+
+
+def config_of(*settings_of_run: str) -> TrainConfig:
+    """A small run, as `SMALL` has it."""
+    typed = [*SMALL[1:-4:2], "images=32", *settings_of_run]
+    return load_train_config(merge(preset("cpu-fsq-f8"), parse_settings(typed)), "test")
+
+
+def test_a_run_resumes_from_elsewhere_with_another_signature(tmp_path: Path, folder: Path, web: Web) -> None:
+    seen = 0
+
+    def count(progress: TrainProgress) -> None:
+        nonlocal seen
+        seen = progress.seen
+
+    config = config_of("data.window=1")
+    with pytest.raises(Interrupted):
+        train(
+            [f"{web.url}/t-{{0..3}}.tar?sig={SECRET}"],
+            tmp_path / "broken",
+            config,
+            progress=count,
+            should_stop=lambda: seen >= 16,
+        )
+    cache = {"data": config.data.model_copy(update={"shard_cache": str(tmp_path / "cache")})}
+    train([f"{web.url}/t-{{0..3}}.tar?sig=other"], tmp_path / "broken", config.model_copy(update=cache))
+    train(
+        [folder],
+        tmp_path / "whole",
+        config.model_copy(update={"data": config.data.model_copy(update={"stream": True})}),
+    )
+    weights = [(tmp_path / name / "tokenizer" / "model.safetensors").read_bytes() for name in ("broken", "whole")]
+    assert weights[0] == weights[1]
+    assert SECRET.encode() not in everything_in(tmp_path / "broken")
+
+
+def test_a_stop_while_a_server_stalls_saves_the_run(tmp_path: Path, web: Web) -> None:
+    stop = Event()
+
+    def stall(progress: TrainProgress) -> None:
+        for number in range(4):
+            web.faults[f"/t-{number}.tar"] = ["stall"] * 9
+        if progress.seen >= 8:
+            Timer(0.5, stop.set).start()
+
+    sources = [f"{web.url}/t-{{0..3}}.tar"]
+    config = config_of("data.window=1", "data.val_fraction=0")
+    with pytest.raises(Interrupted):
+        train(sources, tmp_path / "run", config, progress=stall, should_stop=stop.is_set)
+    assert RunFolder(tmp_path / "run").has_checkpoint()
+    web.faults.clear()
+    web.release.set()
+    assert train(sources, tmp_path / "run", config).resumed_from >= 8
+
+
+def test_runs_of_before_streams_stay_indexed(tmp_path: Path, folder: Path) -> None:
+    config = config_of()
+    with pytest.raises(Interrupted):
+        train([folder], tmp_path / "run", config, should_stop=lambda: True)
+    path = tmp_path / "run" / "config.yaml"
+    values = yaml.safe_load(path.read_text())
+    for name in ("stream", "window", "max_shard_failures", "shard_cache", "shard_cache_gb"):
+        del values["data"][name]
+    path.write_text(yaml.safe_dump(values))
+    assert train([folder], tmp_path / "run", config).images == 32
+    streamed = config.model_copy(update={"data": config.data.model_copy(update={"stream": True})})
+    with pytest.raises(ConfigError, match=r"has data\.stream = false, the command asks for true"):
+        train([folder], tmp_path / "run", streamed)
+
+
+def test_other_shards_are_refused_on_resume(tmp_path: Path, web: Web) -> None:
+    config = config_of("data.val_fraction=0")
+    with pytest.raises(Interrupted):
+        train([f"{web.url}/t-{{0..3}}.tar"], tmp_path / "run", config, should_stop=lambda: True)
+    with pytest.raises(TrainingError, match=r"not those the run began with \(3 shards now\)"):
+        train([f"{web.url}/t-{{0..2}}.tar"], tmp_path / "run", config)
 
 
 def test_a_plan_of_a_stream_says_what_nobody_has_counted(tmp_path: Path, web: Web) -> None:

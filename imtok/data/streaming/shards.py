@@ -101,6 +101,8 @@ class ShardReader:
                 raise
         if self._cache is not None and fetched is not None:  # whole, as is known only now
             self._cache.put(address, fetched)
+            if self._cache.refused:
+                self.notes["data.shard_cache"] = self._cache.refused
         return members
 
     def _opened(self, address: str, should_stop: Callable[[], bool]) -> tuple[BinaryIO, int, bytes | None]:
