@@ -196,3 +196,35 @@ def test_another_number_of_ranks_uses_each_image_once() -> None:
         assert [len(rank) for rank in rest] == [13] * ranks
         assert all(rest[0][step].place == rank[step].place for rank in rest for step in range(13))
         assert joined(three) + joined(rest) == expected_images(source, stream(source).order, rest[0][-1].place)
+
+
+@pytest.mark.parametrize("sizes", [[5], [2, 1], [1, 1, 1]])
+def test_ranks_share_epochs_of_few_windows(sizes: list[int]) -> None:
+    source = MemorySource(sizes)
+    batches = in_threads(source, 4, 0, 40)
+    place = batches[0][-1].place
+    assert joined(batches) == expected_images(source, stream(source).order, place)
+    rest = in_threads(source, 2, 40, 80, stored(place))
+    assert joined(batches) + joined(rest) == expected_images(source, stream(source).order, rest[0][-1].place)
+
+
+def test_failed_shards_end_all_ranks_at_the_same_batch() -> None:
+    source = MemorySource([6] * 8, failing=[2, 5])
+    exchange, ends = LocalExchange(3), {}
+
+    def work(rank: int) -> None:
+        batches = stream(source, joint=JointBatch(6, 1, rank, 3), exchange=exchange, max_shard_failures=1)
+        count = 0
+        try:
+            for _ in batches.batches(0, 600):
+                count += 1
+        except TrainingError as error:
+            ends[rank] = count, str(error)
+
+    threads = [threading.Thread(target=work, args=(rank,)) for rank in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert ends[0] == ends[1] == ends[2]
+    assert "2 shards have failed, more than the 1" in ends[0][1]
