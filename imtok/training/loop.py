@@ -55,6 +55,9 @@ def train(
     checkpoint. `extra_losses` join those of the configuration; every call for a run has to give the same. Raises
     TrainingError, ConfigError or SourceError for what cannot be used, Interrupted after `should_stop` said so and a
     checkpoint was written.
+
+    Under torchrun, or in a process group of the caller's, the processes train together: each calls with the same
+    arguments. The first alone reads and writes `run` and calls `progress`; a `should_stop` of one stops all.
     """
     with joined() as processes, ExitStack() as stack:
         folder = RunFolder(run)
