@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import json
 import math
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,7 +17,7 @@ import torch
 import torch.distributed as dist
 from making import QUANTIZERS
 from runs import GAN, tiny
-from scripts import import_script
+from scripts import call_script, import_script
 from torch import Tensor
 
 import imtok.distributed as distributed
@@ -308,3 +309,27 @@ def test_shares_of_ranks_and_parts_sum_to_one(size: int, parts: int, ranks: int)
     assert sum(joint.part_share for joint in joints) == pytest.approx(1)
     assert sum(joint.share for joint in joints) == pytest.approx(1 / parts)
     assert JointBatch(size, parts).share == 1 / parts
+
+
+def test_the_script_prints_a_row_for_each_kind(
+    equality: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def in_this_process(kinds: list[str], steps: int, ranks: int, *, double: bool) -> list[dict[str, Any]]:
+        return [{kind: equality.trained(kind, steps, double=double) for kind in kinds}] * ranks
+
+    monkeypatch.setattr(equality, "train_on_ranks", in_this_process)
+    call_script(equality, monkeypatch, "--only", "residual fsq", "--steps", "1")
+    *_, row, result = capsys.readouterr().out.splitlines()
+    assert row == "| residual fsq | 0e+00 | 0e+00 | 0e+00 | 0e+00 |"
+    assert json.loads(result)["differences"]["residual fsq"]["float64"] == [0, 0]
+
+
+def test_steps_are_timed_with_and_without_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = import_script("rank_reductions", monkeypatch)
+    small = ["batch_size=2", "data.crop=32", "tokenizer.network.channels=[8,16]"]
+    script.time_on_rank(0, 1, tmp_path, "cpu-fsq-f8", small, 2)
+    found = json.loads((tmp_path / "times.json").read_text())
+    assert {way: len(seconds) for way, seconds in found["times"].items()} == {"overlap": 2, "after": 2, "none": 2}
+    assert 0 < found["megabytes"] < 1
+    with script.leaving_out("begin"):
+        assert GradientSums([]).begin() is None

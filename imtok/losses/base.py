@@ -15,7 +15,8 @@ from imtok.config import DecoderOutput
 class LossTerm:
     """A named, weighted term of the reconstruction loss; a subclass gives the name and `__call__`.
 
-    A term of weight 0 is computed and logged, and trains nothing.
+    A term of weight 0 is computed and logged, and trains nothing. It is a mean over the images it is given, as several
+    ranks weigh the means of their own images by their shares; `imtok.distributed.joint_mean` serves any other function.
     """
 
     name: ClassVar[str]  # in the log it is `loss/NAME`

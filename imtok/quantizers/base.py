@@ -113,7 +113,7 @@ class Quantizer(nn.Module, ABC):
         """Receive the share of the run that is done, in [0, 1]; the trainer calls it before each step."""
 
     @property
-    def _refuses_together(self) -> bool:
+    def refuses_together(self) -> bool:
         """Return whether all ranks take part in this forward, so that all must raise where one does."""
         return self.training and not is_recomputed()
 

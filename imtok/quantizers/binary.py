@@ -62,7 +62,7 @@ class _SignQuantizer(Quantizer):
         """See `Quantizer.quantize`; the gradient passes straight through to the point that stands for the latent."""
         points = self._points(latents)
         chosen, codes = sign_codes(points, self.magnitude)
-        refuse_missing(codes, together=self._refuses_together)
+        refuse_missing(codes, together=self.refuses_together)
         losses = {"commitment": mean_square(points, chosen.detach())}
         if "entropy" in self.loss_weights and self.training:
             sample, batch = self._entropies_of(points, joint_mean)

@@ -36,7 +36,7 @@ class FSQ(Quantizer):
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; there are no losses, the bound alone keeps the latents in range."""
         values, codes = finite_scalar_codes(latents, self.levels)
-        refuse_missing(codes, together=self._refuses_together)
+        refuse_missing(codes, together=self.refuses_together)
         return values, codes, {}
 
     def lookup(self, codes: Tensor) -> Tensor:

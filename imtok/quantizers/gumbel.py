@@ -76,7 +76,7 @@ class GumbelQuantizer(Quantizer):
         if self.training:
             logits = self.logits(rows)
             if not torch.compiler.is_compiling():
-                refuse_where(~torch.isfinite(logits.detach()).all(), _NOT_FINITE, together=self._refuses_together)
+                refuse_where(~torch.isfinite(logits.detach()).all(), _NOT_FINITE, together=self.refuses_together)
             chosen, codes = self.choose(logits, _noise_of_rows(logits))
             losses["kl"] = kl_to_uniform(logits)
         else:

@@ -53,7 +53,7 @@ class ProductQuantizer(CompositeQuantizer):
     def quantize(self, latents: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """See `Quantizer.quantize`; the heads know nothing of each other."""
         # A head would have learned before a later one refused.
-        refuse_non_finite(latents, together=self._refuses_together)
+        refuse_non_finite(latents, together=self.refuses_together)
         heads = self.uses
         outs: list[Quantized] = [head(part) for head, part in zip(heads, latents.chunk(len(heads), dim=1), strict=True)]
         values = torch.cat([out.latents for out in outs], dim=1)

@@ -91,7 +91,7 @@ class ResidualQuantizer(CompositeQuantizer):
         """See `Quantizer.quantize`; bad latents are refused before any stage learns."""
         if self.training:
             # The first stage may refuse on its rank alone.
-            refuse_non_finite(latents, together=self._refuses_together)
+            refuse_non_finite(latents, together=self.refuses_together)
         described = torch.zeros((), dtype=latents.dtype, device=latents.device)
         values, codes, losses = [], [], []
         for stage, scale in zip(self.uses, self._scales_of(latents), strict=True):
