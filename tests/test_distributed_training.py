@@ -7,6 +7,7 @@ import importlib
 import json
 import math
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -37,7 +38,8 @@ CPU = torch.device("cpu")
 STEPS = 3
 # In float64 what is left is rounding: entries of a gradient that are all but 0 carry it into the weights at the size of
 # the learning rate, since Adam divides a gradient by its own size. In float32 it is more, by the two precisions.
-METRICS, WEIGHTS, METRICS_FLOAT32, WEIGHTS_FLOAT32 = 1e-7, 1e-6, 1e-5, 1e-3
+# Accuracies are float32 in either.
+METRICS, WEIGHTS, METRICS_FLOAT32, WEIGHTS_FLOAT32 = 1e-6, 1e-6, 1e-5, 1e-3
 IN_FLOAT32 = ["gumbel", "vq, ema, k-means, restarts", "bsq", "hinge, adaptive weight"]
 ALWAYS = ["adversarial.start=0", "adversarial.warmup=0", "adversarial.ramp=0"]
 
@@ -171,7 +173,8 @@ def on_rank(rank: int, folder: Path) -> None:
     """Do it all on one rank, in a process of its own, and write what was found."""
     equality = importlib.import_module("rank_equality")
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    rendezvous, limit = f"file://{folder}/rendezvous", timedelta(minutes=3)  # a rank that waits alone is a failure
+    dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=2, timeout=limit)
     try:
         double = {kind: equality.trained(kind, STEPS, rank=rank, ranks=2, double=True) for kind in equality.CASES}
         single = {kind: equality.trained(kind, STEPS, rank=rank, ranks=2) for kind in IN_FLOAT32}

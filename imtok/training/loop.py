@@ -62,7 +62,7 @@ def train(
     with joined() as processes, ExitStack() as stack:
         folder = RunFolder(run)
         begun = processes.by_first(lambda: look_at(folder, config, sources, resume))
-        config = TrainConfig.model_validate(begun["config"])
+        config = type(config).model_validate(begun["config"])
         if begun["finished"]:
             return _report(folder, config, begun["end"], seconds=0.0, resumed_from=config.images, already_done=True)
         stopped = processes.heard(should_stop or never)
