@@ -108,7 +108,7 @@ CASES: dict[str, list[str]] = {
     "gan-qp, independent pairs, simultaneous": [
         *_GAN,
         *("adversarial.loss=gan_qp", "adversarial.gan_qp={pairing: independent, distance: l2}"),
-        "adversarial.update=simultaneous",
+        *("adversarial.update=simultaneous", "adversarial.lecam=0"),
     ],
     "stylegan, penalty at both": [
         *_GAN,
