@@ -53,7 +53,7 @@ class Started:
 
     def wait_for(self, ready: Callable[[], bool]) -> None:
         """Wait until `ready` says so; the command must not end before."""
-        until = time.monotonic() + 120
+        until = time.monotonic() + 300
         while not ready():
             assert self.process.poll() is None, self.text
             assert time.monotonic() < until, self.text

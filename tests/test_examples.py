@@ -16,7 +16,7 @@ from making import fill
 
 ROOT = Path(__file__).parents[1]
 SECTION = re.search(r"^## More than one GPU$(.*?)^## ", (ROOT / "README.md").read_text(), re.M | re.S)
-LENGTH = ["--images", "1200", "--set", "checkpoint_every=40", "--set", "validate_every=600"]
+LENGTH = ["--images", "600", "--set", "checkpoint_every=40", "--set", "validate_every=300"]
 
 
 def command(first: str) -> list[str]:
@@ -81,7 +81,7 @@ def test_a_stop_of_one_process_stops_all_with_a_checkpoint(started: Path) -> Non
     line = line_of(job.text, "stopped:")
     assert code == 1  # torchrun's own
     assert job.text.count("exitcode  : 75") == 2
-    assert f"{newest(run)} of 1200 training images done and saved; the same command resumes" in line
+    assert f"{newest(run)} of 600 training images done and saved; the same command resumes" in line
     assert seconds < 15  # of the 30 that torchrun waits
 
 
@@ -96,7 +96,7 @@ def test_a_killed_process_ends_the_others_with_a_word(started: Path) -> None:
         "error: rank 1 of this training has ended without a word, as by a kill or a lost machine; the same command "
         "resumes"
     )
-    assert f"note: resumed after {before} of 1200 training images" in job.text
+    assert f"note: resumed after {before} of 600 training images" in job.text
     assert seconds < 60
 
 
@@ -117,7 +117,7 @@ def test_several_machines_finish_the_run(started: Path) -> None:
     name, *words = command("train_several_nodes.sh")[-(len(TINY + LENGTH) + 5) :]
     environment = {"NODES": "2", "HEAD": "127.0.0.1", "PORT": str(free_port()), "PROCESSES": "1"}
     jobs = [Started([name, *words], started / f"node{node}.txt", **environment) for node in range(2)]
-    assert [job.process.wait(120) for job in jobs] == [0, 0], [job.text for job in jobs]
+    assert [job.process.wait(400) for job in jobs] == [0, 0], [job.text for job in jobs]
     texts = [job.text for job in jobs]
     assert sum("tokenizer in runs/photos/tokenizer" in text for text in texts) == 1
     assert (run / "tokenizer" / "model.safetensors").exists()
@@ -128,6 +128,6 @@ def test_a_finished_slurm_job_leaves_the_queue(started: Path) -> None:
     before = queue.read_text()
     slurm = {"SLURM_JOB_ID": str(free_port()), "SLURM_JOB_NODELIST": "node-1", "SLURM_JOB_NUM_NODES": "1"}
     job = Started(command("train_slurm.sh"), started / "again.txt", PROCESSES="1", **slurm)
-    assert job.process.wait(120) == 0, job.text
+    assert job.process.wait(400) == 0, job.text
     assert "this run is finished" in job.text
     assert queue.read_text() == before
