@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from imtok.counted import counted
 from imtok.errors import ImtokError
 from imtok.tokenizer import Tokenizer, find_tokenizer, load, pretrained_names
 from imtok.tokens import open_tokens
@@ -56,6 +57,8 @@ def _run(folder: Path) -> dict[str, Any]:
         "trained_on": config.images if run.finished else max(run.checkpoints_seen(), default=0),
         "validation": {name.removeprefix("val/"): value for name, value in last.items() if name != "images"},
     }
+    if config.data.stream is True:
+        facts["shards"] = f"streamed, shuffled in windows of {counted(config.data.window, 'shard')}"
     described = _tokenizer(load(folder) if run.finished else Tokenizer(config.tokenizer))
     if not run.finished:
         del described["fingerprint"]  # of weights that do not exist yet

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from imtok.counted import counted
 from imtok.errors import ConfigError
 
 
@@ -27,8 +28,9 @@ class JointBatch:
     def __post_init__(self) -> None:
         if self.part_size < self.ranks:
             raise ConfigError(
-                f"batch_size {self.size} in {self.parts} parts gives {self.part_size} images a part, too few for "
-                f"{self.ranks} processes; raise batch_size, lower accumulate, or start fewer processes"
+                f"batch_size {self.size} in {counted(self.parts, 'part')} gives {counted(self.part_size, 'image')} a "
+                f"part, too few for {self.ranks} processes; raise batch_size, lower accumulate, or start fewer "
+                "processes"
             )
 
     @property

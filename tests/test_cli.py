@@ -471,6 +471,23 @@ def test_the_live_display_is_aligned_and_tells_what_there_is() -> None:
     ]
 
 
+@pytest.mark.parametrize(("stream", "text"), [(True, "fetching the first shards"), (False, "preparing the run")])
+def test_the_live_display_names_the_wait_before_the_first_step(stream: bool, text: str) -> None:
+    display = TrainDisplay(load_train_config({"data": {"stream": stream}}))
+    display.console = display.live.console = Console(force_terminal=True, file=io.StringIO())
+
+    def live() -> str:
+        console = Console(record=True, width=80, file=io.StringIO())
+        console.print(display.live.renderable)
+        return console.export_text()
+
+    with display:
+        display.update(TrainProgress(0, 1000, notice="a note"))
+        assert text in live()
+        display.update(TrainProgress(8, 1000))
+        assert "8 of 1000" in live()
+
+
 def test_the_live_display_ends_at_the_last_image() -> None:
     display = TrainDisplay(load_train_config({}))
     display.update(line_of_log())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import ssl
 import sys
 import traceback
 from collections.abc import Iterator
@@ -210,6 +211,7 @@ def test_settings_of_fsspec_reach_the_web_server(folder: Path, monkeypatch: pyte
         (PermissionError(f"https://h/x?{SECRET}"), "access is refused (HTTP 403)", True),
         (TimeoutError(f"https://h/x?{SECRET}"), "no answer in time", False),
         (ConnectionResetError(f"https://h/x?{SECRET}"), "the connection broke", False),
+        (ssl.SSLError(1, f"https://h/x?{SECRET}"), "no secure connection can be made", False),
         (OSError(28, f"https://h/x?{SECRET}"), "its library fails with OSError: No space left on device", False),
         (KeyError(SECRET), "its library fails with KeyError", False),
     ],

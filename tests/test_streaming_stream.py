@@ -93,7 +93,7 @@ def test_failed_shards_are_named_and_left_out_of_their_windows() -> None:
 
 def test_more_failed_shards_than_allowed_end_the_run() -> None:
     source = MemorySource(SIZES, failing=[1, 4, 6])
-    with pytest.raises(TrainingError, match=r"3 shards have failed, more than the 2 .*the server answers 500"):
+    with pytest.raises(TrainingError, match=r"3 shards have failed, and 2 may .*the server answers 500"):
         list(stream(source, max_shard_failures=2).batches(0, 10 * EPOCH))
     assert list(stream(source, max_shard_failures=3).batches(0, 70))
 

@@ -136,7 +136,7 @@ def said(found: list[dict[str, Any]], name: str, code: int) -> str:
 
 def test_a_dry_run_shows_the_share_of_each_process(found: list[dict[str, Any]]) -> None:
     text = said(found, "plan", 0)
-    assert "# processes      2: 3 and 4 of 7 images a part of a batch" in text
+    assert "# processes      2, each of which computes 3 or 4 of the 7 images of a batch" in text
     assert "on cpu, in each process" in text
     assert "activations of 4 images" in text
 
@@ -145,7 +145,7 @@ def test_a_dry_run_shows_the_share_of_each_process(found: list[dict[str, Any]]) 
     ("name", "code", "expected"),
     [
         ("mistake", 1, "error: configuration: data.crop 17 is no multiple of the downsampling 4"),
-        ("too small", 1, "error: batch_size 1 in 1 parts gives 1 images a part, too few for 2 processes"),
+        ("too small", 1, "error: batch_size 1 in 1 part gives 1 image a part, too few for 2 processes"),
         ("one process", 1, "error: rank 1 found other images than rank 0: 12 images to train on and 7 held out"),
         ("full disk", 74, "No space left on device; make room or choose another disk, then run the same command"),
     ],

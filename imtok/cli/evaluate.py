@@ -54,7 +54,7 @@ def evaluate(
     if quality.mean_enlargement is not None:
         warn(enlarging_note(quality.enlarged, quality.images, quality.mean_enlargement, quality.size))
     for name, reason in quality.failed_shards.items():
-        warn(f"{name}: left out ({reason})")
+        warn(f"{name}: {reason}; this shard is left out")
     if as_json:
         typer.echo(json.dumps(quality.as_dict()))
         return

@@ -35,11 +35,13 @@ class TrainDisplay:
         self.quality: dict[str, str] = {}  # of the last validation, and of the best so far
         self.images_per_second = 0.0
         self.printed_at = time.monotonic()
+        self._begun = False  # with the first step
 
     def __enter__(self) -> TrainDisplay:
         self._print_choice()
         if self.console.is_terminal:
             self.live.start()
+            self.live.update(self._preparing())
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -64,8 +66,10 @@ class TrainDisplay:
             self._line(progress)
         for note in progress.notes:
             print_line(self.console, f"[yellow]note:[/] {escaped(note)}")
+        self._begun |= not progress.notes
         if self.console.is_terminal:
-            self.live.update(self.render(progress))
+            if self._begun:
+                self.live.update(self.render(progress))
         elif progress.metrics is not None and time.monotonic() - self.printed_at > SECONDS_BETWEEN_LINES:
             self._line(progress)
 
@@ -89,6 +93,12 @@ class TrainDisplay:
         for name, value in (self.metrics | self.quality).items():
             body.add_row(f"[dim]{name}[/]", value)
         return Group(head, body)
+
+    def _preparing(self) -> Any:
+        """Lay out the line before the first step, which may be long in coming where shards are fetched."""
+        from rich.spinner import Spinner
+
+        return Spinner("dots", "fetching the first shards" if self.config.data.stream is True else "preparing the run")
 
     def _set_quality(self, quality: Quality, best: Mapping[str, Any], progress: TrainProgress) -> None:
         line = _quality({f"val/{name}": value for name, value in quality.values.items()})

@@ -5,12 +5,14 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from imtok.cli.console import print_result
+from imtok.cli.console import out, print_result
 from imtok.counted import counted
 
 if TYPE_CHECKING:
     from imtok.config import TrainConfig
     from imtok.training.plan import TrainPlan
+
+_WIDTH = 100  # of comments, unless the terminal is narrower
 
 
 def print_plan(plan: TrainPlan) -> None:
@@ -19,7 +21,6 @@ def print_plan(plan: TrainPlan) -> None:
 
     config, memory = plan.config, plan.memory
     tokenizer, batch = config.tokenizer, config.batch_size
-    part = max(plan.shares)
     bits = f"{plan.bits:.0f} bits, {plan.bits_per_pixel:.3f} a pixel"
     rows = {
         "parameters": ", ".join(f"{name} {_short(count)}" for name, count in plan.parameters.items()),
@@ -36,9 +37,7 @@ def print_plan(plan: TrainPlan) -> None:
     for number, note in enumerate(plan.notes, 1):
         rows[f"note {number}" if len(plan.notes) > 1 else "note"] = note
     if len(plan.shares) > 1:
-        shares = ", ".join(map(str, plan.shares[:-1])) if len(set(plan.shares)) > 1 else ""
-        each = f"{shares} and {plan.shares[-1]}" if shares else f"{plan.shares[0]} each"
-        rows["processes"] = f"{len(plan.shares)}: {each} of {_images(sum(plan.shares))} a part of a batch"
+        rows["processes"] = _processes(plan.shares, config.accumulate)
     if plan.discriminator:
         learns, active, full = plan.discriminator
         rows["discriminator"] = (
@@ -52,7 +51,7 @@ def print_plan(plan: TrainPlan) -> None:
     rows["memory"] = (
         f"about {_bytes(memory.device)} on {where}: weights {_bytes(memory.weights)}, their EMA "
         f"{_bytes(memory.ema)}, gradients {_bytes(memory.gradients)}, optimizer {_bytes(memory.optimizer_state)}, "
-        f"activations of {_images(part)} {_bytes(memory.activations)}"
+        f"activations of {_images(max(plan.shares))} {_bytes(memory.activations)}"
     )
     limit = plan.memory_limit
     if plan.memory_needed > limit:
@@ -63,8 +62,9 @@ def print_plan(plan: TrainPlan) -> None:
     kept = f"two windows of {config.data.window} shards" if plan.shards else "images kept decoded"
     rows["and besides"] = f"{kept} {_bytes(memory.decoded)}, the libraries, what single layers take"
     print_result(_with_meanings(config.to_yaml().rstrip(), config))
+    width = min(_WIDTH, out().width) - len("# ") if out().is_terminal else _WIDTH - len("# ")
     for name, value in rows.items():
-        for line in textwrap.wrap(f"{name:15}{value}", 98, subsequent_indent=" " * 15):
+        for line in textwrap.wrap(f"{name:15}{value}", width, subsequent_indent=" " * 15):
             print_result(f"# {line}")
 
 
@@ -80,10 +80,18 @@ def _with_meanings(yaml: str, config: TrainConfig) -> str:
     return yaml
 
 
+def _processes(shares: tuple[int, ...], parts: int) -> str:
+    """Say how many images of a batch, or of each of its parts, a process computes."""
+    least, most = min(shares), max(shares)
+    each = f"{most}" if least == most else f"{least} or {most}"
+    of_part = "a batch" if parts == 1 else f"each of the {parts} parts of a batch"
+    return f"{len(shares)}, each of which computes {each} of the {_images(sum(shares))} of {of_part}"
+
+
 def _training(plan: TrainPlan) -> str:
     """Say what is trained on, and how often where that is known."""
     if plan.training_images is None or plan.epochs is None:
-        return f"{counted(plan.shards or 0, 'shard')}, whose images nobody has counted"
+        return f"{counted(plan.shards or 0, 'shard')}, whose images are not counted"
     return f"{_images(plan.training_images)}, each seen {plan.epochs:.1f} times"
 
 

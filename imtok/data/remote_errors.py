@@ -26,12 +26,18 @@ _NO_CONNECTION = (
 )
 
 
-class RemoteError(OSError):
-    """A remote file that cannot be read; `permanent` says that another try would be in vain."""
+_TRY_AGAIN = "check the address and its server, then give the same command again"
 
-    def __init__(self, reason: str, *, permanent: bool = False) -> None:
+
+class RemoteError(OSError):
+    """A remote file that cannot be read; `permanent` says that another try would be in vain.
+
+    `advice` says what a person may do about it.
+    """
+
+    def __init__(self, reason: str, *, permanent: bool = False, advice: str = _TRY_AGAIN) -> None:
         super().__init__(reason)
-        self.reason, self.permanent = reason, permanent
+        self.reason, self.permanent, self.advice = reason, permanent, advice
 
 
 def described(error: BaseException) -> RemoteError:
@@ -50,11 +56,17 @@ def described(error: BaseException) -> RemoteError:
     if any(isinstance(one, PermissionError) for one in chain):
         return _of_status(HTTPStatus.FORBIDDEN)
     if any(name in names for name in _MISSING_KEYS):
-        return RemoteError("no credentials were found where its library looks for them", permanent=True)
+        return RemoteError(
+            "no credentials were found where its library looks for them",
+            permanent=True,
+            advice="set them in the environment or in that library's files",
+        )
     if any(isinstance(one, TimeoutError) for one in chain) or any(name in names for name in _STALLS):
         return RemoteError("no answer in time")
     if any(isinstance(one, ssl.SSLCertVerificationError) for one in chain):
         return RemoteError("its certificate cannot be verified", permanent=True)
+    if any(isinstance(one, ssl.SSLError) for one in chain):
+        return RemoteError("no secure connection can be made", advice="check whether the address begins with http")
     if any(isinstance(one, socket.gaierror) for one in chain):
         return RemoteError("the name of its host cannot be resolved")
     refused = any(getattr(one, "errno", None) == errno.ECONNREFUSED for one in chain)
@@ -78,7 +90,13 @@ def _of_status(status: int) -> RemoteError:
     }
     phrase = words.get(HTTPStatus(status)) if status in set(HTTPStatus) else None
     phrase = phrase or ("the server fails" if status >= 500 else "the server refuses the request")
-    return RemoteError(f"{phrase} (HTTP {int(status)})", permanent=status < 500 and status not in _PASSING)
+    denied = status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+    missing = status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
+    return RemoteError(
+        f"{phrase} (HTTP {int(status)})",
+        permanent=status < 500 and status not in _PASSING,
+        advice="check the address" if missing else "check the address and the credentials" if denied else _TRY_AGAIN,
+    )
 
 
 def _status(error: BaseException) -> int | None:

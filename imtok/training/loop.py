@@ -275,7 +275,7 @@ class _Job:
         """Report the images and shards that a process could not read, and notes on shards, each once."""
         stream = self.stream
         lines = {key: f"left out of training ({reason})" for key, reason in list(stream.unreadable.items())}
-        lines |= {name: f"this shard is left out of training ({reason})" for name, reason in stream.failures.items()}
+        lines |= {name: f"{reason}; this shard is left out of training" for name, reason in stream.failures.items()}
         lines |= dict(list(stream.notes.items())[:_NOTED])
         new = {name: line for name, line in lines.items() if name not in self.named}
         for found in self.processes.gather(new):

@@ -73,7 +73,7 @@ class TrainPlan:
     parameters: dict[str, int]  # by part; a codebook counts, however it learns
     grid: tuple[int, ...]  # (h, w), or (h, w, Q) for Q > 1, of an image of the tokenizer's size
     num_codes: int
-    training_images: int | None  # None of a stream, whose images nobody has counted
+    training_images: int | None  # None of a stream, whose images are not counted
     shards: int | None  # of a stream
     validation_images: int
     memory: Memory
@@ -119,7 +119,7 @@ class TrainPlan:
 
     @property
     def epochs(self) -> float | None:
-        """Number of times that the run sees each training image; None where nobody has counted them."""
+        """Number of times that the run sees each training image; None where they are not counted."""
         return self.config.images / self.training_images if self.training_images else None
 
     @property

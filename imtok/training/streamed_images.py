@@ -138,7 +138,7 @@ def first_shard(reader: ShardReader, should_stop: Callable[[], bool] = never) ->
             continue
         if len(images):
             return images
-        failure = failure or ShardFailure(reader.names[number], "holds no image")
+        failure = failure or ShardFailure(reader.names[number], "holds no image", "give shards of images")
     assert failure is not None, "an empty list of shards"
     raise failure
 

@@ -26,7 +26,11 @@ from imtok.data.reading import Reading
 
 
 class DamagedShard(Exception):
-    """A file that is no whole tar; its text is the reason."""
+    """A file that is no whole tar; its text is the reason, and `advice` says what to do, unless the text does."""
+
+    def __init__(self, reason: str, advice: str = "copy or write this shard again") -> None:
+        super().__init__(reason)
+        self.advice = advice
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def read_members(file: BinaryIO, size: int, reading: Reading) -> ShardMembers:
     head = file.read(tarfile.BLOCKSIZE)
     compression = compression_of(head[:HEAD_BYTES])
     if compression is not None:
-        raise DamagedShard(compression_advice(compression))
+        raise DamagedShard(compression_advice(compression), advice="")
     if not any(head):  # a file that was made long and never filled looks like a tar without members
         raise DamagedShard("it begins with zeros, as a tar without members does")
     members = _Recorded("", reading)

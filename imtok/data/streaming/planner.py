@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from imtok.counted import counted
 from imtok.data.batch import Batch
 from imtok.data.crops import Cropping
 from imtok.data.reading import Reading
@@ -213,8 +214,9 @@ class _Ledger:
             named = list(self._failures.items())[-_NAMED:]
             last = "; ".join(f"{self._stream.source.names[shard]}: {reason}" for shard, reason in named)
             raise TrainingError(
-                f"{len(self._failures)} shards have failed, more than the {self._stream.max_shard_failures} that are "
-                f"allowed (the last: {last}); mend them, or allow more by --max-shard-failures"
+                f"{counted(len(self._failures), 'shard has', 'shards have')} failed, and "
+                f"{self._stream.max_shard_failures} may (the last: {last}); mend them, or allow more by "
+                "--max-shard-failures"
             )
 
     def place(self, dealt: dict[str, Any]) -> dict[str, Any]:

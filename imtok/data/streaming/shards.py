@@ -77,16 +77,18 @@ class ShardReader:
             try:
                 return self._read_once(address, should_stop)
             except RemoteError as error:
-                reason, tries = error.reason, patience.tries_of_refusals if error.permanent else patience.tries
+                reason, advice = error.reason, error.advice
+                tries = patience.tries_of_refusals if error.permanent else patience.tries
             except DamagedShard as error:
-                reason, tries = str(error), patience.tries_of_damage
+                reason, advice, tries = str(error), error.advice, patience.tries_of_damage
             except OSError as error:
-                reason, tries = f"cannot be read ({error.strerror or error})", patience.tries
+                reason, advice = f"cannot be read ({error.strerror or error})", "check the file and its permissions"
+                tries = patience.tries
             if not is_remote(address):
                 tries = min(tries, 2)  # a disk says the same again, unless the file was just being written
             failed += 1
             if failed >= tries:
-                raise ShardFailure(name, reason if failed == 1 else f"{reason}, after {failed} tries")
+                raise ShardFailure(name, reason if failed == 1 else f"{reason}, after {failed} tries", advice)
             pause(patience.wait(failed), should_stop)
 
     def _read_once(self, address: str, should_stop: Callable[[], bool]) -> ShardMembers:

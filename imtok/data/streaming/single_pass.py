@@ -48,6 +48,5 @@ class SinglePass:
     def _count(self, failure: ShardFailure) -> None:
         self.failures[failure.name] = failure.reason
         if len(self.failures) > self._allowed:
-            raise ShardFailure(
-                failure.name, f"{failure.reason}; --max-shard-failures {self._allowed + 1} goes on without it"
-            )
+            advice = f"mend it, or leave it out by --max-shard-failures {self._allowed + 1}"
+            raise ShardFailure(failure.name, failure.reason, advice)

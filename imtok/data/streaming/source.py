@@ -9,10 +9,13 @@ from imtok.errors import SourceError
 
 
 class ShardFailure(SourceError):
-    """A shard that could not be read after the last try: `name` is its redacted URL, `reason` says why."""
+    """A shard that could not be read after the last try: `name` is its redacted URL, `reason` says why.
 
-    def __init__(self, name: str, reason: str) -> None:
-        super().__init__(f"{name}: {reason}")
+    `advice` says what a person may do about it; only the text of the error has it.
+    """
+
+    def __init__(self, name: str, reason: str, advice: str = "") -> None:
+        super().__init__(f"{name}: {reason}; {advice}" if advice else f"{name}: {reason}")
         self.name = name
         self.reason = reason
 
