@@ -31,7 +31,7 @@ class ImtokError(Exception):
     """Base of every error a user can cause; its text is one line: what was found, what was expected, what to do."""
 
     exit_code = 1
-    told = False  # True where another process of the job prints the same error
+    reported = False  # True where another process of the job prints the same error
 
 
 class ConfigError(ImtokError):

@@ -51,7 +51,7 @@ class Processes:
         self.rank, self.ranks = numbers.rank, numbers.ranks
         self.local_rank, self.local_ranks = numbers.local_rank, numbers.local_ranks
         self._group = group  # None for one process
-        self._heard = 0  # calls of `heard`
+        self._stops = 0  # calls of `stop_of_any`
         self.store = store  # of texts by name, which all processes can read; None for one process
 
     @property
@@ -71,14 +71,14 @@ class Processes:
     def by_first(self, work: Callable[[], T]) -> T:
         """Let the first process do `work` and give all of them its result, of JSON, or its error.
 
-        An error is raised everywhere, and `told` in all processes but the first.
+        An error is raised everywhere, and `reported` in all processes but the first.
         """
         if not self.several:
             return work()
         if not self.first:
             answer: dict[str, T] = json.loads(self.bytes_of_first(None))
             if "error" in answer:
-                raise _remade(cast("dict[str, str]", answer["error"]), told=True)
+                raise _remade(cast("dict[str, str]", answer["error"]), reported=True)
             return answer["result"]
         try:
             result = work()
@@ -148,7 +148,7 @@ class Processes:
         rank, description = failed[0]
         if len(failed) < self.ranks or any(other != description for _, other in failed):
             description = {**description, "text": f"rank {rank}: {description['text']}"}
-        raise _remade(description, told=not self.first) from own
+        raise _remade(description, reported=not self.first) from own
 
     @contextmanager
     def first_of_machine_first(self) -> Iterator[None]:
@@ -165,33 +165,33 @@ class Processes:
         """Return a vote on whether any process says yes, of which every process takes part in each round."""
         return Vote(self._group)
 
-    def heard(self, should_stop: Callable[[], bool]) -> Callable[[], bool]:
+    def stop_of_any(self, should_stop: Callable[[], bool]) -> Callable[[], bool]:
         """Return a function that says whether `should_stop` is true in any process, a second later at most.
 
         It ends waiting for the others, in any thread. The step at which all stop is agreed by `vote`.
         """
         if self.store is None:
             return should_stop
-        self._heard += 1
-        name, stopped, asked = f"imtok/{_jobs}/stop/{self._heard}", False, 0.0
+        self._stops += 1
+        name, stopped, looked = f"imtok/{_jobs}/stop/{self._stops}", False, 0.0
 
-        def heard() -> bool:
-            nonlocal stopped, asked
+        def stop_anywhere() -> bool:
+            nonlocal stopped, looked
             if not stopped and should_stop():
                 stopped = True
-                self._tell(name)
-            if not stopped and time.monotonic() - asked > _BETWEEN:
-                asked = time.monotonic()
+                self._publish(name)
+            if not stopped and time.monotonic() - looked > _BETWEEN:
+                looked = time.monotonic()
                 stopped = self._known(name)
             return stopped
 
-        return heard
+        return stop_anywhere
 
     def leave(self, text: str) -> None:
-        """Let the others know by which error this process ends."""
-        self._tell(self._end(self.rank), text)
+        """Report to the others by which error this process ends."""
+        self._publish(self._end(self.rank), text)
 
-    def told_by_first(self, text: str) -> bool:
+    def reported_by_first(self, text: str) -> bool:
         """Return whether the first process ends by the same error, so that its line says all; waits 3 s at most."""
         if self.first or self.store is None:
             return False
@@ -207,7 +207,7 @@ class Processes:
 
         The others meet it too and say so in the store; whoever says nothing for 2 s has ended.
         """
-        self._tell(self._waiting(self.rank))
+        self._publish(self._waiting(self.rank))
         until, silent = time.monotonic() + 2, list[int]()
         while time.monotonic() < until:
             ended = {rank: text for rank in range(self.ranks) if (text := self._ended_by(rank)) and _HINT not in text}
@@ -231,9 +231,9 @@ class Processes:
             return str(self.store.get(self._end(rank)).decode())
         return None
 
-    def _tell(self, name: str, text: str = "") -> None:
+    def _publish(self, name: str, text: str = "") -> None:
         """Put a text into the store."""
-        with suppress(Exception):  # the store may have ended, and then nobody asks
+        with suppress(Exception):  # the store may have ended, and then nobody looks
             if self.store is not None:
                 self.store.set(name, text)
 
@@ -334,12 +334,12 @@ def _described(error: Exception) -> dict[str, str]:
     return {"type": "TrainingError", "text": f"{type(error).__name__}: {reason}"}
 
 
-def _remade(description: dict[str, str], *, told: bool) -> ImtokError:
+def _remade(description: dict[str, str], *, reported: bool) -> ImtokError:
     """Make an error as it was described on another process."""
     kind = getattr(imtok.errors, description["type"])
     error: ImtokError = kind.__new__(kind)
     Exception.__init__(error, description["text"])
     if isinstance(error, DiskError):
         error.finding, error.errno = description["text"], None
-    error.told = told
+    error.reported = reported
     return error

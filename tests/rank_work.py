@@ -1,4 +1,4 @@
-"""What one of several processes does in the tests of joint training: `python rank_work.py RANK FOLDER`.
+"""The work of one of several processes in the tests of joint training: `python rank_work.py RANK FOLDER`.
 
 The processes meet through a file, in groups of one size after the other, so that one start of them serves many checks.
 Each writes what it found as FOLDER/RANK.json.

@@ -104,7 +104,7 @@ def noise_of(count: int) -> Tensor:
 
 
 def spoiled_runs(folder: Path) -> dict[str, Callable[[int], dict[str, Any]]]:
-    """What goes wrong on one rank, by name."""
+    """The faults of one rank, by name."""
     runs: dict[str, Callable[[int], dict[str, Any]]] = {}
     for name, quantizer in QUANTIZERS.items():
         dump = quantizer.model_dump(mode="json")
@@ -193,7 +193,7 @@ def equality() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def found(equality: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[Any, ...]]:
-    """What each of two ranks has found; their start takes seconds, so that there is one for all tests."""
+    """The findings of each of two ranks; their start takes seconds, so that there is one for all tests."""
     folder = tmp_path_factory.mktemp("ranks")
     Tokenizer(tiny().tokenizer).save(folder)
     torch.multiprocessing.spawn(on_rank, args=(folder,), nprocs=2)

@@ -36,7 +36,7 @@ def outcome(work):
     try:
         return [work(), None, False]
     except Exception as error:
-        return [type(error).__name__, str(error), getattr(error, "told", False)]
+        return [type(error).__name__, str(error), getattr(error, "reported", False)]
 def together(error):
     with processes.together():
         if error:
@@ -55,14 +55,14 @@ with joined() as processes, joined() as again:
     vote = processes.vote()
     found["votes"] = [vote(rank == 1 and step == 2) for step in range(5)] + [vote.close()]
     wanted = []
-    heard = processes.heard(lambda: bool(wanted))
+    stopped = processes.stop_of_any(lambda: bool(wanted))
     processes.gather(None)
     if rank == 2:
         wanted.append(1)
     until = time.monotonic() + 30
-    while not heard() and time.monotonic() < until:
+    while not stopped() and time.monotonic() < until:
         time.sleep(0.01)
-    found["heard"] = heard()
+    found["stopped"] = stopped()
     found["block"] = list(processes.block(7))
 try:
     with joined() as processes:
@@ -70,14 +70,14 @@ try:
             raise DiskError("tokens", "No space left on device")
         processes.gather(None)
 except Exception as error:
-    found["lost"] = [type(error).__name__, str(error), processes.told_by_first(str(error))]
+    found["lost"] = [type(error).__name__, str(error), processes.reported_by_first(str(error))]
 open(f"{folder}/{rank}.json", "w").write(json.dumps(found))
 """
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What each of three processes received."""
+    """The values that each of three processes received."""
     folder = tmp_path_factory.mktemp("processes")
     ranks = [
         subprocess.Popen([sys.executable, "-c", SCRIPT, str(rank), folder], stderr=subprocess.PIPE, text=True)
@@ -98,7 +98,7 @@ def test_all_receive_what_all_give(found: list[dict[str, Any]]) -> None:
     assert [number for each in found for number in each["block"]] == list(range(7))
 
 
-def test_an_error_of_the_first_is_told_once(found: list[dict[str, Any]]) -> None:
+def test_an_error_of_the_first_is_reported_once(found: list[dict[str, Any]]) -> None:
     assert [each["by_first"] for each in found] == [["SourceError", "no image", rank > 0] for rank in range(3)]
     assert found[0]["unforeseen"][0] == "KeyError"
     assert [each["unforeseen"] for each in found[1:]] == [["TrainingError", "KeyError: 'x'", True]] * 2
@@ -113,8 +113,8 @@ def test_a_yes_of_one_reaches_all_one_round_later(found: list[dict[str, Any]]) -
     assert [each["votes"] for each in found] == [[False, False, False, True, False, False]] * 3
 
 
-def test_a_stop_of_one_is_heard_by_all(found: list[dict[str, Any]]) -> None:
-    assert [each["heard"] for each in found] == [True] * 3
+def test_a_stop_of_one_reaches_all(found: list[dict[str, Any]]) -> None:
+    assert [each["stopped"] for each in found] == [True] * 3
 
 
 def test_a_process_that_ends_is_named_with_its_words(found: list[dict[str, Any]]) -> None:
@@ -133,7 +133,7 @@ def test_one_process_alone_does_its_work_without_messages() -> None:
     assert processes.by_first(lambda: 3) == 3
     vote = processes.vote()
     assert [vote(True), vote(False), vote.close()] == [True, False, False]
-    assert processes.heard(lambda: True)()
+    assert processes.stop_of_any(lambda: True)()
     with pytest.raises(SourceError), processes.together():
         raise SourceError("no image")
 

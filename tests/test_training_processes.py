@@ -56,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def found(folder: Path) -> list[dict[str, Any]]:
-    """What each process found."""
+    """The findings of each process."""
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(3)]
 
 
@@ -128,7 +128,7 @@ def test_every_preset_takes_two_steps_in_two_processes(name: str, found: list[di
 
 
 def said(found: list[dict[str, Any]], name: str, code: int) -> str:
-    """What the first of two processes printed; both ended by the same code, and the other printed nothing."""
+    """Return what the first of two processes printed; both ended by the same code, and the other printed nothing."""
     (first, text), other = (each["commands"][name] for each in found[:2])
     assert (first, other) == (code, [code, ""])
     return str(text)

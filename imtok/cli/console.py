@@ -222,7 +222,7 @@ def one_voice() -> Iterator[Processes]:
         if processes.several:
             for number in (signal.SIGINT, signal.SIGTERM):
                 signal.signal(number, signal.SIG_IGN)
-            if getattr(error, "told", False) or processes.told_by_first(str(error)):
+            if getattr(error, "reported", False) or processes.reported_by_first(str(error)):
                 raise typer.Exit(getattr(error, "exit_code", 1)) from error
         raise
 

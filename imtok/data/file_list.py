@@ -23,7 +23,7 @@ from imtok.packed_strings import GrowingStrings, PackedStrings
 
 
 class Place(NamedTuple):
-    """Where images come from: the beginning of their keys, and of their addresses, before what both share."""
+    """The place that images come from: the beginnings of their keys and addresses, before the part that both share."""
 
     prefix: str
     folder: str

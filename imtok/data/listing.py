@@ -27,7 +27,7 @@ class Entry(NamedTuple):
 
 
 class Listing(Sequence[Entry]):
-    """Entries of one folder in the order of the keys below it, each made when it is asked for."""
+    """Entries of one folder in the order of the keys below it, each made as it is used."""
 
     def __init__(self, beginning: str, entries: Iterable[tuple[str, Kind, str | None, int | None]]) -> None:
         """Pack names with their kinds, addresses and sizes; without an address it is `beginning` and the name."""

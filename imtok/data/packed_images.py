@@ -25,7 +25,7 @@ _Image = TypeVar("_Image", bound=SourceImage, covariant=True)
 
 
 class PackedImages(Sequence[_Image]):
-    """A list of images that makes one when it is asked for: `keys` N strings, `sizes` (N,) int64 bytes."""
+    """A list of images that makes one as it is used: `keys` N strings, `sizes` (N,) int64 bytes."""
 
     def __init__(self, keys: PackedStrings, sizes: npt.NDArray[np.int64]) -> None:
         self.keys, self.sizes = keys, sizes

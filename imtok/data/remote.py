@@ -99,7 +99,7 @@ class RemoteStorage:
         self._lock = Lock()
 
     def kind(self, address: str) -> Kind | None:
-        """Tell a folder from a file; None where nothing has this address."""
+        """Return whether an address is a folder or a file; None where nothing has this address."""
 
         def found() -> str | None:
             try:

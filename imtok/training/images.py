@@ -37,7 +37,7 @@ class RunImages(Protocol):
 
     @property
     def sample(self) -> ImageCollection:
-        """Images to train on that tell about the others: all of a list, those of one shard of a stream."""
+        """Images to train on that represent the others: all of a list, those of one shard of a stream."""
 
     @property
     def notes(self) -> Sequence[str]:

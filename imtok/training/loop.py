@@ -65,7 +65,7 @@ def train(
         config = type(config).model_validate(begun["config"])
         if begun["finished"]:
             return _report(folder, config, begun["end"], seconds=0.0, resumed_from=config.images, already_done=True)
-        stopped = processes.heard(should_stop or never)
+        stopped = processes.stop_of_any(should_stop or never)
         with processes.together():
             check_networks(config, resumed=begun["resumed"] or not processes.first)
             with processes.first_of_machine_first():

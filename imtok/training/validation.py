@@ -122,7 +122,7 @@ class Validation:
         best = f", which --start-from {self.best.folder} may begin where this one was best" if self.best.exists else ""
         place = f"{self.folder.path}: training image {self.state.seen}"
         error = TrainingError(f"{place}: {problem}; {suggestions(self.state.config)}{best}")
-        error.told = not self.processes.first
+        error.reported = not self.processes.first
         return error
 
     def _ema_model_after(self, seen: int) -> Tokenizer | None:

@@ -1,4 +1,4 @@
-"""Which rank uses which window when: a simulation of all ranks, from the sizes of windows alone.
+"""The dealing of windows to ranks: a simulation of all ranks, from the sizes of windows alone.
 
 Each rank holds two windows: the current one and the next one, which it fetches meanwhile. When a rank ends its
 current window, the next window of the sequence is dealt to it. Ranks take turns in the order (batch, rank), so every
@@ -74,7 +74,7 @@ class Dealing:
     def turn(self, rank: int, size_of: Callable[[int], int]) -> Iterator[Piece]:
         """Yield what a rank uses in one batch; the iterator has to be run to its end.
 
-        `size_of` returns the number of images of a window, and may wait for it; each window is asked for once. An
+        `size_of` returns the number of images of a window, and may wait for it; each window is requested once. An
         empty window is passed over. Raises TrainingError where all windows of an epoch are empty.
         """
         left, held = self._counts[rank], self._held[rank]

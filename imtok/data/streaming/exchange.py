@@ -1,4 +1,4 @@
-"""The exchange of windows' sizes between ranks: who has fetched a window tells the others how many images it holds.
+"""The exchange of windows' sizes between ranks: who has fetched a window reports how many images it holds.
 
 It goes over the store of the process group, which is CPU memory of one process behind a socket. So it needs no GPU and
 no collective operation, and threads may use it while the trainer reduces gradients.
@@ -32,7 +32,7 @@ class Exchange(Protocol):
     """The sizes of windows, from the rank that fetches a window to all others."""
 
     def publish(self, window: int, fetched: Fetched) -> None:
-        """Tell the other ranks about a window of this rank."""
+        """Report a window of this rank to the other ranks."""
 
     def wait(self, window: int, should_stop: Callable[[], bool]) -> Fetched:
         """Wait for a window of another rank; each rank may do so once a window.
@@ -50,7 +50,7 @@ class LocalExchange:
         self._changed = Condition()
 
     def publish(self, window: int, fetched: Fetched) -> None:
-        """Tell the other ranks about a window of this rank."""
+        """Report a window of this rank to the other ranks."""
         if self._others:
             with self._changed:
                 self._windows[window] = (fetched, self._others)
@@ -82,7 +82,7 @@ class StoreExchange:
         self._prefix = f"imtok/stream/{start}"
 
     def publish(self, window: int, fetched: Fetched) -> None:
-        """Tell the other ranks about a window of this rank."""
+        """Report a window of this rank to the other ranks."""
         self._store.set(self._key(window), json.dumps(asdict(fetched)))
 
     def wait(self, window: int, should_stop: Callable[[], bool]) -> Fetched:

@@ -139,7 +139,7 @@ class Fetching:
                 return
             future.set_exception(error)
         if not self._stopped.is_set():
-            with suppress(Exception):  # where the store is gone, the other ranks are told by their group
+            with suppress(Exception):  # where the store is gone, the other ranks learn it from their group
                 self._publish(number, Fetched(0, problem=str(error) or type(error).__name__))
 
     def _released(self) -> None:

@@ -50,14 +50,14 @@ def first_images(
     reader: ShardReader,
     most: int,
     should_stop: Callable[[], bool] = never,
-    wanted: Callable[[str], bool] = lambda _: True,
+    chosen: Callable[[str], bool] = lambda _: True,
 ) -> ImageCollection:
-    """Read whole shards until `most` wanted images are found, four shards at least; take them evenly spaced."""
+    """Read whole shards until `most` chosen images are found, four shards at least; take them evenly spaced."""
     found: list[SourceImage] = []
     for number in range(len(reader.names)):
         if number >= _FIRST_SHARDS and len(found) >= most:
             break
-        found += [image for image in reader.images(number, should_stop) if wanted(image.key)]
+        found += [image for image in reader.images(number, should_stop) if chosen(image.key)]
     taken = found if len(found) <= most else [found[index * len(found) // most] for index in range(most)]
     return ImageCollection.of(taken, reader.reading)
 

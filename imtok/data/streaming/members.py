@@ -35,7 +35,7 @@ class DamagedShard(Exception):
 
 @dataclass(frozen=True)
 class ShardMembers:
-    """What a shard holds."""
+    """The contents of a shard."""
 
     images: list[tuple[str, bytes]]  # names in the tar, in its order
     lost: dict[str, str]  # reasons by the names of images that cannot be had, such as links to nothing

@@ -191,7 +191,7 @@ class Planner:
 
 
 class _Ledger:
-    """What has failed in a run, and what the windows of its place must be when they are read again."""
+    """The shards that failed in a run, and the sizes that the windows of its place must have when they are read again."""
 
     def __init__(self, stream: Settings, place: Mapping[str, Any]) -> None:
         self._stream = stream
