@@ -191,7 +191,7 @@ class Planner:
 
 
 class _Ledger:
-    """The shards that failed in a run, and the sizes that the windows of its place must have when they are read again."""
+    """The shards that failed in a run, and the sizes of the windows of its place, which must be the same again."""
 
     def __init__(self, stream: Settings, place: Mapping[str, Any]) -> None:
         self._stream = stream
