@@ -11,6 +11,8 @@
 #   PROCESSES   processes on this machine: one for each GPU, or two without a GPU
 set -eu
 
+: "${NODES:?is missing: give the number of machines, as in NODES=2}"
+: "${HEAD:?is missing: give the name of one machine, as in HEAD=first-machine}"
 : "${PROCESSES:=$(python -c 'import torch; print(torch.cuda.device_count() or 2)')}"
 exec python -m torch.distributed.run --nnodes "$NODES" --nproc-per-node "$PROCESSES" \
     --rdzv-backend c10d --rdzv-endpoint "$HEAD:${PORT:-29400}" --rdzv-id "${RUN_ID:-imtok}" \

@@ -13,6 +13,7 @@
 #SBATCH --signal=B:USR2@300
 set -u
 
+: "${SLURM_JOB_ID:?is missing: submit this script by sbatch}"
 : "${PROCESSES:=${SLURM_GPUS_ON_NODE:-2}}"
 HEAD=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 PORT=$((20000 + SLURM_JOB_ID % 20000))
