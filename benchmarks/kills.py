@@ -6,11 +6,12 @@ gives the same command again, until enough processes were killed and the run is 
 and the log must have the bytes of the run without a kill.
 
     python benchmarks/kills.py
-    python benchmarks/kills.py --stream
+    python benchmarks/kills.py --from tars
+    python benchmarks/kills.py --from http
     python benchmarks/kills.py --ranks 4 --kills 20 photos/ --options --set data.crop=64
 
-Without SOURCE it draws 40 pictures of its own; with `--stream` they are in shards of unequal size and streamed. Words
-after `--options` go to `imtok train` as they are.
+Without SOURCE it draws pictures of its own: 40 in a folder, or 48 in six tars of unequal size, which are streamed from
+the disk or from a server on this machine. Words after `--options` go to `imtok train` as they are.
 """
 
 from __future__ import annotations
@@ -24,9 +25,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +102,9 @@ class Training:
 def main() -> None:
     args = parse()
     draw = random.Random(args.seed)
-    with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
-        sources = args.sources or [drawn(Path(scratch) / "pictures", 40)]
-        if args.stream and not args.sources:
-            sources = [in_shards(Path(scratch) / "pictures", Path(scratch) / "shards")]
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(dir=args.scratch))
+        sources = args.sources or stack.enter_context(own_sources(args.source, Path(scratch) / "pictures"))
         whole, killed = Path(scratch) / "whole", Path(scratch) / "killed"
         training = Training(command(args, sources, whole), args.ranks)
         start = seconds_until_training(whole, training)
@@ -164,28 +168,47 @@ def seconds_until_training(run: Path, training: Training) -> float:
 def command(args: argparse.Namespace, sources: Sequence[str | Path], run: Path) -> list[str | Path]:
     lengths = {"images": args.images, "checkpoint_every": args.every, "validate_every": 5 * args.every}
     settings = [word for name, value in (_SETTINGS | lengths).items() for word in ("--set", f"{name}={value}")]
-    stream = ["--stream"] if args.stream else []
-    return ["train", *sources, "-o", run, *settings, *stream, *args.options]
+    stream = ["--stream"] if args.source == "tars" else []
+    return ["train", *sources, "-o", run, *stream, *settings, *args.options]
+
+
+@contextmanager
+def own_sources(kind: str, folder: Path) -> Iterator[list[str | Path]]:
+    """Draw pictures, in a folder or in tars, and serve the tars where they are asked for by HTTP."""
+    if kind == "folder":
+        yield [drawn(folder, 40)]
+        return
+    tars = [tar_of(drawn(folder / str(number), 3 + 2 * number)) for number in range(6)]
+    if kind == "tars":
+        yield list(tars)
+        return
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(folder))) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield [f"http://127.0.0.1:{server.server_port}/{tar.name}" for tar in tars]
+        server.shutdown()
+
+
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves a folder and prints nothing."""
+
+    def log_message(self, *args: object) -> None:
+        pass
+
+
+def tar_of(folder: Path) -> Path:
+    """Pack a folder into a tar beside it."""
+    with tarfile.open(folder.with_suffix(".tar"), "w") as tar:
+        for path in sorted(folder.iterdir()):
+            tar.add(path, path.name)
+    return folder.with_suffix(".tar")
 
 
 def drawn(folder: Path, count: int) -> Path:
     """Draw small pictures."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     for seed in range(count):
         coarse = np.random.default_rng(seed).integers(0, 256, (5, 4, 3), dtype=np.uint8)
         Image.fromarray(coarse).resize((24, 20), Image.Resampling.BICUBIC).save(folder / f"{seed:02}.png")
-    return folder
-
-
-def in_shards(pictures: Path, folder: Path) -> Path:
-    """Pack pictures into shards of 1, 2, 3, ... of them."""
-    folder.mkdir()
-    left, size = sorted(pictures.iterdir()), 1
-    while left:
-        with tarfile.open(folder / f"{size:02}.tar", "w") as tar:
-            for path in left[:size]:
-                tar.add(path, path.name)
-        left, size = left[size:], size + 1
     return folder
 
 
@@ -201,8 +224,13 @@ def report(args: argparse.Namespace, kills: Sequence[Kill], equal: dict[str, boo
     print("|---|---|")
     for name, same in equal.items():
         print(f"| {name} | {'yes' if same else 'NO'} |")
-    record: dict[str, Any] = {"benchmark": "kills", "ranks": args.ranks, "images": args.images, "seed": args.seed}
-    record["stream"] = args.stream
+    record: dict[str, Any] = {
+        "benchmark": "kills",
+        "source": args.source,
+        "ranks": args.ranks,
+        "images": args.images,
+        "seed": args.seed,
+    }
     record |= {"kills": [asdict(kill) for kill in kills], "equal": equal}
     record["slowest_end"] = max((kill.ended_after for kill in kills), default=0.0)
     print(json.dumps(record | machine(torch.device("cpu"))))
@@ -211,7 +239,7 @@ def report(args: argparse.Namespace, kills: Sequence[Kill], equal: dict[str, boo
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", nargs="*", help="images to train on, as for `imtok train`")
-    parser.add_argument("--stream", action="store_true", help="stream the shards")
+    parser.add_argument("--from", dest="source", choices=("folder", "tars", "http"), default="folder")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--ranks", type=int, default=2)
     parser.add_argument("--images", type=int, default=8000, help="length of the run")

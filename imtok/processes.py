@@ -15,23 +15,22 @@ from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, TypeVar, cast
 
-import imtok.errors
-from imtok.errors import DiskError, ImtokError, TrainingError
+from imtok.error_messages import described, is_lost, remade
+from imtok.errors import TrainingError
 from imtok.launcher import Numbers, launched, launcher_number
 from imtok.voting import Vote
 
 if TYPE_CHECKING:
     from torch._C._distributed_c10d import Store
-    from torch.distributed import ProcessGroup
+    from torch.distributed import ProcessGroup, Work
 
 T = TypeVar("T")
 
 _MINUTES = 30  # that a process waits for the others: one of them may write a checkpoint or open a large source
 _PIECE = 2**26  # bytes sent at once
 _BETWEEN = 0.5  # seconds between two looks into the store
+_SHORTEST, _LONGEST = 0.0005, 0.05  # seconds between two looks at a message
 _SECONDS = 3.0  # that the words of the first process are waited for
-# Words of gloo and NCCL where a process has gone. Both raise plain RuntimeErrors.
-_GONE = ("Connection closed by peer", "Connection reset", "Broken pipe", "gloo", "NCCL")
 _HINT = "the same command resumes"
 
 _current: list[Processes] = []  # the processes of this job, once they have met
@@ -52,6 +51,7 @@ class Processes:
         self.local_rank, self.local_ranks = numbers.local_rank, numbers.local_ranks
         self._group = group  # None for one process
         self._stops = 0  # calls of `stop_of_any`
+        self._look: Callable[[], object] = lambda: None  # the newest function of `stop_of_any`
         self.store = store  # of texts by name, which all processes can read; None for one process
 
     @property
@@ -78,15 +78,15 @@ class Processes:
         if not self.first:
             answer: dict[str, T] = json.loads(self.bytes_of_first(None))
             if "error" in answer:
-                raise _remade(cast("dict[str, str]", answer["error"]), reported=True)
+                raise remade(cast("dict[str, str]", answer["error"]), reported=True)
             return answer["result"]
         try:
             result = work()
             self.bytes_of_first(json.dumps({"result": result}).encode())
             return result
         except Exception as error:
-            if not _is_lost(error):
-                self.bytes_of_first(json.dumps({"error": _described(error)}).encode())
+            if not is_lost(error):
+                self.bytes_of_first(json.dumps({"error": described(error)}).encode())
             raise
 
     def bytes_of_first(self, data: bytes | None) -> bytes:
@@ -98,12 +98,13 @@ class Processes:
         import torch.distributed as dist
 
         size = torch.tensor(0 if data is None else len(data))
-        dist.broadcast(size, 0, group=self._group)
+        self._finish(dist.broadcast(size, 0, group=self._group, async_op=True))
         pieces = []
         for start in range(0, int(size), _PIECE):
             stop = min(start + _PIECE, int(size))
             piece = bytearray(data[start:stop] if data is not None and self.first else stop - start)
-            dist.broadcast(torch.frombuffer(piece, dtype=torch.uint8), 0, group=self._group)
+            whole = torch.frombuffer(piece, dtype=torch.uint8)
+            self._finish(dist.broadcast(whole, 0, group=self._group, async_op=True))
             pieces.append(piece)
         return data if data is not None and self.first else b"".join(pieces)
 
@@ -121,12 +122,22 @@ class Processes:
         import torch.distributed as dist
 
         lengths = [torch.tensor([0]) for _ in range(self.ranks)]
-        dist.all_gather(lengths, torch.tensor([len(data)]), group=self._group)
+        self._finish(dist.all_gather(lengths, torch.tensor([len(data)]), group=self._group, async_op=True))
         longest = max(1, *(int(length) for length in lengths))
         mine = torch.frombuffer(bytearray(data.ljust(longest, b"\0")), dtype=torch.uint8)
         rows = [torch.empty(longest, dtype=torch.uint8) for _ in range(self.ranks)]
-        dist.all_gather(rows, mine, group=self._group)
+        self._finish(dist.all_gather(rows, mine, group=self._group, async_op=True))
         return [row[: int(length)].numpy().tobytes() for row, length in zip(rows, lengths, strict=True)]
+
+    def _finish(self, message: Work | None) -> None:
+        """Wait for a message in Python, so that a signal is handled meanwhile, and a stop reaches the others."""
+        assert message is not None
+        pause = _SHORTEST
+        while not message.is_completed():
+            self._look()
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST)
+        message.wait()
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -138,17 +149,17 @@ class Processes:
         try:
             yield
         except Exception as error:
-            if _is_lost(error):
+            if is_lost(error):
                 raise
             own = error
-        found = self.gather(None if own is None else _described(own))
+        found = self.gather(None if own is None else described(own))
         failed = [(rank, description) for rank, description in enumerate(found) if description is not None]
         if not failed:
             return
         rank, description = failed[0]
         if len(failed) < self.ranks or any(other != description for _, other in failed):
             description = {**description, "text": f"rank {rank}: {description['text']}"}
-        raise _remade(description, reported=not self.first) from own
+        raise remade(description, reported=not self.first) from own
 
     @contextmanager
     def first_of_machine_first(self) -> Iterator[None]:
@@ -185,6 +196,7 @@ class Processes:
                 stopped = self._known(name)
             return stopped
 
+        self._look = stop_anywhere
         return stop_anywhere
 
     def leave(self, text: str) -> None:
@@ -271,7 +283,7 @@ def joined() -> Iterator[Processes]:
         except Exception as error:
             if not processes.several:
                 raise
-            found = processes.lost() if _is_lost(error) else error
+            found = processes.lost() if is_lost(error) else error
             processes.leave(str(found))
             if found is error:
                 raise
@@ -318,28 +330,3 @@ def _numbers_of_group() -> Numbers:
 
     rank, ranks = dist.get_rank(), dist.get_world_size()
     return Numbers(rank, ranks, launcher_number("LOCAL_RANK", rank), launcher_number("LOCAL_WORLD_SIZE", ranks))
-
-
-def _is_lost(error: Exception) -> bool:
-    """Return whether an error says that another process has gone."""
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in _GONE)
-
-
-def _described(error: Exception) -> dict[str, str]:
-    """Describe an error in JSON; one that no user causes keeps its type in its text."""
-    if isinstance(error, ImtokError):
-        known = next(kind.__name__ for kind in type(error).__mro__ if hasattr(imtok.errors, kind.__name__))
-        return {"type": known, "text": str(error)}
-    reason = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) and error.filename else str(error)
-    return {"type": "TrainingError", "text": f"{type(error).__name__}: {reason}"}
-
-
-def _remade(description: dict[str, str], *, reported: bool) -> ImtokError:
-    """Make an error as it was described on another process."""
-    kind = getattr(imtok.errors, description["type"])
-    error: ImtokError = kind.__new__(kind)
-    Exception.__init__(error, description["text"])
-    if isinstance(error, DiskError):
-        error.finding, error.errno = description["text"], None
-    error.reported = reported
-    return error

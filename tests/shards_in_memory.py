@@ -49,6 +49,8 @@ class MemorySource:
             raise Interrupted("stopped on request")
         if number in self.failing:
             raise ShardFailure(self.names[number], "the server answers 500")
+        if self.sizes[number] == 0:
+            raise ShardFailure(self.names[number], "it holds no image")
         return [(f"{number:03d}/{index}.png", self._image(number, index)) for index in range(self.sizes[number])]
 
     def _image(self, shard: int, index: int) -> bytes:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from making import fill
+from servers import served
 
 from imtok.signals import GOES_ON, NOT_BEGUN, NOTHING_SAVED
 
@@ -84,3 +88,28 @@ def test_an_encode_stopped_early_goes_on_later(tmp_path: Path) -> None:
 def test_a_stop_of_stats_saves_nothing() -> None:
     code, errors = stopped("imtok.analysis.job", str(int(signal.SIGTERM)), "stats", TOKENS)
     assert (code, errors) == (75, f"stopped: on request; {NOTHING_SAVED}\n")
+
+
+def test_a_process_stops_while_the_first_reads_a_shard(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "imtok", "train", "-o", tmp_path / "run", "--images", "8"]
+    with served({"/a.tar": b""}) as web:
+        web.faults["/a.tar"] = ["no answer"] * 5
+        numbers = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        processes = [
+            subprocess.Popen(
+                [*map(str, command), f"{web.url}/a.tar"],
+                stderr=subprocess.PIPE,
+                text=True,
+                env={**os.environ, **numbers, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank in range(2)
+        ]
+        until = time.monotonic() + 100
+        while not web.requests and time.monotonic() < until:
+            time.sleep(0.05)
+        assert web.requests
+        for process in reversed(processes):  # the second process waits for the first one, which waits for the server
+            process.terminate()
+            assert (process.communicate(timeout=15)[1], process.returncode) == (f"stopped: on request; {GOES_ON}\n", 75)

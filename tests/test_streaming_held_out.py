@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from making import pictures_tar
+from making import pictures_tar, write_tar
 
 from imtok.data.collection import ImageCollection
 from imtok.data.streaming.held_out import first_images, split_shards
 from imtok.data.streaming.shard_list import find_shards
 from imtok.data.streaming.shards import ShardReader
 from imtok.data.streaming.source import ShardSource
+from imtok.data.streaming.stream import ShardStream
+from imtok.errors import SourceError
+from imtok.joint_batch import JointBatch
 
 
 def shards(folder: Path, count: int, images: int) -> ShardReader:
@@ -51,6 +54,32 @@ def test_of_few_images_the_first_by_position_is_held_out(tmp_path: Path) -> None
     training, held_out = split_shards(reader, 0.001, 256)
     expected = ImageCollection.open([tmp_path / "s"]).split(0.001)
     assert (keys_of(training), held_out.keys) == (expected[0].keys, expected[1].keys)
+
+
+def test_a_shard_held_out_image_by_image_is_no_failure(tmp_path: Path) -> None:
+    training, held_out = split_shards(shards(tmp_path / "s", 2, 1), 0.05, 256)
+    joint = JointBatch(2)
+    stream = ShardStream(
+        training, width=1, size=16, crop=16, flip=False, seed=0, joint=joint, workers=1, max_shard_failures=0
+    )
+    assert len(held_out) == 1
+    assert len(keys_of(training)) == 1
+    assert len(list(stream.batches(0, 8))) == 4
+    assert stream.failures == {}
+
+
+@pytest.mark.parametrize("name", ["damaged", "without images"])
+def test_a_failed_shard_of_validation_says_what_to_do(tmp_path: Path, name: str) -> None:
+    reader = shards(tmp_path / "s", 4, 2)
+    _, held_out = split_shards(reader, 0.25, 256)
+    address = next(path for path in map(Path, reader.shards.addresses) if path.stem == held_out.keys[0].split("/")[0])
+    write_tar(address, [("a.txt", b"words")])
+    if name == "damaged":
+        address.write_bytes(address.read_bytes()[:700])
+        with pytest.raises(SourceError, match="held out for validation lie in it, so mend it"):
+            split_shards(reader, 0.25, 256)
+    else:
+        assert len(split_shards(reader, 0.25, 256)[1]) == len(held_out) - 2
 
 
 def test_nothing_is_held_out_on_request(tmp_path: Path) -> None:

@@ -207,6 +207,18 @@ def ends_on_signals(should_stop: Callable[[], bool]) -> Iterator[None]:
 
 
 @contextmanager
+def ending_at_once(should_stop: Callable[[], bool]) -> Iterator[None]:
+    """End the process at once on SIGTERM or Ctrl-C within the block, which has nothing to save.
+
+    Use it inside `stop_on_signals`, whose function `should_stop` reports an earlier signal.
+    """
+    with _signals_to(end_now):
+        if should_stop():
+            end_now()
+        yield
+
+
+@contextmanager
 def one_voice() -> Iterator[Processes]:
     """Let the processes that a launcher started meet, and let one of them print an error that all of them meet.
 

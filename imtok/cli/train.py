@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from imtok.cli.console import err, one_voice, out, print_result, say, stop_on_signals
+from imtok.cli.console import ending_at_once, err, one_voice, out, print_result, say, stop_on_signals
 from imtok.cli.options import AnySources, Stream
 from imtok.cli.train_display import TrainDisplay, print_report
 
@@ -120,13 +120,14 @@ def train(
         return resolve(requested, saved, sources).model_dump(mode="json")
 
     with stop_on_signals() as should_stop, one_voice() as processes:
-        with err().status("inspecting the images") if processes.first else nullcontext():
+        with ending_at_once(should_stop), err().status("inspecting the images") if processes.first else nullcontext():
             import imtok.training
             from imtok.config import TrainConfig
 
             chosen = TrainConfig.model_validate(processes.by_first(chosen_config))
         if dry_run:
-            processes.by_first(lambda: _print_plan(chosen, sources, val or (), output, resume, processes))
+            with ending_at_once(should_stop):
+                processes.by_first(lambda: _print_plan(chosen, sources, val or (), output, resume, processes))
             return
         with TrainDisplay(chosen, processes.ranks) if processes.first else nullcontext() as display:
             report = imtok.training.train(

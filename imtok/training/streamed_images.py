@@ -41,7 +41,9 @@ class StreamedImages:
         training: ShardSource,
         held_out: ImageCollection,
         notes: Sequence[str],
+        should_stop: Callable[[], bool] = never,
     ) -> None:
+        self._should_stop = should_stop
         self.config, self._reader, self._training = config, reader, training
         self.held_out, self.notes = held_out, tuple(notes)
 
@@ -67,7 +69,7 @@ class StreamedImages:
             held_out, notes = open_validation(val, data, reader.shards, should_stop)
         window = data.chosen_window(len(training.names))
         config = config.model_copy(update={"data": data.model_copy(update={"window": window})})
-        return cls(config, reader, training, held_out, notes)
+        return cls(config, reader, training, held_out, notes, should_stop)
 
     @property
     def fingerprints(self) -> dict[str, str]:
@@ -86,8 +88,11 @@ class StreamedImages:
 
     @cached_property
     def sample(self) -> ImageCollection:
-        """The images of the first shard that can be read of the first three; raises ShardFailure where none can."""
-        return first_shard(self._reader)
+        """The images of the first shard that can be read of the first three.
+
+        Raises ShardFailure where none can, and Interrupted as a shard's reading does.
+        """
+        return first_shard(self._reader, self._should_stop)
 
     def batches(
         self, state: TrainState, processes: Processes, should_stop: Callable[[], bool] = never

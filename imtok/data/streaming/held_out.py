@@ -14,7 +14,8 @@ import numpy as np
 from imtok.data.collection import ImageCollection, chosen_by_position, position_of
 from imtok.data.containers import SourceImage
 from imtok.data.streaming.shards import ShardReader
-from imtok.data.streaming.source import ShardSource, never
+from imtok.data.streaming.source import ShardFailure, ShardSource, never
+from imtok.errors import SourceError
 
 _FIRST_SHARDS = 4  # are read even where one has images enough: a shard may hold one class alone
 
@@ -24,8 +25,19 @@ def split_shards(
 ) -> tuple[ShardSource, ImageCollection]:
     """Return the shards to train on and at most `most` images to validate with, which are read now.
 
-    Raises ShardFailure where a shard of the images for validation cannot be read, and Interrupted as `read` does.
+    Raises SourceError where a shard of the images for validation cannot be read, and Interrupted as `read` does.
     """
+    try:
+        return _split(reader, val_fraction, most, should_stop)
+    except ShardFailure as error:  # other images would be validated with after a resume
+        raise SourceError(
+            f"{error}; the images held out for validation lie in it, so mend it, leave it out of SOURCE, or give --val"
+        ) from None
+
+
+def _split(
+    reader: ShardReader, val_fraction: float, most: int, should_stop: Callable[[], bool]
+) -> tuple[ShardSource, ImageCollection]:
     if val_fraction == 0:
         return reader, ImageCollection.of([], reader.reading)
     if round(val_fraction * len(reader.names)) >= 1 and len(reader.names) > 1:
@@ -74,6 +86,6 @@ class _Others:
         return self._reader.names
 
     def read(self, number: int, should_stop: Callable[[], bool] = never) -> Sequence[tuple[str, bytes]]:
-        """Read the images of one shard that are not held out."""
+        """Read the images of one shard that are not held out, which may be none; raises as the shard's reader does."""
         images = self._reader.read(number, should_stop)
         return [(key, data) for key, data in images if position_of(key.encode()) >= self._limit]

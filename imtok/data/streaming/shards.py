@@ -54,14 +54,21 @@ class ShardReader:
         return part
 
     def images(self, number: int, should_stop: Callable[[], bool] = never) -> list[SourceImage]:
-        """Read one shard as images in memory; raises as `read` does."""
-        return [HeldImage(key, self.names[number], data) for key, data in self.read(number, should_stop)]
+        """Read one shard as images in memory, of which there may be none; raises as `read` does."""
+        return [HeldImage(key, self.names[number], data) for key, data in self._images(number, should_stop)]
 
     def read(self, number: int, should_stop: Callable[[], bool] = never) -> Sequence[tuple[str, bytes]]:
         """Read the images of one whole shard: keys and encoded images.
 
-        Raises ShardFailure after the last try, and Interrupted soon after `should_stop` has said so.
+        Raises ShardFailure after the last try and where the shard holds no image, and Interrupted soon after
+        `should_stop` has said so.
         """
+        images = self._images(number, should_stop)
+        if not images:
+            raise ShardFailure(self.names[number], "it holds no image")
+        return images
+
+    def _images(self, number: int, should_stop: Callable[[], bool]) -> list[tuple[str, bytes]]:
         name, stem = self.shards.names[number], self.shards.stems[number]
         members = self._read(self.shards.addresses[number], name, should_stop)
         with self._lock:

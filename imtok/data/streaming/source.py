@@ -35,5 +35,6 @@ class ShardSource(Protocol):
     def read(self, number: int, should_stop: Callable[[], bool] = never) -> Sequence[tuple[str, bytes]]:
         """Read the images of one whole shard: keys, as `<shard stem>/<member name>`, and encoded images.
 
-        Raises ShardFailure after the last try, and Interrupted soon after `should_stop` has said so.
+        There are none where all images of the shard are held out. Raises ShardFailure after the last try, and where
+        the shard holds no image at all, and Interrupted soon after `should_stop` has said so.
         """

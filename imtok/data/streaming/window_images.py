@@ -86,8 +86,11 @@ class WindowImages:
 
 
 def check_readable(name: str, images: Sequence[EncodedImage], reading: Reading) -> None:
-    """Raise ShardFailure where no image of a shard can be read; as a rule one image is decoded."""
-    reason = "it holds no image"
+    """Raise ShardFailure where none of a shard's images can be read; as a rule one image is decoded.
+
+    A shard may have no images to train on, where all of them are held out.
+    """
+    reason = ""
     for index, (_, data) in enumerate(images):
         try:
             decode_image(data, reading)
@@ -95,4 +98,5 @@ def check_readable(name: str, images: Sequence[EncodedImage], reading: Reading) 
         except ImageError as error:
             if index == 0:
                 reason = f"none of its images can be read, the first for this reason: {error}"
-    raise ShardFailure(name, reason)
+    if images:
+        raise ShardFailure(name, reason)
