@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from threading import Condition
 from typing import Any, Protocol
 
+from imtok.data.streaming.source import STOPPED
 from imtok.errors import Interrupted, TrainingError
 
 _TIMEOUT = 1800.0  # seconds; the last try of a shard on a bad line comes late
@@ -108,7 +109,7 @@ def _pauses(window: int, timeout: float, should_stop: Callable[[], bool]) -> Any
     end, pause = time.monotonic() + timeout, _FIRST_PAUSE
     while time.monotonic() < end:
         if should_stop():
-            raise Interrupted("stopped on request")
+            raise Interrupted(STOPPED)
         yield pause
         pause = min(2 * pause, _LONGEST_PAUSE)
     raise TrainingError(

@@ -15,7 +15,7 @@ from threading import Event, Lock, Thread
 
 from imtok.data.reading import Reading
 from imtok.data.streaming.exchange import Fetched
-from imtok.data.streaming.source import ShardFailure, ShardSource
+from imtok.data.streaming.source import STOPPED, ShardFailure, ShardSource
 from imtok.data.streaming.window_images import EncodedImage, WindowImages, check_readable
 from imtok.data.streaming.windows import Window, WindowOrder
 from imtok.errors import Interrupted
@@ -66,7 +66,7 @@ class Fetching:
         while not should_stop():
             if wait([future], _POLL_SECONDS).done:
                 return future.result()
-        raise Interrupted("stopped on request")
+        raise Interrupted(STOPPED)
 
     def end(self, number: int) -> None:
         """Let a window go once the uses of its images that were counted are done."""

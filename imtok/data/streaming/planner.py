@@ -22,7 +22,7 @@ from imtok.data.reading import Reading
 from imtok.data.streaming.dealing import Dealing, Piece
 from imtok.data.streaming.exchange import Exchange, Fetched
 from imtok.data.streaming.fetching import Fetching
-from imtok.data.streaming.source import ShardSource
+from imtok.data.streaming.source import STOPPED, ShardSource
 from imtok.data.streaming.window_images import WindowImages
 from imtok.data.streaming.windows import WindowOrder
 from imtok.errors import Interrupted, TrainingError
@@ -117,7 +117,7 @@ class Planner:
     def _check_stop(self) -> None:
         """Raise Interrupted once a stop is requested while a batch is not ready."""
         if self._stream.should_stop():
-            raise Interrupted("stopped on request")
+            raise Interrupted(STOPPED)
 
     def _work(self) -> None:
         try:

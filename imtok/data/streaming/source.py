@@ -20,6 +20,10 @@ class ShardFailure(SourceError):
         self.reason = reason
 
 
+# The words of a stop while shards are read; once a run has trained, its loop says what was saved in place of them.
+STOPPED = "on request, before the first step; run the same command again"
+
+
 def never() -> bool:
     """Return False: a read with this as `should_stop` goes on to its end."""
     return False

@@ -9,6 +9,7 @@ from threading import Event, Thread
 
 from imtok.data.remote import RemoteStorage
 from imtok.data.remote_errors import RemoteError
+from imtok.data.streaming.source import STOPPED
 from imtok.errors import Interrupted
 
 _CHUNK_BYTES = 2**20
@@ -38,7 +39,7 @@ def pause(seconds: float, should_stop: Callable[[], bool]) -> None:
     nothing = Event()
     while seconds > 0:
         if should_stop():
-            raise Interrupted("on request")
+            raise Interrupted(STOPPED)
         nothing.wait(min(seconds, _LOOKS_EVERY))
         seconds -= _LOOKS_EVERY
 
@@ -55,7 +56,7 @@ def fetch(storage: RemoteStorage, address: str, should_stop: Callable[[], bool])
     while not transfer.done.wait(_LOOKS_EVERY):
         if should_stop():
             transfer.dropped = True
-            raise Interrupted("on request")
+            raise Interrupted(STOPPED)
     thread.join()
     if transfer.error is not None:
         raise transfer.error
