@@ -95,8 +95,7 @@ def train(
         if images.indexed is not None:
             job.validation.compare_with(images.indexed)
         if state.seen == 0:
-            with processes.together():
-                enlarged = enlarged_note(images.sample, config.tokenizer.size)
+            enlarged = processes.by_first(lambda: enlarged_note(images.sample, config.tokenizer.size))
             for note in (*images.notes, too_short_for_codebook(config), enlarged):
                 if note:
                     job.reporter.notice(note)
