@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 from imtok.error_messages import described, is_lost, remade
 from imtok.errors import TrainingError
 from imtok.launcher import Numbers, launched, launcher_number
+from imtok.signals import ended_by_signals
 from imtok.voting import Vote
 
 if TYPE_CHECKING:
@@ -303,7 +304,9 @@ def _meet(stack: ExitStack) -> Processes:
         if dist.is_available() and dist.is_initialized():
             numbers = _numbers_of_group()
         elif numbers.ranks > 1:
-            dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", timeout=timeout)
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            with ended_by_signals():  # torchrun sends one where another process died before all have met
+                dist.init_process_group(backend, timeout=timeout)
             stack.callback(_end_group, None)
         if numbers.ranks == 1:
             return Processes()

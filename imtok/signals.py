@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 EXIT_CODE = 75
@@ -44,3 +46,20 @@ def end_now(*_: Any) -> NoReturn:
     with suppress(OSError):  # where nobody reads it
         os.write(2, f"{bar}stopped: on request; {_outcome}\n".encode())
     os._exit(EXIT_CODE)
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and Ctrl-C end this process within the block even while a library waits outside Python.
+
+    A handler in Python would wait for the library's return. Nothing is said, and nothing can have been begun.
+    """
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

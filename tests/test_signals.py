@@ -113,3 +113,26 @@ def test_a_process_stops_while_the_first_reads_a_shard(tmp_path: Path) -> None:
         for process in reversed(processes):  # the second process waits for the first one, which waits for the server
             process.terminate()
             assert (process.communicate(timeout=15)[1], process.returncode) == (f"stopped: on request; {GOES_ON}\n", 75)
+
+
+def test_a_signal_ends_a_process_that_waits_for_the_others() -> None:
+    code = (
+        "import threading, torch.distributed\n"
+        "from imtok.processes import joined\n"
+        "from imtok.signals import end_on_signals\n"
+        "end_on_signals()\n"
+        "threading.Timer(2.0, lambda: print('waits', flush=True)).start()\n"
+        "with joined(): pass\n"
+    )
+    numbers = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        numbers |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | numbers, stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"waits\n"
+        process.terminate()
+        assert process.wait(timeout=5) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.communicate()
