@@ -41,7 +41,7 @@ from torch import Tensor
 
 from imtok.config import TrainConfig, load_train_config, merge, parse_settings
 from imtok.data.collection import ImageCollection
-from imtok.data.pixels.images import decode_image, fit_image
+from imtok.data.images import decode_image, fit_image
 from imtok.devices import autocast, deterministic, resolve_device
 from imtok.errors import ImtokError
 from imtok.evaluation import psnr, ssim

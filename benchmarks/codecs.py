@@ -27,7 +27,7 @@ from torch import Tensor
 
 import imtok
 from imtok.data.collection import ImageCollection
-from imtok.data.pixels.images import decode_image, fit_image, to_picture, to_tensor
+from imtok.data.images import decode_image, fit_image, to_picture, to_tensor
 from imtok.evaluation import METRICS, build_metrics
 from imtok.tokenizer import to_uint8
 from imtok.training.preview import pair_grid

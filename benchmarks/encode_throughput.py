@@ -35,7 +35,7 @@ from imtok import Tokenizer, load
 from imtok.config import TokenizerConfig
 from imtok.cores import usable_cores
 from imtok.data.containers import ImageFile
-from imtok.data.pixels.images import decode_image, fit_image
+from imtok.data.images import decode_image, fit_image
 from imtok.data.sources import find_sources
 from imtok.devices import autocast, deterministic, resolve_device
 from imtok.encoding import encode

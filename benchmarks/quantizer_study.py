@@ -37,7 +37,7 @@ from machine import machine
 from torch import Tensor, nn
 
 from imtok.data.collection import ImageCollection
-from imtok.data.pixels.images import decode_image, fit_image
+from imtok.data.images import decode_image, fit_image
 from imtok.devices import Precision, autocast, resolve_device
 from imtok.errors import ImtokError
 from imtok.evaluation import psnr

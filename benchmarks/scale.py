@@ -48,8 +48,8 @@ from PIL import Image
 
 from imtok.config.training import DataConfig
 from imtok.data.collection import ImageCollection
+from imtok.data.images import decode_image
 from imtok.data.overlap import shared_images
-from imtok.data.pixels.images import decode_image
 from imtok.data.storage import STORAGES, Entry, Kind
 from imtok.data.stream import TrainingStream
 from imtok.data.streaming.shard_list import find_shards

@@ -11,7 +11,7 @@ import torch
 
 from imtok.analysis import CodebookUsage, codebook_usage
 from imtok.config import load_train_config, merge, preset
-from imtok.data.pixels.images import decode_image, fit_image
+from imtok.data.images import decode_image, fit_image
 from imtok.decoding import decode
 from imtok.encoding import encode
 from imtok.errors import ConfigError

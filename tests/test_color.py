@@ -12,8 +12,8 @@ import pytest
 from making import encoded, picture
 from PIL import Image, ImageCms
 
+from imtok.data.images import decode_image
 from imtok.data.pixels.color import to_srgb
-from imtok.data.pixels.images import decode_image
 from imtok.data.reading import Reading
 from imtok.errors import ImageError
 

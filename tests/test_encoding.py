@@ -25,7 +25,7 @@ import imtok.encoding.settings
 import imtok.encoding.units
 from imtok.data.archives.tars import open_tar
 from imtok.data.containers import ImageFile
-from imtok.data.pixels.images import decode_image, fit_image
+from imtok.data.images import decode_image, fit_image
 from imtok.data.reading import Reading
 from imtok.data.sources import CONTAINERS
 from imtok.data.storage import LocalStorage

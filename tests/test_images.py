@@ -14,7 +14,7 @@ import torch
 from making import encoded, picture
 from PIL import Image
 
-from imtok.data.pixels.images import (
+from imtok.data.images import (
     central_square,
     decode_image,
     fit_image,

@@ -9,7 +9,7 @@ import pytest
 from making import encoded, picture
 from PIL import Image
 
-from imtok.data.pixels.images import decode_image, decode_salvaging
+from imtok.data.images import decode_image, decode_salvaging
 from imtok.data.reading import Reading
 from imtok.errors import ImageError
 

@@ -11,7 +11,7 @@ import pytest
 from making import encoded, picture
 from PIL import Image
 
-from imtok.data.pixels.images import decode_image, fit_image, image_size
+from imtok.data.images import decode_image, fit_image, image_size
 from imtok.data.reading import Reading
 from imtok.errors import ImageError
 

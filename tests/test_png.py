@@ -10,7 +10,7 @@ import pytest
 from making import encoded, picture
 from PIL import PngImagePlugin
 
-from imtok.data.pixels.images import decode_image
+from imtok.data.images import decode_image
 from imtok.data.pixels.png import without_texts
 from imtok.data.reading import Reading
 from imtok.errors import ImageError

@@ -21,7 +21,7 @@ from imtok.analysis.robustness import (
     through_jpeg,
 )
 from imtok.analysis.statistics import ErrorByCode, Idempotence, Sensitivity
-from imtok.data.pixels.images import to_tensor
+from imtok.data.images import to_tensor
 from imtok.evaluation import psnr
 from imtok.kernels import finite_scalar_bound
 from imtok.quantizer_config import FSQConfig

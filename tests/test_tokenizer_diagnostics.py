@@ -17,7 +17,7 @@ from imtok.analysis.tokenizer_diagnostics import PASSES, diagnose_tokenizer
 from imtok.analysis.visualisations import Visualisations, mean_patches
 from imtok.config import NetworkConfig, TokenizerConfig
 from imtok.data.collection import ImageCollection
-from imtok.data.pixels.images import decode_image, fit_image
+from imtok.data.images import decode_image, fit_image
 from imtok.encoding import encode
 from imtok.errors import ConfigError, SourceError, TokenizerError, TokensError
 from imtok.evaluation import measure, psnr, ssim

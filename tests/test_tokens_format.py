@@ -8,7 +8,7 @@ import torch
 from making import contents, picture
 
 import imtok
-from imtok.data.pixels.images import fit_image, image_size
+from imtok.data.images import fit_image, image_size
 from imtok.decoding import decode
 from imtok.description import describe
 from imtok.tokens import open_tokens, read_manifest, verify_tokens

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from imtok.analysis.batched_runner import BatchedRunner
 from imtok.analysis.statistics import CodeShare, ErrorByCode, Idempotence, Pass, Perturbation, Sensitivity
-from imtok.data.pixels.images import decode_image, to_picture, to_tensor
+from imtok.data.images import decode_image, to_picture, to_tensor
 from imtok.evaluation import psnr
 
 SEEN = 8

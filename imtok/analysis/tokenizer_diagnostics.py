@@ -21,7 +21,7 @@ from imtok.analysis.robustness import EncodedImages
 from imtok.analysis.statistics import Reconstruction, TokenizerStatistics
 from imtok.analysis.visualisations import Visualisations, mean_patches, most_used, swatches, to_pixels
 from imtok.data.collection import ImageCollection
-from imtok.data.pixels.images import fit_image
+from imtok.data.images import fit_image
 from imtok.entropy import Counts
 from imtok.errors import ConfigError, ImageError, SourceError, TokenizerError, TokensError
 from imtok.evaluation import Measurement, build_metrics

@@ -20,8 +20,8 @@ from PIL import Image
 
 from imtok.data.archives.packed import packed
 from imtok.data.containers import SourceImage
+from imtok.data.images import decode_image
 from imtok.data.packed_images import PackedImages
-from imtok.data.pixels.images import decode_image
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.sources import ContainerFile, find_sources
 from imtok.errors import SourceError

@@ -21,7 +21,7 @@ from torch import Tensor
 from imtok.data.batch import Batch
 from imtok.data.collection import ImageCollection
 from imtok.data.crops import Cropping
-from imtok.data.pixels.images import resize_shorter
+from imtok.data.images import resize_shorter
 from imtok.errors import ImageError, SourceError, TrainingError
 from imtok.joint_batch import JointBatch
 from imtok.parallel import in_order

@@ -21,7 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from imtok.data.pixels.images import padded_content, to_picture
+from imtok.data.images import padded_content, to_picture
 from imtok.decoding.names import image_name, tar_folders
 from imtok.devices import Precision, autocast
 from imtok.errors import TokenizerError, TokensError

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from imtok.data.pixels.images import decode_salvaging, fit_image
+from imtok.data.images import decode_salvaging, fit_image
 from imtok.devices import autocast
 from imtok.encoding.inputs import OpenUnit
 from imtok.encoding.settings import Settings

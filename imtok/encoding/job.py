@@ -12,8 +12,8 @@ from pathlib import Path
 
 from imtok.cores import usable_cores
 from imtok.counted import counted
+from imtok.data.images import Fit
 from imtok.data.labels.origin import LabelChoice
-from imtok.data.pixels.images import Fit
 from imtok.data.reading import Rules
 from imtok.devices import Precision
 from imtok.encoding.finish import finish

@@ -9,8 +9,8 @@ from typing import TypeVar, cast, get_args
 import PIL
 import torch
 
+from imtok.data.images import Fit
 from imtok.data.labels.origin import LabelChoice
-from imtok.data.pixels.images import Fit
 from imtok.data.reading import MAX_PIXELS, RULES, Reading, Rules
 from imtok.devices import BATCH_SIZE, Precision, resolve_device
 from imtok.encoding.inputs import Plan, PlanPart

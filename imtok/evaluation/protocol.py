@@ -24,8 +24,8 @@ from torch import Tensor
 from imtok.cores import usable_cores
 from imtok.data.addresses import is_remote
 from imtok.data.collection import ImageCollection
+from imtok.data.images import Fit, Fitted, fit_image
 from imtok.data.pixels.enlarging import Enlargement
-from imtok.data.pixels.images import Fit, Fitted, fit_image
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.streaming.shard_list import find_shards
 from imtok.data.streaming.shards import ShardReader

@@ -9,7 +9,7 @@ from typing import Any
 
 from imtok.counted import counted
 from imtok.data.collection import ImageCollection
-from imtok.data.pixels.images import image_size
+from imtok.data.images import image_size
 from imtok.errors import ImageError, SourceError
 
 _SAMPLED = 200

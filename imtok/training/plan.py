@@ -21,8 +21,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from imtok.config import TrainConfig
 from imtok.cores import usable_memory
+from imtok.data.images import image_size
 from imtok.data.overlap import shared_images
-from imtok.data.pixels.images import image_size
 from imtok.devices import Precision, autocast
 from imtok.errors import ImageError, SourceError
 from imtok.joint_batch import JointBatch

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from imtok.data.pixels.images import to_picture
+from imtok.data.images import to_picture
 from imtok.files import write_atomically
 from imtok.tokenizer import Tokenizer, to_uint8
 

@@ -13,8 +13,8 @@ import torch
 from imtok.analysis.statistics import Finding
 from imtok.counted import counted
 from imtok.data.collection import ImageCollection
+from imtok.data.images import fit_image
 from imtok.data.overlap import shared_images
-from imtok.data.pixels.images import fit_image
 from imtok.errors import ImageError, LatentsError, SourceError, TrainingError
 from imtok.evaluation import METRICS, Quality, build_metrics, measurement_of
 from imtok.processes import Processes

@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from imtok.data.collection import ImageCollection
-from imtok.data.pixels.images import Fit, image_size
+from imtok.data.images import Fit, image_size
 from imtok.errors import ImageError, SourceError
 
 _SAMPLED = 200  # images of a collection that are looked at

@@ -7,7 +7,7 @@ from threading import Lock
 
 import numpy as np
 
-from imtok.data.pixels.images import decode_image, resize_shorter
+from imtok.data.images import decode_image, resize_shorter
 from imtok.data.reading import Reading
 from imtok.data.streaming.source import ShardFailure
 from imtok.data.streaming.windows import Window, WindowOrder
