@@ -106,7 +106,7 @@ def test_a_run_folder_holds_what_a_user_looks_for(pictures: Path, tmp_path: Path
     tokenizer = imtok.load(run)
     assert imtok.load(report.tokenizer).fingerprint == tokenizer.fingerprint
     assert load_train_config(yaml.safe_load((run / "config.yaml").read_text())) == tiny(
-        "device=cpu", "compile=false", "channels_last=false", "data.rules=2"
+        "device=cpu", "compile=false", "channels_last=false", "data.rules=2", "data.stream=false"
     )
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["images"] == 96
