@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar, cast
 
 from imtok.error_messages import described, is_lost, remade
 from imtok.errors import TrainingError
+from imtok.joint_batch import range_of
 from imtok.launcher import Numbers, launched, launcher_number
 from imtok.signals import ended_by_signals
 from imtok.voting import Vote
@@ -67,7 +68,7 @@ class Processes:
 
     def block(self, count: int) -> range:
         """Return this process's part of `count` things: consecutive, and as many as others have, give or take one."""
-        return range(self.rank * count // self.ranks, (self.rank + 1) * count // self.ranks)
+        return range_of(count, self.rank, self.ranks)
 
     def by_first(self, work: Callable[[], T]) -> T:
         """Let the first process do `work` and give all of them its result, of JSON, or its error.

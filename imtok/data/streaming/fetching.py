@@ -93,11 +93,11 @@ class Fetching:
     def _begin(self, number: int) -> None:
         window, left_out = self._order.window(number), self._left_out.get(number, ())
         failed = dict.fromkeys(left_out, "it had failed before")
-        wanted = [index for index, shard in enumerate(window.shards) if shard not in failed]
-        unfinished = _Unfinished(number, window, [() for _ in window.shards], failed, len(wanted))
-        for index in wanted:
+        remaining = [index for index, shard in enumerate(window.shards) if shard not in failed]
+        unfinished = _Unfinished(number, window, [() for _ in window.shards], failed, len(remaining))
+        for index in remaining:
             self._tasks.put((unfinished, index))
-        if not wanted:
+        if not remaining:
             self._finish(unfinished)
 
     def _work(self) -> None:

@@ -6,7 +6,7 @@ the reader of indexed tars: they say whether the shard is whole, which members a
 the iterator has to give. Keys and bytes are therefore those of the same tar read by its index.
 
 Two of webdataset's pieces are not used. `group_by_keys` makes one sample of `img.1.jpg` and `img.2.jpg`, and a shard
-here is a list of images. `tar_file_expander` leaves out folders called `__x__`, and cannot be told not to.
+here is a list of images. `tar_file_expander` leaves out folders called `__x__`, and has no option for that.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ def read_members(file: BinaryIO, size: int, reading: Reading) -> ShardMembers:
     if problem is not None:
         raise DamagedShard(problem)
     container = members.container(size, None)
-    wanted = {image.part for image in container.images if isinstance(image, ArchiveImage)}
-    found = _contents(file, starts, members.regular, wanted)
+    needed = {image.part for image in container.images if isinstance(image, ArchiveImage)}
+    found = _contents(file, starts, members.regular, needed)
     images = [(image.key, found[image.part]) for image in container.images if isinstance(image, ArchiveImage)]
     lost = {image.key: f"{image.reason}: {image.detail}" for image in container.images if isinstance(image, LostImage)}
     return ShardMembers(images, lost, container.notes)
@@ -79,19 +79,19 @@ class _Recorded(Members):
 
 
 def _contents(
-    file: BinaryIO, starts: list[int], regular: list[tuple[str, Part | Lost]], wanted: set[Part]
+    file: BinaryIO, starts: list[int], regular: list[tuple[str, Part | Lost]], needed: set[Part]
 ) -> dict[Part, bytes]:
-    """Read the bytes of the `wanted` members; raises DamagedShard where the iterator gives others than the headers."""
+    """Read the bytes of the `needed` members; raises DamagedShard where the iterator gives others than the headers."""
     left = iter([(name, part) for name, part in regular if not _is_metadata(name)])
     found: dict[Part, bytes] = {}
     selected: list[Part] = []
 
     def select(name: str) -> bool:
-        """Compare a member with the headers' next one; say whether its bytes are wanted."""
+        """Compare a member with the headers' next one; say whether its bytes are needed."""
         expected, part = next(left, (None, None))
         if name != expected:
             raise DamagedShard(f"its members come out of order, {as_text(name)} first")
-        if part not in wanted:
+        if part not in needed:
             return False
         selected.append(part)
         return True
@@ -104,10 +104,10 @@ def _contents(
         except (tarfile.TarError, ValueError, EOFError) as error:
             raise DamagedShard(f"damaged ({type(error).__name__})") from error
     for name, part in regular:
-        if _is_metadata(name) and isinstance(part, Stored) and part in wanted:
+        if _is_metadata(name) and isinstance(part, Stored) and part in needed:
             file.seek(part.offset)
             found[part] = file.read(part.size)
-    if missing := wanted - found.keys():
+    if missing := needed - found.keys():
         raise DamagedShard(f"{len(missing)} of its members did not come out")
     return found
 
