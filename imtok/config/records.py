@@ -11,6 +11,7 @@ from typing import Any, Literal, Self
 import yaml
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from imtok.config.origin import Origin
 from imtok.config.training import AdversarialConfig, DataConfig, LossConfig, OptimizerConfig
 from imtok.networks.conv_config import ConvConfig
 from imtok.networks.union import AnyNetworkConfig
@@ -28,6 +29,9 @@ class TokenizerConfig(Record):
     quantizer: QuantizerConfig = FSQConfig()
     size: int = Field(256, ge=8, description="image side it was trained for; `imtok encode` uses it by default")
     decoder_output: DecoderOutput = Field("pixels", description="what the decoder's channels mean; follows the losses")
+    origin: Origin | None = Field(
+        None, description="published checkpoint that the weights come from; none: trained here"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -37,11 +41,13 @@ class TokenizerConfig(Record):
         return {**values, "network": {"kind": "conv", **network}} if isinstance(network, Mapping) else values
 
     @model_serializer(mode="wrap")
-    def _leave_out_pixels(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Write `decoder_output` only where it is not pixels, so that files stay as they were before it existed."""
+    def _leave_out_defaults(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write `decoder_output` and `origin` only where they say something, so that older files stay as they were."""
         values: dict[str, Any] = serialize(self)
         if values.get("decoder_output") == "pixels":
             del values["decoder_output"]
+        if values.get("origin", self) is None:
+            del values["origin"]
         return values
 
     @model_validator(mode="after")

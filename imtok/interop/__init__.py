@@ -1,0 +1,1 @@
+"""Published tokenizers in: checkpoints of other projects become tokenizers of imtok."""

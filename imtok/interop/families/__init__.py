@@ -1,0 +1,1 @@
+"""Published families of tokenizers, one module each: from their keys and configuration to ours."""
