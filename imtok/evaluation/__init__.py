@@ -1,4 +1,4 @@
-"""Metrics of reconstructions, and the protocol by which a tokenizer is measured: `evaluate(tokenizer, sources)`."""
+"""Metrics of reconstructions, and the measurement of tokenizers by them: `evaluate(tokenizer, sources)`."""
 
 from typing import TYPE_CHECKING
 
@@ -9,7 +9,9 @@ from imtok.evaluation.pixels import PSNR, SSIM, psnr, ssim
 from imtok.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from imtok.evaluation.protocol import Measurement, Quality, evaluate, measure, measurement_of
+    from imtok.evaluation.job import evaluate
+    from imtok.evaluation.measuring import measure, measurement_of
+    from imtok.evaluation.quality import Measurement, Quality
 
 __all__ = [
     "BEST_BY",
@@ -32,5 +34,9 @@ __all__ = [
 
 __getattr__, __dir__ = lazy_names(
     __name__,
-    dict.fromkeys(("Measurement", "Quality", "evaluate", "measure", "measurement_of"), "imtok.evaluation.protocol"),
+    {
+        "evaluate": "imtok.evaluation.job",
+        **dict.fromkeys(("measure", "measurement_of"), "imtok.evaluation.measuring"),
+        **dict.fromkeys(("Measurement", "Quality"), "imtok.evaluation.quality"),
+    },
 )
