@@ -155,8 +155,8 @@ class Distance(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(()))
 
-    def forward(self, restored: Tensor, originals: Tensor) -> Tensor:
-        return self.weight * (restored - originals).abs().mean()
+    def distances(self, restored: Tensor, originals: Tensor) -> Tensor:
+        return self.weight * (restored - originals).abs().mean(dim=(1, 2, 3))
 
 
 def fresh(metric: type[Metric]) -> Metric:

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from imtok.evaluation.bootstrap import Interval, interval_of_mean
 from imtok.evaluation.metric import ImageMean, Metric
 from imtok.evaluation.metrics import BEST_BY, METRICS, build_metrics, first_metric
 from imtok.evaluation.perceptual import LPIPS
@@ -20,12 +21,14 @@ __all__ = [
     "PSNR",
     "SSIM",
     "ImageMean",
+    "Interval",
     "Measurement",
     "Metric",
     "Quality",
     "build_metrics",
     "evaluate",
     "first_metric",
+    "interval_of_mean",
     "measure",
     "measurement_of",
     "psnr",

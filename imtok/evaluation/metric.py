@@ -1,16 +1,21 @@
 """The contract of a metric: a number that says how well reconstructions keep a set of images.
 
-A metric takes pairs of batches with `update` and gives its number with `compute`. `merge` adds what another object of
-its class has seen, so that several processes can share a set. The class declares how tables, logs, plots and JSON show
-the number.
+A metric takes pairs of batches with `update`, keeps rows of them, and gives its number with `compute`. A row is all
+that the metric needs of one image: a value, or features. Rows stay in the order of the images. So a set can be cut into
+parts that are measured anywhere: `state` gives the rows to write down, `restore` takes them back, `merge` appends those
+of the next part. `compute` reads the rows of the whole set in their order; its result is the same to the bit however
+the set was cut. The class declares how tables, logs, plots and JSON show the number.
 """
 
-# Axes: B batch, S side of the square.
+# Axes: B batch, N images, S side of the square.
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from imtok.evaluation.bootstrap import Interval, interval_of_mean
 
 if TYPE_CHECKING:  # whoever shows metrics loads no torch
     from torch import Tensor, nn
@@ -30,27 +35,71 @@ class Metric(ABC):
     method: ClassVar[str]  # how it is computed, in the line that states the protocol
     smallest: ClassVar[int] = 1  # pixels a side that it needs
     needs: ClassVar[str] = ""  # name of the network it needs; empty: none
+    by_default: ClassVar[bool] = True  # measured where nobody names metrics, in training too
 
     def __init__(self, network: nn.Module | None = None) -> None:
         if (network is None) != (not self.needs):
             expected = f"the network {self.needs}" if self.needs else "no network"
             raise TypeError(f"{type(self).__name__} takes {expected}")
         self.network = network
+        self._rows: dict[str, list[Tensor]] = {}  # by name, (B, ...) each
 
     @abstractmethod
     def update(self, restored: Tensor, originals: Tensor) -> None:
-        """Add a batch of reconstructions and their originals: two (B, 3, S, S) uint8 on one device.
+        """Add a batch of reconstructions and their originals: two (B, 3, S, S) on one device.
 
-        A metric of floats converts them by `imtok.tokenizer.to_float`, which loses nothing.
+        Both are uint8, or both are floats in [-1, 1]; the protocol says which. Nothing is rounded or clamped here. A
+        metric of floats converts uint8 by `imtok.tokenizer.to_float`, which loses nothing.
         """
 
     @abstractmethod
     def compute(self) -> float:
-        """Return the metric over all images so far; infinite where a perfect reconstruction has no finite value."""
+        """Return the metric over all images so far; infinite where a perfect reconstruction has no finite value.
 
-    @abstractmethod
+        There must be an image, and `refusal` must be empty.
+        """
+
+    def refusal(self) -> str:
+        """Say why the images so far give no number, for example because they are too few; empty where they do."""
+        return ""
+
+    def interval(self) -> Interval | None:
+        """Return the range in which the number lies with 95 %, None where the metric is no mean over images."""
+        return None
+
+    def add_rows(self, **rows: Tensor) -> None:
+        """Add the rows of a batch by their names: (B, ...) each, on any device."""
+        for name, batch in rows.items():
+            self._rows.setdefault(name, []).append(batch.cpu())
+
+    def batches_of_rows(self, name: str) -> list[Tensor]:
+        """Return the rows of one name as they were added, (B, ...) each; to join them would copy all."""
+        return self._rows.get(name, [])
+
+    def rows(self, name: str) -> Tensor:
+        """Return the rows of one name, (N, ...); there must be an image."""
+        import torch
+
+        return torch.cat(self._rows[name])
+
+    @property
+    def images(self) -> int:
+        """Number of images so far."""
+        return sum(len(batch) for batch in next(iter(self._rows.values()), []))
+
+    def state(self) -> dict[str, Tensor]:
+        """Return all rows by name, (N, ...) each on the CPU; empty before the first image."""
+        return {name: self.rows(name) for name in self._rows}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go back to the rows that `state` returned, in place of those so far."""
+        self._rows.clear()
+        self._rows.update({name: [rows] for name, rows in state.items()})
+
     def merge(self, other: Self) -> None:
-        """Add all that `other` has seen; the order of merging changes nothing but last bits."""
+        """Append all rows of `other`, whose images come after those so far."""
+        for name, batches in other._rows.items():
+            self._rows.setdefault(name, []).extend(batches)
 
     @classmethod
     def unavailable(cls) -> str:
@@ -90,24 +139,28 @@ class Metric(ABC):
 class ImageMean(Metric):
     """A metric that is the mean of one value for each image."""
 
-    def __init__(self, network: nn.Module | None = None) -> None:
-        super().__init__(network)
-        self.values: list[Tensor] = []  # (B,) float64 each
-
     @abstractmethod
     def of_images(self, restored: Tensor, originals: Tensor) -> Tensor:
-        """Return the value of each image: two (B, 3, S, S) uint8 -> (B,) float64."""
+        """Return the value of each image: two (B, 3, S, S), uint8 or floats in [-1, 1] -> (B,) float64."""
+
+    @property
+    def values(self) -> Tensor:
+        """The value of each image so far, (N,) float64; there must be one."""
+        return self.rows("values")
+
+    def averaged(self) -> Tensor:
+        """Return the values that the mean is over: (n,) float64, those of all images unless a metric says otherwise."""
+        return self.values
 
     def update(self, restored: Tensor, originals: Tensor) -> None:
         """Add the values of a batch."""
-        self.values.append(self.of_images(restored, originals).cpu())
+        self.add_rows(values=self.of_images(restored, originals))
 
     def compute(self) -> float:
         """Return the mean over images."""
-        import torch
+        return float(self.averaged().mean())
 
-        return float(torch.cat(self.values).mean())
-
-    def merge(self, other: Self) -> None:
-        """Add the values of other images."""
-        self.values += other.values
+    def interval(self) -> Interval | None:
+        """Return the 95 % interval of the mean by the bootstrap over images; None where the mean is over no image."""
+        values = self.averaged().numpy()
+        return interval_of_mean(values) if len(values) else None

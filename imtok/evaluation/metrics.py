@@ -24,9 +24,13 @@ def first_metric() -> type[Metric]:
 
 
 def build_metrics(networks: Mapping[str, nn.Module] | None = None) -> list[Metric]:
-    """Build the metrics that need no network, and those whose network is in `networks` under the name in `needs`."""
+    """Build the metrics that are measured by default.
+
+    These need no network, or have theirs in `networks` under the name in `needs`.
+    """
     found = networks or {}
-    usable = [metric for metric in METRICS.values() if not metric.needs or metric.needs in found]
+    defaults = [metric for metric in METRICS.values() if metric.by_default]
+    usable = [metric for metric in defaults if not metric.needs or metric.needs in found]
     return [metric(found[metric.needs]) if metric.needs else metric() for metric in usable]
 
 

@@ -1,19 +1,25 @@
 """LPIPS as a metric (Zhang et al., 2018), on the network of the perceptual loss."""
 
-# Axes: B batch, S side of the square.
+# Axes: B batch, N images, S side of the square.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, cast
 
-from imtok.evaluation.metric import Metric
+from imtok.evaluation.metric import ImageMean
 
 if TYPE_CHECKING:  # whoever shows metrics loads no torch
     from torch import Tensor, nn
 
+    from imtok.losses import PerceptualLoss
 
-class LPIPS(Metric):
-    """Perceptual distance on VGG16's features, the mean over images."""
+
+class LPIPS(ImageMean):
+    """Perceptual distance on VGG16's features, the mean over images.
+
+    The mean of each batch is taken in float32, as the perceptual loss takes it, and these are summed in float64. The
+    sum of a batch stands in the row of its first image, and 0 in the others.
+    """
 
     name, label, higher_is_better = "lpips", "LPIPS", False
     description = "perceptual distance on VGG16's features, mean over images (Zhang et al., 2018)"
@@ -21,31 +27,33 @@ class LPIPS(Metric):
     smallest = 16
     needs = "perceptual"
 
-    def __init__(self, network: nn.Module | None = None) -> None:
-        super().__init__(network)
-        self.total, self.images = 0.0, 0
+    def of_images(self, restored: Tensor, originals: Tensor) -> Tensor:
+        """Return the distance of each pair, (B,) float32 where the network is."""
+        import torch
+
+        from imtok.tokenizer import to_float
+
+        network = cast("PerceptualLoss", self.network)
+        device = next(network.parameters()).device
+        pair = (to_float(each) if each.dtype == torch.uint8 else each for each in (restored, originals))
+        with torch.no_grad():
+            return network.distances(*(each.to(device) for each in pair))
 
     def update(self, restored: Tensor, originals: Tensor) -> None:
         """Add a batch; it is computed where the network is."""
         import torch
 
-        from imtok.tokenizer import to_float
-
-        assert self.network is not None
-        device = next(self.network.parameters()).device
-        pair = (to_float(each.to(device)) for each in (restored, originals))
-        with torch.no_grad():
-            self.total += float(self.network(*pair)) * len(originals)
-        self.images += len(originals)
+        distances = self.of_images(restored, originals)
+        sums = torch.zeros(len(distances), dtype=torch.float64)
+        sums[:1] = float(distances.mean()) * len(distances)
+        self.add_rows(values=distances.double(), sums=sums)
 
     def compute(self) -> float:
         """Return the mean over images."""
-        return self.total / self.images
-
-    def merge(self, other: Self) -> None:
-        """Add the distances of other images."""
-        self.total += other.total
-        self.images += other.images
+        total = 0.0
+        for row in self.rows("sums").tolist():  # sum() rounds otherwise from Python 3.12 on
+            total += row
+        return total / self.images
 
     @classmethod
     def unavailable(cls) -> str:

@@ -14,19 +14,30 @@ if TYPE_CHECKING:  # whoever shows metrics loads no torch
 
 
 def psnr(restored: Tensor, originals: Tensor) -> Tensor:
-    """Return 10 log10(255^2 / MSE) of each image in dB: two (B, 3, H, W) uint8 -> (B,) float64, infinite for equals."""
-    errors = (restored.double() - originals.double()).square().mean(dim=(1, 2, 3))
-    return 10 * (255**2 / errors).log10()
+    """Return 10 log10(255^2 / MSE) of each image in dB: two (B, 3, H, W) -> (B,) float64, infinite for equals.
+
+    Both are uint8, or both are floats in [-1, 1], which are scaled to [0, 255] without rounding.
+    """
+    errors = (_levels(restored.double(), restored) - _levels(originals.double(), originals)).square()
+    return 10 * (255**2 / errors.mean(dim=(1, 2, 3))).log10()
 
 
-def ssim(restored: Tensor, originals: Tensor) -> Tensor:
-    """Return the structural similarity of each image: two (B, 3, H, W) uint8 -> (B,) float64 in [-1, 1]."""
+def ssim(restored: Tensor, originals: Tensor, data_range: float = 255.0) -> Tensor:
+    """Return the structural similarity of each image: two (B, 3, H, W) -> (B,) float64 in [-1, 1].
+
+    Both are uint8, or both are floats in [-1, 1]. `data_range` is the L of the constants (0.01 L)^2 and (0.03 L)^2, in
+    levels of 255 (Wang et al., 2004).
+    """
     from torchmetrics.functional.image import structural_similarity_index_measure  # late: torchmetrics loads slowly
 
-    values = structural_similarity_index_measure(
-        restored.float(), originals.float(), data_range=255.0, reduction="none"
-    )
+    pair = [_levels(each.float(), each) for each in (restored, originals)]
+    values = structural_similarity_index_measure(pair[0], pair[1], data_range=data_range, reduction="none")
     return cast("Tensor", values).double().reshape(-1)
+
+
+def _levels(values: Tensor, images: Tensor) -> Tensor:
+    """Return values of images in [0, 255]: those of floats in [-1, 1] are scaled, those of uint8 are levels already."""
+    return (values + 1) * 127.5 if images.is_floating_point() else values
 
 
 class PSNR(ImageMean):
@@ -40,12 +51,14 @@ class PSNR(ImageMean):
         """Return `psnr` of each image."""
         return psnr(restored, originals)
 
+    def averaged(self) -> Tensor:
+        """Return the values of the images that have an error."""
+        values = self.values
+        return values[values.isfinite()]
+
     def compute(self) -> float:
         """Return the mean over the images that have an error."""
-        import torch
-
-        values = torch.cat(self.values)
-        inexact = values[values.isfinite()]
+        inexact = self.averaged()
         return float(inexact.mean()) if len(inexact) else math.inf
 
 

@@ -100,10 +100,14 @@ class PerceptualLoss(nn.Module):
         names the range found, which cannot tell images in [0, 1] from pale ones. On a GPU only the first call is
         checked, since reading a value from it would delay every step. The gradient reaches reconstructions, not images.
         """
+        return self.distances(reconstructions, images).mean()
+
+    def distances(self, reconstructions: Tensor, images: Tensor) -> Tensor:
+        """Return the distance of each pair, (B,) float32, of what `forward` takes."""
         self._check(reconstructions, images)
         with torch.no_grad():
             expected = self.feature_levels(images)
-        return feature_distance(self.feature_levels(reconstructions), expected, list(self.heads)).mean()
+        return feature_distance(self.feature_levels(reconstructions), expected, list(self.heads))
 
     def feature_levels(self, images: Tensor) -> list[Tensor]:
         """Compute the five levels of features of images (B, 3, H, W) in [-1, 1], finest first."""
