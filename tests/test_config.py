@@ -387,7 +387,7 @@ def test_a_file_may_have_tokenizer_keys_at_its_top() -> None:
         ("optimizer.learning_rat=1", "optimizer.learning_rat: unknown key; did you mean learning_rate?"),
         (
             "network.folds=2",
-            "tokenizer.network.folds: unknown key; did you mean fold?; known here: kind, patch_size, channels,",
+            "tokenizer.network.folds: unknown key for kind conv; did you mean fold?; known here: kind, patch_size,",
         ),
         ("quantiser.levels=[8]", "quantiser: unknown key; did you mean quantizer?"),
         (

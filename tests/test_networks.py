@@ -173,5 +173,5 @@ def test_encoder_and_decoder_name_what_the_trainer_needs() -> None:
 
 
 def test_a_misspelt_former_name_is_recognised() -> None:
-    with pytest.raises(ConfigError, match=r"network\.folds: unknown key; did you mean fold\?"):
+    with pytest.raises(ConfigError, match=r"network\.folds: unknown key for kind conv; did you mean fold\?"):
         load_train_config({"network": {"folds": 2}})

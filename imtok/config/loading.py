@@ -18,17 +18,20 @@ from imtok.records import Record
 _R = TypeVar("_R", bound=Record)
 
 
-def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """Lay `over` upon `base`, key by key; a quantizer or network of another kind replaces the whole of it."""
+def merge(base: Mapping[str, Any], over: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
+    """Lay `over` upon `base`, key by key; a quantizer or network of another kind replaces the whole of it.
+
+    A network of `base` without its kind is `conv`, or of a kind not yet known where `base` is `partial`.
+    """
     result = dict(base)
     for key, value in over.items():
         old = result.get(key)
         if isinstance(old, Mapping) and isinstance(value, Mapping):
-            before = old.get("kind", "conv" if key == "network" else None)  # a network without its kind is `conv`
-            if key == "network" and before == "conv":
+            before = old.get("kind", "conv" if key == "network" and not partial else None)
+            if key == "network" and before in ("conv", None):
                 old, value = current_names(old), current_names(value)
             changes_kind = before is not None and value.get("kind", before) != before
-            result[key] = dict(value) if changes_kind else merge(old, value)
+            result[key] = dict(value) if changes_kind else merge(old, value, partial=partial)
         else:
             result[key] = value
     return result

@@ -97,7 +97,7 @@ def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {setting}: the value is not valid YAML; quote it for the shell") from error
         for part in reversed(full_key(name.strip())):
             value = {part: value}
-        result = merge(result, value)
+        result = merge(result, value, partial=True)
     return result
 
 

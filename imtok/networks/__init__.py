@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from imtok.networks.maskbit import MaskBitDiscriminator
     from imtok.networks.patchgan import PatchDiscriminator
     from imtok.networks.stylegan import StyleGANDiscriminator
+    from imtok.networks.vqgan import VQGANDecoder, VQGANEncoder
 
 __all__ = [
     "ConvDecoder",
@@ -25,6 +26,8 @@ __all__ = [
     "MaskBitDiscriminator",
     "PatchDiscriminator",
     "StyleGANDiscriminator",
+    "VQGANDecoder",
+    "VQGANEncoder",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -38,5 +41,7 @@ __getattr__, __dir__ = lazy_names(
         "MaskBitDiscriminator": "imtok.networks.maskbit",
         "PatchDiscriminator": "imtok.networks.patchgan",
         "StyleGANDiscriminator": "imtok.networks.stylegan",
+        "VQGANDecoder": "imtok.networks.vqgan",
+        "VQGANEncoder": "imtok.networks.vqgan",
     },
 )

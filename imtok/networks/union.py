@@ -1,11 +1,15 @@
-"""The union of all networks' configurations by `kind`; there is one so far."""
+"""The union of all networks' configurations by `kind`."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field
+
 from imtok.networks.conv_config import ConvConfig
 from imtok.networks.record import NetworkRecord
+from imtok.networks.vqgan_config import VQGANConfig
 
-# With a second kind: Annotated[ConvConfig | OtherConfig, Field(discriminator="kind")].
-AnyNetworkConfig = ConvConfig
+AnyNetworkConfig = Annotated[ConvConfig | VQGANConfig, Field(discriminator="kind")]
 
-KINDS: dict[int | str, type[NetworkRecord]] = {"conv": ConvConfig}
+KINDS: dict[int | str, type[NetworkRecord]] = {"conv": ConvConfig, "vqgan": VQGANConfig}
