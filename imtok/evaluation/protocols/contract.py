@@ -13,6 +13,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from imtok.errors import ConfigError
+from imtok.evaluation.metric import Metric
+from imtok.evaluation.metrics import METRICS
+
 if TYPE_CHECKING:  # whoever names a protocol loads no torch
     import numpy as np
     from torch import Tensor
@@ -33,7 +37,7 @@ class Protocol:
     to_levels: Callable[[Tensor], Tensor]  # floats, 1 white and -1 black -> uint8
     restored_floats: Callable[[Tensor], Tensor]  # decoded floats -> the floats that metrics of floats compare
     forms: Mapping[str, Form] = field(default_factory=dict)  # by name of the metric; uint8 where absent
-    variants: Mapping[str, str] = field(default_factory=dict)  # by name of the metric; its usual one where absent
+    metrics: Mapping[str, type[Metric]] = field(default_factory=dict)  # by name; that of METRICS where absent
     notes: Mapping[str, str] = field(default_factory=dict)  # by name of the metric, what its values are, in words
     repeats: bool = False  # whether images are repeated until every rank has equally many
     batch: int | None = None  # images in the batches whose means are averaged; None: the mean is over images
@@ -57,9 +61,14 @@ class Protocol:
         """Return the form of the images that a metric compares, by the metric's name."""
         return self.forms.get(metric, "uint8")
 
-    def variant(self, metric: str) -> str:
-        """Return the variant of a metric, by the metric's name; empty for the metric's usual arithmetic."""
-        return self.variants.get(metric, "")
+    def metric(self, name: str) -> type[Metric]:
+        """Return the class of a metric as this family computes it, by its name; that of METRICS unless it differs.
+
+        Raises ConfigError where there is no such metric.
+        """
+        if name not in METRICS:
+            raise ConfigError(f"metric {name}: unknown, expected one of {', '.join(METRICS)}")
+        return self.metrics.get(name, METRICS[name])
 
     def pair(self, form: Form, decoded: Tensor, originals: Tensor) -> tuple[Tensor, Tensor]:
         """Return (restored, originals) as a metric of this form compares them.

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING
 from imtok.errors import ConfigError
 from imtok.evaluation.protocols import levels, squares
 from imtok.evaluation.protocols.contract import Protocol
+from imtok.evaluation.protocols.similarity import UniformSSIM, UniformSSIMOfRange2
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-_LPIPS = ("lpips", "lpips_alex")
 
 
 def _to_float(originals: Tensor) -> Tensor:
@@ -50,7 +49,7 @@ ADM = Protocol(
     to_levels=levels.levels_of_adm,
     restored_floats=levels.unclamped,
     forms={"lpips": "floats", "lpips_alex": "floats"},
-    variants={"ssim": "uniform, range 2", "rfid": "legacy_tensorflow"},
+    metrics={"ssim": UniformSSIMOfRange2},
     notes={"SSIM": "7x7 uniform window, data range 2 on [0, 1], so too high", "LPIPS": "on floats, not clamped"},
     repeats=True,
 )
@@ -66,14 +65,14 @@ TAMING = Protocol(
     to_levels=levels.levels_of_taming,
     restored_floats=levels.clamped,
     forms={"lpips": "floats", "lpips_alex": "floats", "rfid": "floats"},
-    variants={"ssim": "uniform", "rfid": "legacy_pytorch"},
+    metrics={"ssim": UniformSSIM},
     notes={"SSIM": "7x7 uniform window", "LPIPS and rFID": "on floats"},
     batch=4,
 )
 
 # 1d-tokenizer, utils/train_utils.py (`eval_reconstruction`) and evaluator/evaluator.py, which has rFID and no PSNR or
-# SSIM. MaskBit's evaluator/evaluator.py adds both, with SSIM over the whole map. MaskBit's own tokenizers are resized
-# by the bilinear filter (configs/tokenizer/*.yaml), and its PSNR is of floats that nobody rounds.
+# SSIM. MaskBit's evaluator/evaluator.py adds both, with the SSIM that torchmetrics has. MaskBit's own tokenizers are
+# resized by the bilinear filter (configs/tokenizer/*.yaml), and its PSNR is of floats that nobody rounds.
 TITOK = Protocol(
     name="titok",
     used_by="1d-tokenizer (TiTok, TA-TiTok), SFTok, BAR; the metrics of MaskBit",
@@ -84,8 +83,7 @@ TITOK = Protocol(
     to_levels=levels.levels_of_titok,
     restored_floats=levels.rounded_of_titok,
     forms={"lpips": "floats", "lpips_alex": "floats"},
-    variants={"ssim": "gaussian, whole", "rfid": "legacy_tensorflow"},
-    notes={"SSIM": "11x11 Gaussian window, mean over the whole map with its mirrored border"},
+    notes={"PSNR and SSIM": "as MaskBit, which is as imtok"},
 )
 
 # UniTok, utils/eval_fid.py: rFID alone. VAR, utils/data.py, resizes to 1.125 S for training.
@@ -98,7 +96,6 @@ VAR = Protocol(
     to_floats=levels.floats_of_var,
     to_levels=levels.levels_of_var,
     restored_floats=levels.clamped,
-    variants={"rfid": "legacy_tensorflow"},
     notes={"SSIM": "as imtok, since this family publishes rFID alone"},
 )
 
