@@ -17,6 +17,7 @@ from imtok.networks.vqgan_blocks import (
     Attention,
     DepthToSpace,
     ResidualBlock,
+    SpatialNorm,
     SymmetricDownsample,
 )
 from imtok.networks.vqgan_config import VQGANConfig
@@ -53,7 +54,9 @@ OF_DECODER: dict[str, Any] = {
     "decoder_attention_stages": (),
     "upsampling": "depth_to_space",
     "adaptive_norm": True,
+    "spatial_norm": True,
 }
+MOVQ: dict[str, Any] = {"spatial_norm": True}
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -72,7 +75,9 @@ def pair(**options: Any) -> tuple[VQGANEncoder, VQGANDecoder]:
     return encoder, decoder
 
 
-@pytest.mark.parametrize("options", [{}, OPEN_MAGVIT2, MASKGIT, {"decoder_channels": (12, 8)}, {"channels": (8,)}])
+@pytest.mark.parametrize(
+    "options", [{}, OPEN_MAGVIT2, MASKGIT, MOVQ, {"decoder_channels": (12, 8)}, {"channels": (8,)}]
+)
 def test_the_grid_is_smaller_by_the_downsampling_and_back(options: dict[str, Any]) -> None:
     if options.get("channels"):
         options = {**options, "attention_stages": ()}
@@ -101,7 +106,7 @@ def test_blocks_and_attention_stand_where_the_configuration_says() -> None:
     assert [type(layer) for layer in pair(middle_attention=False, middle_blocks=1)[1].trunk.mid] == [ResidualBlock]
 
 
-@pytest.mark.parametrize("options", [{}, OPEN_MAGVIT2, MASKGIT])
+@pytest.mark.parametrize("options", [{}, OPEN_MAGVIT2, MASKGIT, MOVQ])
 def test_gradients_reach_every_parameter(options: dict[str, Any]) -> None:
     encoder, decoder = pair(**options)
     weights = noise(2, 3, 8, 8, seed=1)
@@ -113,7 +118,7 @@ def test_gradients_reach_every_parameter(options: dict[str, Any]) -> None:
                 assert parameter.grad.abs().sum() > 0, name
 
 
-@pytest.mark.parametrize("options", [{}, OPEN_MAGVIT2, MASKGIT])
+@pytest.mark.parametrize("options", [{}, OPEN_MAGVIT2, MASKGIT, MOVQ])
 def test_images_of_a_batch_do_not_mix(options: dict[str, Any]) -> None:
     encoder, decoder = pair(**options)
     images = noise(3, 3, 8, 8)
@@ -164,6 +169,32 @@ def test_depth_to_space_spreads_channels_in_the_published_order() -> None:
         layer.conv.bias.copy_(torch.arange(8.0))  # type: ignore[union-attr]
         out = layer(noise(1, 2, 1, 1))
     assert out[0].tolist() == [[[0, 2], [4, 6]], [[1, 3], [5, 7]]]
+
+
+def test_the_spatial_norm_scales_and_shifts_by_the_code_there() -> None:
+    torch.manual_seed(0)
+    norm = SpatialNorm(8, 3, small())
+    x, codes = noise(2, 8, 4, 6), noise(2, 3, 2, 3, seed=1)
+    normal = F.group_norm(x, 4, norm.norm_layer.weight, norm.norm_layer.bias, 1e-6)
+    repeated = codes.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+    scale, shift = (
+        torch.einsum("oi,bihw->bohw", conv.weight[:, :, 0, 0], repeated) for conv in (norm.conv_y, norm.conv_b)
+    )
+    scale, shift = scale + norm.conv_y.bias[:, None, None], shift + norm.conv_b.bias[:, None, None]  # type: ignore[index]
+    torch.testing.assert_close(norm(x, codes), normal * scale + shift, atol=1e-5, rtol=1e-4)
+
+
+def test_every_norm_of_a_spatial_decoder_reads_the_codes_themselves() -> None:
+    _, decoder = pair(**MOVQ, latent_channels=6)
+    assert not [
+        name
+        for name, layer in decoder.named_modules()
+        if name.endswith(("norm1", "norm2", "norm", "norm_out")) and not isinstance(layer, SpatialNorm)
+    ]
+    latents, codes = noise(1, 6, 2, 2), noise(1, 5, 2, 2, seed=1)
+    assert decoder.post_quant_conv is not None
+    torch.testing.assert_close(decoder(codes), decoder.decode(decoder.post_quant_conv(codes), codes))
+    assert not torch.allclose(decoder.decode(latents, codes), decoder.decode(latents, codes + 1))
 
 
 def test_the_adaptive_norm_scales_by_deviation_and_shifts_by_mean() -> None:
@@ -232,6 +263,7 @@ def test_an_option_left_at_its_default_changes_no_identity() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"spatial_norm": True, "adaptive_norm": True}, "both scale the decoder by the codes"),
         ({"decoder_channels": (8,)}, "decoder_channels has 1 stages and channels 2"),
         ({"attention_stages": (2,)}, "attention_stages has stage 2, the last of 2 stages is number 1"),
         ({"decoder_attention_stages": (5,)}, "decoder_attention_stages has stage 5"),

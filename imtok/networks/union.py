@@ -7,9 +7,16 @@ from typing import Annotated
 from pydantic import Field
 
 from imtok.networks.conv_config import ConvConfig
+from imtok.networks.dvae_config import DVAEConfig
+from imtok.networks.emu3_config import Emu3Config
 from imtok.networks.record import NetworkRecord
 from imtok.networks.vqgan_config import VQGANConfig
 
-AnyNetworkConfig = Annotated[ConvConfig | VQGANConfig, Field(discriminator="kind")]
+AnyNetworkConfig = Annotated[ConvConfig | VQGANConfig | DVAEConfig | Emu3Config, Field(discriminator="kind")]
 
-KINDS: dict[int | str, type[NetworkRecord]] = {"conv": ConvConfig, "vqgan": VQGANConfig}
+KINDS: dict[int | str, type[NetworkRecord]] = {
+    "conv": ConvConfig,
+    "vqgan": VQGANConfig,
+    "dvae": DVAEConfig,
+    "emu3": Emu3Config,
+}

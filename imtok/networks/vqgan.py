@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from imtok.networks.base import Decoder, Encoder
 from imtok.networks.norms import in_fast_order
-from imtok.networks.vqgan_blocks import AdaptiveNorm, Stage, downsampling, group_norm, middle, upsampling
+from imtok.networks.vqgan_blocks import AdaptiveNorm, Middle, Stage, downsampling, group_norm, norm, normed, upsampling
 from imtok.networks.vqgan_config import VQGANConfig
 
 
@@ -35,7 +35,7 @@ class VQGANEncoder(Encoder):
             OrderedDict[str, nn.Module](
                 conv_in=nn.Conv2d(3, config.stem_width, 3, padding=1, bias=config.bias),
                 down=nn.Sequential(*stages),
-                mid=middle(width, config),
+                mid=Middle(width, config),
             )
         )
         self.norm_out = group_norm(width, config)
@@ -65,9 +65,10 @@ class VQGANDecoder(Decoder):
         self.unit_range = config.image_range == "0..1" and output_channels == 3
         channels = config.latent_channels or dim
         self.post_quant_conv = nn.Conv2d(dim, config.latent_channels, 1) if config.latent_channels else None
-        self.trunk = DecoderTrunk(channels, config)
+        code_channels = dim if config.spatial_norm else None
+        self.trunk = DecoderTrunk(channels, config, code_channels)
         width = config.decoder_widths[0]
-        self.norm_out = group_norm(width, config)
+        self.norm_out = norm(width, config, code_channels)
         self.conv_out = nn.Conv2d(width, output_channels, 3, padding=1)
 
     @property
@@ -82,9 +83,12 @@ class VQGANDecoder(Decoder):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Decode latents (B, dim, h, w) to (B, output_channels, H, W), of three channels nominally in [-1, 1]."""
-        latents = in_fast_order(latents)
-        trunk = self.trunk(latents if self.post_quant_conv is None else self.post_quant_conv(latents))
-        images: Tensor = self.conv_out(F.silu(self.norm_out(trunk)))
+        codes = in_fast_order(latents)
+        return self.decode(codes if self.post_quant_conv is None else self.post_quant_conv(codes), codes)
+
+    def decode(self, latents: Tensor, codes: Tensor) -> Tensor:
+        """Decode (B, `latent_channels`, h, w) as `forward` does; a spatial norm reads codes (B, dim, h, w)."""
+        images: Tensor = self.conv_out(F.silu(normed(self.norm_out, self.trunk(latents, codes), codes)))
         return images * 2 - 1 if self.unit_range else images
 
 
@@ -94,15 +98,16 @@ class DecoderTrunk(nn.Module):
     `up` has its stages from the finest to the coarsest, as the published networks number them.
     """
 
-    def __init__(self, channels: int, config: VQGANConfig) -> None:
+    def __init__(self, channels: int, config: VQGANConfig, code_channels: int | None = None) -> None:
         super().__init__()
+        self.reads_codes = code_channels is not None
         widths = config.decoder_widths
         blocks = config.decoder_blocks or config.blocks + 1
         attended = config.attention_stages
         if config.decoder_attention_stages is not None:
             attended = config.decoder_attention_stages
         self.conv_in = nn.Conv2d(channels, widths[-1], 3, padding=1)
-        self.mid = middle(widths[-1], config)
+        self.mid = Middle(widths[-1], config, code_channels)
         self.up = nn.ModuleList()
         for number, width in enumerate(widths):
             before = widths[min(number + 1, len(widths) - 1)]
@@ -113,12 +118,14 @@ class DecoderTrunk(nn.Module):
                     attention=number in attended,
                     resample=upsampling(width, config) if number > 0 else None,
                     adaptive=AdaptiveNorm(before, channels, config) if config.adaptive_norm else None,
+                    code_channels=code_channels,
                 )
             )
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """(B, E, h, w) -> (B, C, H, W)."""
-        hidden: Tensor = self.mid(self.conv_in(latents))
+    def forward(self, latents: Tensor, codes: Tensor) -> Tensor:
+        """Latents (B, E, h, w), and codes (B, D, h, w) for a spatial norm -> (B, C, H, W)."""
+        read = codes if self.reads_codes else latents
+        hidden: Tensor = self.mid(self.conv_in(latents), read)
         for stage in reversed(self.up):
-            hidden = stage(hidden, latents)
+            hidden = stage(hidden, read)
         return hidden

@@ -32,11 +32,11 @@ class ResidualBlock(nn.Module):
     that the block's input is dropped.
     """
 
-    def __init__(self, channels: int, out_channels: int, config: VQGANConfig) -> None:
+    def __init__(self, channels: int, out_channels: int, config: VQGANConfig, code_channels: int | None = None) -> None:
         super().__init__()
-        self.norm1 = group_norm(channels, config)
+        self.norm1 = norm(channels, config, code_channels)
         self.conv1 = nn.Conv2d(channels, out_channels, 3, padding=1, bias=config.bias)
-        self.norm2 = group_norm(out_channels, config)
+        self.norm2 = norm(out_channels, config, code_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=config.bias)
         self.reads_output = config.shortcut == "output"
         self.shortcut: nn.Conv2d | None = None
@@ -44,10 +44,10 @@ class ResidualBlock(nn.Module):
             read = out_channels if self.reads_output else channels
             self.shortcut = nn.Conv2d(read, out_channels, 1, bias=config.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C', H, W)."""
-        hidden: Tensor = self.conv1(F.silu(self.norm1(x)))
-        hidden = self.conv2(F.silu(self.norm2(hidden)))
+    def forward(self, x: Tensor, codes: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), and codes (B, E, h, w) for a spatial norm -> (B, C', H, W)."""
+        hidden: Tensor = self.conv1(F.silu(normed(self.norm1, x, codes)))
+        hidden = self.conv2(F.silu(normed(self.norm2, hidden, codes)))
         kept: Tensor = x
         if self.shortcut is not None:
             kept = self.shortcut(hidden if self.reads_output else x)
@@ -57,23 +57,53 @@ class ResidualBlock(nn.Module):
 class Attention(nn.Module):
     """Single-head self-attention over all grid positions, added to the input."""
 
-    def __init__(self, channels: int, config: VQGANConfig) -> None:
+    def __init__(self, channels: int, config: VQGANConfig, code_channels: int | None = None) -> None:
         super().__init__()
-        self.norm = group_norm(channels, config)
+        self.norm = norm(channels, config, code_channels)
         self.q = nn.Conv2d(channels, channels, 1)
         self.k = nn.Conv2d(channels, channels, 1)
         self.v = nn.Conv2d(channels, channels, 1)
         self.proj_out = nn.Conv2d(channels, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W)."""
-        normed = self.norm(x)
+    def forward(self, x: Tensor, codes: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), and codes (B, E, h, w) for a spatial norm -> (B, C, H, W)."""
+        read = normed(self.norm, x, codes)
         query, key, value = (
-            layer(normed).flatten(2).transpose(1, 2).unsqueeze(1) for layer in (self.q, self.k, self.v)
+            layer(read).flatten(2).transpose(1, 2).unsqueeze(1) for layer in (self.q, self.k, self.v)
         )  # (B, 1, HW, C) each
         mixed = F.scaled_dot_product_attention(query, key, value)
         out: Tensor = x + self.proj_out(mixed.squeeze(1).transpose(1, 2).reshape(x.shape))
         return out
+
+
+class SpatialNorm(nn.Module):
+    """Group norm, then a scale and a shift of each position, linear in the code there (MoVQ: Zheng et al., 2022).
+
+    The published form is group norm with weights of its own (diffusers' `SpatialNorm`, Emu3).
+    """
+
+    def __init__(self, channels: int, code_channels: int, config: VQGANConfig) -> None:
+        super().__init__()
+        self.norm_layer = group_norm(channels, config)
+        self.conv_y = nn.Conv2d(code_channels, channels, 1)
+        self.conv_b = nn.Conv2d(code_channels, channels, 1)
+
+    def forward(self, x: Tensor, codes: Tensor) -> Tensor:
+        """(B, C, H, W), (B, E, h, w) -> (B, C, H, W); codes are repeated to the grid of `x`."""
+        codes = F.interpolate(codes, size=x.shape[2:], mode="nearest")
+        out: Tensor = self.norm_layer(x) * self.conv_y(codes) + self.conv_b(codes)
+        return out
+
+
+def norm(channels: int, config: VQGANConfig, code_channels: int | None) -> nn.Module:
+    """Build the norm of a layer: a spatial one where it reads codes of `code_channels`, else a group norm."""
+    return group_norm(channels, config) if code_channels is None else SpatialNorm(channels, code_channels, config)
+
+
+def normed(layer: nn.Module, x: Tensor, codes: Tensor | None) -> Tensor:
+    """Return `x` after a norm that `norm` built; a group norm reads no codes."""
+    out: Tensor = layer(x, codes) if isinstance(layer, SpatialNorm) else layer(x)
+    return out
 
 
 class SymmetricDownsample(nn.Module):
@@ -142,32 +172,46 @@ class Stage(nn.Module):
         attention: bool,
         resample: nn.Module | None,
         adaptive: AdaptiveNorm | None = None,
+        code_channels: int | None = None,
     ) -> None:
-        """`widths` has one number more than there are blocks: before the first block and after each."""
+        """`widths` has one number more than there are blocks: before the first block and after each.
+
+        `code_channels` are those of the codes that every norm reads; None: norms read none.
+        """
         super().__init__()
         self.adaptive = adaptive
         pairs = list(pairwise(widths))
-        self.block = nn.ModuleList(ResidualBlock(before, after, config) for before, after in pairs)
-        self.attn = nn.ModuleList(Attention(after, config) for _, after in pairs if attention)
+        self.block = nn.ModuleList(ResidualBlock(before, after, config, code_channels) for before, after in pairs)
+        self.attn = nn.ModuleList(Attention(after, config, code_channels) for _, after in pairs if attention)
         self.resample = resample
 
     def forward(self, x: Tensor, codes: Tensor | None = None) -> Tensor:
-        """(B, C, H, W), and codes (B, E, h, w) for an adaptive norm -> (B, C', H', W')."""
+        """(B, C, H, W), and codes (B, E, h, w) for a norm that reads them -> (B, C', H', W')."""
         if self.adaptive is not None and codes is not None:
             x = self.adaptive(x, codes)
         for number, block in enumerate(self.block):
-            x = block(x)
+            x = block(x, codes)
             if len(self.attn):
-                x = self.attn[number](x)
+                x = self.attn[number](x, codes)
         return x if self.resample is None else self.resample(x)
 
 
-def middle(channels: int, config: VQGANConfig) -> nn.Sequential:
-    """Build the layers at the lowest resolution: residual blocks, with attention after the first."""
-    layers: list[nn.Module] = [ResidualBlock(channels, channels, config) for _ in range(config.middle_blocks)]
-    if config.middle_attention:
-        layers.insert(1, Attention(channels, config))
-    return nn.Sequential(*layers)
+class Middle(nn.Sequential):
+    """The layers at the lowest resolution: residual blocks, with attention after the first."""
+
+    def __init__(self, channels: int, config: VQGANConfig, code_channels: int | None = None) -> None:
+        layers: list[nn.Module] = [
+            ResidualBlock(channels, channels, config, code_channels) for _ in range(config.middle_blocks)
+        ]
+        if config.middle_attention:
+            layers.insert(1, Attention(channels, config, code_channels))
+        super().__init__(*layers)
+
+    def forward(self, x: Tensor, codes: Tensor | None = None) -> Tensor:
+        """(B, C, h, w), and codes (B, E, h, w) for a spatial norm -> (B, C, h, w)."""
+        for layer in self:
+            x = layer(x, codes)
+        return x
 
 
 def downsampling(channels: int, config: VQGANConfig) -> nn.Module:

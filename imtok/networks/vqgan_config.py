@@ -58,6 +58,9 @@ class VQGANConfig(NetworkRecord):
     upsampling: Upsampling = "nearest"
     shortcut: Shortcut = "input"
     adaptive_norm: bool = Field(False, description="each decoder stage is scaled by statistics of the codes first")
+    spatial_norm: bool = Field(
+        False, description="each norm of the decoder is scaled and shifted by the code at its position (MoVQ)"
+    )
     image_range: ImageRange = Field("-1..1", description="range that the network's own images lie in")
 
     @model_validator(mode="after")
@@ -67,6 +70,8 @@ class VQGANConfig(NetworkRecord):
                 f"decoder_channels has {len(self.decoder_channels)} stages and channels {len(self.channels)}; give as "
                 "many, since images come back at their size"
             )
+        if self.spatial_norm and self.adaptive_norm:
+            raise ValueError("spatial_norm and adaptive_norm both scale the decoder by the codes; give one of them")
         for name in ("attention_stages", "decoder_attention_stages"):
             beyond = [stage for stage in getattr(self, name) or () if stage >= len(self.channels)]
             if beyond:
