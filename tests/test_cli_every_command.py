@@ -26,6 +26,7 @@ COMMANDS = {
     "decode": "decode tokens -o back",
     "stats": "stats tokens --report report.html --plots plots --json",
     "eval": "eval run pictures",
+    "import": "import --help",
     "demo": "demo --help",
 }
 

@@ -18,6 +18,7 @@ from imtok.cli.decode import decode
 from imtok.cli.demo import demo
 from imtok.cli.encode import encode
 from imtok.cli.evaluate import evaluate
+from imtok.cli.import_ import import_
 from imtok.cli.info import info
 from imtok.cli.stats import stats
 from imtok.cli.streams import flush_output, prepare_streams
@@ -48,10 +49,11 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "decode": decode,
     "stats": stats,
     "eval": evaluate,
+    "import": import_,
     "info": info,
     "verify": verify,
 }
-_SAVING = {"demo", "train", "encode", "decode"}
+_SAVING = {"demo", "train", "encode", "decode", "import"}
 for _name, _command in _COMMANDS.items():
     _stopped = GOES_ON if _name in _SAVING else NOTHING_SAVED
     app.command(_name, help=_reflowed(_command.__doc__ or ""))(reports_errors(_command, stopped=_stopped))

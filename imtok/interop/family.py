@@ -34,6 +34,13 @@ class Family(ABC):
     def recognises(self, checkpoint: Checkpoint) -> bool:
         """Return whether the keys are those of this family; at most one family of the list says so."""
 
+    def fits(self, checkpoint: Checkpoint) -> bool:
+        """Return whether the keys may be of this family where a person says that they are; as `recognises` unless told.
+
+        Families that share their keys, and differ in a configuration that is missing, say more here.
+        """
+        return self.recognises(checkpoint)
+
     @abstractmethod
     def convert(self, checkpoint: Checkpoint) -> Conversion:
         """Return configuration and names; raises TokenizerError, which names the key, where they do not fit."""

@@ -1,1 +1,11 @@
 """Published families of tokenizers, one module each: from their keys and configuration to ours."""
+
+from __future__ import annotations
+
+from imtok.interop.families.maskgit import MaskGIT
+from imtok.interop.family import Family
+
+# In the order in which they are offered; at most one of them recognises a checkpoint.
+FAMILIES: list[Family] = [
+    MaskGIT(),
+]
