@@ -11,28 +11,23 @@ too large, that file is taken all the same and counted as `over`, which favours 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import math
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 from machine import machine
-from PIL import Image, features
 from torch import Tensor
 
 import imtok
 from imtok.data.collection import ImageCollection
-from imtok.data.images import decode_image, fit_image, to_picture, to_tensor
+from imtok.data.images import decode_image, fit_image
 from imtok.evaluation import METRICS, build_metrics
+from imtok.evaluation.codecs import available_codecs, larger
 from imtok.tokenizer import to_uint8
 from imtok.training.preview import pair_grid
-
-Encoder = Callable[[Image.Image, int], bytes]
 
 
 @dataclass(frozen=True)
@@ -56,10 +51,9 @@ def main() -> None:
     restored = torch.cat([to_uint8(tokenizer.decode(part)) for part in codes.split(8)])
     allowed = codes[0].numel() * math.log2(tokenizer.num_codes) / 8
     kept = {"tokens": measured(restored, originals, [allowed] * len(originals), allowed)}
-    for name, encoder in codecs().items():
-        files = [best_file(encoder, to_picture(each), allowed) for each in originals]
-        pictures = torch.stack([to_tensor(Image.open(io.BytesIO(file)).convert("RGB")) for file in files])
-        kept[name] = measured(pictures, originals, [len(file) for file in files], allowed)
+    for codec in available_codecs():
+        coded = codec.restore(originals, allowed)
+        kept[codec.label] = measured(coded.restored, originals, coded.sizes.tolist(), allowed)
     report(kept, len(originals), size, allowed)
     if args.picture:
         chosen = range(0, len(originals), math.ceil(len(originals) / args.columns))
@@ -72,37 +66,14 @@ def main() -> None:
     )
 
 
-def codecs() -> dict[str, Encoder]:
-    """Encoders by name, each (picture, quality) -> file; AVIF where Pillow was built with it."""
-    found: dict[str, Encoder] = {
-        "JPEG": partial(_saved, file_format="JPEG", optimize=True, progressive=True),
-        "WebP": partial(_saved, file_format="WEBP", method=6),
-    }
-    if features.check("avif"):
-        found["AVIF"] = partial(_saved, file_format="AVIF", speed=4)
-    return found
-
-
-def best_file(encoder: Encoder, picture: Image.Image, allowed: float) -> bytes:
-    """The file of the highest quality in 0 to 100 that has at most `allowed` bytes, or of the lowest there is."""
-    low, high, best = 0, 100, encoder(picture, 0)
-    while low < high:
-        middle = (low + high + 1) // 2
-        file = encoder(picture, middle)
-        if len(file) <= allowed:
-            low, best = middle, file
-        else:
-            high = middle - 1
-    return best
-
-
 def measured(restored: Tensor, originals: Tensor, sizes: list[float] | list[int], allowed: float) -> Kept:
     """Measure one format: two (B, 3, S, S) uint8 and the bytes of each image."""
-    over = sum(size > allowed for size in sizes)
     metrics = build_metrics()
     for metric in metrics:
         metric.update(restored, originals)
-    return Kept({each.name: each.compute() for each in metrics}, size=statistics.mean(sizes), over=over)
+    return Kept(
+        {each.name: each.compute() for each in metrics}, size=statistics.mean(sizes), over=larger(sizes, allowed)
+    )
 
 
 def report(kept: dict[str, Kept], images: int, size: int, allowed: float) -> None:
@@ -124,12 +95,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--picture", type=Path, help="where to write some originals above their reconstructions")
     parser.add_argument("--columns", type=int, default=8, help="photographs in that picture")
     return parser.parse_args()
-
-
-def _saved(picture: Image.Image, quality: int, *, file_format: str, **options: object) -> bytes:
-    file = io.BytesIO()
-    picture.save(file, file_format, quality=quality, **options)
-    return file.getvalue()
 
 
 if __name__ == "__main__":
