@@ -103,9 +103,11 @@ def _network(tensors: Mapping[str, Tensor], checkpoint: Checkpoint) -> Emu3Confi
         raise TokenizerError(f"{checkpoint.path}: num_attention_heads is {heads}; Emu3 is published with 1")
     stages = 1 + max(_numbers(tensors, r"encoder\.spatial\.trunk\.down\.(\d+)\."))
     first = "encoder.spatial.trunk.down.{}.block.0.conv1.weight"
+    channels = tuple(tensors[first.format(stage)].shape[0] for stage in range(stages))
+    stem = tensors["encoder.spatial.trunk.conv_in.weight"].shape[0]
     return Emu3Config(
-        channels=tuple(tensors[first.format(stage)].shape[0] for stage in range(stages)),
-        stem_channels=tensors["encoder.spatial.trunk.conv_in.weight"].shape[0],
+        channels=channels,
+        stem_channels=None if stem == channels[0] else stem,
         blocks=len(_numbers(tensors, r"encoder\.spatial\.trunk\.down\.0\.block\.(\d+)\.")),
         attention_stages=tuple(sorted(_numbers(tensors, r"encoder\.spatial\.trunk\.down\.(\d+)\.attn\."))),
         latent_channels=tensors["encoder.spatial.conv_out.weight"].shape[0],
