@@ -14,8 +14,8 @@ from torch import Tensor
 
 from imtok.errors import TokenizerError
 from imtok.interop.checkpoint import Checkpoint
-from imtok.interop.family import Conversion
 from imtok.interop.families.emu3 import Emu3
+from imtok.interop.family import Conversion
 from imtok.networks.emu3_config import Emu3Config
 from imtok.tokenizer import Tokenizer
 
