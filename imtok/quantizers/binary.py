@@ -1,7 +1,7 @@
 """Lookup-free and binary spherical quantization (Yu et al., 2023; Zhao et al., 2024): a code is the latent's signs.
 
 Nothing is learned here and nothing searched: with D dimensions there are 2^D codes, and bit i of a code, counted from
-the most significant, is 1 where dimension i is above zero. Two losses shape the encoder instead: `commitment`, and
+the most significant or the least, is 1 where dimension i is above zero. Two losses shape the encoder instead: `commitment`, and
 `entropy`, which is small where each choice is certain and the batch uses all codes.
 """
 
@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 
 from imtok.distributed import joint_mean
-from imtok.kernels import SignEntropies, codes_to_signs, sign_codes, sign_entropies, to_sphere
+from imtok.kernels import SignEntropies, codes_to_signs, reverse_bits, sign_codes, sign_entropies, to_sphere
 from imtok.kernels.entropy import JointMean
 from imtok.kernels.sphere import directions
 from imtok.quantizers.base import Quantizer, mean_square
-from imtok.quantizers.binary_config import BSQConfig, LFQConfig, SignConfig
+from imtok.quantizers.binary_config import BSQConfig, FirstBit, LFQConfig, SignConfig
 from imtok.quantizers.record import signature
 from imtok.quantizers.refusal import refuse_missing
 
@@ -34,6 +34,7 @@ class _SignQuantizer(Quantizer):
     batch_entropy_weight: float
     temperature: float
     entropy_group: int
+    first_bit: FirstBit
 
     def __init__(self, dim: int, **options: Any) -> None:
         super().__init__()
@@ -63,6 +64,8 @@ class _SignQuantizer(Quantizer):
         points = self._points(latents)
         chosen, codes = sign_codes(points, self.magnitude)
         refuse_missing(codes, together=self.refuses_together)
+        if self.first_bit == "least significant":
+            codes = torch.where(codes < 0, codes, reverse_bits(codes, self.dim))
         losses = {"commitment": mean_square(points, chosen.detach())}
         if "entropy" in self.loss_weights and self.training:
             sample, batch = self._entropies_of(points, joint_mean)
@@ -72,6 +75,8 @@ class _SignQuantizer(Quantizer):
     def lookup(self, codes: Tensor) -> Tensor:
         """Look up codes (B, H, W) as latents (B, D, H, W), each value +-`magnitude`."""
         codes = self._check_codes(codes)
+        if self.first_bit == "least significant":
+            codes = reverse_bits(codes, self.dim)
         # Contiguous as `forward` gives them, since a convolution's last bits depend on the memory layout.
         return (codes_to_signs(codes, self.dim).contiguous() * self.magnitude).to(self.dtype)
 
@@ -116,6 +121,9 @@ class LFQ(_SignQuantizer):
     entropy_group
         Number of dimensions whose joint distribution the batch entropy takes exactly; groups count as independent. It
         divides dim. 1 costs next to nothing (BSQ, analytic); dim is exact over the codebook, up to 20.
+    first_bit
+        Bit of a code that the first dimension decides: the most significant one, or the least significant one as in
+        Yu et al. (equation 4) and Open-MAGVIT2. It decides codes, and so the fingerprint of a tokenizer.
 
     With several ranks H(mean choice) is that of the joint batch, so every rank must take every training step. Its
     gradient is joint where the ranks' gradients are weighed by their shares of the rows and added, or averaged where

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,13 +12,15 @@ if TYPE_CHECKING:
     from imtok.entropy import Counts
     from imtok.quantizers.binary import BSQ, LFQ
 
+FirstBit = Literal["most significant", "least significant"]
+
 _LARGEST_GROUP = 20
 
 
 class SignConfig(QuantizerRecord):
     """The common part of LFQ and BSQ; the fields are those of `imtok.quantizers.LFQ`."""
 
-    code_fields: ClassVar[set[str]] = {"dim"}
+    code_fields: ClassVar[set[str]] = {"dim", "first_bit"}
     collapsed_share: ClassVar[float] = 0.01  # see `FSQConfig`
     size_field: ClassVar[str] = "dim"
 
@@ -29,6 +31,7 @@ class SignConfig(QuantizerRecord):
     batch_entropy_weight: float = Field(1.0, ge=0)
     temperature: float = Field(1.0, ge=1e-6)
     entropy_group: int = Field(1, ge=1, description="dimensions whose joint entropy is exact; divides dim")
+    first_bit: FirstBit = Field("most significant", description="bit of a code that the first dimension decides")
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -56,11 +59,19 @@ class SignConfig(QuantizerRecord):
     @property
     def index_order(self) -> str:
         """See `QuantizerRecord.index_order`."""
-        return "first dimension most significant"
+        return f"first dimension {self.first_bit}"
+
+    def code_identity(self) -> dict[str, Any]:
+        """See `QuantizerRecord.code_identity`; without the order of the bits where it is that of older tokenizers."""
+        identity = super().code_identity()
+        if self.first_bit == "most significant":
+            del identity["first_bit"]
+        return identity
 
     def counts_by_dimension(self, counts: Counts) -> list[Counts]:
         """See `QuantizerRecord.counts_by_dimension`."""
-        return axis_sums(counts, (2,) * self.dim)
+        sums = axis_sums(counts, (2,) * self.dim)
+        return sums if self.first_bit == "most significant" else sums[::-1]
 
     def suggestions(self, problem: Problem, key: str) -> list[str]:
         """See `QuantizerRecord.suggestions`; the entropy loss asks for all codes."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from imtok.interop.families.maskgit import MaskGIT
+from imtok.interop.families.open_magvit2 import OpenMAGVIT2
 from imtok.interop.family import Family
 
 # In the order in which they are offered; at most one of them recognises a checkpoint.
 FAMILIES: list[Family] = [
     MaskGIT(),
+    OpenMAGVIT2(),
 ]
