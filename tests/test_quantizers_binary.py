@@ -22,6 +22,7 @@ from imtok.kernels import (
     split_bits,
     to_sphere,
 )
+from imtok.quantizer_config import LFQConfig
 from imtok.quantizers import BSQ, LFQ
 
 KINDS = [LFQ, BSQ]
@@ -52,6 +53,25 @@ def test_dimension_0_is_the_most_significant_bit() -> None:
     assert codes.flatten().tolist() == [0b100, 0b001, 0b110]
     assert signs[0, :, 0].T.tolist() == [[1, -1, -1], [-1, -1, 1], [1, 1, -1]]
     assert LFQ(3)(latents).codes.flatten().tolist() == [0b100, 0b001, 0b110]
+
+
+@pytest.mark.parametrize("kind", [LFQ, BSQ])
+def test_the_first_dimension_may_be_the_least_significant_bit(kind: Kind) -> None:
+    latents = torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(0))
+    usual, other = kind(5).eval(), kind(5, first_bit="least significant").eval()
+    codes = other(latents).codes
+    assert torch.equal(codes, ((latents > 0) * 2 ** torch.arange(5).view(1, -1, 1, 1)).sum(dim=1))
+    assert torch.equal(codes, reverse_bits(usual(latents).codes, 5))
+    assert torch.equal(other.lookup(codes), usual(latents).latents)
+
+
+def test_the_order_of_bits_is_an_identity_of_its_own() -> None:
+    usual, other = LFQConfig(dim=3), LFQConfig(dim=3, first_bit="least significant")
+    assert usual.code_identity() == {"kind": "lfq", "dim": 3}  # as tokenizers before there was a choice have it
+    assert other.code_identity() == {"kind": "lfq", "dim": 3, "first_bit": "least significant"}
+    counts = torch.tensor([0, 5, 0, 0, 2, 0, 0, 0])  # codes 1 and 4
+    assert [each.tolist() for each in usual.counts_by_dimension(counts)] == [[5, 2], [7, 0], [2, 5]]
+    assert [each.tolist() for each in other.counts_by_dimension(counts)] == [[2, 5], [7, 0], [5, 2]]
 
 
 @pytest.mark.parametrize("kind", KINDS)

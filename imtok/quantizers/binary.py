@@ -1,8 +1,8 @@
 """Lookup-free and binary spherical quantization (Yu et al., 2023; Zhao et al., 2024): a code is the latent's signs.
 
 Nothing is learned here and nothing searched: with D dimensions there are 2^D codes, and bit i of a code, counted from
-the most significant or the least, is 1 where dimension i is above zero. Two losses shape the encoder instead: `commitment`, and
-`entropy`, which is small where each choice is certain and the batch uses all codes.
+the most significant or from the least, is 1 where dimension i is above zero. Two losses shape the encoder instead:
+`commitment`, and `entropy`, which is small where each choice is certain and the batch uses all codes.
 """
 
 # Axes: B batch, D latent channels, H x W latent grid.

@@ -1,0 +1,56 @@
+"""Checkpoints in published layouts: the reference ones, held against a tokenizer, and small ones made in a test."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from imtok.config import TokenizerConfig
+from imtok.interop import import_checkpoint
+from imtok.interop.skeleton import skeleton
+from imtok.tokenizer import Tokenizer, load
+
+
+def drawn(shapes: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+    """Return random values of these shapes, of a size at which networks neither vanish nor explode."""
+    generator = torch.Generator().manual_seed(seed)
+    values = {}
+    for name, like in shapes.items():
+        noise = torch.randn(like.shape, generator=generator)
+        values[name] = noise * max(1, like[0].numel()) ** -0.5 if like.ndim > 1 else 1 + 0.1 * noise
+    return values
+
+
+def imported(path: Path, output: Path, **options: Any) -> Tokenizer:
+    """Import a checkpoint and load the folder that was written."""
+    report = import_checkpoint(path, output, **options)
+    tokenizer = load(output)
+    assert tokenizer.fingerprint == report.tokenizer.fingerprint
+    return tokenizer
+
+
+@torch.no_grad()
+def check_golden(tokenizer: Tokenizer, folder: Path, *, lead: str = "out", unit_range: bool = False) -> None:
+    """Latents, tokens, their look-up and their reconstruction are those that the family's own code gave."""
+    golden = safetensors.torch.load_file(folder / "io.safetensors")
+    images, recon = golden["in.images"], golden[f"{lead}.recon"]
+    if unit_range:
+        images, recon = images * 2 - 1, recon * 2 - 1
+    torch.testing.assert_close(tokenizer.encoder(images), golden[f"{lead}.latents"], atol=1e-4, rtol=1e-3)
+    codes = tokenizer.encode(images)
+    assert torch.equal(codes, golden[f"{lead}.indices"])
+    latents = tokenizer.quantizer.lookup(codes)
+    if f"{lead}.z_q" in golden:
+        torch.testing.assert_close(latents, golden[f"{lead}.z_q"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(tokenizer.decoder(latents), recon, atol=1e-3, rtol=2e-3)
+
+
+def parameters(config: TokenizerConfig, parts: Iterable[str] = ("encoder", "decoder", "quantizer")) -> list[int]:
+    """Count the values of each part of a tokenizer, without building it."""
+    shapes = skeleton(config)
+    return [sum(value.numel() for name, value in shapes.items() if name.startswith(f"{part}.")) for part in parts]
