@@ -4,6 +4,7 @@ ImtokError (1)
   ConfigError (1)      a configuration that cannot be used
   SourceError (1)      an input folder or tar that cannot be used
   ImageError (1)       one image that cannot be read: caught per image and recorded as a skip
+  HubError (1)         a repository of the Hugging Face Hub that cannot be reached or used
   TokenizerError (1)   a tokenizer folder, or codes that do not fit it
   TokensError (1)      a token folder
   TrainingError (1)    a run folder, or a run that cannot continue
@@ -40,6 +41,10 @@ class ConfigError(ImtokError):
 
 class SourceError(ImtokError):
     """An input folder or tar that cannot be used."""
+
+
+class HubError(ImtokError):
+    """A repository of the Hugging Face Hub that cannot be reached or used."""
 
 
 class TokenizerError(ImtokError):

@@ -19,9 +19,11 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from imtok.config import TokenizerConfig, load_tokenizer_config
+from imtok.config.origin import Origin
 from imtok.devices import resolve_device
 from imtok.errors import ConfigError, TokenizerError
 from imtok.files import write_atomically
+from imtok.hub import fetch_tokenizer, is_hub_address
 from imtok.losses import OUTPUT_CHANNELS, output_to_images
 from imtok.modes import evaluating
 from imtok.networks import Decoder, Encoder
@@ -188,45 +190,62 @@ class Tokenizer(nn.Module):
 def load(path_or_name: str | Path = PRETRAINED, device: str | torch.device = "cpu") -> Tokenizer:
     """Load the tokenizer of a tokenizer folder, a run folder or a token folder, in eval mode.
 
-    The name of a tokenizer that comes with imtok will do as well; by default it is that one. `device` is cpu, cuda,
-    cuda:N, or auto for a GPU where there is one. Raises TokenizerError where there is no tokenizer or where it is
-    damaged, ConfigError on a device that is not there.
+    The name of a tokenizer that comes with imtok will do as well; by default it is that one. So will an address of
+    the Hugging Face Hub, `hf://ORG/NAME[@REVISION][/FOLDER]`, whose commit stands in `config.origin` then. `device` is
+    cpu, cuda, cuda:N, or auto for a GPU where there is one. Raises TokenizerError where there is no tokenizer or where
+    it is damaged, HubError where the Hub has none or cannot be reached, ConfigError on a device that is not there.
     """
     target = resolve_device(str(device))
-    folder = find_tokenizer(Path(path_or_name))
-    config_path, weights_path = folder / _CONFIG, folder / _WEIGHTS
+    remote = fetch_tokenizer(path_or_name, (_CONFIG, _WEIGHTS)) if is_hub_address(path_or_name) else None
+    folder = remote.path if remote else find_tokenizer(path_or_name)
+    shown = str(remote.address if remote else folder)
+    content = _read_config(folder, f"{shown}/{_CONFIG}")
     try:
-        content = json.loads(config_path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise TokenizerError(f"{config_path}: cannot be read ({_brief(error)}); copy the tokenizer again") from error
-    try:
-        state = safetensors.torch.load(weights_path.read_bytes())
+        state = safetensors.torch.load((folder / _WEIGHTS).read_bytes())
     except (OSError, SafetensorError) as error:
-        raise TokenizerError(f"{weights_path}: cannot be read ({_brief(error)}); copy the tokenizer again") from error
-    if not isinstance(content, dict) or content.pop("format", None) != "imtok-tokenizer":
-        raise TokenizerError(f'{config_path}: not a tokenizer of imtok; expected "format": "imtok-tokenizer"')
-    version = content.pop("version", None)
-    if version != _FORMAT:
-        raise TokenizerError(f"{config_path}: format version {version}, this imtok reads {_FORMAT}; update imtok")
+        raise TokenizerError(
+            f"{shown}/{_WEIGHTS}: cannot be read ({_brief(error)}); copy the tokenizer again"
+        ) from error
     try:
+        config = load_tokenizer_config(content, f"{shown}/{_CONFIG}")
+        if remote:
+            origin = (config.origin or Origin()).model_copy(update={"hub": str(remote.address)})
+            config = config.model_copy(update={"origin": origin})
         # The file says which numbers decide: in another default dtype they would give other codes.
-        tokenizer = Tokenizer(load_tokenizer_config(content, str(config_path))).to(torch.float32)
+        tokenizer = Tokenizer(config).to(torch.float32)
     except ConfigError as error:
         text = str(error)
-        place = "" if text.startswith(str(config_path)) else f"{config_path}: "
+        place = "" if text.startswith(shown) else f"{shown}/{_CONFIG}: "
         raise TokenizerError(f"{place}{text}") from error
     try:
         tokenizer.load_state_dict(state)
     except RuntimeError as error:
-        raise TokenizerError(f"{weights_path}: its tensors do not fit {config_path.name} beside it") from error
+        raise TokenizerError(f"{shown}/{_WEIGHTS}: its tensors do not fit {_CONFIG} beside it") from error
     return tokenizer.to(target).eval().requires_grad_(False)
 
 
-def find_tokenizer(path: Path) -> Path:
-    """Find the tokenizer folder that `path` is or holds as `tokenizer/`, or the one of that name in imtok.
+def _read_config(folder: Path, shown: str) -> dict[str, Any]:
+    """Read the configuration of a tokenizer folder, without its format and version."""
+    try:
+        content = json.loads((folder / _CONFIG).read_bytes())
+    except (OSError, ValueError) as error:
+        raise TokenizerError(f"{shown}: cannot be read ({_brief(error)}); copy the tokenizer again") from error
+    if not isinstance(content, dict) or content.pop("format", None) != "imtok-tokenizer":
+        raise TokenizerError(f'{shown}: not a tokenizer of imtok; expected "format": "imtok-tokenizer"')
+    version = content.pop("version", None)
+    if version != _FORMAT:
+        raise TokenizerError(f"{shown}: format version {version}, this imtok reads {_FORMAT}; update imtok")
+    return content
 
-    Raises TokenizerError where there is neither.
+
+def find_tokenizer(name: str | Path) -> Path:
+    """Find the tokenizer folder that a path is or holds as `tokenizer/`, or the one of that name in imtok or the Hub.
+
+    Raises TokenizerError where there is none, HubError where the Hub has none or cannot be reached.
     """
+    if is_hub_address(name):
+        return fetch_tokenizer(name, (_CONFIG, _WEIGHTS)).path
+    path = Path(name)
     for folder in (path, path / "tokenizer"):
         if (folder / _CONFIG).is_file() and (folder / _WEIGHTS).is_file():
             return folder
@@ -235,8 +254,11 @@ def find_tokenizer(path: Path) -> Path:
         if str(path) in names:
             return _SHIPPED / path
         known = " or ".join(names)
+        if (scheme := str(name).partition("://")[0]) != str(name):
+            raise TokenizerError(f"{name}: tokenizers are not read from {scheme}://; give a folder or hf://ORG/NAME")
         raise TokenizerError(
-            f"{path}: no such folder; give a folder made by `imtok train`, or {known}, which comes with imtok"
+            f"{path}: no such folder; give a folder made by `imtok train`, {known}, which comes with imtok, or "
+            "hf://ORG/NAME of the Hugging Face Hub"
         )
     if (path / "checkpoints").is_dir():
         raise TokenizerError(f"{path}: this run is not finished; run the same `imtok train` again to finish it")

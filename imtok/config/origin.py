@@ -15,3 +15,4 @@ class Origin(Record):
     revision: str = Field("", description="commit of the repository it was read from")
     sha256: str = Field("", description="SHA-256 of the weights file, in hex")
     license: str = Field("", description="licence that the weights are under")
+    hub: str = Field("", description="address on the Hugging Face Hub, with its commit, that it was loaded from")

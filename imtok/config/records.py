@@ -30,7 +30,7 @@ class TokenizerConfig(Record):
     size: int = Field(256, ge=8, description="image side it was trained for; `imtok encode` uses it by default")
     decoder_output: DecoderOutput = Field("pixels", description="what the decoder's channels mean; follows the losses")
     origin: Origin | None = Field(
-        None, description="published checkpoint that the weights come from; none: trained here"
+        None, description="published checkpoint or Hub address that the weights come from; none: trained here"
     )
 
     @model_validator(mode="before")

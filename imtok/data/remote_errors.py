@@ -61,17 +61,18 @@ def described(error: BaseException) -> RemoteError:
             permanent=True,
             advice="set them in the environment or in that library's files",
         )
+    # Before time-outs: a refused connection is an error of that family in some libraries.
+    if any(isinstance(one, socket.gaierror) for one in chain):
+        return RemoteError("the name of its host cannot be resolved")
+    refused = any(getattr(one, "errno", None) == errno.ECONNREFUSED for one in chain)
+    if refused or any(isinstance(one, ConnectionRefusedError) for one in chain):
+        return RemoteError("the connection was refused")
     if any(isinstance(one, TimeoutError) for one in chain) or any(name in names for name in _STALLS):
         return RemoteError("no answer in time")
     if any(isinstance(one, ssl.SSLCertVerificationError) for one in chain):
         return RemoteError("its certificate cannot be verified", permanent=True)
     if any(isinstance(one, ssl.SSLError) for one in chain):
         return RemoteError("no secure connection can be made", advice="check whether the address begins with http")
-    if any(isinstance(one, socket.gaierror) for one in chain):
-        return RemoteError("the name of its host cannot be resolved")
-    refused = any(getattr(one, "errno", None) == errno.ECONNREFUSED for one in chain)
-    if refused or any(isinstance(one, ConnectionRefusedError) for one in chain):
-        return RemoteError("the connection was refused")
     if any(isinstance(one, ConnectionError) for one in chain) or any(name in names for name in _NO_CONNECTION):
         return RemoteError("the connection broke")
     number = getattr(error, "errno", None)
