@@ -22,6 +22,7 @@ from imtok.losses import (
     Pairs,
     PerceptualLoss,
     adaptive_weight,
+    backbone,
     discriminator_accuracy,
     discriminator_loss,
     feature_distance,
@@ -30,7 +31,6 @@ from imtok.losses import (
     gradient_penalty,
     logit_laplace_loss,
     map_pixels,
-    perceptual,
     r1_penalty,
     ramp,
     unmap_pixels,
@@ -289,7 +289,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
     def point(url: str) -> Path:
         monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
         monkeypatch.setenv("no_proxy", "*")
-        monkeypatch.setattr(perceptual, "_vgg_url", lambda: url)
+        monkeypatch.setattr(backbone, "published_url", lambda _: url)
         return tmp_path / "torch" / "hub" / "checkpoints" / url.rpartition("/")[2]
 
     return point
@@ -478,7 +478,7 @@ def test_a_fetched_file_of_another_hash_is_not_kept(elsewhere: Callable[[str], P
 
 
 def test_the_weights_are_torchvisions() -> None:
-    assert perceptual._vgg_url() == "https://download.pytorch.org/models/vgg16-397923af.pth"
+    assert backbone.VGG16.published.url == "https://download.pytorch.org/models/vgg16-397923af.pth"
 
 
 # --- on a GPU

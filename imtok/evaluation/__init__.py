@@ -3,10 +3,22 @@
 from typing import TYPE_CHECKING
 
 from imtok.evaluation.bootstrap import Interval, interval_of_mean
+from imtok.evaluation.features import FID, CleanFID, Precision, PytorchFID, Recall
 from imtok.evaluation.metric import ImageMean, Metric
-from imtok.evaluation.metrics import BEST_BY, METRICS, build_metrics, first_metric
-from imtok.evaluation.perceptual import LPIPS
-from imtok.evaluation.pixels import PSNR, SSIM, psnr, ssim
+from imtok.evaluation.metrics import (
+    BEST_BY,
+    METRICS,
+    OpenedMetrics,
+    build_metrics,
+    empty_copies,
+    find_metric,
+    first_metric,
+    open_available,
+    open_metrics,
+)
+from imtok.evaluation.perceptual import LPIPS, AlexLPIPS
+from imtok.evaluation.pixels import MSSSIM, PSNR, SSIM, ms_ssim, psnr, ssim
+from imtok.evaluation.weights import WEIGHTS, WeightsFile, find_weights, parse_weights
 from imtok.lazy import lazy_names
 
 if TYPE_CHECKING:
@@ -16,21 +28,38 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BEST_BY",
+    "FID",
     "LPIPS",
     "METRICS",
+    "MSSSIM",
     "PSNR",
     "SSIM",
+    "WEIGHTS",
+    "AlexLPIPS",
+    "CleanFID",
     "ImageMean",
     "Interval",
     "Measurement",
     "Metric",
+    "OpenedMetrics",
+    "Precision",
+    "PytorchFID",
     "Quality",
+    "Recall",
+    "WeightsFile",
     "build_metrics",
+    "empty_copies",
     "evaluate",
+    "find_metric",
+    "find_weights",
     "first_metric",
     "interval_of_mean",
     "measure",
     "measurement_of",
+    "ms_ssim",
+    "open_available",
+    "open_metrics",
+    "parse_weights",
     "psnr",
     "ssim",
 ]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from imtok.evaluation.bootstrap import Interval, interval_of_mean
@@ -35,6 +36,7 @@ class Metric(ABC):
     method: ClassVar[str]  # how it is computed, in the line that states the protocol
     smallest: ClassVar[int] = 1  # pixels a side that it needs
     needs: ClassVar[str] = ""  # name of the network it needs; empty: none
+    weights: ClassVar[str] = ""  # name of the published weights that its network reads, in `evaluation.weights`
     by_default: ClassVar[bool] = True  # measured where nobody names metrics, in training too
 
     def __init__(self, network: nn.Module | None = None) -> None:
@@ -103,12 +105,25 @@ class Metric(ABC):
 
     @classmethod
     def unavailable(cls) -> str:
-        """Say why the network is not at hand on this machine; empty where it is, or none is needed."""
-        return ""
+        """Say why the network is not at hand on this machine; empty where it is, or none is needed.
+
+        A metric with `weights` is at hand where they are in torch's cache; nothing is fetched.
+        """
+        if not cls.weights:
+            return ""
+        from imtok.evaluation.weights import WEIGHTS
+
+        published = WEIGHTS[cls.weights]()
+        if published.cached.is_file():
+            return ""
+        return f"{published.cached}: no such file; put {published.title} there, as {published.url} has them"
 
     @classmethod
-    def open_network(cls) -> nn.Module | None:
-        """Open the network that the metric needs; None where it needs none. Raises ConfigError where it cannot."""
+    def open_network(cls, weights: Path | None = None) -> nn.Module | None:  # noqa: ARG003
+        """Open the network that the metric needs; None where it needs none. Raises ConfigError where it cannot.
+
+        `weights` is the file to read. It is given where the class declares `weights`.
+        """
         return None
 
     @classmethod

@@ -1,9 +1,10 @@
-"""LPIPS as a metric (Zhang et al., 2018), on the network of the perceptual loss."""
+"""LPIPS as a metric (Zhang et al., 2018), on VGG16 as the perceptual loss has it, and on AlexNet."""
 
 # Axes: B batch, N images, S side of the square.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from imtok.evaluation.metric import ImageMean
@@ -25,7 +26,7 @@ class LPIPS(ImageMean):
     description = "perceptual distance on VGG16's features, mean over images (Zhang et al., 2018)"
     method = "VGG16, mean over images"
     smallest = 16
-    needs = "perceptual"
+    needs, weights = "perceptual", "vgg16"
 
     def of_images(self, restored: Tensor, originals: Tensor) -> Tensor:
         """Return the distance of each pair, (B,) float32 where the network is."""
@@ -56,16 +57,28 @@ class LPIPS(ImageMean):
         return total / self.images
 
     @classmethod
-    def unavailable(cls) -> str:
-        """Name the file of VGG16's weights where it is absent; nothing is fetched."""
-        from imtok.losses import cached_vgg_weights
-
-        file = cached_vgg_weights()
-        return "" if file.is_file() else f"{file}: no such file; put VGG16's weights there, as torchvision has them"
-
-    @classmethod
-    def open_network(cls) -> nn.Module:
-        """Open VGG16 with the weights in torch's cache, which are fetched where they are absent."""
+    def open_network(cls, weights: Path | None = None) -> nn.Module:
+        """Open VGG16 with these weights, or with those in torch's cache, which are fetched where they are absent."""
         from imtok.losses import PerceptualLoss
 
-        return PerceptualLoss()
+        return PerceptualLoss(weights)
+
+
+class AlexLPIPS(LPIPS):
+    """Perceptual distance on AlexNet's features, the mean over images."""
+
+    name, label = "lpips_alex", "LPIPS (AlexNet)"
+    description = "perceptual distance on AlexNet's features, mean over images (Zhang et al., 2018)"
+    method = "AlexNet, mean over images"
+    smallest = 31
+    needs, weights = "alexnet", "alexnet"
+    by_default = False
+
+    @classmethod
+    def open_network(cls, weights: Path | None = None) -> nn.Module:
+        """Open AlexNet with these weights, or with those in torch's cache, which are fetched where they are absent."""
+        from imtok.evaluation.weights import find_weights
+        from imtok.losses.backbone import ALEXNET
+        from imtok.losses.perceptual import PerceptualLoss
+
+        return PerceptualLoss(weights or find_weights(cls.weights, {}, needed_by=cls.label).path, ALEXNET)

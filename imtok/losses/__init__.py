@@ -10,6 +10,7 @@ from imtok.losses.adversarial import (
     generator_loss,
     ramp,
 )
+from imtok.losses.backbone import cached_vgg_weights, find_vgg_weights
 from imtok.losses.base import LossTerm
 from imtok.losses.logit_laplace import (
     OUTPUT_CHANNELS,
@@ -20,7 +21,7 @@ from imtok.losses.logit_laplace import (
 )
 from imtok.losses.pairs import Pairs
 from imtok.losses.penalties import LeCAM, gradient_penalty, interpolate, penalty_points, r1_penalty
-from imtok.losses.perceptual import PerceptualLoss, cached_vgg_weights, feature_distance, find_vgg_weights
+from imtok.losses.perceptual import PerceptualLoss, feature_distance
 from imtok.losses.terms import loss_terms
 
 __all__ = [
