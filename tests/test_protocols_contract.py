@@ -32,6 +32,15 @@ def test_a_pair_of_levels_has_the_rounded_reconstruction(name: str) -> None:
     assert same is originals
 
 
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_levels_of_a_codec_are_not_rounded_again(name: str) -> None:
+    levels = torch.arange(256, dtype=torch.uint8).reshape(1, 1, 16, 16).expand(1, 3, 16, 16)
+    protocol = PROTOCOLS[name]
+    assert torch.equal(protocol.pair("uint8", levels, levels)[0], levels)
+    restored, originals = protocol.pair("floats", levels, levels)
+    assert torch.equal(restored, originals)
+
+
 @pytest.mark.parametrize(("name", "largest"), [("adm", 3.0), ("taming", 1.0), ("imtok", 1.0), ("titok", 1.0)])
 def test_floats_are_clamped_but_for_adm(name: str, largest: float) -> None:
     decoded = torch.tensor([-3.0, 0.25, 3.0]).reshape(1, 3, 1, 1).expand(1, 3, 2, 2)

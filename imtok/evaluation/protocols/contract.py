@@ -73,12 +73,15 @@ class Protocol:
     def pair(self, form: Form, decoded: Tensor, originals: Tensor) -> tuple[Tensor, Tensor]:
         """Return (restored, originals) as a metric of this form compares them.
 
-        `decoded` are the decoder's floats and `originals` uint8, both (B, 3, S, S). The result is two uint8 tensors, or
-        two float32 tensors where -1 is black and 1 white.
+        `originals` are uint8 and `decoded` are the decoder's floats, or uint8 as a codec restores them, which are not
+        rounded again; both are (B, 3, S, S). The result is two uint8 tensors, or two float32 tensors where -1 is black
+        and 1 white.
         """
+        rounded = not decoded.is_floating_point()
         if form == "uint8":
-            return self.to_levels(decoded), originals
-        return self.restored_floats(decoded.float()), self.to_floats(originals)
+            return decoded if rounded else self.to_levels(decoded), originals
+        restored = self.to_floats(decoded) if rounded else self.restored_floats(decoded.float())
+        return restored, self.to_floats(originals)
 
     def order(self, images: int, ranks: int = 1) -> list[int]:
         """List the numbers of the images in the order in which means take them, repeated ones last.
