@@ -1,33 +1,21 @@
-"""Every published family's tests need these: a tokenizer of a conversion, its fine-tuning, and its tokens and back."""
+"""Every published family's tests need these: fine-tuning of an imported tokenizer, and its tokens and back."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from making import fill
-from torch import Tensor
 
 import imtok
 from imtok.config import TrainConfig
 from imtok.decoding import decode
 from imtok.encoding import encode
-from imtok.interop.family import Conversion
 from imtok.tokenizer import Tokenizer
 from imtok.tokens import open_tokens
 from imtok.tokens.verify import verify_tokens
 from imtok.training import train
-
-
-def tokenizer_of(conversion: Conversion, tensors: Mapping[str, Tensor]) -> Tokenizer:
-    """Return the tokenizer of a conversion; every tensor of it is found, and every published one is used or skipped."""
-    published = conversion.published
-    assert {*published.values(), *conversion.skipped} <= set(tensors)
-    tokenizer = Tokenizer(conversion.config)
-    tokenizer.load_state_dict({ours: tensors[name] for ours, name in published.items()} | dict(conversion.made))
-    return tokenizer.eval().requires_grad_(False)
 
 
 def fine_tuned(tokenizer: Tokenizer, folder: Path, size: int, **settings: Any) -> Tokenizer:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import sys
+import types
 import zlib
 from pathlib import Path
 
@@ -11,13 +13,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from imported import check_fine_tuning, check_token_folder, tokenizer_of
+from imported import check_fine_tuning, check_token_folder
+from published import imported
 from safetensors import safe_open
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from imtok.errors import TokenizerError
-from imtok.interop.checkpoint import Checkpoint
-from imtok.interop.families.dalle import DALLE
+from imtok.interop import import_checkpoint
 from imtok.tokenizer import Tokenizer
 
 
@@ -102,14 +105,39 @@ def small() -> dict[str, Tensor]:
     return tensors
 
 
-def imported(tensors: dict[str, Tensor]) -> Tokenizer:
-    checkpoint = Checkpoint(Path("dalle"), tensors)
-    assert DALLE().recognises(checkpoint)
-    return tokenizer_of(DALLE().convert(checkpoint), tensors)
+def of_part(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    """The tensors of one of the two modules, by its own names."""
+    return {name.partition(".")[2]: value for name, value in tensors.items() if name.startswith(f"{part}.")}
 
 
-def test_codes_and_images_are_those_of_the_published_arithmetic(small: dict[str, Tensor]) -> None:
-    tokenizer = imported(small)
+def write(folder: Path, tensors: dict[str, Tensor]) -> Path:
+    """Write both modules as files of safetensors."""
+    folder.mkdir()
+    for part in ("encoder", "decoder"):
+        save_file(of_part(tensors, part), folder / f"{part}.safetensors")
+    return folder
+
+
+def module(tensors: dict[str, Tensor], kind: type[nn.Module]) -> nn.Module:
+    """A module with these tensors, modules inside it as in the published pickles."""
+    made, inner = kind(), dict[str, dict[str, Tensor]]()
+    for name, value in tensors.items():
+        first, _, rest = name.partition(".")
+        if rest:
+            inner.setdefault(first, {})[rest] = value
+        else:
+            made.register_parameter(first, nn.Parameter(value))
+    for name, values in inner.items():
+        made.add_module(name, module(values, nn.Sequential))
+    return made
+
+
+@pytest.fixture
+def tokenizer(small: dict[str, Tensor], tmp_path: Path) -> Tokenizer:
+    return imported(write(tmp_path / "dalle", small), tmp_path / "imported")
+
+
+def test_codes_and_images_are_those_of_the_published_arithmetic(tokenizer: Tokenizer, small: dict[str, Tensor]) -> None:
     codes = published_logits(small, coloured(), blocks=2).argmax(dim=1)
     assert len(codes.unique()) > 8
     assert torch.equal(tokenizer.encode(coloured() * 2 - 1), codes)
@@ -117,40 +145,60 @@ def test_codes_and_images_are_those_of_the_published_arithmetic(small: dict[str,
     torch.testing.assert_close(decoded, published_images(small, codes, blocks=2), atol=1e-5, rtol=0)
 
 
-def test_every_published_tensor_but_four_has_a_place(small: dict[str, Tensor]) -> None:
-    conversion = DALLE().convert(Checkpoint(Path("dalle"), small))
-    rest = set(small) - set(conversion.published.values())
-    assert rest == {
-        f"{part}.{kind}" for part in ("encoder.blocks.output.conv", "decoder.blocks.input") for kind in "wb"
-    }
-    assert conversion.skipped == ()
-
-
-def test_sizes_are_those_of_the_tensors(small: dict[str, Tensor]) -> None:
-    config = DALLE().convert(Checkpoint(Path("dalle"), small)).config
+def test_sizes_are_those_of_the_tensors(tokenizer: Tokenizer) -> None:
+    config = tokenizer.config
     assert config.network.model_dump() == {"kind": "dvae", "width": 8, "blocks": 2, "projection": False}
     assert (config.quantizer.dim, config.quantizer.num_codes) == (64, 40)
     assert config.decoder_output == "logit_laplace"
 
 
-@pytest.mark.parametrize("missing", ["encoder", "decoder"])
-def test_one_module_alone_names_the_other(small: dict[str, Tensor], missing: str) -> None:
-    half = {name: value for name, value in small.items() if not name.startswith(missing)}
-    checkpoint = Checkpoint(Path("folder"), half)
-    assert DALLE().recognises(checkpoint)
-    with pytest.raises(TokenizerError, match=f"folder: holds no {missing} .*give a folder with DALL-E's two modules"):
-        DALLE().convert(checkpoint)
+def test_one_file_may_hold_both_modules(tokenizer: Tokenizer, small: dict[str, Tensor], tmp_path: Path) -> None:
+    torch.save({"state_dict": small}, tmp_path / "both.pt")
+    assert imported(tmp_path / "both.pt", tmp_path / "other").fingerprint == tokenizer.fingerprint
 
 
-def test_training_the_decoder_changes_no_token(small: dict[str, Tensor], tmp_path: Path) -> None:
-    check_fine_tuning(imported(small), tmp_path, 16, loss={"logit_laplace": 1.0})
+@pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickles_of_whole_modules_are_read_as_tensors(
+    zipped: bool, tokenizer: Tokenizer, small: dict[str, Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "pickles"
+    folder.mkdir()
+    for part in ("encoder", "decoder"):
+        home = types.ModuleType(f"dall_e.{part}")
+        kind = type(part.title(), (nn.Module,), {"__module__": home.__name__})
+        setattr(home, kind.__name__, kind)
+        with monkeypatch.context() as while_it_is_written:
+            for name in ("dall_e", home.__name__):
+                while_it_is_written.setitem(sys.modules, name, home)
+            torch.save(
+                module(of_part(small, part), kind), folder / f"{part}.pkl", _use_new_zipfile_serialization=zipped
+            )
+    found = imported(folder, tmp_path / "other")
+    assert found.fingerprint == tokenizer.fingerprint
+    torch.testing.assert_close(found.state_dict(), tokenizer.state_dict(), atol=0, rtol=0)
 
 
-def test_tokens_go_to_a_folder_and_back(small: dict[str, Tensor], tmp_path: Path) -> None:
-    check_token_folder(imported(small), tmp_path, 32)
+@pytest.mark.parametrize("part", ["encoder", "decoder"])
+def test_one_module_alone_names_what_to_give(part: str, small: dict[str, Tensor], tmp_path: Path) -> None:
+    half = {name: value for name, value in small.items() if name.startswith(part)}
+    for tensors in (half, of_part(half, part)):
+        path = tmp_path / f"{part}.safetensors"
+        save_file(tensors, path)
+        with pytest.raises(TokenizerError, match=r"holds no (en|de)coder .*give a folder with DALL-E's two modules"):
+            import_checkpoint(path, tmp_path / "imported")
+        assert not (tmp_path / "imported").exists()
 
 
-def test_the_golden_of_the_published_code_is_met(shared: Path) -> None:
+def test_training_the_decoder_changes_no_token(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    check_fine_tuning(tokenizer, tmp_path, 16, loss={"logit_laplace": 1.0})
+
+
+def test_tokens_go_to_a_folder_and_back(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    check_token_folder(tokenizer, tmp_path, 32)
+
+
+def test_the_golden_of_the_published_code_is_met(shared: Path, tmp_path: Path) -> None:
     with safe_open(shared / "goldens/checkpoints/dalle_dvae_recipe/io.safetensors", "pt") as file:
         config = json.loads(file.metadata()["config"])
         golden = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a dict)
@@ -158,7 +206,7 @@ def test_the_golden_of_the_published_code_is_met(shared: Path) -> None:
     tensors = by_recipe(shapes, config["SEED"])
     for part, name in (("encoder", "encoder.blocks.input.w"), ("decoder", "decoder.blocks.output.conv.w")):
         torch.testing.assert_close(tensors[name].double().sum(), golden[f"check.{part}"], rtol=1e-6, atol=0)
-    tokenizer = imported(tensors)
+    tokenizer = imported(write(tmp_path / "dalle", tensors), tmp_path / "imported")
     latents = tokenizer.encoder(golden["in.images"] * 2 - 1)
     logits = tokenizer.quantizer.projection(latents.movedim(1, -1))  # type: ignore[operator]
     torch.testing.assert_close(logits.mean(dim=(1, 2)), golden["out.logits_mean"], atol=1e-4, rtol=1e-3)

@@ -7,15 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from imported import check_fine_tuning, check_token_folder, tokenizer_of
+from imported import check_fine_tuning, check_token_folder
+from published import check_golden, imported
 from recipe import Golden, golden
-from safetensors.torch import load_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from imtok.errors import TokenizerError
-from imtok.interop.checkpoint import Checkpoint
-from imtok.interop.families.emu3 import Emu3
-from imtok.interop.family import Conversion
+from imtok.interop import import_checkpoint
 from imtok.networks.emu3_config import Emu3Config
 from imtok.tokenizer import Tokenizer
 
@@ -36,14 +35,14 @@ def peer() -> Golden:
     return golden("emu3")
 
 
-def converted(tensors: dict[str, Tensor]) -> Conversion:
-    checkpoint = Checkpoint(Path("emu3"), tensors)
-    assert Emu3().recognises(checkpoint)
-    return Emu3().convert(checkpoint)
+def write(path: Path, tensors: dict[str, Tensor]) -> Path:
+    save_file(tensors, path)
+    return path
 
 
-def imported(tensors: dict[str, Tensor]) -> Tokenizer:
-    return tokenizer_of(converted(tensors), tensors)
+@pytest.fixture
+def tokenizer(peer: Golden, tmp_path: Path) -> Tokenizer:
+    return imported(write(tmp_path / "emu3.safetensors", peer.weights), tmp_path / "imported")
 
 
 def baai(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -57,8 +56,7 @@ def baai(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return renamed
 
 
-def test_latents_codes_and_images_are_those_of_the_published_code(peer: Golden) -> None:
-    tokenizer = imported(peer.weights)
+def test_latents_codes_and_images_are_those_of_the_published_code(tokenizer: Tokenizer, peer: Golden) -> None:
     latents = tokenizer.encoder(peer["in.images"])
     torch.testing.assert_close(latents, peer["out.latents"], atol=1e-4, rtol=1e-3)
     assert torch.equal(tokenizer.encode(peer["in.images"]), peer["out.codes"])
@@ -68,69 +66,67 @@ def test_latents_codes_and_images_are_those_of_the_published_code(peer: Golden) 
 
 
 @pytest.mark.parametrize("prefix", ["model.vqmodel.", "vqmodel."])
-def test_the_whole_model_holds_the_same_tokenizer(peer: Golden, prefix: str) -> None:
+def test_the_whole_model_holds_the_same_tokenizer(
+    prefix: str, tokenizer: Tokenizer, peer: Golden, tmp_path: Path
+) -> None:
     whole = {prefix + name: value for name, value in peer.weights.items()}
     whole["model.text_model.norm.weight"] = torch.ones(3)
-    assert converted(whole).skipped == ("model.text_model.norm.weight",)
-    assert imported(whole).fingerprint == imported(peer.weights).fingerprint
+    path = write(tmp_path / "whole.safetensors", whole)
+    assert imported(path, tmp_path / "other").fingerprint == tokenizer.fingerprint
 
 
-def test_both_published_layouts_give_one_tokenizer(peer: Golden) -> None:
+def test_both_published_layouts_give_one_tokenizer(tokenizer: Tokenizer, peer: Golden, tmp_path: Path) -> None:
     renamed = baai(peer.weights)
     assert "encoder.mid.attn_1.norm.weight" in renamed
     assert "decoder.up.1.attn.2.proj_out.weight" in renamed
-    assert imported(renamed).files() == imported(peer.weights).files()
+    found = imported(write(tmp_path / "baai.safetensors", renamed), tmp_path / "other")
+    assert found.fingerprint == tokenizer.fingerprint
+    torch.testing.assert_close(found.state_dict(), tokenizer.state_dict(), atol=0, rtol=0)
 
 
-def test_sizes_are_those_of_the_tensors(peer: Golden) -> None:
-    config = converted(peer.weights).config
-    assert config.network == Emu3Config(
+def test_sizes_are_those_of_the_tensors(tokenizer: Tokenizer) -> None:
+    assert tokenizer.config.network == Emu3Config(
         channels=(32, 64), blocks=2, attention_stages=(1,), latent_channels=4, time_layers=2
     )
-    assert (config.quantizer.dim, config.quantizer.num_codes) == (4, 256)
+    assert (tokenizer.config.quantizer.dim, tokenizer.config.quantizer.num_codes) == (4, 256)
 
 
-def test_every_published_tensor_has_a_place(peer: Golden) -> None:
+def test_counters_of_batches_alone_are_left_out(peer: Golden, tmp_path: Path) -> None:
     counters = {
         name.replace("running_var", "num_batches_tracked"): torch.tensor(7)
         for name in peer.weights
         if name.endswith("running_var")
     }
-    conversion = converted(peer.weights | counters)
-    linear = [name for name in peer.weights if re.search(r"_proj\.weight$", name)]
-    assert set(conversion.published.values()) == set(peer.weights) - set(linear)
-    assert len(conversion.made) == len(linear) + 1  # and that the codebook has started
-    assert set(conversion.skipped) == set(counters)
+    path = write(tmp_path / "emu3.safetensors", peer.weights | counters)
+    report = import_checkpoint(path, tmp_path / "imported")
+    assert sum(report.left_out.values()) == len(counters) == 8
+    assert "images in [-1, 1]" in report.assumed[0]
 
 
-def test_a_missing_codebook_is_named(peer: Golden) -> None:
-    tensors = {name: value for name, value in peer.weights.items() if not name.startswith("quantize.")}
-    with pytest.raises(TokenizerError, match=r"emu3: quantize\.embedding\.weight is missing"):
-        converted(tensors)
+@pytest.mark.parametrize("missing", ["quantize.embedding.weight", "encoder.conv_in.weight", "decoder.conv_in.bias"])
+def test_a_missing_tensor_is_named(missing: str, peer: Golden, tmp_path: Path) -> None:
+    tensors = {name: value for name, value in peer.weights.items() if name != missing}
+    path = write(tmp_path / "emu3.safetensors", tensors)
+    named = {"quantize.embedding.weight": missing}.get(missing, missing.replace("conv_in", "spatial.trunk.conv_in"))
+    with pytest.raises(TokenizerError, match=re.escape(named)):
+        import_checkpoint(path, tmp_path / "imported")
 
 
-def test_several_heads_are_refused(peer: Golden) -> None:
-    checkpoint = Checkpoint(Path("emu3"), peer.weights, settings={"num_attention_heads": 2})
+def test_several_heads_are_refused(peer: Golden, tmp_path: Path) -> None:
+    path = write(tmp_path / "model.safetensors", peer.weights)
+    (tmp_path / "config.json").write_text('{"num_attention_heads": 2}')
     with pytest.raises(TokenizerError, match="num_attention_heads is 2; Emu3 is published with 1"):
-        Emu3().convert(checkpoint)
+        import_checkpoint(path, tmp_path / "imported")
 
 
-def test_training_the_decoder_changes_no_token(peer: Golden, tmp_path: Path) -> None:
-    check_fine_tuning(imported(peer.weights), tmp_path, 16)
+def test_training_the_decoder_changes_no_token(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    check_fine_tuning(tokenizer, tmp_path, 16)
 
 
-def test_tokens_go_to_a_folder_and_back(peer: Golden, tmp_path: Path) -> None:
-    check_token_folder(imported(peer.weights), tmp_path, 16)
+def test_tokens_go_to_a_folder_and_back(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    check_token_folder(tokenizer, tmp_path, 16)
 
 
-def test_the_golden_of_the_published_code_is_met(shared: Path) -> None:
+def test_the_golden_of_the_published_code_is_met(shared: Path, tmp_path: Path) -> None:
     folder = shared / "goldens/checkpoints/hf_emu3_vqvae"
-    numbers, tensors = load_file(folder / "io.safetensors"), load_file(folder / "model.safetensors")
-    tokenizer = imported(tensors)
-    latents = tokenizer.encoder(numbers["in.images"])
-    torch.testing.assert_close(latents, numbers["out.latents"], atol=1e-4, rtol=1e-3)
-    codes = tokenizer.encode(numbers["in.images"])
-    assert torch.equal(codes, numbers["out.indices"])
-    looked_up = tokenizer.quantizer.lookup(codes)
-    torch.testing.assert_close(looked_up, numbers["out.z_q"], atol=1e-6, rtol=0)
-    torch.testing.assert_close(tokenizer.decoder(looked_up), numbers["out.recon"], atol=5e-4, rtol=2e-3)
+    check_golden(imported(folder / "model.safetensors", tmp_path / "imported"), folder)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from imtok.interop.families.dalle import DALLE
+from imtok.interop.families.emu3 import Emu3
 from imtok.interop.families.maskgit import MaskGIT
 from imtok.interop.families.open_magvit2 import OpenMAGVIT2
 from imtok.interop.family import Family
@@ -10,4 +12,6 @@ from imtok.interop.family import Family
 FAMILIES: list[Family] = [
     MaskGIT(),
     OpenMAGVIT2(),
+    Emu3(),
+    DALLE(),
 ]

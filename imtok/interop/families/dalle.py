@@ -21,9 +21,15 @@ from imtok.networks.dvae_config import DVAEConfig
 from imtok.quantizer_config import GumbelConfig
 
 _LOGITS, _ONE_HOT = "encoder.blocks.output.conv", "decoder.blocks.input"
-_BLOCK = re.compile(r"(encoder|decoder)\.blocks\.group_1\.block_(\d+)\.res_path\.conv_1\.w")
+_BLOCK = re.compile(r"(?:(encoder|decoder)\.)?blocks\.group_1\.block_(\d+)\.res_path\.conv_1\.w")
 # Published part of a name -> ours, in this order.
-_NAMES = {"blocks.": "trunk.", "trunk.output.conv": "conv_out", "res_path": "path", "id_path": "shortcut"}
+_NAMES = {
+    "encoder.blocks.output.conv": "quantizer.projection",
+    "blocks.": "trunk.",
+    "trunk.output.conv": "conv_out",
+    "res_path": "path",
+    "id_path": "shortcut",
+}
 
 
 class DALLE(Family):
@@ -56,17 +62,20 @@ class DALLE(Family):
             size=256,
             decoder_output="logit_laplace",
         )
-        used = tuple(f"{module}.{kind}" for module in (_LOGITS, _ONE_HOT) for kind in "wb")
-        taken = [key for key in tensors if key.startswith(("encoder.", "decoder.")) and key not in used]
+        taken = [key for key in tensors if key.startswith(("encoder.", "decoder.")) and not key.startswith(_ONE_HOT)]
         return Conversion(
             config,
-            published={_our_name(key): key for key in taken},
-            made=_quantizer(*(tensors[key] for key in used)),
+            published={our_name(key): key for key in taken},
+            made={
+                "quantizer.codebook": _codebook(tensors[f"{_ONE_HOT}.w"], tensors[f"{_ONE_HOT}.b"]),
+                "quantizer.progress": torch.ones(()),  # the temperature has fallen to its end
+            },
+            skipped=(f"{_ONE_HOT}.w", f"{_ONE_HOT}.b"),  # which the codebook was made of
             assumed=("size 256: the checkpoint does not say it, and DALL-E's images are of 256 pixels a side",),
         )
 
 
-def _our_name(key: str) -> str:
+def our_name(key: str) -> str:
     """Return our name of a published tensor that is used as it is."""
     for published, ours in _NAMES.items():
         key = key.replace(published, ours)
@@ -74,11 +83,6 @@ def _our_name(key: str) -> str:
     return f"{module}.{({'w': 'weight', 'b': 'bias'}).get(kind, kind)}"
 
 
-def _quantizer(weight: Tensor, bias: Tensor, one_hot: Tensor, one_hot_bias: Tensor) -> dict[str, Tensor]:
-    """Return the quantizer's tensors from (K, D, 1, 1), (K,), (E, K, 1, 1) and (E,)."""
-    return {
-        "quantizer.projection.weight": weight.flatten(1),
-        "quantizer.projection.bias": bias,
-        "quantizer.codebook": (one_hot.flatten(1) + one_hot_bias.unsqueeze(1)).T.contiguous(),
-        "quantizer.progress": torch.ones(()),  # the temperature has fallen to its end
-    }
+def _codebook(weight: Tensor, bias: Tensor) -> Tensor:
+    """Return the codebook (K, E) of a 1x1 convolution of one-hot codes, its weight (E, K, 1, 1) and bias (E,)."""
+    return (weight.flatten(1) + bias.unsqueeze(1)).float().T.contiguous()

@@ -10,18 +10,17 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar
 
-import torch
-from torch import Tensor
-
 from imtok.config import TokenizerConfig
 from imtok.errors import TokenizerError
 from imtok.interop.checkpoint import Checkpoint
+from imtok.interop.families.names import count
 from imtok.interop.family import Conversion, Family
 from imtok.networks.emu3_config import Emu3Config
 from imtok.quantizer_config import VQConfig
 
 _MARK = "encoder.time_conv.0.conv.conv.weight"  # layers over time are Emu3's alone
 _PARTS = ("encoder.", "decoder.", "quantize.", "quant_conv.", "post_quant_conv.")
+_CODEBOOK = "quantize.embedding.weight"
 _COUNTER = "num_batches_tracked"
 
 # Published names of both layouts -> ours, one after the other.
@@ -54,34 +53,17 @@ class Emu3(Family):
 
     def recognises(self, checkpoint: Checkpoint) -> bool:
         """See `Family.recognises`."""
-        return any(key.endswith(_MARK) for key in checkpoint.tensors)
+        return _MARK in checkpoint.tensors
 
     def convert(self, checkpoint: Checkpoint) -> Conversion:
         """See `Family.convert`; raises TokenizerError on a key that the sizes need and on options not published."""
-        prefix = next(key for key in checkpoint.tensors if key.endswith(_MARK)).removesuffix(_MARK)
-        tensors = {
-            key.removeprefix(prefix): value
-            for key, value in checkpoint.tensors.items()
-            if key.startswith(tuple(prefix + part for part in _PARTS))
-        }
-        counters = [key for key in tensors if key.endswith(_COUNTER)]
-        used = {our_name(key): key for key in tensors if key not in counters}
-        linear = {ours: key for ours, key in used.items() if key.endswith("_proj.weight") and tensors[key].ndim == 2}
+        tensors = checkpoint.tensors
+        used = {our_name(key): key for key in tensors if key.startswith(_PARTS) and not key.endswith(_COUNTER)}
         return Conversion(
-            TokenizerConfig(
-                network=_network({ours: tensors[key] for ours, key in used.items()}, checkpoint),
-                quantizer=_quantizer(tensors, checkpoint),
-                size=512,
-            ),
-            published={ours: prefix + key for ours, key in used.items() if ours not in linear},
-            made={
-                **{ours: tensors[key][:, :, None, None] for ours, key in linear.items()},
-                "quantizer.started": torch.ones(()),
-            },
-            skipped=(
-                *(prefix + key for key in counters),
-                *(key for key in checkpoint.tensors if key.removeprefix(prefix) not in tensors),
-            ),
+            TokenizerConfig(network=_network(checkpoint, used), quantizer=_quantizer(checkpoint), size=512),
+            published=used,
+            made={},
+            skipped=tuple(key for key in tensors if not key.startswith(_PARTS)),  # the language model around it
             assumed=(
                 "images in [-1, 1]: the published preprocessor subtracts 0.5 and divides by 0.5",
                 "size 512: the tokenizer takes any, and its preprocessor enlarges to 512 x 512 pixels or more",
@@ -96,33 +78,34 @@ def our_name(key: str) -> str:
     return key
 
 
-def _network(tensors: Mapping[str, Tensor], checkpoint: Checkpoint) -> Emu3Config:
-    """Read the sizes from tensors under our names."""
+def _network(checkpoint: Checkpoint, used: Mapping[str, str]) -> Emu3Config:
+    """Read the sizes from the tensors; `used` has their published names by ours."""
+
+    def width(name: str) -> int:
+        if name not in used:
+            raise TokenizerError(
+                f"{checkpoint.path}: has no tensor for {name}; its keys are no whole tokenizer of Emu3"
+            )
+        return checkpoint.tensors[used[name]].shape[0]
+
     heads = checkpoint.settings.get("num_attention_heads", 1)
     if heads != 1:
         raise TokenizerError(f"{checkpoint.path}: num_attention_heads is {heads}; Emu3 is published with 1")
-    stages = 1 + max(_numbers(tensors, r"encoder\.spatial\.trunk\.down\.(\d+)\."))
-    first = "encoder.spatial.trunk.down.{}.block.0.conv1.weight"
-    channels = tuple(tensors[first.format(stage)].shape[0] for stage in range(stages))
-    stem = tensors["encoder.spatial.trunk.conv_in.weight"].shape[0]
+    down = "encoder.spatial.trunk.down"
+    channels = tuple(width(f"{down}.{stage}.block.0.conv1.weight") for stage in range(count(used, down)))
+    stem = width("encoder.spatial.trunk.conv_in.weight")
     return Emu3Config(
         channels=channels,
         stem_channels=None if stem == channels[0] else stem,
-        blocks=len(_numbers(tensors, r"encoder\.spatial\.trunk\.down\.0\.block\.(\d+)\.")),
-        attention_stages=tuple(sorted(_numbers(tensors, r"encoder\.spatial\.trunk\.down\.(\d+)\.attn\."))),
-        latent_channels=tensors["encoder.spatial.conv_out.weight"].shape[0],
-        time_layers=len(_numbers(tensors, r"encoder\.time_conv\.(\d+)\.")),
+        blocks=count(used, f"{down}.0.block"),
+        attention_stages=tuple(n for n in range(len(channels)) if f"{down}.{n}.attn.0.q.weight" in used),
+        latent_channels=width("encoder.spatial.conv_out.weight"),
+        time_layers=count(used, "encoder.time_conv"),
     )
 
 
-def _quantizer(tensors: Mapping[str, Tensor], checkpoint: Checkpoint) -> VQConfig:
-    codebook = tensors.get("quantize.embedding.weight")
-    if codebook is None:
-        raise TokenizerError(f"{checkpoint.path}: quantize.embedding.weight is missing; the file holds no codebook")
-    num_codes, dim = codebook.shape
+def _quantizer(checkpoint: Checkpoint) -> VQConfig:
+    if _CODEBOOK not in checkpoint.tensors:
+        raise TokenizerError(f"{checkpoint.path}: {_CODEBOOK} is missing; the file holds no codebook")
+    num_codes, dim = checkpoint.tensors[_CODEBOOK].shape
     return VQConfig(dim=dim, num_codes=num_codes, codebook_update="gradient", kmeans_start=False, revival_threshold=0.0)
-
-
-def _numbers(tensors: Mapping[str, Tensor], pattern: str) -> set[int]:
-    """Return the numbers that the names have at the group of a pattern."""
-    return {int(match[1]) for match in map(re.compile(pattern).match, tensors) if match}
