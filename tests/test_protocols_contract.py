@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch.utils.data.distributed import DistributedSampler
 
+from imtok.errors import ConfigError
+from imtok.evaluation import METRICS
 from imtok.evaluation.protocols import DEFAULT_PROTOCOL, PROTOCOLS
 
 
@@ -63,6 +65,23 @@ def test_each_metric_has_the_form_of_its_family() -> None:
     }
 
 
+def test_taming_alone_has_inception_of_pytorch_fid() -> None:
+    resizing = {name: protocol.metric("rfid").method for name, protocol in PROTOCOLS.items()}
+    assert "pytorch-fid" in resizing.pop("taming")
+    assert set(resizing.values()) == {"torch-fidelity's Inception, resized as by TensorFlow 1"}
+    with pytest.raises(ConfigError, match="metric loss: unknown, expected one of psnr, ssim"):
+        PROTOCOLS["adm"].metric("loss")
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_metrics_of_one_network_compare_images_of_one_form(name: str) -> None:
+    protocol = PROTOCOLS[name]
+    forms: dict[str, set[str]] = {}
+    for metric in METRICS:
+        forms.setdefault(protocol.metric(metric).needs or metric, set()).add(protocol.form(metric))
+    assert all(len(found) == 1 for found in forms.values())
+
+
 @pytest.mark.parametrize(("images", "ranks"), [(10, 1), (10, 4), (8, 8), (3, 8), (50, 8), (1, 3)])
 def test_adm_repeats_the_images_that_the_sampler_repeats(images: int, ranks: int) -> None:
     order = PROTOCOLS["adm"].order(images, ranks)
@@ -101,6 +120,6 @@ def test_a_protocol_is_described_in_one_line() -> None:
     described = PROTOCOLS["adm"].describe()
     assert described.startswith("adm: box halving to below 2S, Pillow bicubic to shorter side S, central S x S; ")
     assert "reconstructions truncated after 127.5 x + 128" in described
-    assert "SSIM: 7x7 uniform window, data range 2 on [0, 1], so too high" in described
+    assert "LPIPS: on floats, not clamped" in described
     assert len({protocol.describe() for protocol in PROTOCOLS.values()}) == len(PROTOCOLS)
     assert not any("\n" in protocol.describe() for protocol in PROTOCOLS.values())

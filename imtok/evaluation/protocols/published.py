@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from imtok.errors import ConfigError
+from imtok.evaluation.features import PytorchFID
 from imtok.evaluation.protocols import levels, squares
 from imtok.evaluation.protocols.contract import Protocol
 from imtok.evaluation.protocols.similarity import UniformSSIM, UniformSSIMOfRange2
@@ -50,7 +51,7 @@ ADM = Protocol(
     restored_floats=levels.unclamped,
     forms={"lpips": "floats", "lpips_alex": "floats"},
     metrics={"ssim": UniformSSIMOfRange2},
-    notes={"SSIM": "7x7 uniform window, data range 2 on [0, 1], so too high", "LPIPS": "on floats, not clamped"},
+    notes={"LPIPS": "on floats, not clamped"},
     repeats=True,
 )
 
@@ -64,9 +65,9 @@ TAMING = Protocol(
     to_floats=levels.floats_of_taming,
     to_levels=levels.levels_of_taming,
     restored_floats=levels.clamped,
-    forms={"lpips": "floats", "lpips_alex": "floats", "rfid": "floats"},
-    metrics={"ssim": UniformSSIM},
-    notes={"SSIM": "7x7 uniform window", "LPIPS and rFID": "on floats"},
+    forms={"lpips": "floats", "lpips_alex": "floats", "rfid": "floats", "rfid_pytorch": "floats"},
+    metrics={"ssim": UniformSSIM, "rfid": PytorchFID},
+    notes={"LPIPS and rFID": "on floats", "PSNR and SSIM": "means of batches of 4 averaged"},
     batch=4,
 )
 
@@ -83,7 +84,7 @@ TITOK = Protocol(
     to_levels=levels.levels_of_titok,
     restored_floats=levels.rounded_of_titok,
     forms={"lpips": "floats", "lpips_alex": "floats"},
-    notes={"PSNR and SSIM": "as MaskBit, which is as imtok"},
+    notes={"PSNR and SSIM": "as MaskBit"},
 )
 
 # UniTok, utils/eval_fid.py: rFID alone. VAR, utils/data.py, resizes to 1.125 S for training.
@@ -96,7 +97,7 @@ VAR = Protocol(
     to_floats=levels.floats_of_var,
     to_levels=levels.levels_of_var,
     restored_floats=levels.clamped,
-    notes={"SSIM": "as imtok, since this family publishes rFID alone"},
+    notes={"all but rFID": "as imtok, since this family publishes rFID alone"},
 )
 
 PROTOCOLS: Mapping[str, Protocol] = MappingProxyType(
