@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import get_args
@@ -76,7 +77,7 @@ def test_legacy_pytorch_features_are_those_of_clean_fid(
     with torch.no_grad():
         expected = network(resized_by_clean_fid("legacy_pytorch", images) / 255)[0].flatten(1)
     monkeypatch.setattr(compatible, "resizing", "pytorch")
-    torch.testing.assert_close(compatible(images), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(compatible(images.clone()), expected, rtol=1e-4, atol=1e-4)
 
 
 def _torchvisions() -> torch.nn.Module:
@@ -100,12 +101,12 @@ def resized(monkeypatch: pytest.MonkeyPatch) -> Callable[[Resizing, Tensor], Ten
     module = InceptionFeatures.__new__(InceptionFeatures)
     torch.nn.Module.__init__(module)
     module.layers = torch.nn.Sequential(torch.nn.BatchNorm2d(3).eval())  # has a parameter, which says where it is
-    module._last = None
+    module._memory = threading.local()
     module.eval()
 
     def resize(resizing: Resizing, images: Tensor) -> Tensor:
         module.resizing = resizing
-        found = module(images).reshape(len(images), 3, 299, 299)
+        found = module(images.clone()).reshape(len(images), 3, 299, 299)
         return found * (1 + 1e-5) ** 0.5
 
     return resize
@@ -124,14 +125,19 @@ def test_floats_of_levels_are_resized_as_the_levels(
     torch.testing.assert_close(resized(resizing, to_float(images)), resized(resizing, images), rtol=1e-5, atol=1e-5)
 
 
-def test_features_of_one_batch_of_originals_are_computed_once(
+def test_features_of_a_batch_are_computed_once(
     compatible: InceptionFeatures, images: Tensor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(compatible, "layers", torch.nn.Sequential(torch.nn.Conv2d(3, 2, 299)))
-    first = compatible.of_originals(images)
-    assert compatible.of_originals(images) is first
-    assert torch.equal(compatible.of_originals(255 - images), compatible(255 - images))
-    assert not torch.equal(compatible.of_originals(images.clone()), compatible(255 - images))
+    originals, first, second = images.clone(), 255 - images, images // 2
+    compatible(first)
+    found = compatible(originals)
+    compatible(second)
+    assert compatible(originals) is found
+    originals += 1
+    changed = compatible(originals)
+    assert torch.equal(changed, compatible(originals.clone()))
+    assert not torch.equal(changed, found)
 
 
 def test_opening_draws_no_random_number(weights_file: Path) -> None:

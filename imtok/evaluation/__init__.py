@@ -18,6 +18,7 @@ from imtok.evaluation.metrics import (
 )
 from imtok.evaluation.perceptual import LPIPS, AlexLPIPS
 from imtok.evaluation.pixels import MSSSIM, PSNR, SSIM, ms_ssim, psnr, ssim
+from imtok.evaluation.rates import Rate, rate_of
 from imtok.evaluation.weights import WEIGHTS, WeightsFile, find_weights, parse_weights
 from imtok.lazy import lazy_names
 
@@ -45,6 +46,7 @@ __all__ = [
     "Precision",
     "PytorchFID",
     "Quality",
+    "Rate",
     "Recall",
     "WeightsFile",
     "build_metrics",
@@ -61,6 +63,7 @@ __all__ = [
     "open_metrics",
     "parse_weights",
     "psnr",
+    "rate_of",
     "ssim",
 ]
 

@@ -33,20 +33,16 @@ class FeatureMetric(Metric):
     reason: ClassVar[str]  # for `fewest`
     resizing: ClassVar[Resizing] = "tensorflow"
 
-    def __init__(self, network: nn.Module | None = None) -> None:
-        super().__init__(network)
-        self.shares = False  # the rows of another metric, which alone adds and gives them
-
     def share(self, other: FeatureMetric) -> None:
         """Read the rows of `other`, which has the same network, in place of own ones."""
         self._rows, self.shares = other._rows, True
 
     def update(self, restored: Tensor, originals: Tensor) -> None:
-        """Add the features of a batch, unless they are another metric's."""
+        """Add the features of a batch, unless the metric that has the rows does."""
         if self.shares:
             return
         network = cast("InceptionFeatures", self.network)
-        self.add_rows(restored=network(restored), originals=network.of_originals(originals))
+        self.add_rows(restored=network(restored), originals=network(originals))
 
     def refusal(self) -> str:
         """Say that the images are too few, where they are."""
@@ -54,17 +50,13 @@ class FeatureMetric(Metric):
             return ""
         return f"{self.label} needs {self.fewest:,} images or more, and there are {self.images:,}: {self.reason}"
 
-    def state(self) -> dict[str, Tensor]:
-        """Return the rows; none where they are another metric's."""
-        return {} if self.shares else super().state()
-
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Go back to the rows that `state` returned."""
+        """Go back to the rows that `state` returned, unless the metric that has the rows does."""
         if not self.shares:
             super().restore(state)
 
     def merge(self, other: Self) -> None:
-        """Append the rows of `other`."""
+        """Append the rows of `other`, unless the metric that has the rows does."""
         if not self.shares:
             super().merge(other)
 

@@ -15,8 +15,9 @@ more than many papers differ (Parmar et al., 2022). So the resizing is a choice 
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +33,15 @@ Resizing = Literal["tensorflow", "pytorch", "clean"]
 
 FEATURES = 2048  # after the last average pooling
 _SIDE = 299  # pixels
+_REMEMBERED = 2  # reconstructions and originals
+
+
+class _Known(NamedTuple):
+    """A batch and its features."""
+
+    images: Tensor
+    version: int  # of the tensor, which grows where it is changed in place
+    features: Tensor
 
 
 class InceptionFeatures(nn.Module):
@@ -47,20 +57,27 @@ class InceptionFeatures(nn.Module):
         self.layers = _layers(weights)
         self.requires_grad_(False)
         self.eval()
-        self._last: tuple[Tensor, Tensor] | None = None
+        self._memory = threading.local()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return features in float32: (B, 3, H, W), uint8 or floats in [-1, 1] -> (B, 2048), where the network is."""
+        """Return features in float32: (B, 3, H, W), uint8 or floats in [-1, 1] -> (B, 2048), where the network is.
+
+        Each thread remembers its last two batches: several metrics, and tokenizers beside each other, compare the same.
+        """
+        known: list[_Known] = getattr(self._memory, "known", [])
+        for each in known:
+            if each.images is images and each.version == images._version:
+                break
+        else:
+            each = _Known(images, images._version, self._features(images))
+        self._memory.known = [*(other for other in known if other is not each), each][-_REMEMBERED:]
+        return each.features
+
+    def _features(self, images: Tensor) -> Tensor:
         device = next(self.parameters()).device
         with torch.no_grad(), deterministic(device), autocast(device, "fp32"):
             features: Tensor = self.layers(self._resized(images, device)).flatten(1)
         return features
-
-    def of_originals(self, images: Tensor) -> Tensor:
-        """Return `forward`; the features of the last batch are kept, for others that are compared with the same."""
-        if self._last is None or self._last[0] is not images:
-            self._last = images, self(images)
-        return self._last[1]
 
     def _resized(self, images: Tensor, device: torch.device) -> Tensor:
         """Return the images as the network takes them: (B, 3, 299, 299) float32 in [-1, 1]."""

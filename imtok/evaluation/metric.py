@@ -44,6 +44,7 @@ class Metric(ABC):
             expected = f"the network {self.needs}" if self.needs else "no network"
             raise TypeError(f"{type(self).__name__} takes {expected}")
         self.network = network
+        self.shares = False  # the rows are another metric's, which alone adds to them: `state` need not be saved twice
         self._rows: dict[str, list[Tensor]] = {}  # by name, (B, ...) each
 
     @abstractmethod
@@ -102,6 +103,10 @@ class Metric(ABC):
         """Append all rows of `other`, whose images come after those so far."""
         for name, batches in other._rows.items():
             self._rows.setdefault(name, []).extend(batches)
+
+    def fresh(self) -> Self:
+        """Return an empty metric of this kind, on the same network."""
+        return type(self)(self.network)
 
     @classmethod
     def unavailable(cls) -> str:

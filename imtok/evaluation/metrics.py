@@ -119,7 +119,7 @@ def _opened(
 
 
 def empty_copies(metrics: Sequence[Metric]) -> list[Metric]:
-    """Build metrics of the same classes, on the same networks, that have seen no image."""
-    copies = [type(metric)(metric.network) for metric in metrics]
+    """Build metrics of the same classes, on the same networks, that have seen no image and share rows alike."""
+    copies = [metric.fresh() for metric in metrics]
     share_rows(copies)
     return copies
