@@ -6,11 +6,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from imtok.config import TokenizerConfig
 from imtok.counted import counted
 from imtok.errors import ImtokError
 from imtok.tokenizer import Tokenizer, find_tokenizer, load, pretrained_names
 from imtok.tokens import open_tokens
-from imtok.tokens.folder import INFO, read_manifest
+from imtok.tokens.folder import INFO, read_manifest, read_tokenizer_config
 from imtok.tokens.label_counts import LabelCounts
 from imtok.training.run import RunFolder
 
@@ -42,7 +43,15 @@ def _tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
         "network": config.network.model_dump(mode="json"),
         "parameters": {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()},
         "fingerprint": tokenizer.fingerprint,
+        **_origin(config),
     }
+
+
+def _origin(config: TokenizerConfig | None) -> dict[str, Any]:
+    """Return the published checkpoint that weights come from, as a fact of its own where there is one."""
+    if config is None or config.origin is None:
+        return {}
+    return {"origin": config.origin.model_dump(mode="json", exclude_defaults=True)}
 
 
 def _run(folder: Path) -> dict[str, Any]:
@@ -91,4 +100,5 @@ def _tokens(folder: Path) -> dict[str, Any]:
         "numerics": info.numerics.model_dump(mode="json"),
         "fingerprint": info.fingerprint,
         "dataset_id": manifest.dataset_id if manifest else None,
+        **_origin(read_tokenizer_config(folder)),
     }

@@ -18,13 +18,13 @@ from imtok.tokens.verify import verify_tokens
 from imtok.training import train
 
 
-def fine_tuned(tokenizer: Tokenizer, folder: Path, size: int, **settings: Any) -> Tokenizer:
+def fine_tuned(tokenizer: Tokenizer, folder: Path, size: int, freeze_codes: bool = True, **settings: Any) -> Tokenizer:
     """Train the decoder alone for two steps of two pictures, from a tokenizer folder, and return the result."""
     tokenizer.save(folder / "start")
     config = TrainConfig(
         tokenizer=tokenizer.config.model_copy(update={"size": size}),
         start_from=str(folder / "start"),
-        freeze_codes=True,
+        freeze_codes=freeze_codes,
         images=4,
         batch_size=2,
         ema_decay=0,

@@ -54,3 +54,40 @@ def parameters(config: TokenizerConfig, parts: Iterable[str] = ("encoder", "deco
     """Count the values of each part of a tokenizer, without building it."""
     shapes = skeleton(config)
     return [sum(value.numel() for name, value in shapes.items() if name.startswith(f"{part}.")) for part in parts]
+
+
+def maskgit_shapes(
+    width: int = 32, multipliers: tuple[int, ...] = (1, 2), blocks: int = 1, dim: int = 8, codes: int = 64
+) -> dict[str, Tensor]:
+    """Names and shapes of a MaskGIT-VQGAN as it is published, stated without our network."""
+    found: dict[str, tuple[int, ...]] = {"quantize.embedding.weight": (codes, dim)}
+
+    def block(name: str, before: int, after: int) -> int:
+        for part, size in (("norm1", before), ("norm2", after)):
+            found[f"{name}.{part}.weight"] = found[f"{name}.{part}.bias"] = (size,)
+        found[f"{name}.conv1.weight"], found[f"{name}.conv2.weight"] = (after, before, 3, 3), (after, after, 3, 3)
+        if before != after:
+            found[f"{name}.nin_shortcut.weight"] = (after, after, 1, 1)
+        return after
+
+    def convolution(name: str, before: int, after: int, kernel: int) -> None:
+        found[f"{name}.weight"], found[f"{name}.bias"] = (after, before, kernel, kernel), (after,)
+
+    found["encoder.conv_in.weight"] = (width, 3, 3, 3)
+    channels, widths = width, [width * multiplier for multiplier in multipliers]
+    for stage, out in enumerate(widths):
+        for number in range(blocks):
+            channels = block(f"encoder.down.{stage}.block.{number}", channels, out)
+    convolution("decoder.conv_in", dim, channels, 3)
+    for part in ("encoder", "decoder"):
+        for number in range(blocks):
+            block(f"{part}.mid.{number}", channels, channels)
+    for stage in reversed(range(len(widths))):
+        for number in range(blocks):
+            channels = block(f"decoder.up.{stage}.block.{number}", channels, widths[stage])
+        if stage:
+            convolution(f"decoder.up.{stage}.upsample_conv", channels, channels, 3)
+    for part, before, after, kernel in (("encoder", widths[-1], dim, 1), ("decoder", widths[0], 3, 3)):
+        found[f"{part}.norm_out.weight"] = found[f"{part}.norm_out.bias"] = (before,)
+        convolution(f"{part}.conv_out", before, after, kernel)
+    return {name: torch.empty(size, device="meta") for name, size in found.items()}

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from imported import check_fine_tuning, check_token_folder
-from published import check_golden, drawn, imported, parameters
+from published import check_golden, drawn, imported, maskgit_shapes, parameters
 from torch import Tensor
 
 from imtok.interop import Checkpoint
@@ -16,44 +16,9 @@ from imtok.interop.families.maskgit import MaskGIT
 from imtok.tokenizer import Tokenizer
 
 
-def shapes(width: int = 32, multipliers: tuple[int, ...] = (1, 2), blocks: int = 1, dim: int = 8, codes: int = 64):
-    """The published names and shapes, stated without our network."""
-    found: dict[str, tuple[int, ...]] = {"quantize.embedding.weight": (codes, dim)}
-
-    def block(name: str, before: int, after: int) -> int:
-        for part, size in (("norm1", before), ("norm2", after)):
-            found[f"{name}.{part}.weight"] = found[f"{name}.{part}.bias"] = (size,)
-        found[f"{name}.conv1.weight"], found[f"{name}.conv2.weight"] = (after, before, 3, 3), (after, after, 3, 3)
-        if before != after:
-            found[f"{name}.nin_shortcut.weight"] = (after, after, 1, 1)
-        return after
-
-    def convolution(name: str, before: int, after: int, kernel: int) -> None:
-        found[f"{name}.weight"], found[f"{name}.bias"] = (after, before, kernel, kernel), (after,)
-
-    found["encoder.conv_in.weight"] = (width, 3, 3, 3)
-    channels, widths = width, [width * multiplier for multiplier in multipliers]
-    for stage, out in enumerate(widths):
-        for number in range(blocks):
-            channels = block(f"encoder.down.{stage}.block.{number}", channels, out)
-    convolution("decoder.conv_in", dim, channels, 3)
-    for part in ("encoder", "decoder"):
-        for number in range(blocks):
-            block(f"{part}.mid.{number}", channels, channels)
-    for stage in reversed(range(len(widths))):
-        for number in range(blocks):
-            channels = block(f"decoder.up.{stage}.block.{number}", channels, widths[stage])
-        if stage:
-            convolution(f"decoder.up.{stage}.upsample_conv", channels, channels, 3)
-    for part, before, after, kernel in (("encoder", widths[-1], dim, 1), ("decoder", widths[0], 3, 3)):
-        found[f"{part}.norm_out.weight"] = found[f"{part}.norm_out.bias"] = (before,)
-        convolution(f"{part}.conv_out", before, after, kernel)
-    return {name: torch.empty(size, device="meta") for name, size in found.items()}
-
-
 @pytest.fixture
 def weights() -> dict[str, Tensor]:
-    return drawn(shapes())
+    return drawn(maskgit_shapes())
 
 
 @pytest.fixture
@@ -105,7 +70,7 @@ def test_fine_tuning_the_decoder_keeps_every_token(tokenizer: Tokenizer, tmp_pat
 
 def test_the_published_network_has_its_number_of_parameters() -> None:
     """23,775,104, 30,478,339 and 262,144: counted of 1d-tokenizer's own modules."""
-    published = shapes(width=128, multipliers=(1, 1, 2, 2, 4), blocks=2, dim=256, codes=1024)
+    published = maskgit_shapes(width=128, multipliers=(1, 1, 2, 2, 4), blocks=2, dim=256, codes=1024)
     conversion = MaskGIT().convert(Checkpoint(Path("x.bin"), published))
     assert parameters(conversion.config) == [23_775_104, 30_478_339, 262_144 + 1]  # and the flag of the start
     assert conversion.config.size == 256

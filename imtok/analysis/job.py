@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,14 +20,13 @@ from imtok.analysis.sampling import Sampling
 from imtok.analysis.statistics import Bits, Neighbours, Statistics, TokenizerStatistics
 from imtok.analysis.tally import Tally
 from imtok.analysis.visualisations import Visualisations
-from imtok.config import load_tokenizer_config
+from imtok.config import TokenizerConfig
 from imtok.cores import usable_cores
 from imtok.data.containers import as_text
 from imtok.entropy import Counts, coded_bits
-from imtok.errors import ConfigError, Interrupted
-from imtok.quantizers.record import QuantizerRecord
+from imtok.errors import Interrupted
 from imtok.tokens import TokenDataset, open_tokens
-from imtok.tokens.folder import TOKENIZER
+from imtok.tokens.folder import read_tokenizer_config
 from imtok.tokens.label_counts import count_labels
 from imtok.usage import CodebookUsage
 
@@ -166,12 +164,14 @@ def _summarize(
     tokenizer: TokenizerStatistics | None,
 ) -> Statistics:
     """Compute all statistics and the findings."""
-    config = _quantizer_config(tokens)
+    tokenizer_config = _tokenizer_config(tokens)
+    config = tokenizer_config.quantizer if tokenizer_config else None
     statistics = Statistics(
         **usage.as_use().model_dump(),
         name=as_text(str(tokens.folder)),
         fingerprint=tokens.fingerprint,
         quantizer=config.summary if config else None,
+        origin=tokenizer_config.origin if tokenizer_config else None,
         images=tally.images,
         skipped=tokens.skipped,
         size=tokens.info.size,
@@ -222,14 +222,10 @@ def _bits(tokens: TokenDataset, counts: Counts, right: Neighbours | None, below:
     )
 
 
-def _quantizer_config(tokens: TokenDataset) -> QuantizerRecord | None:
-    """Read the configuration of the quantizer in the token folder; None where none can be read and fits the tokens."""
-    path = tokens.folder / TOKENIZER / "config.json"
-    try:
-        content = json.loads(path.read_bytes())
-        values = {name: value for name, value in content.items() if name not in ("format", "version")}
-        config = load_tokenizer_config(values, str(path)).quantizer
-    except (OSError, ValueError, AttributeError, RecursionError, ConfigError):
+def _tokenizer_config(tokens: TokenDataset) -> TokenizerConfig | None:
+    """Read the configuration of the tokenizer in the token folder; None where none can be read and fits the tokens."""
+    config = read_tokenizer_config(tokens.folder)
+    if config is None:
         return None
-    fits = (config.num_codes, len(config.codebook_ids)) == (tokens.codebook_size, tokens.num_codebooks)
-    return config if fits else None
+    found = config.quantizer.num_codes, len(config.quantizer.codebook_ids)
+    return config if found == (tokens.codebook_size, tokens.num_codebooks) else None

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
+from imtok.config.origin import Origin
 from imtok.evaluation import METRICS, PSNR, SSIM
 from imtok.records import Record
 from imtok.usage import Span, Use
@@ -269,6 +270,7 @@ class TokenSet(Record):
     name: str = Field(description="name of the token folder")
     fingerprint: str = Field(description="fingerprint of the tokenizer that made the tokens")
     quantizer: str | None = Field(description="the quantizer and its main settings, where the folder has its tokenizer")
+    origin: Origin | None = Field(None, description="published checkpoint that the tokenizer's weights come from")
     images: int = Field(description="images with tokens; skipped ones do not count")
     skipped: int = Field(description="inputs that could not be read")
     size: int = Field(description="side of the square that was encoded, pixels")

@@ -79,7 +79,9 @@ def _print_headline(console: Console, statistics: Statistics) -> None:
     made_by = f", by {statistics.quantizer}" if statistics.quantizer else ""
     text = f"{side} x {side} pixels as {codes}{books} codes of {statistics.codebook_size:,}{made_by}"
     console.print(Text.assemble(("codebook use in ", "bold"), plain(statistics.name, max(20, console.width - 16))))
-    console.print(plain(text, style="dim"), end="\n\n")
+    console.print(plain(text, style="dim"), end="\n" if statistics.origin else "\n\n")
+    if statistics.origin:
+        console.print(plain(statistics.origin.summary, style="dim"), end="\n\n")
     found = verdict(statistics)
     if not statistics.images:
         skipped = (

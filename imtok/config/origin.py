@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal, Self
+
 from pydantic import Field
 
 from imtok.records import Record
@@ -16,3 +18,29 @@ class Origin(Record):
     sha256: str = Field("", description="SHA-256 of the weights file, in hex")
     license: str = Field("", description="licence that the weights are under")
     hub: str = Field("", description="address on the Hugging Face Hub, with its commit, that it was loaded from")
+    trained_further: Literal["", "decoder", "all"] = Field(
+        "", description="part of the weights that imtok trained after the import; the decoder alone keeps all tokens"
+    )
+
+    def after_training(self, *, freeze_codes: bool) -> Self:
+        """Return the origin of a tokenizer that was trained from one of this origin."""
+        further = "decoder" if freeze_codes and self.trained_further != "all" else "all"
+        return self.model_copy(update={"trained_further": further})
+
+    @property
+    def summary(self) -> str:
+        """A few words for a person."""
+        texts = {
+            "": "",
+            "decoder": "its decoder was trained further by imtok",
+            "all": "all of it was trained further by imtok",
+        }
+        revision = f" at {self.revision[:12]}" if self.revision else ""
+        weights = f"{self.family} weights of {self.source}{revision}" if self.source else ""
+        facts = [
+            weights,
+            f"from {self.hub}" if self.hub else "",
+            f"licence {self.license}" if self.license else "licence not recorded",
+            texts[self.trained_further],
+        ]
+        return "; ".join(filter(None, facts))

@@ -24,7 +24,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from imtok.errors import TokensError
+from imtok.config import TokenizerConfig, load_tokenizer_config
+from imtok.errors import ConfigError, TokensError
 from imtok.tokens.json_lines import JsonRecord, parse, read_lines, to_line
 from imtok.tokens.plan import Extension, Numerics, read_extensions
 from imtok.tokens.shard import Shard
@@ -147,6 +148,17 @@ def read_info(folder: Path) -> TokensInfo:
     _check_version(path, data)
     info = parse(TokensInfo, data, str(path), _INFO_HINT)
     return info.model_copy(update={"extensions": read_extensions(folder, info.units)})
+
+
+def read_tokenizer_config(folder: Path) -> TokenizerConfig | None:
+    """Read the configuration of the tokenizer in a token folder, without its weights; None where none can be read."""
+    path = folder / TOKENIZER / "config.json"
+    try:
+        content = json.loads(path.read_bytes())
+        values = {name: value for name, value in content.items() if name not in ("format", "version")}
+        return load_tokenizer_config(values, str(path))
+    except (OSError, ValueError, AttributeError, RecursionError, ConfigError):
+        return None
 
 
 def read_manifest(folder: Path) -> Manifest | None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from imtok.config import DataConfig, TrainConfig
+from imtok.config.origin import Origin
 from imtok.cores import usable_cores
 from imtok.counted import counted
 from imtok.data.addresses import is_remote, redacted
@@ -15,12 +16,14 @@ from imtok.data.reading import RULES, Reading, Rules
 from imtok.devices import fast_precision, resolve_device
 from imtok.errors import ConfigError
 from imtok.processes import Processes
+from imtok.tokenizer import load
 
 
 def resolve(config: TrainConfig, saved: TrainConfig | None = None, sources: Sequence[str | Path] = ()) -> TrainConfig:
     """Make `auto` definite: as in the saved configuration of the run where there is one, else for this machine.
 
-    `sources` decide about a stream. Raises ConfigError where URLs are not to be streamed.
+    `sources` decide about a stream, and `start_from` about the origin of the weights. Raises ConfigError where URLs are
+    not to be streamed, TokenizerError where a new run cannot start from `start_from`.
     """
     device = str(saved.device if saved and config.device == "auto" else resolve_device(config.device))
     precision, threads = config.precision, config.threads
@@ -34,7 +37,16 @@ def resolve(config: TrainConfig, saved: TrainConfig | None = None, sources: Sequ
         if getattr(config, name) == "auto":
             resolved[name] = getattr(saved, name) if saved else on_gpu
     resolved["data"] = _resolved_data(config.data, saved.data if saved else None, sources)
+    origin = saved.tokenizer.origin if saved else _origin(config)
+    if origin != config.tokenizer.origin:
+        resolved["tokenizer"] = config.tokenizer.model_copy(update={"origin": origin})
     return config.model_copy(update=resolved)
+
+
+def _origin(config: TrainConfig) -> Origin | None:
+    """Return the published checkpoint that the weights of the run will descend from; none where they are drawn."""
+    start = load(config.start_from).config.origin if config.start_from else None
+    return start.after_training(freeze_codes=config.freeze_codes) if start else None
 
 
 def _resolved_data(data: DataConfig, saved: DataConfig | None, sources: Sequence[str | Path]) -> DataConfig:
