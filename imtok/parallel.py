@@ -41,7 +41,7 @@ def in_order(
     """
     # OpenMP keeps the thread count for each thread: those of the pool set it as they start.
     pool = ThreadPoolExecutor(workers, "imtok", *((torch.set_num_threads, (1,)) if one_core else ()))
-    with _one_core_each() if one_core else nullcontext(), pool:
+    with one_core_each() if one_core else nullcontext(), pool:
         waiting: deque[Future[_Result]] = deque()
         try:
             for item in items:
@@ -65,8 +65,8 @@ def _result(future: Future[_Result], should_stop: Callable[[], bool] | None) -> 
 
 
 @contextmanager
-def _one_core_each() -> Iterator[None]:
-    """Within the block torch computes every operation on the core of its own thread."""
+def one_core_each() -> Iterator[None]:
+    """Let torch compute every operation within the block on the core of its own thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

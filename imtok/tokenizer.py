@@ -121,11 +121,12 @@ class Tokenizer(nn.Module):
         return quantized.codes
 
     @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
+    def decode(self, codes: Tensor, *, clamp: bool = True) -> Tensor:
         """Decode codes (B, h, w) int64 in [0, K) to images (B, 3, H, W) float32, clamped to [-1, 1].
 
-        With Q > 1 codebooks codes are (B, h, w, Q); a residual quantizer also decodes those of its first stages
-        alone, to a coarser picture. Raises TokenizerError on codes the codebook does not have.
+        Without `clamp` images are as the decoder gives them. With Q > 1 codebooks codes are (B, h, w, Q); a residual
+        quantizer also decodes those of its first stages alone, to a coarser picture. Raises TokenizerError on codes the
+        codebook does not have.
         """
         if codes.ndim != (3 if self.num_codebooks == 1 else 4):
             expected = "(B, h, w)" if self.num_codebooks == 1 else f"(B, h, w, {self.num_codebooks})"
@@ -136,7 +137,8 @@ class Tokenizer(nn.Module):
             except ValueError as error:
                 raise TokenizerError(f"{error}; were they made by this tokenizer?") from error
             output: Tensor = self.decoder(latents.to(next(self.parameters()).dtype))
-        return output_to_images(output, self.config.decoder_output).float().clamp(-1, 1)
+        images = output_to_images(output, self.config.decoder_output).float()
+        return images.clamp(-1, 1) if clamp else images
 
     def save(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors into `folder`, made if needed."""

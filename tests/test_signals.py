@@ -62,11 +62,11 @@ def test_a_stop_while_threads_work_ends_at_once(tmp_path: Path) -> None:
     script = """
 import os, signal, threading, time, sys
 import imtok.evaluation
-def evaluate(*_, **__):
+def evaluate_tokenizers(*_, **__):
     threading.Thread(target=time.sleep, args=(60,)).start()
     threading.Thread(target=os.kill, args=(os.getpid(), signal.SIGTERM)).start()
     time.sleep(60)
-imtok.evaluation.evaluate = evaluate
+imtok.evaluation.evaluate_tokenizers = evaluate_tokenizers
 from imtok.cli import main
 main()
 """

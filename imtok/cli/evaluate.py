@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from imtok.cli.console import facts_table, out, print_result, progress_bar, warn
-from imtok.cli.options import AnySources, AsJson, Device, MaxPixels, Precision, SalvageImages, Stream
+from imtok.cli.console import facts_table, one_voice, out, print_result, progress_bar, warn
+from imtok.cli.options import AnySources, AsJson, BatchSize, Device, MaxPixels, Precision, SalvageImages, Stream
 from imtok.counted import counted
+from imtok.signals import GOES_ON, say_when_stopped
+
+if TYPE_CHECKING:
+    from imtok.evaluation import Result
 
 
 def evaluate(
-    tokenizer: Annotated[Path, typer.Argument(metavar="TOKENIZER", help="Tokenizer folder, run, or imtok-f8.")],
+    tokenizer: Annotated[str, typer.Argument(metavar="TOKENIZER", help="Tokenizer folder, run, or imtok-f8.")],
     sources: AnySources,
+    beside: Annotated[
+        list[str] | None,
+        typer.Option("--with", metavar="TOKENIZER", help="Another tokenizer, or saved results of one, in one table."),
+    ] = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME", help="imtok, adm, taming, titok, var, or all of them; may be repeated. (default: imtok)"
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", metavar="EVAL", help="Folder for what is measured; the same command resumes from it."
+        ),
+    ] = None,
     size: Annotated[
         int | None, typer.Option(min=1, help="Side of the square compared; the tokenizer's training size by default.")
     ] = None,
@@ -23,7 +44,14 @@ def evaluate(
         int | None, typer.Option(min=1, help="At most this many images: evenly spaced, of a stream the first.")
     ] = None,
     device: Device = "auto",
-    precision: Annotated[Precision, typer.Option(help="Precision in which the networks compute.")] = "fp32",
+    precision: Annotated[
+        Precision | None, typer.Option(help="Precision in which the networks compute. (default: fp32)")
+    ] = None,
+    batch_size: BatchSize = None,
+    ranks: Annotated[
+        int,
+        typer.Option(min=1, help="Processes that the protocol stands for: adm repeats images until all have as many."),
+    ] = 1,
     max_pixels: MaxPixels = None,
     salvage_images: SalvageImages = False,
     stream: Stream = False,
@@ -32,44 +60,80 @@ def evaluate(
     ] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what a tokenizer keeps of images: PSNR, SSIM, usage, bits per image, by a protocol that it prints."""
-    import imtok.evaluation
-    from imtok.data.pixels.enlarging import enlarging_note
-    from imtok.data.reading import MAX_PIXELS, Reading
+    """Measure what a tokenizer keeps of images: PSNR, SSIM, usage, bits per image, by a protocol that it prints.
 
-    reading = Reading(max_pixels=max_pixels or MAX_PIXELS, salvage_images=salvage_images)
-    with progress_bar("measuring") as bar:
-        quality = imtok.evaluation.evaluate(
-            tokenizer,
-            sources,
-            size=size,
-            device=device,
-            precision=precision,
-            limit=limit,
-            reading=reading,
-            stream=stream,
-            max_shard_failures=max_shard_failures,
-            progress=bar,
-        )
-    if quality.mean_enlargement is not None:
-        warn(enlarging_note(quality.enlarged, quality.images, quality.mean_enlargement, quality.size))
-    for name, reason in quality.failed_shards.items():
-        warn(f"{name}: {reason}; this shard is left out")
+    torchrun starts several processes that share the images; they need -o. Metrics of different protocols, sizes or
+    images never stand in one table of tokenizers; one tokenizer under several protocols is a table of its own.
+    """
+    if output is not None:
+        say_when_stopped(GOES_ON)
+    with one_voice() as processes, progress_bar("measuring") as bar:
+        import imtok.evaluation
+        from imtok.data.reading import MAX_PIXELS, Reading
+        from imtok.evaluation.protocols import PROTOCOLS
+        from imtok.evaluation.result import is_saved
+
+        saved = [path for path in beside or () if is_saved(path)]
+        results = [result for path in saved for result in imtok.evaluation.read_results(path)]
+        reading = Reading(max_pixels=max_pixels or MAX_PIXELS, salvage_images=salvage_images)
+        results = [
+            *imtok.evaluation.evaluate_tokenizers(
+                [tokenizer, *(path for path in beside or () if path not in saved)],
+                sources,
+                protocols=list(PROTOCOLS) if protocol and "all" in protocol else protocol or (),
+                output=output,
+                size=size,
+                device=device,
+                precision=precision,
+                batch_size=batch_size,
+                limit=limit,
+                reading=reading if max_pixels or salvage_images else None,
+                stream=stream,
+                ranks=ranks,
+                max_shard_failures=max_shard_failures,
+                progress=bar if processes.first else None,
+            ),
+            *results,
+        ]
+        tables = imtok.evaluation.tables(results)
+    if processes.first:
+        _print(results, tables, as_json=as_json, times=output is not None)
+
+
+def _print(results: Sequence[Result], tables: Sequence[Sequence[Result]], *, as_json: bool, times: bool) -> None:
+    """Print the results on standard output, and notes about the images on standard error."""
+    _warn(results[0])
     if as_json:
-        typer.echo(json.dumps(quality.as_dict()))
+        content = [result.as_dict(times=times) for result in results]
+        typer.echo(json.dumps(content[0] if len(content) == 1 else {"results": content}))
         return
-    usage = quality.usage
-    metrics = [(imtok.evaluation.METRICS[name], value) for name, value in quality.metrics.items()]
+    for result in (result for table in tables for result in table):
+        out().print(facts_table(_facts(result)))
+        print_result(f"protocol: {result.protocol}")
+    if results[0].skipped:
+        warn(f"skipped {counted(results[0].skipped, 'image')} that cannot be read")
+
+
+def _warn(result: Result) -> None:
+    from imtok.data.pixels.enlarging import enlarging_note
+
+    if result.mean_enlargement is not None:
+        warn(enlarging_note(result.enlarged, result.images, result.mean_enlargement, result.size))
+    for name, reason in result.failed_shards.items():
+        warn(f"{name}: {reason}; this shard is left out")
+
+
+def _facts(result: Result) -> dict[str, str]:
+    from imtok.evaluation import METRICS
+
+    metrics = [(METRICS[name], value) for name, value in result.metrics.items()]
     first, *others = [(metric.label, metric.format(value)) for metric, value in metrics]
-    facts = {
-        "images": f"{quality.images:,}",
-        first[0]: first[1] + (f", {counted(quality.exact, 'image')} exact" if quality.exact else ""),
+    usage = result.usage
+    return {
+        "images": f"{result.images:,}",
+        first[0]: first[1] + (f", {counted(result.exact, 'image')} exact" if result.exact else ""),
         **dict(others),
-        "bits per image": f"{quality.bits_per_image:,.0f} ({quality.bits_per_image / quality.size**2:.3f} a pixel)",
-        "codes used": f"{usage.used:,} of {usage.codebook_size:,} ({usage.usage:.1%})",
-        "perplexity": f"{usage.perplexity:,.1f}",
+        "bits per image": f"{result.bits_per_image:,.0f} ({result.bits_per_pixel:.3f} a pixel)",
+        "codes used": f"{usage['used']:,} of {usage['codebook_size']:,} ({usage['usage']:.1%})",
+        "perplexity": f"{usage['perplexity']:,.1f}",
     }
-    out().print(facts_table(facts))
-    print_result(f"protocol: {quality.protocol}")
-    if quality.skipped:
-        warn(f"skipped {counted(quality.skipped, 'image')} that cannot be read")

@@ -23,9 +23,10 @@ from imtok.evaluation.weights import WEIGHTS, WeightsFile, find_weights, parse_w
 from imtok.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from imtok.evaluation.job import evaluate
+    from imtok.evaluation.job import evaluate, evaluate_tokenizers
     from imtok.evaluation.measuring import measure, measurement_of
     from imtok.evaluation.quality import Measurement, Quality
+    from imtok.evaluation.result import Result, read_results, tables
 
 __all__ = [
     "BEST_BY",
@@ -48,10 +49,12 @@ __all__ = [
     "Quality",
     "Rate",
     "Recall",
+    "Result",
     "WeightsFile",
     "build_metrics",
     "empty_copies",
     "evaluate",
+    "evaluate_tokenizers",
     "find_metric",
     "find_weights",
     "first_metric",
@@ -64,13 +67,16 @@ __all__ = [
     "parse_weights",
     "psnr",
     "rate_of",
+    "read_results",
     "ssim",
+    "tables",
 ]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "evaluate": "imtok.evaluation.job",
+        **dict.fromkeys(("evaluate", "evaluate_tokenizers"), "imtok.evaluation.job"),
+        **dict.fromkeys(("Result", "read_results", "tables"), "imtok.evaluation.result"),
         **dict.fromkeys(("measure", "measurement_of"), "imtok.evaluation.measuring"),
         **dict.fromkeys(("Measurement", "Quality"), "imtok.evaluation.quality"),
     },

@@ -1,70 +1,121 @@
-"""The evaluation job: tokenizers measured on the images of SOURCEs."""
+"""The evaluation job: tokenizers measured on the images of SOURCEs, unit by unit, by any number of processes.
+
+Each process measures the units that fall to it and saves what they gave for each tokenizer and protocol. The first
+process joins them in their order. So the result is the same to the bit however many processes measured, and however
+often they were stopped.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Unpack
 
-from imtok.data.addresses import is_remote
-from imtok.data.collection import ImageCollection
-from imtok.data.pixels.enlarging import Enlargement
-from imtok.data.reading import DEFAULT_READING, Reading
-from imtok.data.streaming.shard_list import find_shards
-from imtok.data.streaming.shards import ShardReader
-from imtok.data.streaming.single_pass import SinglePass
-from imtok.devices import Precision, resolve_device
+from imtok.data.streaming.source import ShardFailure
+from imtok.devices import deterministic
 from imtok.errors import ConfigError
-from imtok.evaluation.measuring import add_batch, batches_of, measure, new_measurement, quality_of
-from imtok.evaluation.metrics import build_metrics, open_metrics
+from imtok.evaluation.folder import EvaluationFolder
+from imtok.evaluation.joining import join, result_of
+from imtok.evaluation.parts import listed_in, part_to_bytes
+from imtok.evaluation.preparation import Job, prepare
 from imtok.evaluation.quality import Quality
-from imtok.tokenizer import load
+from imtok.evaluation.result import Result
+from imtok.evaluation.settings import Options
+from imtok.parallel import one_core_each
+from imtok.processes import Processes, joined
 
 
-def evaluate(
-    tokenizer_path: str | Path,
-    sources: Sequence[str | Path],
-    *,
-    size: int | None = None,
-    device: str = "auto",
-    precision: Precision = "fp32",
-    batch_size: int = 16,
-    limit: int | None = None,
-    metrics: Sequence[str] | None = None,
-    reading: Reading = DEFAULT_READING,
-    stream: bool = False,
-    max_shard_failures: int = 0,
-    progress: Callable[[int, int | None], None] | None = None,
-) -> Quality:
-    """Measure a tokenizer folder on the images of SOURCEs.
+def evaluate(tokenizer_path: str | Path, sources: Sequence[str | Path], **options: Unpack[Options]) -> Quality:
+    """Measure one tokenizer under one protocol on the images of SOURCEs; otherwise as `evaluate_tokenizers`."""
+    if len(options.get("protocols") or ()) > 1:
+        raise ConfigError("protocols: evaluate takes one; evaluate_tokenizers takes several")
+    with joined() as processes:
+        job = prepare([tokenizer_path], sources, options, processes)
+        _measure(job, options, processes)
+        with one_core_each() if job.settings.one_core else nullcontext():
+            return join(job, job.measurers[0], job.tokenizers[0]).quality
 
-    `size` is the tokenizer's own by default, `metrics` are all that need no network. URLs, and with `stream` tars of
-    this machine, are read shard by shard in their order, and `limit` takes the first of their images. Raises
-    ConfigError on a size or metric that cannot be measured, ShardFailure where more than `max_shard_failures` fail.
+
+def evaluate_tokenizers(
+    tokenizers: Sequence[str | Path], sources: Sequence[str | Path], **options: Unpack[Options]
+) -> list[Result]:
+    """Measure tokenizers on the images of SOURCEs, each under each protocol, in this order.
+
+    URLs, and with `stream` tars of this machine, are read shard by shard in their order. With `output` the same call
+    resumes after a kill, and processes that torchrun started share the work; each must reach the folder. More
+    protocols and tokenizers may be added to a folder later. Raises ConfigError on what cannot be measured and where the
+    folder was begun with other settings, SourceError where not one image can be read, and ShardFailure where more
+    than `max_shard_failures` shards fail.
     """
-    tokenizer = load(tokenizer_path).to(resolve_device(device))
-    size = size or tokenizer.config.size
-    measured = build_metrics() if metrics is None else open_metrics(metrics, tokenizer.device)
-    for metric in measured:
-        if size < metric.smallest:
-            raise ConfigError(f"--size {size}: {metric.label} needs {metric.smallest} pixels or more")
-    if size % tokenizer.downsample:
-        raise ConfigError(f"--size {size}: no multiple of the tokenizer's downsampling {tokenizer.downsample}")
-    if stream or any(is_remote(str(source)) for source in sources):
-        reader = ShardReader(find_shards(sources, reading), reading)
-        shards = SinglePass(reader, allowed_failures=max_shard_failures, limit=limit)
-        measurement, seen, inputs = new_measurement(tokenizer, measured), Enlargement(size), 0
-        for images in shards:
-            inputs += len(images)
-            for batch in batches_of(images, seen, batch_size):
-                add_batch(measurement, tokenizer, batch, precision)
-                if progress:
-                    progress(measurement.images, None)
-        quality = quality_of(measurement, seen, inputs=inputs + len(reader.unreadable), precision=precision)
-        return replace(quality, failed_shards=shards.failures)
-    images = ImageCollection.open(sources, reading)
-    if limit is not None:
-        images = images.subsample(limit)
-    return measure(
-        tokenizer, images, size=size, precision=precision, batch_size=batch_size, metrics=measured, progress=progress
-    )
+    with joined() as processes:
+        job = prepare(tokenizers, sources, options, processes)
+        _measure(job, options, processes)
+
+        def results() -> list[object]:
+            with one_core_each() if job.settings.one_core else nullcontext():
+                found = [
+                    result_of(job, tokenizer, join(job, measurer, tokenizer))
+                    for measurer in job.measurers
+                    for tokenizer in job.tokenizers
+                ]
+            if isinstance(job.parts, EvaluationFolder):
+                job.parts.write_results(found)
+            return [result.model_dump(mode="json") for result in found]
+
+        return [Result.model_validate(result) for result in processes.by_first(results)]
+
+
+def _measure(job: Job, options: Options, processes: Processes) -> None:
+    """Measure the missing units, those of this process; returns when all processes are done."""
+    numbers, left = processes.by_first(lambda: _missing(job, processes))
+    own = numbers[processes.rank :: processes.ranks]
+    progress = _Progress(job, own, options)
+    with processes.together(), deterministic(job.tokenizers[0].tokenizer.device, job.settings.precision):
+        for unit in job.units.opened(own, left):
+            for protocol, measurer in zip(job.protocols, job.measurers, strict=True):
+                todo = [each for each in job.tokenizers if not job.parts.has(each.cell(protocol), unit.number)]
+                measured = measurer(unit, todo, progress.add)
+                for tokenizer, (part, times) in zip(todo, measured, strict=True):
+                    data = part_to_bytes(part, unit.number)
+                    job.parts.put(tokenizer.cell(protocol), unit.number, data, times)
+    _share_failures(job, processes)
+
+
+def _missing(job: Job, processes: Processes) -> tuple[list[int], int | None]:
+    """List the units that lack a part, and the number of images left to the limit of a stream."""
+    cells = [each.cell(protocol) for protocol in job.protocols for each in job.tokenizers]
+    lacking = [unit for unit in range(len(job.units)) if not all(job.parts.has(cell, unit) for cell in cells)]
+    limit = job.settings.limit
+    if not job.settings.streamed or limit is None:
+        return lacking, None
+    if processes.several:
+        raise ConfigError(f"--limit {limit}: of a stream only one process can take the first images; leave it out")
+    first = min(lacking, default=len(job.units))
+    left = limit - sum(listed_in(job.parts.get(cells[0], unit)) for unit in range(first))
+    return (list(range(first, len(job.units))), left) if left > 0 else ([], None)
+
+
+def _share_failures(job: Job, processes: Processes) -> None:
+    """Let all processes know the shards that failed; raises ShardFailure where these are too many together."""
+    for failures in processes.gather(job.units.failures):
+        job.units.failures |= failures
+    if len(job.units.failures) > job.allowed_failures:
+        name, reason = next(iter(job.units.failures.items()))
+        raise ShardFailure(name, reason, f"mend it, or allow more by --max-shard-failures {len(job.units.failures)}")
+
+
+class _Progress:
+    """Images that this process has measured, each once for each tokenizer and protocol."""
+
+    def __init__(self, job: Job, units: Sequence[int], options: Options) -> None:
+        self._report, self._done = options.get("progress"), 0
+        cells = [(each.cell(protocol)) for protocol in job.protocols for each in job.tokenizers]
+        sizes = [job.units.size(unit) for unit in units for cell in cells if not job.parts.has(cell, unit)]
+        self._total = None if None in sizes else sum(size for size in sizes if size is not None)
+
+    def add(self, images: int) -> None:
+        """Count images and report them."""
+        self._done += images
+        if self._report:
+            self._report(self._done, None if self._total is None else self._total)

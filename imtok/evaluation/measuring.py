@@ -9,18 +9,20 @@ images are padded to S x S as those were, and the padding is compared too. Usage
 
 from __future__ import annotations
 
+import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Required, TypedDict, Unpack
 
 import torch
+from PIL.Image import Image
 from torch import Tensor
 
 from imtok.cores import usable_cores
 from imtok.data.collection import ImageCollection
-from imtok.data.images import Fit, Fitted, fit_image
+from imtok.data.images import Fit, decode_image, fit_image
 from imtok.data.pixels.enlarging import Enlargement
 from imtok.devices import Precision, autocast, deterministic
 from imtok.errors import ImageError, SourceError
@@ -29,6 +31,8 @@ from imtok.evaluation.metrics import build_metrics
 from imtok.evaluation.quality import Measurement, Quality
 from imtok.parallel import in_order
 from imtok.tokenizer import Tokenizer, to_uint8
+
+RUN = 4  # batches of inputs that are read together
 
 
 class Conditions(TypedDict, total=False):
@@ -52,11 +56,19 @@ def measurement_of(
     tokenizer: Tokenizer, images: ImageCollection, **conditions: Unpack[Conditions]
 ) -> tuple[Measurement, Enlargement]:
     """Pass images through a loaded tokenizer and return what was seen, as one part of a set; there may be no image."""
-    metrics, progress = conditions.get("metrics"), conditions.get("progress")
+    size, fit = conditions["size"], conditions.get("fit", "crop")
+    metrics, precision = conditions.get("metrics"), conditions.get("precision", "fp32")
     measurement = new_measurement(tokenizer, build_metrics() if metrics is None else metrics)
-    seen = Enlargement(conditions["size"], conditions.get("fit", "crop"))
-    for batch in batches_of(images, seen, conditions.get("batch_size", 16)):
-        add_batch(measurement, tokenizer, batch, conditions.get("precision", "fp32"))
+    seen, progress = Enlargement(size, fit), conditions.get("progress")
+    for batch in batches_of(
+        images, lambda picture: fit_image(picture, size, fit).pixels, conditions.get("batch_size", 16)
+    ):
+        for original in batch.sizes:
+            seen.add(*original)
+        with deterministic(tokenizer.device, precision), autocast(tokenizer.device, precision):
+            codes = tokenizer.encode(batch.pixels)
+            restored = to_uint8(tokenizer.decode(codes)).cpu()
+        measurement.update(restored, batch.pixels, codes)
         if progress:
             progress(measurement.images, len(images))
     return measurement, seen
@@ -65,14 +77,6 @@ def measurement_of(
 def new_measurement(tokenizer: Tokenizer, metrics: Sequence[Metric]) -> Measurement:
     """Return an empty measurement with counts for the codes of a tokenizer."""
     return Measurement(metrics, num_codes=tokenizer.num_codes, num_codebooks=tokenizer.num_codebooks)
-
-
-def add_batch(measurement: Measurement, tokenizer: Tokenizer, batch: Tensor, precision: Precision) -> None:
-    """Encode and decode a batch (B, 3, S, S) uint8, and add it to a measurement."""
-    with deterministic(tokenizer.device, precision), autocast(tokenizer.device, precision):
-        codes = tokenizer.encode(batch)
-        restored = to_uint8(tokenizer.decode(codes)).cpu()
-    measurement.update(restored, batch, codes)
 
 
 def quality_of(measurement: Measurement, seen: Enlargement, *, inputs: int, precision: Precision) -> Quality:
@@ -84,14 +88,26 @@ def quality_of(measurement: Measurement, seen: Enlargement, *, inputs: int, prec
     return replace(quality, enlarged=seen.enlarged, mean_enlargement=seen.mean_factor)
 
 
-def batches_of(images: ImageCollection, seen: Enlargement, batch_size: int) -> Iterator[Tensor]:
-    """Yield the readable images as (B, 3, S, S) uint8, decoded ahead on all cores, and count them in `seen`.
+@dataclass(frozen=True)
+class Batch:
+    """Readable images of a list, brought to squares."""
+
+    pixels: Tensor  # (B, 3, S, S) uint8
+    positions: list[int]  # (B,) in the list
+    sizes: list[tuple[int, int]]  # (B,) heights and widths before they became squares
+    digests: list[int]  # (B,) the first 8 bytes of the SHA-256 of the encoded images
+
+
+def batches_of(
+    images: ImageCollection, to_square: Callable[[Image], Tensor], batch_size: int
+) -> Generator[Batch, None, None]:
+    """Yield the readable images, decoded ahead on all cores and brought to squares (3, S, S) uint8 by `to_square`.
 
     Batches are cut from runs of four batches of inputs, so that an unreadable image shortens one batch of its run.
     """
-    run = 4 * batch_size
+    run = RUN * batch_size
     pictures = in_order(
-        lambda index: _fitted(images, index, seen.size, seen.fit),
+        lambda index: _read(images, index, to_square),
         range(len(images)),
         workers=usable_cores(),
         ahead=run,
@@ -99,15 +115,21 @@ def batches_of(images: ImageCollection, seen: Enlargement, batch_size: int) -> I
     )
     with closing(pictures):
         while read := list(itertools.islice(pictures, run)):
-            readable = [fitted.pixels for fitted in read if fitted is not None]
-            for fitted in filter(None, read):
-                seen.add(*fitted.original)
+            readable = [image for image in read if image is not None]
             for first in range(0, len(readable), batch_size):
-                yield torch.stack(readable[first : first + batch_size])
+                pixels, positions, sizes, digests = zip(*readable[first : first + batch_size], strict=True)
+                yield Batch(torch.stack(pixels), list(positions), list(sizes), list(digests))
 
 
-def _fitted(images: ImageCollection, index: int, size: int, fit: Fit) -> Fitted | None:
+def _read(
+    images: ImageCollection, index: int, to_square: Callable[[Image], Tensor]
+) -> tuple[Tensor, int, tuple[int, int], int] | None:
+    """Read one image: its square, index, height and width, and digest; None where it cannot be read."""
     try:
-        return fit_image(images.picture(index), size, fit)
+        data = images.read(index)
+        picture = decode_image(data, images.reading)
+        square = to_square(picture)
     except (ImageError, SourceError):
         return None
+    digest = int.from_bytes(hashlib.sha256(data).digest()[:8], "big", signed=True)
+    return square, index, (picture.height, picture.width), digest

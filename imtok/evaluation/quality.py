@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,11 @@ from torch import Tensor
 
 from imtok.data.images import Fit
 from imtok.devices import Precision
+from imtok.evaluation.aggregate import aggregated
+from imtok.evaluation.bootstrap import Interval
 from imtok.evaluation.metric import Metric
-from imtok.evaluation.metrics import METRICS, first_metric
+from imtok.evaluation.metrics import first_metric
+from imtok.evaluation.protocols import DEFAULT_PROTOCOL, Form, Protocol, find_protocol
 from imtok.usage import CodebookUsage, count_by_codebook
 
 
@@ -35,6 +38,9 @@ class Quality:
     enlarged: int = 0  # images smaller than the square
     mean_enlargement: float | None = None  # mean factor of their sides; None where there is none
     failed_shards: Mapping[str, str] = field(default_factory=dict)  # reasons by name, of a stream
+    protocol_name: str = DEFAULT_PROTOCOL
+    refused: Mapping[str, str] = field(default_factory=dict)  # metrics that give no number, and why
+    intervals: Mapping[str, Interval] = field(default_factory=dict)  # 95 %, of the metrics that are means over images
 
     @property
     def psnr(self) -> float:
@@ -63,7 +69,11 @@ class Quality:
             "crop": f"shorter side {self.size}, centre crop {self.size}x{self.size}",
             "pad": f"longer side {self.size}, edges repeated to {self.size}x{self.size} and compared too",
         }
-        methods = "; ".join(f"{METRICS[name].label} {METRICS[name].method}" for name in self.metrics)
+        kinds = [find_protocol(self.protocol_name).metric(name) for name in self.metrics]
+        methods = "; ".join(f"{kind.label} {kind.method}" for kind in kinds)
+        if self.protocol_name != DEFAULT_PROTOCOL:
+            described = find_protocol(self.protocol_name).describe()
+            return f"{described}; S = {self.size}, {self.precision}; {methods}"
         return f"PIL bicubic to {square[self.fit]}, {self.precision}, uint8 RGB; {methods}"
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,6 +107,27 @@ class Measurement:
         """Add a batch: two (B, 3, S, S) uint8, and the codes (B, h, w) or (B, h, w, Q) between them."""
         for metric in self.metrics:
             metric.update(restored, originals)
+        self._count(restored, originals, codes)
+
+    def update_by(self, protocol: Protocol, decoded: Tensor, originals: Tensor, codes: Tensor) -> None:
+        """Add a batch as a protocol compares it: decoded floats and uint8 originals, both (B, 3, S, S), and the codes.
+
+        What is compared is brought to main memory.
+        """
+        on_device = originals.to(decoded.device)
+
+        def compared(form: Form) -> tuple[Tensor, Tensor]:
+            restored, expected = protocol.pair(form, decoded, on_device)
+            return restored.cpu(), expected.cpu()
+
+        forms: set[Form] = {"uint8", *(protocol.form(metric.name) for metric in self.metrics)}
+        pairs = {form: compared(form) for form in forms}
+        for metric in self.metrics:
+            metric.update(*pairs[protocol.form(metric.name)])
+        restored, levels = pairs["uint8"]
+        self._count(restored, levels, codes)
+
+    def _count(self, restored: Tensor, originals: Tensor, codes: Tensor) -> None:
         self.counts += count_by_codebook([codes.cpu().numpy()], self.counts.shape[1], len(self.counts))
         self.images += len(originals)
         self.exact += int((restored == originals).flatten(1).all(dim=1).sum())
@@ -111,13 +142,34 @@ class Measurement:
 
     def quality(self, *, skipped: int, size: int, precision: Precision = "fp32", fit: Fit = "crop") -> Quality:
         """Compute all metrics; there must have been an image."""
+        return self._quality(
+            {metric.name: metric.compute() for metric in self.metrics}, skipped, size, precision, fit=fit
+        )
+
+    def quality_by(
+        self, protocol: Protocol, *, skipped: int, size: int, precision: Precision = "fp32", ranks: int = 1
+    ) -> Quality:
+        """Compute all metrics as a protocol takes their means over `ranks` processes, with intervals.
+
+        A metric that refuses these images is left out, with its reason. There must have been an image.
+        """
+        refused = {metric.name: reason for metric in self.metrics if (reason := metric.refusal())}
+        values = aggregated(self.metrics, protocol, self.images, ranks)
+        found = {metric.name: metric.interval() for metric in self.metrics if metric.name in values}
+        intervals = {name: interval for name, interval in found.items() if interval is not None}
+        quality = self._quality(values, skipped, size, precision)
+        return replace(quality, protocol_name=protocol.name, refused=refused, intervals=intervals)
+
+    def _quality(
+        self, values: Mapping[str, float], skipped: int, size: int, precision: Precision, fit: Fit = "crop"
+    ) -> Quality:
         usage = CodebookUsage.of_codebooks(self.counts, self.images)
         return Quality(
             images=self.images,
             skipped=skipped,
             size=size,
             precision=precision,
-            metrics={metric.name: metric.compute() for metric in self.metrics},
+            metrics=values,
             exact=self.exact,
             bits_per_image=usage.tokens / self.images * math.log2(usage.codebook_size),
             usage=usage,

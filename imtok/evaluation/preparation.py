@@ -1,0 +1,184 @@
+"""The preparation of an evaluation: its options made definite, its folder created or found to be of the same job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from imtok.cores import usable_cores
+from imtok.devices import resolve_device
+from imtok.errors import ConfigError
+from imtok.evaluation.cells import NamedTokenizer, UnitMeasurer
+from imtok.evaluation.folder import EvaluationFolder, Parts, PartsInMemory
+from imtok.evaluation.metric import Metric
+from imtok.evaluation.metrics import build_metrics
+from imtok.evaluation.protocols import DEFAULT_PROTOCOL, Protocol, find_protocol
+from imtok.evaluation.settings import (
+    Options,
+    Settings,
+    check_size,
+    default_unit_size,
+    difference,
+    first_given,
+    reading_of,
+    size_of,
+    versions,
+)
+from imtok.evaluation.units import Units, is_streamed, units_of
+from imtok.processes import Processes
+from imtok.tokenizer import load
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything decided before the first image is read."""
+
+    settings: Settings
+    units: Units
+    tokenizers: Sequence[NamedTokenizer]
+    protocols: Sequence[Protocol]
+    measurers: Sequence[UnitMeasurer]  # one for each protocol
+    parts: Parts
+    allowed_failures: int  # shards of a stream
+    ranks: int  # processes that the protocols stand for
+
+
+def prepare(
+    tokenizers: Sequence[str | Path], sources: Sequence[str | Path], options: Options, processes: Processes
+) -> Job:
+    """Load the tokenizers, cut the sources into units, and create or adopt the folder; all processes call.
+
+    Raises ConfigError, SourceError or TokenizerError on all of them, before an image is measured.
+    """
+    protocols = [find_protocol(name) for name in dict.fromkeys(options.get("protocols") or (DEFAULT_PROTOCOL,))]
+    output = options.get("output")
+    if processes.several and output is None:
+        raise ConfigError("several processes share an evaluation by a folder that all of them reach; name it by -o")
+    folder = None if output is None else EvaluationFolder(Path(output))
+    known = processes.by_first(lambda: _recorded(folder))
+    recorded = None if known is None else Settings.model_validate(known)
+    with processes.together():
+        device = _device(options.get("device"), recorded, processes)
+        loaded = _loaded(tokenizers, device)
+        with processes.first_of_machine_first():
+            metrics = _opened(options.get("metrics"), recorded, protocols, device)
+        settings, units = _settled(options, recorded, sources, loaded, metrics[0], one_core=folder is not None)
+        check_size(settings.size, [each.tokenizer for each in loaded], [each for some in metrics for each in some])
+    _check_alike(settings, processes)
+    if folder is not None:
+        processes.by_first(lambda: folder.begin(settings))
+    workers = max(1, usable_cores() // processes.local_ranks)
+    return Job(
+        settings,
+        units,
+        loaded,
+        protocols,
+        [
+            UnitMeasurer(protocol, some, settings, workers=workers)
+            for protocol, some in zip(protocols, metrics, strict=True)
+        ],
+        folder or PartsInMemory(),
+        options.get("max_shard_failures", 0),
+        options.get("ranks", 1),
+    )
+
+
+def _recorded(folder: EvaluationFolder | None) -> object:
+    """Return the settings that a folder has recorded, as JSON."""
+    recorded = folder.recorded() if folder else None
+    return None if recorded is None else recorded.model_dump(mode="json")
+
+
+def _device(requested: str | None, recorded: Settings | None, processes: Processes) -> torch.device:
+    """Return the device of this process: under torchrun each has a GPU of its own."""
+    name = requested if requested not in (None, "auto") else recorded.device if recorded else "auto"
+    device = resolve_device(str(name))
+    if device.type == "cuda" and device.index is None and processes.several:
+        return resolve_device(f"cuda:{processes.local_rank}")
+    return device
+
+
+def _loaded(paths: Sequence[str | Path], device: torch.device) -> list[NamedTokenizer]:
+    """Load tokenizers; raises ConfigError where two are the same."""
+    loaded = [NamedTokenizer.of(str(path), load(path).to(device)) for path in paths]
+    by_digest: dict[str, str] = {}
+    for each in loaded:
+        if (other := by_digest.setdefault(each.files_sha256, each.name)) is not each.name:
+            raise ConfigError(f"{each.name}: the same tokenizer as {other}; give each once")
+    return loaded
+
+
+def _opened(
+    names: Sequence[str] | None, recorded: Settings | None, protocols: Sequence[Protocol], device: torch.device
+) -> list[list[Metric]]:
+    """Build the metrics of each protocol, empty, with their networks on the device."""
+    if names is None:
+        names = list(recorded.metrics) if recorded else [metric.name for metric in build_metrics()]
+    opened: dict[type[Metric], Metric] = {}
+    for kind in dict.fromkeys(protocol.metric(name) for protocol in protocols for name in names):
+        if reason := kind.unavailable():
+            raise ConfigError(f"metric {kind.name}: {reason}")
+        network = kind.open_network()
+        opened[kind] = kind(network.to(device) if network is not None else None)
+    return [[opened[protocol.metric(name)] for name in names] for protocol in protocols]
+
+
+def _settled(
+    options: Options,
+    recorded: Settings | None,
+    sources: Sequence[str | Path],
+    tokenizers: Sequence[NamedTokenizer],
+    metrics: Sequence[Metric],
+    *,
+    one_core: bool,
+) -> tuple[Settings, Units]:
+    """Decide every option and cut the sources into units."""
+    known = recorded.model_dump() if recorded else {}
+    batch_size = first_given(options.get("batch_size"), known.get("batch_size"), 16)
+    unit_size = first_given(options.get("unit_size"), known.get("unit_size"), default_unit_size(batch_size))
+    for name, number in (("--batch-size", batch_size), ("--unit-size", unit_size)):
+        if number < 1:
+            raise ConfigError(f"{name} {number}: expected 1 or more")
+    reading = reading_of(options.get("reading"), recorded)
+    limit = options.get("limit") if options.get("limit") is not None else known.get("limit")
+    stream = options.get("stream", False)
+    units = units_of(
+        sources,
+        reading=reading,
+        stream=stream,
+        unit_size=unit_size,
+        limit=limit,
+        failures=options.get("max_shard_failures", 0),
+    )
+    networks = [each.tokenizer for each in tokenizers]
+    requested = options.get("size") or known.get("size")
+    settings = Settings(
+        size=size_of(networks, [each.name for each in tokenizers], requested),
+        precision=first_given(options.get("precision"), known.get("precision"), "fp32"),
+        device="cuda" if networks[0].device.type == "cuda" else "cpu",
+        batch_size=batch_size,
+        one_core=one_core,
+        unit_size=unit_size,
+        limit=limit,
+        streamed=is_streamed(sources, stream),
+        images=units.fingerprint,
+        rules=reading.rules,
+        max_pixels=reading.max_pixels,
+        salvage_images=reading.salvage_images,
+        metrics={metric.name: "" for metric in metrics},
+        versions=versions(),
+    )
+    return settings, units
+
+
+def _check_alike(settings: Settings, processes: Processes) -> None:
+    """Raise ConfigError on all processes where one would measure something else than the first."""
+    all_settings = [Settings.model_validate(each) for each in processes.gather(settings.model_dump(mode="json"))]
+    for rank, theirs in enumerate(all_settings):
+        if found := difference(all_settings[0], theirs):
+            error = ConfigError(f"rank 0 has {found.replace('this call', f'rank {rank}')}; give all the same")
+            error.reported = not processes.first
+            raise error
