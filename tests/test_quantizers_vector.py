@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from families import VQ, make, noise, noise_for
 from torch import Tensor
 
+from imtok.quantizer_config import VQConfig
 from imtok.quantizers import (
     FSQ,
     ProductQuantizer,
@@ -948,3 +949,41 @@ def test_differently_seeded_ranks_become_equal_and_refuse_together(tmp_path: Pat
             assert torch.equal(trained[key], other_trained[key]), (name, key)
         learns = name in ("ema", "kmeans", "residual", "residual-fsq-first", "product")
         assert any(not torch.equal(trained[key], made[key]) for key in made if "codebook" in key) == learns, name
+
+
+# --- codes that are searched as they are and looked up at length 1
+
+
+@pytest.mark.parametrize("estimator", ["straight_through", "rotation"])
+@pytest.mark.parametrize("update", ["ema", "gradient", "projection"])
+def test_unit_lookup_searches_by_distance_and_looks_up_directions(estimator: Any, update: Any) -> None:
+    torch.manual_seed(0)
+    plain = VectorQuantizer(4, 16, estimator=estimator, codebook_update=update).eval()
+    unit = VectorQuantizer(4, 16, estimator=estimator, codebook_update=update, unit_lookup=True).eval()
+    unit.load_state_dict(plain.state_dict())
+    latents = torch.randn(2, 4, 3, 5, requires_grad=True)
+    found, expected = unit(latents), plain(latents)
+    assert torch.equal(found.codes, expected.codes)
+    assert torch.equal(unit.lookup(found.codes), found.latents)
+    torch.testing.assert_close(found.latents, F.normalize(expected.latents, dim=1))
+    torch.testing.assert_close(found.losses, expected.losses)
+    (gradient,) = torch.autograd.grad(found.latents.sum(), latents)
+    assert gradient.abs().sum() > 0
+    if estimator == "straight_through":
+        assert torch.equal(gradient, torch.ones_like(latents))
+
+
+def test_unit_lookup_is_in_the_identity_where_it_is_set() -> None:
+    plain, unit = VQConfig(dim=4), VQConfig(dim=4, unit_lookup=True)
+    assert list(plain.code_identity()) == ["kind", "dim", "num_codes", "metric"]
+    assert unit.code_identity() == plain.code_identity() | {"unit_lookup": True}
+    assert "unit_lookup" not in plain.model_dump()
+    assert VQConfig(**unit.model_dump()) == unit
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot"])
+def test_unit_lookup_is_refused_where_codes_are_directions_already(metric: str) -> None:
+    with pytest.raises(ValueError, match="unit_lookup is for codes that are searched by Euclidean distance"):
+        VQConfig.checked(
+            metric=metric, unit_lookup=True, estimator="index_propagation" if metric == "dot" else "rotation"
+        )

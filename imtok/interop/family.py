@@ -22,6 +22,7 @@ class Conversion:
     made: Mapping[str, Tensor]  # tensors of ours that are computed from published ones, by our names
     skipped: tuple[str, ...] = ()  # published tensors that a tokenizer does not need
     assumed: tuple[str, ...] = ()  # what no configuration says and was taken for granted, a sentence each
+    read: tuple[str, ...] = ()  # published tensors that those made are computed from
 
 
 class Family(ABC):

@@ -57,7 +57,7 @@ def loaded(family: Family, checkpoint: Checkpoint, conversion: Conversion) -> To
 
 def left_out(checkpoint: Checkpoint, conversion: Conversion) -> dict[str, int]:
     """Count the tensors that serve no tokenizer, by the part of the checkpoint that they belong to."""
-    unused = set(checkpoint.tensors) - set(conversion.published.values())
+    unused = set(checkpoint.tensors) - set(conversion.published.values()) - set(conversion.read)
     counts = Counter(f"{name.partition('.')[0]}.*" if _is_extra(name) else name for name in unused)
     return dict(sorted(counts.items()))
 
@@ -69,7 +69,7 @@ def _check_names(family: Family, checkpoint: Checkpoint, conversion: Conversion,
             f"{checkpoint.path}: lacks {_listed(missing)}, which {family.label} has by {_source(checkpoint)}; name its "
             "configuration by --config, or download the file again"
         )
-    known = set(conversion.published.values()) | set(conversion.skipped)
+    known = {*conversion.published.values(), *conversion.skipped, *conversion.read}
     surplus = [name for name in checkpoint.tensors if name not in known and not _is_extra(name)]
     if surplus:
         raise TokenizerError(

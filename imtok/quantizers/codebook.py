@@ -54,6 +54,7 @@ class CodebookQuantizer(Quantizer):
     usage: Tensor  # (K,) moving share of latents per code, from 0; online clustering only
     started: Tensor  # () 0 until the k-means start has been made; a float, as averages of models take no bool
     metric: VectorMetric
+    unit_lookup: bool = False
     codebook_update: CodebookUpdate
     decay: float
     eps: float
@@ -89,7 +90,7 @@ class CodebookQuantizer(Quantizer):
     @property
     def residual_ratio(self) -> float:
         """1/2 on the unit sphere, where codes cannot become shorter; else 1."""
-        return 0.5 if self.metric == "cosine" else 1.0
+        return 0.5 if self.metric == "cosine" or self.unit_lookup else 1.0
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Read states without ages too: those of tokenizers and of old versions. Ages start at 0, and none is young."""
@@ -107,10 +108,11 @@ class CodebookQuantizer(Quantizer):
     def lookup(self, codes: Tensor) -> Tensor:
         """Look up codes (B, H, W) as latents (B, D, H, W): rows of the codebook as the search sees it.
 
-        A projected codebook is projected as a whole, since a product of fewer rows may differ in its last bits.
+        With `unit_lookup` they have length 1. A projected codebook is projected as a whole, since a product of fewer
+        rows may differ in its last bits.
         """
         codes = self._check_codes(codes)
-        return F.embedding(codes.long(), self._searched_codebook()).movedim(-1, 1)
+        return F.embedding(codes.long(), self._shown_codebook(self._searched_codebook())).movedim(-1, 1)
 
     def comparable_latents(self, latents: Tensor) -> Tensor:
         """Return latents as they are, or at unit length for the cosine metric: (B, D, H, W) -> the same shape."""
@@ -163,6 +165,10 @@ class CodebookQuantizer(Quantizer):
             with torch.autocast(table.device.type, enabled=False):
                 table = F.linear(table.to(weight.dtype), weight, bias)
         return unit_rows(table) if self.metric == "cosine" else table
+
+    def _shown_codebook(self, searched: Tensor) -> Tensor:
+        """Return the codes as the decoder sees them: (K, D), from those that are searched."""
+        return unit_rows(searched) if self.unit_lookup else searched
 
     @torch.no_grad()
     def _start_alike(self) -> None:

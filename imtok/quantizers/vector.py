@@ -44,6 +44,9 @@ class VectorQuantizer(CodebookQuantizer):
     metric
         `euclidean`; `cosine`: latents and codes are l2-normalised at the search, at the look-up and so on decode
         (ViT-VQGAN, LlamaGen); `dot`: the greatest product, for index propagation alone.
+    unit_lookup
+        Codes are searched by Euclidean distance as they are, and looked up at length 1, as transformers' Janus has it.
+        Losses compare latents with the codes that are searched.
     estimator
         `straight_through` copies the decoder's gradient to the latent; `rotation` turns it (Fifty et al., 2024).
         `index_propagation` (IBQ, Shi et al., 2024, equation 4) sends it through softmax(z.e) to the latent and to
@@ -132,7 +135,8 @@ class VectorQuantizer(CodebookQuantizer):
             codes = seen.codes if seen else nearest_codes(rows, codebook, self._product_metric)
         # F.embedding: its backward on a CPU is deterministic, indexing's is not.
         chosen = F.embedding(codes, codebook).to(rows.dtype)
-        passed = self._pass_gradient(rows, chosen, codebook)
+        shown = F.embedding(codes, self._shown_codebook(codebook)).to(rows.dtype) if self.unit_lookup else chosen
+        passed = self._pass_gradient(rows, shown, codebook)
         losses = self._losses(rows, chosen, passed, codebook)
         if learns:
             self._learn(rows.detach(), codes)

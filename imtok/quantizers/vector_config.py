@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from imtok.quantizers.record import Problem, QuantizerRecord
 
@@ -43,6 +43,9 @@ class VQConfig(QuantizerRecord):
     dim: int = Field(8, ge=1)
     num_codes: int = Field(1024, ge=1)
     metric: VectorMetric = "euclidean"
+    unit_lookup: bool = Field(
+        False, description="codes are looked up at length 1, though they are searched as they are (Janus)"
+    )
     estimator: Estimator = "straight_through"
     codebook_update: CodebookUpdate = "ema"
     decay: float = Field(0.99, ge=0, lt=1, description="0.99 averages over about 100 steps")
@@ -71,12 +74,23 @@ class VQConfig(QuantizerRecord):
             implied |= {"codebook_update": "gradient", "revival_threshold": 0.0}
         return implied | dict(values)
 
+    @model_serializer(mode="wrap")
+    def _leave_out_default(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Write `unit_lookup` only where it is set, so that files from before it stay as they were."""
+        values: dict[str, Any] = serialize(self)
+        return {name: value for name, value in values.items() if name != "unit_lookup" or value}
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         """Refuse, with the reason, options that do not go together."""
         self._check_index_propagation()
         self._check_losses()
         self._check_moved_codes()
+        if self.unit_lookup and self.metric != "euclidean":
+            raise ValueError(
+                f"unit_lookup is for codes that are searched by Euclidean distance, not by metric={self.metric!r}; "
+                "metric='cosine' looks codes up at length 1 by itself"
+            )
         return self
 
     def _check_index_propagation(self) -> None:
@@ -135,6 +149,10 @@ class VQConfig(QuantizerRecord):
                 "moves every code at each step and needs none of it: leave it out"
             )
 
+    def code_identity(self) -> dict[str, Any]:
+        """See `QuantizerRecord.code_identity`; `unit_lookup` joins where it is set, so that older ones stay."""
+        return super().code_identity() | ({"unit_lookup": True} if self.unit_lookup else {})
+
     def build(self) -> VectorQuantizer:
         """See `QuantizerRecord.build`."""
         from imtok.quantizers.vector import VectorQuantizer
@@ -144,8 +162,10 @@ class VQConfig(QuantizerRecord):
     @property
     def summary(self) -> str:
         """A few words for a person."""
-        return f"VQ of {self.num_codes} codes, {self.metric}, {self.estimator}, {self.codebook_update} codebook" + (
-            ", online clustering" if self.online_clustering else ""
+        return (
+            f"VQ of {self.num_codes} codes, {self.metric}, {self.estimator}, {self.codebook_update} codebook"
+            + (", online clustering" if self.online_clustering else "")
+            + (", looked up at length 1" if self.unit_lookup else "")
         )
 
     @property
