@@ -9,6 +9,7 @@ from typing import Any
 from imtok.config import TokenizerConfig
 from imtok.counted import counted
 from imtok.errors import ImtokError
+from imtok.hub import is_hub_address
 from imtok.tokenizer import Tokenizer, find_tokenizer, load, pretrained_names
 from imtok.tokens import open_tokens
 from imtok.tokens.folder import INFO, read_manifest, read_tokenizer_config
@@ -16,8 +17,14 @@ from imtok.tokens.label_counts import LabelCounts
 from imtok.training.run import RunFolder
 
 
-def describe(folder: Path) -> dict[str, Any]:
-    """Return facts about a run, a tokenizer folder or a token folder; raises ImtokError where it is none of them."""
+def describe(name: str | Path) -> dict[str, Any]:
+    """Return facts about a run, a token folder or a tokenizer, also one that comes with imtok or from the Hub.
+
+    Raises ImtokError where it is none of them.
+    """
+    if is_hub_address(name):
+        return {"kind": "tokenizer", **_tokenizer(load(name))}
+    folder = Path(name)
     if (folder / INFO).is_file():
         return _tokens(folder)
     if (folder / "config.yaml").is_file():

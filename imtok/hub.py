@@ -10,9 +10,12 @@ repository is never trusted: only files that are asked for by name come, and non
 from __future__ import annotations
 
 import glob
+import importlib
 import re
+import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -56,8 +59,9 @@ class HubAddress:
         return _COMMIT.fullmatch(self.revision) is not None
 
     def may_mean(self, pinned: HubAddress) -> bool:
-        """Return whether this address, perhaps without a revision, may stand for the commit of `pinned`."""
-        return replace(self, revision="") == replace(pinned, revision="") and self.revision in ("", pinned.revision)
+        """Return whether this address, which may be of `main`, stands or stood for the commit of `pinned`."""
+        revisions = ("", "main", pinned.revision)
+        return replace(self, revision="") == replace(pinned, revision="") and self.revision in revisions
 
 
 @dataclass(frozen=True)
@@ -115,11 +119,11 @@ def snapshot(name: str | Path, patterns: Sequence[str]) -> Snapshot:
     if address.is_pinned and exact and (found := _cached(address, patterns)):
         return found
     try:
-        names = _list(address)
+        commit, names = _list(address)
         chosen = _chosen(address, names, patterns)
         if not chosen:
             raise NothingThere(f"{address}: has no {' or '.join(patterns)}; {_holds(names)}")
-        return _at(_download(address, chosen), address)
+        return _at(_download(address, chosen, commit), address)
     except Unreachable as error:
         reason, forbidden = str(error), error.forbidden
     if found := _cached(address, patterns):
@@ -213,25 +217,52 @@ def asked(address: HubAddress, call: Callable[[], T]) -> T:
     raise HubError(text)
 
 
-def _list(address: HubAddress) -> list[str]:
-    """List the files of a repository at the revision of an address."""
+def _list(address: HubAddress) -> tuple[str, list[str]]:
+    """Return the commit that an address means now, and the files of the repository then."""
     api = client()
     revision = address.revision or None
     info = asked(address, lambda: api.model_info(address.repository, revision=revision, timeout=CONNECT_SECONDS))
-    return [file.rfilename for file in info.siblings or () if _is_inside(file.rfilename)]
+    return str(info.sha), [file.rfilename for file in info.siblings or () if _is_inside(file.rfilename)]
 
 
-def _download(address: HubAddress, names: Sequence[str]) -> Path:
-    """Fetch files that are not here yet; the library also records which commit a branch means, for later calls."""
+def _download(address: HubAddress, names: Sequence[str], commit: str) -> Path:
+    """Fetch files that are not here yet; the library also records which commit a branch means, for later calls.
+
+    Its progress bars are shown on a terminal alone, and where something is to be fetched.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
     api = client()
-    patterns = [glob.escape(name) for name in names]
-    root = asked(
-        address,
-        lambda: api.snapshot_download(
-            address.repository, revision=address.revision or None, allow_patterns=patterns, etag_timeout=CONNECT_SECONDS
-        ),
-    )
+    found = [try_to_load_from_cache(address.repository, name, revision=commit) for name in names]
+    with _without_bars(not sys.stderr.isatty() or all(isinstance(path, str) for path in found)):
+        root = asked(
+            address,
+            lambda: api.snapshot_download(
+                address.repository,
+                revision=address.revision or None,
+                allow_patterns=[glob.escape(name) for name in names],
+                etag_timeout=CONNECT_SECONDS,
+            ),
+        )
     return Path(root)
+
+
+@contextmanager
+def _without_bars(quiet: bool) -> Iterator[None]:
+    """Keep the library's progress bars away within the block where `quiet`."""
+    utils: Any = importlib.import_module("huggingface_hub.utils")
+    quiet = quiet and not utils.are_progress_bars_disabled()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # an environment variable may fix it
+        if quiet:
+            utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if quiet:
+                utils.enable_progress_bars()
 
 
 def _cached(address: HubAddress, patterns: Sequence[str]) -> Snapshot | None:

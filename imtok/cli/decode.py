@@ -18,8 +18,12 @@ def decode(
         Path, typer.Option("-o", "--output", metavar="IMAGES", help="Folder for the images, or a .tar to write.")
     ],
     tokenizer: Annotated[
-        Path | None,
-        typer.Option("-t", "--tokenizer", help="Another tokenizer with the same codes. (default: the folder's own)"),
+        str | None,
+        typer.Option(
+            "-t",
+            "--tokenizer",
+            help="Another tokenizer with the same codes, also as hf://ORG/NAME. (default: the folder's own)",
+        ),
     ] = None,
     image_format: Annotated[
         Literal["png", "jpg", "webp"], typer.Option("--format", help="Format of the image files.")

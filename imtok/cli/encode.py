@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from imtok.cli.console import parse_shard, print_result, progress_bar, say, stop_on_signals, warn
-from imtok.cli.options import BatchSize, MaxPixels, Precision, SalvageImages, Sources
+from imtok.cli.options import TOKENIZER_HELP, BatchSize, MaxPixels, Precision, SalvageImages, Sources
 from imtok.counted import counted
 from imtok.errors import TokensError
 from imtok.launcher import launcher_number
@@ -26,12 +26,8 @@ def encode(
     sources: Sources,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="TOKENS", help="Folder for the tokens.")],
     tokenizer: Annotated[
-        Path | None,
-        typer.Option(
-            "-t",
-            "--tokenizer",
-            help="Tokenizer folder, or a finished run of `imtok train`. (default: imtok-f8, which comes with imtok)",
-        ),
+        str | None,
+        typer.Option("-t", "--tokenizer", help=f"{TOKENIZER_HELP} (default: imtok-f8, which comes with imtok)"),
     ] = None,
     size: Annotated[
         int | None, typer.Option(min=1, help="Side of the square to encode; the tokenizer's training size by default.")

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from imtok.cli.console import facts_table, one_voice, out, print_result, progress_bar, warn
-from imtok.cli.options import AnySources, AsJson, BatchSize, Device, MaxPixels, Precision, SalvageImages, Stream
+from imtok.cli.options import (
+    TOKENIZER_HELP,
+    AnySources,
+    AsJson,
+    BatchSize,
+    Device,
+    MaxPixels,
+    Precision,
+    SalvageImages,
+    Stream,
+)
 from imtok.counted import counted
 from imtok.signals import GOES_ON, say_when_stopped
 
@@ -19,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    tokenizer: Annotated[str, typer.Argument(metavar="TOKENIZER", help="Tokenizer folder, run, or imtok-f8.")],
+    tokenizer: Annotated[str, typer.Argument(metavar="TOKENIZER", help=TOKENIZER_HELP)],
     sources: AnySources,
     beside: Annotated[
         list[str] | None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,7 +14,10 @@ _CLASSES = 20  # listed with their images
 
 
 def info(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A run, a tokenizer or a token folder.")],
+    folder: Annotated[
+        str,
+        typer.Argument(metavar="FOLDER", help="A run, a token folder or a tokenizer, also imtok-f8 or hf://ORG/NAME."),
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Describe a run, a tokenizer folder or a token folder."""

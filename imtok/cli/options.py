@@ -25,6 +25,7 @@ AnySources = Annotated[
         "streamed. Braces stand for many: s3://bucket/train-{0000..1023}.tar.",
     ),
 ]
+TOKENIZER_HELP = "Tokenizer folder, finished run of `imtok train`, name such as imtok-f8, or hf://ORG/NAME[@REVISION]."
 Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto chooses a GPU where there is one.")]
 BatchSize = Annotated[int | None, typer.Option(min=1, help="Images in a batch. (default: 16, on a GPU 64)")]
 Partial = Annotated[bool, typer.Option("--partial", help="Accept a token folder with units missing.")]

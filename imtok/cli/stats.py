@@ -44,8 +44,12 @@ def stats(
     plots: Annotated[Path | None, _file_option(metavar="DIR", help="Write every plot as a PNG.")] = None,
     deep: Annotated[bool, _deep_option("--deep", help="Run these diagnostics, as --report and --plots do.")] = False,
     tokenizer: Annotated[
-        Path | None,
-        _deep_option("-t", "--tokenizer", help="Replaces the copy in TOKENS; its fingerprint must match."),
+        str | None,
+        _deep_option(
+            "-t",
+            "--tokenizer",
+            help="Replaces the copy in TOKENS, also as hf://ORG/NAME; its fingerprint must match.",
+        ),
     ] = None,
     images: Annotated[
         list[str] | None, _deep_option(metavar="SOURCE", help="Images to measure on; may be given several times.")
@@ -106,7 +110,7 @@ def _check_paths(folders: Sequence[Path], report: Path | None, plots: Path | Non
             check(path)
 
 
-def _tokenizer_of(folder: Path, tokenizer: Path | None, *, required: bool) -> Path | None:
+def _tokenizer_of(folder: Path, tokenizer: str | None, *, required: bool) -> str | Path | None:
     """Return the tokenizer of a token folder; None where the folder has none and none is required."""
     if tokenizer is None and (required or (folder / "tokenizer" / "config.json").is_file()):
         return folder

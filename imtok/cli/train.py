@@ -75,7 +75,7 @@ def train(
     ] = None,
     start_from: Annotated[
         str | None,
-        typer.Option(metavar="TOKENIZER", help="Begin with the weights of this one; short for --set start_from=…"),
+        typer.Option(metavar="TOKENIZER", help="Begin with the weights of this one, also hf://ORG/NAME."),
     ] = None,
     freeze_codes: Annotated[
         bool, typer.Option("--freeze-codes", help="Train the decoder alone, so that tokens stay valid.")
@@ -112,10 +112,13 @@ def train(
     def chosen_config() -> dict[str, Any]:
         from imtok.config import merge, parse_settings
         from imtok.training import resolve
+        from imtok.training.resolve import pinned_start
         from imtok.training.run import RunFolder
 
         typed = merge(parse_settings(settings or []), short)
         saved = RunFolder(output).saved_config()  # reports an impossible output first
+        if "start_from" in typed:  # before its configuration is read, so that both are of one commit
+            typed["start_from"] = pinned_start(str(typed["start_from"]), saved)
         requested = _configuration(sources, output, preset, config, typed)
         return resolve(requested, saved, sources).model_dump(mode="json")
 

@@ -72,7 +72,9 @@ class TrainConfig(Record):
     loss: LossConfig = LossConfig()
     adversarial: AdversarialConfig = AdversarialConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    start_from: str = Field("", description="tokenizer folder or finished run whose weights the run begins with")
+    start_from: str = Field(
+        "", description="tokenizer folder, finished run or hf:// address, whose weights the run begins with"
+    )
     freeze_codes: bool = Field(
         False, description="train the decoder alone: encoder and codebook stay, and so do all tokens made with them"
     )

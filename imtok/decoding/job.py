@@ -177,7 +177,7 @@ def _content_hash(tokenizer: Tokenizer) -> str:
 
 def _load_tokenizer(dataset: TokenDataset, path: str | Path | None) -> Tokenizer:
     """Load the tokenizer to decode with; raises TokenizerError where another one made the codes."""
-    source = Path(path) if path is not None else dataset.folder / TOKENIZER
+    source = path if path is not None else dataset.folder / TOKENIZER
     tokenizer = load(source)
     if tokenizer.fingerprint != dataset.fingerprint:
         raise TokenizerError(

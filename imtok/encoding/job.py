@@ -24,6 +24,7 @@ from imtok.encoding.settings import Requested, check_machine
 from imtok.encoding.setup import prepare
 from imtok.errors import ConfigError, Interrupted, TooManySkips
 from imtok.files import sweep_temporaries
+from imtok.hub import is_hub_address, parse_address
 from imtok.tokenizer import PRETRAINED, load
 from imtok.tokens.folder import TOKENIZER, find_shards
 
@@ -80,7 +81,7 @@ def encode(
     )
     if tokenizer_path is None:
         tokenizer_path = output if (Path(output) / TOKENIZER).is_dir() else PRETRAINED
-    tokenizer = load(tokenizer_path)
+    tokenizer = load(_own_copy(Path(output), tokenizer_path))
     job = prepare(sources, Path(output), tokenizer, requested)
     units = mine.units(len(job.plan))
     present, _ = find_shards(job.folder)
@@ -102,6 +103,19 @@ def encode(
     if max_skip is not None and report.skipped > max_skip and not report.failed:
         raise TooManySkips(_too_many(report, max_skip))
     return report
+
+
+def _own_copy(folder: Path, name: str | Path) -> str | Path:
+    """Return the copy that a token folder has of a tokenizer of the Hub, or the name where it has none.
+
+    A branch may have moved on since the folder was begun. The same command then still resumes the same job, and it
+    needs no network.
+    """
+    if not is_hub_address(name) or not (folder / TOKENIZER / "config.json").is_file():
+        return name
+    origin = load(folder / TOKENIZER).config.origin
+    same = origin is not None and origin.hub and parse_address(name).may_mean(parse_address(origin.hub))
+    return folder / TOKENIZER if same else name
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from imtok.data.addresses import is_remote, redacted
 from imtok.data.reading import RULES, Reading, Rules
 from imtok.devices import fast_precision, resolve_device
 from imtok.errors import ConfigError
+from imtok.hub import is_hub_address, parse_address, pin
 from imtok.processes import Processes
 from imtok.tokenizer import load
 
@@ -25,6 +26,7 @@ def resolve(config: TrainConfig, saved: TrainConfig | None = None, sources: Sequ
     `sources` decide about a stream, and `start_from` about the origin of the weights. Raises ConfigError where URLs are
     not to be streamed, TokenizerError where a new run cannot start from `start_from`.
     """
+    config = config.model_copy(update={"start_from": pinned_start(config.start_from, saved)})
     device = str(saved.device if saved and config.device == "auto" else resolve_device(config.device))
     precision, threads = config.precision, config.threads
     if precision == "auto":
@@ -47,6 +49,19 @@ def _origin(config: TrainConfig) -> Origin | None:
     """Return the published checkpoint that the weights of the run will descend from; none where they are drawn."""
     start = load(config.start_from).config.origin if config.start_from else None
     return start.after_training(freeze_codes=config.freeze_codes) if start else None
+
+
+def pinned_start(start_from: str, saved: TrainConfig | None) -> str:
+    """Return `start_from`, an address of the Hub with the commit that it means: for a run that exists the saved one.
+
+    Raises HubError where the Hub has none or cannot be reached.
+    """
+    if not is_hub_address(start_from):
+        return start_from
+    before = saved.start_from if saved else ""
+    if is_hub_address(before) and parse_address(start_from).may_mean(parse_address(before)):
+        return before
+    return str(pin(start_from))
 
 
 def _resolved_data(data: DataConfig, saved: DataConfig | None, sources: Sequence[str | Path]) -> DataConfig:
