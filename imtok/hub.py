@@ -206,6 +206,8 @@ def asked(address: HubAddress, call: Callable[[], T]) -> T:
         reason = described(error.__cause__).reason if error.__cause__ else "and nothing is here"
         raise Unreachable(reason) from None
     except Exception as error:
+        if isinstance(error, ValueError) and "metadata" in str(error):  # of a card, as the Hub's own words say
+            raise HubError(f"{place}: the Hub refuses the card: {' '.join(str(error).split())[:300]}") from None
         if isinstance(error, OSError) and is_disk_error(error):
             raise DiskError(
                 Path(error.filename or "cache of huggingface_hub"), str(error.strerror), error.errno
@@ -234,7 +236,7 @@ def _download(address: HubAddress, names: Sequence[str], commit: str) -> Path:
 
     api = client()
     found = [try_to_load_from_cache(address.repository, name, revision=commit) for name in names]
-    with _without_bars(not sys.stderr.isatty() or all(isinstance(path, str) for path in found)):
+    with without_bars(all(isinstance(path, str) for path in found)):
         root = asked(
             address,
             lambda: api.snapshot_download(
@@ -248,10 +250,10 @@ def _download(address: HubAddress, names: Sequence[str], commit: str) -> Path:
 
 
 @contextmanager
-def _without_bars(quiet: bool) -> Iterator[None]:
-    """Keep the library's progress bars away within the block where `quiet`."""
+def without_bars(quiet: bool = False) -> Iterator[None]:
+    """Keep the library's progress bars away within the block where `quiet`, or where no terminal would show them."""
     utils: Any = importlib.import_module("huggingface_hub.utils")
-    quiet = quiet and not utils.are_progress_bars_disabled()
+    quiet = (quiet or not sys.stderr.isatty()) and not utils.are_progress_bars_disabled()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # an environment variable may fix it
         if quiet:

@@ -58,6 +58,7 @@ class Hub:
     requests: list[str] = field(default_factory=list)  # method and path
     headers: list[dict[str, str]] = field(default_factory=list)
     down: int = 0  # the status of every answer while it is above 0
+    card_error: str = ""  # what the Hub finds wrong with the metadata of a card
     refuse: str = ""  # paths that match it fail with 403
 
     def add(self, name: str, files: dict[str, bytes], **options: Any) -> Repository:
@@ -157,7 +158,15 @@ class _Handler(BaseHTTPRequestHandler):
     def _info(self, repo: str, rev: str) -> None:
         repository, commit = self._at(repo, rev)
         names = sorted(repository.commits[commit])
-        self._json({"id": repo, "modelId": repo, "sha": commit, "siblings": [{"rfilename": name} for name in names]})
+        self._json(
+            {
+                "id": repo,
+                "modelId": repo,
+                "sha": commit,
+                "private": repository.private,
+                "siblings": [{"rfilename": name} for name in names],
+            }
+        )
 
     def _tree(self, repo: str, rev: str) -> None:
         repository, commit = self._at(repo, rev)
@@ -178,12 +187,19 @@ class _Handler(BaseHTTPRequestHandler):
         wish = json.loads(self.body)
         name = f"{wish.get('organization') or 'me'}/{wish['name']}"
         if name in self.hub.repositories:
-            raise _Failure(409, "", "You already created this model repo")
-        self.hub.repositories[name] = repository = Repository(private=bool(wish.get("private")))
+            said = {"error": "You already created this model repo", "url": f"{self.hub.url}/{name}"}
+            self._answer(json.dumps(said).encode(), status=409)
+            return
+        self.hub.repositories[name] = repository = Repository(
+            private=bool(wish.get("private")) or wish.get("visibility") == "private"
+        )
         repository.commit({".gitattributes": b"*.safetensors filter=lfs\n"}, message="initial commit")
         self._json({"url": f"{self.hub.url}/{name}", "name": name, "id": name})
 
     def _validate(self) -> None:
+        if self.hub.card_error:
+            self._answer(json.dumps({"errors": [{"message": self.hub.card_error}]}).encode(), status=400)
+            return
         self._json({"errors": [], "warnings": []})
 
     def _branch(self, repo: str, rev: str) -> None:

@@ -27,6 +27,7 @@ COMMANDS = {
     "stats": "stats tokens --report report.html --plots plots --json",
     "eval": "eval run pictures",
     "import": "import --help",
+    "push": "push run me/tokenizer --license mit --dry-run",
     "demo": "demo --help",
 }
 

@@ -20,6 +20,7 @@ from imtok.cli.encode import encode
 from imtok.cli.evaluate import evaluate
 from imtok.cli.import_ import import_
 from imtok.cli.info import info
+from imtok.cli.push import push
 from imtok.cli.stats import stats
 from imtok.cli.streams import flush_output, prepare_streams
 from imtok.cli.train import train
@@ -52,6 +53,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_,
     "info": info,
     "verify": verify,
+    "push": push,
 }
 _SAVING = {"demo", "train", "encode", "decode", "import"}
 for _name, _command in _COMMANDS.items():
