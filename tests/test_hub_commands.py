@@ -18,11 +18,11 @@ from typer.testing import CliRunner
 
 import imtok
 from imtok.cli import app
-from imtok.config import TrainConfig, load_train_config
+from imtok.config import load_train_config
 from imtok.encoding import encode
 from imtok.errors import TokensError
 from imtok.tokens import open_tokens, write_tokens
-from imtok.training.resolve import resolve
+from imtok.training.resolve import pinned_start, resolve
 
 pytest.importorskip("huggingface_hub", reason="needs the extra hf")
 
@@ -69,7 +69,7 @@ def origin(path: str) -> Any:
 
 def names_of_tokenizers() -> dict[str, Any]:
     """The types of all parameters of commands that name a tokenizer to read."""
-    words = ("tokenizer", "start_from", "with_", "others")
+    words = ("tokenizer", "start_from", "beside", "checkpoint")
     found = {}
     for command in app.registered_commands:
         assert command.callback is not None
@@ -91,6 +91,8 @@ def test_every_command_takes_an_address(hub: Hub) -> None:
     run(f"decode tokens -t {NAME} -o back")
     run(f"stats tokens -t {NAME} --json")
     run(f"eval {NAME} pictures --json")
+    tiny(seed=2).save("other")
+    run(f"eval other pictures --with {NAME}")
     assert json.loads(run(f"info {NAME} --json"))["fingerprint"] == tiny(seed=1).fingerprint
     assert len(list(Path("back").glob("*.png"))) == 4
 
@@ -142,7 +144,7 @@ def test_a_configuration_file_is_pinned_too(hub: Hub) -> None:
     move_on(hub)
     assert resolve(config, resolved).start_from == resolved.start_from
     assert resolve(config).start_from == address(hub)
-    assert resolve(TrainConfig(start_from="runs/first")).start_from == "runs/first"
+    assert pinned_start("runs/first", resolved) == "runs/first"
 
 
 def test_errors_of_the_hub_are_one_line(hub: Hub) -> None:

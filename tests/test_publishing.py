@@ -111,12 +111,15 @@ def test_a_card_carries_the_origin_on(tmp_path: Path) -> None:
     )
     tokenizer.save(tmp_path / "imported")
     report = push(tmp_path / "imported", "me/first", license="mit", dry_run=True)
-    for value in ("taming", "last.ckpt", "ab" * 32, "cc-by-nc-4.0", hub, "The weights are as they were there"):
+    for value in ("taming", "last.ckpt", "ab" * 32, "cc-by-nc-4.0", hub, "They are as they were there"):
         assert value in report.card
     assert metadata(report.card)["base_model"] == "org/base"
     assert "the weights come from others under cc-by-nc-4.0; check that mit is yours to give" in report.notes
+    further = tokenizer.config.origin.after_training(freeze_codes=True)  # type: ignore[union-attr]
+    tokenizer.config = tokenizer.config.model_copy(update={"origin": further})
     tuned = card_of(finished_run(tmp_path / "run", tokenizer))
-    assert "trained these weights further" in tuned
+    assert "imtok trained their decoder further" in tuned
+    assert "trained_further" not in tuned.partition("## Data")[0]
     assert metadata(tuned)["base_model_relation"] == "finetune"
 
 

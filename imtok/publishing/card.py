@@ -27,6 +27,11 @@ _OTHERS = {  # measured beside the metrics of the list: the label, and how a val
     "perplexity": ("perplexity of the codes", "{:,.1f}"),
     "bits_per_image": ("bits an image, raw", "{:,.0f}"),
 }
+_TRAINED = {  # by the `trained_further` of an origin
+    "": "They are as they were there.",
+    "decoder": "imtok trained their decoder further; encoder and codebook, and so all tokens, are as they were.",
+    "all": "imtok trained them further, so tokens are its own.",
+}
 
 
 def model_card(facts: Facts, repository: str, license: str, *, data: str = "") -> str:  # noqa: A002
@@ -45,7 +50,7 @@ def model_card(facts: Facts, repository: str, license: str, *, data: str = "") -
         _table(("", ""), _rows(facts, license)),
     ]
     if origin is not None:
-        sections += ["## Origin", _origin(origin, trained=facts.config is not None)]
+        sections += ["## Origin", _origin(origin)]
     sections += ["## Data", _data(facts.config, data)]
     if facts.config is not None:
         sections += ["## Recipe", _recipe(facts.config)]
@@ -59,12 +64,11 @@ def _metadata(facts: Facts, repository: str, license: str) -> dict[str, Any]:  #
     config = facts.tokenizer.config
     tags = ["imtok", "image-tokenizer", config.quantizer.kind, config.network.kind]
     values = {**license_metadata(license), "library_name": "imtok", "tags": list(dict.fromkeys(tags))}
-    hub = config.origin.hub if config.origin else ""
-    base = parse_address(hub).repository if hub else ""
-    if base and base != repository:
-        values["base_model"] = base
-        if facts.config is not None:
-            values["base_model_relation"] = "finetune"
+    if config.origin and config.origin.hub:
+        base = parse_address(config.origin.hub).repository
+        if base != repository:
+            values["base_model"] = base
+            values |= {"base_model_relation": "finetune"} if config.origin.trained_further else {}
     return values
 
 
@@ -106,10 +110,9 @@ def _rows(facts: Facts, license: str) -> list[tuple[str, str]]:  # noqa: A002
     ]
 
 
-def _origin(origin: Origin, *, trained: bool) -> str:
-    rows = [(name, _plain(value)) for name, value in origin.model_dump().items() if value]
-    further = "The run below trained these weights further." if trained else "The weights are as they were there."
-    return f"The weights come from elsewhere. {further}\n\n{_table(('', ''), rows)}"
+def _origin(origin: Origin) -> str:
+    rows = [(name, _plain(value)) for name, value in origin.model_dump(exclude={"trained_further"}).items() if value]
+    return f"The weights come from elsewhere. {_TRAINED[origin.trained_further]}\n\n{_table(('', ''), rows)}"
 
 
 def _data(config: TrainConfig | None, described: str) -> str:
