@@ -100,7 +100,8 @@ def _member(file: BinaryIO, member: zipfile.ZipInfo, size: int) -> tuple[int, in
     """Return first byte and length of a member, read from its own header; raises UnreadableError if it is not raw."""
     if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1 or member.file_size != member.compress_size:
         raise UnreadableError("its zip file has compressed or encrypted members, which torch.save does not write")
-    file.seek(member.header_offset)
+    inside = 0 <= member.header_offset <= size
+    file.seek(member.header_offset if inside else size)
     header = file.read(_LOCAL_HEADER)
     if len(header) < _LOCAL_HEADER or not header.startswith(b"PK\x03\x04"):
         raise UnreadableError("its zip file is damaged; copy it again")

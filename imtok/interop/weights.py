@@ -76,7 +76,7 @@ def _shards(index: Path) -> list[Path]:
     if not names or len(names) > _MOST_NAMES:
         raise TokenizerError(f"{index}: names {len(names)} files of weights; copy it again")
     for name in names:
-        if Path(name).name != name or name in (".", ".."):
+        if Path(name).name != name or name in ("", ".", ".."):
             raise TokenizerError(f"{index}: names {name!r}, which is not a file beside it; take it from its publisher")
         if not (index.parent / name).is_file():
             raise TokenizerError(f"{index.parent / name}: is missing, and {index.name} names it; download it as well")
