@@ -127,7 +127,7 @@ def test_paths_in_a_zip_file_lead_nowhere(tmp_path: Path) -> None:
     assert sorted(file.name for file in tmp_path.rglob("*") if file.is_file()) == ["x.pt"]
 
 
-def test_a_storage_that_claims_more_than_there_is_takes_no_memory(tmp_path: Path) -> None:
+def test_a_storage_that_claims_too_much_takes_no_memory(tmp_path: Path) -> None:
     """The count of the pickle says 2^40 values, the file holds 3."""
     path = saved(tmp_path / "x.pt", {"w": torch.ones(3)})
     giant = b"\x8a\x06" + (2**40).to_bytes(6, "little")

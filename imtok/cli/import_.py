@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 def import_(
     checkpoint: Annotated[
         str,
-        typer.Argument(metavar="CHECKPOINT", help="A published file of weights, or the folder that holds it."),
+        typer.Argument(
+            metavar="CHECKPOINT",
+            help="A published file of weights, the folder that holds it, or hf://ORG/NAME[@REVISION][/FILE].",
+        ),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="TOKENIZER", help="Folder for the tokenizer; made if needed.")

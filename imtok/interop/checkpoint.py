@@ -42,6 +42,8 @@ class Checkpoint:
     settings: Mapping[str, Any] = field(default_factory=dict)  # its configuration file; empty where there is none
     entries: Mapping[str, Any] = field(default_factory=dict)  # other inert entries, such as LlamaGen's `args`
     sha256: str = ""
+    source: str = ""  # name of the file, or the address on the Hub
+    revision: str = ""  # commit on the Hub
     settings_path: Path | None = None  # the configuration file
     averaged: bool = False  # the tensors are the moving average
     set_aside: Mapping[str, int] = field(default_factory=dict)  # what of the file is no tokenizer: name, how many

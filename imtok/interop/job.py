@@ -11,6 +11,7 @@ from imtok.errors import TokenizerError
 from imtok.files import check_folder_target, sweep_temporaries, write_atomically
 from imtok.interop.checkpoint import Checkpoint, LazyTensors
 from imtok.interop.families import FAMILIES
+from imtok.interop.fetching import fetched
 from imtok.interop.loading import left_out, loaded
 from imtok.interop.recognition import recognised
 from imtok.interop.settings import find_settings, read_settings
@@ -45,19 +46,20 @@ def import_checkpoint(
     ema: bool = True,
     progress: Progress | None = None,
 ) -> ImportReport:
-    """Import a published checkpoint, a file or a folder, as the tokenizer folder `output`.
+    """Import a published checkpoint, a file, a folder or an address of the Hub, as the tokenizer folder `output`.
 
     `config` is its configuration file, which is otherwise looked for beside it; `family` names the published family,
     which is otherwise told from the keys; `license` is recorded. `ema` takes the moving average of the weights where
     the file has one. Nothing in the file is run. Raises TokenizerError, in one line, where the file cannot be read,
-    belongs to no family or does not fit its configuration, and where `output` holds anything else.
+    belongs to no family or does not fit its configuration, and where `output` holds anything else; HubError where an
+    address cannot be fetched.
     """
     output = Path(output)
     check_output(output)
     read = read_checkpoint(checkpoint, config=config, ema=ema, progress=progress)
     chosen, part = recognised(read, FAMILIES, family)
     conversion = chosen.convert(part)
-    origin = Origin(family=chosen.name, source=read.path.name, sha256=read.sha256, license=license)
+    origin = Origin(family=chosen.name, source=read.source, revision=read.revision, sha256=read.sha256, license=license)
     tokenizer = loaded(chosen, part, conversion)
     tokenizer.config = conversion.config.model_copy(update={"origin": origin})
     existed = write_tokenizer(tokenizer, output)
@@ -81,11 +83,12 @@ def read_checkpoint(
     ema: bool = True,
     progress: Progress | None = None,
 ) -> Checkpoint:
-    """Read a published checkpoint, a file or a folder, with the configuration named or found beside it.
+    """Read a published checkpoint, a file, a folder or an address, with the configuration named or found beside it.
 
     Tensors are read from the file when they are asked for. Raises TokenizerError as `import_checkpoint` does.
     """
-    path = Path(checkpoint)
+    found = fetched(checkpoint)
+    path = found.path
     files = weight_files(path)
     weights = read_weights(files, ema=ema)
     settings_path = find_settings(path) if config is None else Path(config)
@@ -98,6 +101,8 @@ def read_checkpoint(
         settings=settings,
         entries=weights.entries,
         sha256=sha256_of(files, progress),
+        source=found.source,
+        revision=found.revision,
         settings_path=settings_path,
         averaged=weights.averaged,
         set_aside=weights.set_aside,

@@ -25,7 +25,12 @@ Reader = Callable[[], Tensor]
 BytesRead = Callable[[int, int | None], None]  # (done, total), both in MiB
 
 SUFFIXES = (".safetensors", ".ckpt", ".pt", ".pth", ".bin", ".pkl")
-_USUAL = ("model.safetensors", "diffusion_pytorch_model.safetensors", "pytorch_model.bin", "model.pt")
+USUAL = (
+    "model.safetensors",
+    "diffusion_pytorch_model.safetensors",
+    "pytorch_model.bin",
+    "model.pt",
+)  # names of weights
 _INDEX = ".index.json"
 _MOST_NAMES = 2**20  # in an index
 _BLOCK = 2**20
@@ -49,18 +54,17 @@ class Weights:
 
 def weight_files(path: Path) -> list[Path]:
     """Return the files of weights that a path stands for; raises TokenizerError where there is not one answer."""
+    index = index_of(path)
+    if index is not None:
+        return [_beside(index, name) for name in shard_names(index)]
     if path.is_file():
-        return _shards(path) if path.name.endswith(_INDEX) else [path]
+        return [path]
     if not path.is_dir():
         raise TokenizerError(f"{path}: no such file or folder; give a checkpoint, or the folder that holds it")
-    found = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
-    if {file.stem for file in found} == {"encoder", "decoder"} and len(found) == 2:
+    found = _weights_in(path)
+    if len(found) == 1 or {file.stem for file in found} == {"encoder", "decoder"}:
         return found
-    if len(found) == 1:
-        return found
-    for index in sorted(path.glob(f"*{_INDEX}")):
-        return _shards(index)
-    for usual in _USUAL:
+    for usual in USUAL:
         if path / usual in found:
             return [path / usual]
     names = ", ".join(file.name for file in found[:4])
@@ -68,7 +72,16 @@ def weight_files(path: Path) -> list[Path]:
     raise TokenizerError(f"{path}: {problem}; name the one to import")
 
 
-def _shards(index: Path) -> list[Path]:
+def index_of(path: Path) -> Path | None:
+    """Return the index of several files of weights that a path is or holds; None where one file has them all."""
+    if path.is_file():
+        return path if path.name.endswith(_INDEX) else None
+    whole = any((path / usual).is_file() for usual in USUAL)
+    return None if whole else next(iter(sorted(path.glob(f"*{_INDEX}"))), None)
+
+
+def shard_names(index: Path) -> list[str]:
+    """Return the names of the files that an index lists; raises TokenizerError where they are not beside it."""
     try:
         names = sorted({str(name) for name in json.loads(index.read_bytes())["weight_map"].values()})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -78,9 +91,18 @@ def _shards(index: Path) -> list[Path]:
     for name in names:
         if Path(name).name != name or name in ("", ".", ".."):
             raise TokenizerError(f"{index}: names {name!r}, which is not a file beside it; take it from its publisher")
-        if not (index.parent / name).is_file():
-            raise TokenizerError(f"{index.parent / name}: is missing, and {index.name} names it; download it as well")
-    return [index.parent / name for name in names]
+    return names
+
+
+def _weights_in(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix in SUFFIXES and file.is_file())
+
+
+def _beside(index: Path, name: str) -> Path:
+    path = index.parent / name
+    if not path.is_file():
+        raise TokenizerError(f"{path}: is missing, and {index.name} names it; download it as well")
+    return path
 
 
 def read_weights(files: list[Path], *, ema: bool = True) -> Weights:
