@@ -117,11 +117,27 @@ def _print(results: Sequence[Result], tables: Sequence[Sequence[Result]], *, as_
         content = [result.as_dict(times=times) for result in results]
         typer.echo(json.dumps(content[0] if len(content) == 1 else {"results": content}))
         return
-    for result in (result for table in tables for result in table):
-        out().print(facts_table(_facts(result)))
-        print_result(f"protocol: {result.protocol}")
+    for number, table in enumerate(tables):
+        if number:
+            print_result("")
+        _print_table(table)
+    reasons = {name: reason for result in results for name, reason in result.refused.items()}
+    for reason in dict.fromkeys(reasons.values()):
+        warn(reason)
     if results[0].skipped:
         warn(f"skipped {counted(results[0].skipped, 'image')} that cannot be read")
+
+
+def _print_table(results: Sequence[Result]) -> None:
+    """Print one result as a list, several below each other, and the protocol or protocols."""
+    if len(results) == 1:
+        out().print(facts_table(_facts(results[0])))
+    else:
+        from imtok.cli.evaluate_table import print_tables
+
+        print_tables(out(), results, by_protocol=len({result.protocol_name for result in results}) > 1)
+    for line in dict.fromkeys(result.protocol for result in results):
+        print_result(f"protocol: {line}")
 
 
 def _warn(result: Result) -> None:
