@@ -68,7 +68,7 @@ def test_a_partial_file_in_the_cache_is_refused(net: Path) -> None:
 
 
 def test_without_fetching_the_absent_file_is_named(net: Path) -> None:
-    with pytest.raises(ConfigError, match=r"net-a08a0fcb.pth: the net's weights, which LPIPS needs, are not"):
+    with pytest.raises(ConfigError, match=r"net-a08a0fcb.pth: no such file; LPIPS needs the net's weights"):
         find_weights("alexnet", {}, needed_by="LPIPS", fetch=False)
 
 

@@ -26,7 +26,7 @@ from imtok.evaluation.measuring import Batch, batches_of, new_measurement
 from imtok.evaluation.metric import Metric
 from imtok.evaluation.metrics import empty_copies
 from imtok.evaluation.parts import Part
-from imtok.evaluation.protocols import Protocol
+from imtok.evaluation.protocols import Form, Protocol
 from imtok.evaluation.quality import Measurement
 from imtok.evaluation.settings import Settings
 from imtok.evaluation.units import Unit
@@ -104,8 +104,9 @@ class UnitMeasurer:
         """Yield batches with what each tokenizer makes of them, in order."""
 
         def measured(batch: Batch) -> tuple[Batch, list[_Measured]]:
+            expected: dict[Form, Tensor] = {}
             with self._turn:
-                return batch, [self._of_batch(each.tokenizer, batch.pixels) for each in tokenizers]
+                return batch, [self._of_batch(each.tokenizer, batch.pixels, expected) for each in tokenizers]
 
         if not self._settings.one_core:
             yield from map(measured, batches)
@@ -113,7 +114,7 @@ class UnitMeasurer:
         with closing(in_order(measured, batches, workers=self._workers, ahead=2 * self._workers)) as results:
             yield from results
 
-    def _of_batch(self, tokenizer: Tokenizer, pixels: Tensor) -> _Measured:
+    def _of_batch(self, tokenizer: Tokenizer, pixels: Tensor, expected: dict[Form, Tensor]) -> _Measured:
         """Encode and decode squares (B, 3, S, S) uint8, and compare."""
         protocol, precision = self.protocol, self._settings.precision
         started = time.perf_counter()
@@ -125,7 +126,7 @@ class UnitMeasurer:
         _wait(tokenizer.device)
         ended = time.perf_counter()
         measurement = self.empty(tokenizer)
-        measurement.update_by(protocol, decoded, pixels, codes)
+        measurement.update_by(protocol, decoded, pixels, codes, expected)
         return _Measured(measurement, Times(encoded - started, ended - encoded, len(pixels)))
 
 

@@ -27,11 +27,16 @@ from imtok.processes import Processes, joined
 
 
 def evaluate(tokenizer_path: str | Path, sources: Sequence[str | Path], **options: Unpack[Options]) -> Quality:
-    """Measure one tokenizer under one protocol on the images of SOURCEs; otherwise as `evaluate_tokenizers`."""
+    """Measure one tokenizer under one protocol on the images of SOURCEs; otherwise as `evaluate_tokenizers`.
+
+    No weights are fetched by default, and a metric that cannot be measured raises ConfigError.
+    """
     if len(options.get("protocols") or ()) > 1:
         raise ConfigError("protocols: evaluate takes one; evaluate_tokenizers takes several")
     with joined() as processes:
-        job = prepare([tokenizer_path], sources, options, processes)
+        job = prepare([tokenizer_path], sources, {"fetch": False, **options}, processes)
+        for name, reason in job.missing.items():
+            raise ConfigError(f"metric {name}: {reason}")
         _measure(job, options, processes)
         with one_core_each() if job.settings.one_core else nullcontext():
             return join(job, job.measurers[0], job.tokenizers[0]).quality
@@ -51,19 +56,20 @@ def evaluate_tokenizers(
     with joined() as processes:
         job = prepare(tokenizers, sources, options, processes)
         _measure(job, options, processes)
+        return [Result.model_validate(result) for result in processes.by_first(lambda: _results(job))]
 
-        def results() -> list[object]:
-            with one_core_each() if job.settings.one_core else nullcontext():
-                found = [
-                    result_of(job, tokenizer, join(job, measurer, tokenizer))
-                    for measurer in job.measurers
-                    for tokenizer in job.tokenizers
-                ]
-            if isinstance(job.parts, EvaluationFolder):
-                job.parts.write_results(found)
-            return [result.model_dump(mode="json") for result in found]
 
-        return [Result.model_validate(result) for result in processes.by_first(results)]
+def _results(job: Job) -> list[dict[str, object]]:
+    """Join what was measured, write the results into the folder, and return them as JSON."""
+    with one_core_each() if job.settings.one_core else nullcontext():
+        found = [
+            result_of(job, tokenizer, join(job, measurer, tokenizer))
+            for measurer in job.measurers
+            for tokenizer in job.tokenizers
+        ]
+    if isinstance(job.parts, EvaluationFolder):
+        job.parts.write_results(found)
+    return [result.model_dump(mode="json") for result in found]
 
 
 def _measure(job: Job, options: Options, processes: Processes) -> None:
@@ -75,7 +81,7 @@ def _measure(job: Job, options: Options, processes: Processes) -> None:
         for unit in job.units.opened(own, left):
             for protocol, measurer in zip(job.protocols, job.measurers, strict=True):
                 todo = [each for each in job.tokenizers if not job.parts.has(each.cell(protocol), unit.number)]
-                measured = measurer(unit, todo, progress.add)
+                measured = measurer(unit, todo, progress.add) if todo else []
                 for tokenizer, (part, times) in zip(todo, measured, strict=True):
                     data = part_to_bytes(part, unit.number)
                     job.parts.put(tokenizer.cell(protocol), unit.number, data, times)

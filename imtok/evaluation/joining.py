@@ -16,6 +16,7 @@ from imtok.evaluation.parts import Part, part_from_bytes
 from imtok.evaluation.preparation import Job
 from imtok.evaluation.protocols import Protocol
 from imtok.evaluation.quality import Quality
+from imtok.evaluation.rates import rate_of
 from imtok.evaluation.result import Result
 
 
@@ -86,10 +87,11 @@ def result_of(job: Job, tokenizer: NamedTokenizer, joined: Joined) -> Result:
         precision=quality.precision,
         metrics=quality.values,
         intervals={name: tuple(interval) for name, interval in quality.intervals.items()},
-        refused=dict(quality.refused),
+        refused=dict(quality.refused) | job.missing,
         weights={name: digest for name, digest in job.settings.metrics.items() if digest},
         exact=quality.exact,
         bits_per_image=quality.bits_per_image,
+        coded_bits_per_image=rate_of(joined.part.measurement.counts, quality.images, quality.size).coded_bits_per_image,
         usage=usage,
         enlarged=quality.enlarged,
         mean_enlargement=quality.mean_enlargement,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from imtok.cores import usable_cores
 from imtok.devices import resolve_device
@@ -14,7 +15,7 @@ from imtok.errors import ConfigError
 from imtok.evaluation.cells import NamedTokenizer, UnitMeasurer
 from imtok.evaluation.folder import EvaluationFolder, Parts, PartsInMemory
 from imtok.evaluation.metric import Metric
-from imtok.evaluation.metrics import build_metrics
+from imtok.evaluation.metrics import OpenedMetrics, build_metrics, empty_copies, open_available
 from imtok.evaluation.protocols import DEFAULT_PROTOCOL, Protocol, find_protocol
 from imtok.evaluation.settings import (
     Options,
@@ -44,6 +45,7 @@ class Job:
     parts: Parts
     allowed_failures: int  # shards of a stream
     ranks: int  # processes that the protocols stand for
+    missing: dict[str, str]  # requested metrics that cannot be measured here, and why
 
 
 def prepare(
@@ -64,8 +66,9 @@ def prepare(
         device = _device(options.get("device"), recorded, processes)
         loaded = _loaded(tokenizers, device)
         with processes.first_of_machine_first():
-            metrics = _opened(options.get("metrics"), recorded, protocols, device)
-        settings, units = _settled(options, recorded, sources, loaded, metrics[0], one_core=folder is not None)
+            opened = _opened(options, recorded, protocols, device)
+        metrics = opened.metrics
+        settings, units = _settled(options, recorded, sources, loaded, opened.weights, one_core=folder is not None)
         check_size(settings.size, [each.tokenizer for each in loaded], [each for some in metrics for each in some])
     _check_alike(settings, processes)
     if folder is not None:
@@ -83,6 +86,7 @@ def prepare(
         folder or PartsInMemory(),
         options.get("max_shard_failures", 0),
         options.get("ranks", 1),
+        opened.missing,
     )
 
 
@@ -106,24 +110,59 @@ def _loaded(paths: Sequence[str | Path], device: torch.device) -> list[NamedToke
     loaded = [NamedTokenizer.of(str(path), load(path).to(device)) for path in paths]
     by_digest: dict[str, str] = {}
     for each in loaded:
-        if (other := by_digest.setdefault(each.files_sha256, each.name)) is not each.name:
-            raise ConfigError(f"{each.name}: the same tokenizer as {other}; give each once")
+        if each.files_sha256 in by_digest:
+            raise ConfigError(f"{each.name}: the same tokenizer as {by_digest[each.files_sha256]}; give each once")
+        by_digest[each.files_sha256] = each.name
     return loaded
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """The metrics of each protocol, empty, and what is known of their networks."""
+
+    metrics: list[list[Metric]]
+    weights: dict[str, str]  # SHA-256 of the weights by name of the metric, empty for one without a network
+    missing: dict[str, str]  # why others cannot be measured here, by name
+
+
 def _opened(
-    names: Sequence[str] | None, recorded: Settings | None, protocols: Sequence[Protocol], device: torch.device
-) -> list[list[Metric]]:
-    """Build the metrics of each protocol, empty, with their networks on the device."""
+    options: Options, recorded: Settings | None, protocols: Sequence[Protocol], device: torch.device
+) -> _Opened:
+    """Open the metrics with their networks on the device; each network is opened once.
+
+    Raises ConfigError where none can be measured, and where one that the folder has recorded cannot.
+    """
+    names = options.get("metrics")
     if names is None:
         names = list(recorded.metrics) if recorded else [metric.name for metric in build_metrics()]
-    opened: dict[type[Metric], Metric] = {}
-    for kind in dict.fromkeys(protocol.metric(name) for protocol in protocols for name in names):
+    kinds = {protocol.name: [protocol.metric(name) for name in dict.fromkeys(names)] for protocol in protocols}
+    all_kinds = list(dict.fromkeys(kind for some in kinds.values() for kind in some))
+    if options.get("fetch", True) or options.get("weights"):
+        opened = open_available(all_kinds, device, weights=options.get("weights"))
+    else:
+        opened = _open_present(all_kinds, device)
+    needed = opened.missing if recorded or len(opened.missing) == len(names) else {}
+    for name, reason in needed.items():
+        raise ConfigError(f"metric {name}: {reason}")
+    templates = {type(metric): metric for metric in opened.metrics}
+    metrics = [empty_copies([templates[kind] for kind in some if kind in templates]) for some in kinds.values()]
+    found = {metric.name: metric.weights for metric in metrics[0]}
+    weights = {name: opened.weights[key].sha256 if key in opened.weights else "" for name, key in found.items()}
+    return _Opened(metrics, weights, opened.missing)
+
+
+def _open_present(kinds: Sequence[type[Metric]], device: torch.device) -> OpenedMetrics:
+    """Open metrics whose networks are on this machine."""
+    opened, networks = OpenedMetrics([]), dict[str, nn.Module | None]()
+    for kind in kinds:
         if reason := kind.unavailable():
-            raise ConfigError(f"metric {kind.name}: {reason}")
-        network = kind.open_network()
-        opened[kind] = kind(network.to(device) if network is not None else None)
-    return [[opened[protocol.metric(name)] for name in names] for protocol in protocols]
+            opened.missing[kind.name] = reason
+            continue
+        if kind.needs not in networks:
+            network = kind.open_network()
+            networks[kind.needs] = network.to(device) if network is not None else None
+        opened.metrics.append(kind(networks[kind.needs]))
+    return opened
 
 
 def _settled(
@@ -131,7 +170,7 @@ def _settled(
     recorded: Settings | None,
     sources: Sequence[str | Path],
     tokenizers: Sequence[NamedTokenizer],
-    metrics: Sequence[Metric],
+    weights: dict[str, str],
     *,
     one_core: bool,
 ) -> tuple[Settings, Units]:
@@ -168,7 +207,7 @@ def _settled(
         rules=reading.rules,
         max_pixels=reading.max_pixels,
         salvage_images=reading.salvage_images,
-        metrics={metric.name: "" for metric in metrics},
+        metrics=weights,
         versions=versions(),
     )
     return settings, units

@@ -109,16 +109,25 @@ class Measurement:
             metric.update(restored, originals)
         self._count(restored, originals, codes)
 
-    def update_by(self, protocol: Protocol, decoded: Tensor, originals: Tensor, codes: Tensor) -> None:
+    def update_by(
+        self,
+        protocol: Protocol,
+        decoded: Tensor,
+        originals: Tensor,
+        codes: Tensor,
+        expected: dict[Form, Tensor] | None = None,
+    ) -> None:
         """Add a batch as a protocol compares it: decoded floats and uint8 originals, both (B, 3, S, S), and the codes.
 
-        What is compared is brought to main memory.
+        What is compared is brought to main memory. `expected` are originals by form, which grow here: tokenizers that
+        share them share their features too.
         """
+        known: dict[Form, Tensor] = {} if expected is None else expected
         on_device = originals.to(decoded.device)
 
         def compared(form: Form) -> tuple[Tensor, Tensor]:
-            restored, expected = protocol.pair(form, decoded, on_device)
-            return restored.cpu(), expected.cpu()
+            restored, theirs = protocol.pair(form, decoded, on_device)
+            return restored.cpu(), known.setdefault(form, theirs.cpu())
 
         forms: set[Form] = {"uint8", *(protocol.form(metric.name) for metric in self.metrics)}
         pairs = {form: compared(form) for form in forms}

@@ -16,6 +16,7 @@ from pydantic import Field, ValidationError
 from imtok.config.origin import Origin
 from imtok.errors import ConfigError
 from imtok.evaluation.metrics import METRICS, first_metric
+from imtok.evaluation.rates import Rate
 from imtok.records import Record
 
 RESULTS = "results.json"
@@ -30,6 +31,9 @@ _COMMON = {
     "images": "number of images",
     "images_sha256": "images",
 }
+
+
+_CODED = str(Rate.model_fields["coded_bits_per_image"].description)
 
 
 class Result(Record):
@@ -54,6 +58,7 @@ class Result(Record):
     weights: dict[str, str] = Field({}, description="SHA-256 of the networks' weights by metric")
     exact: int = Field(description="images that come back exactly")
     bits_per_image: float
+    coded_bits_per_image: float | None = Field(None, description=_CODED)
     usage: dict[str, Any] = Field(description="use of the codes, as `imtok stats` defines it")
     enlarged: int = Field(0, description="images smaller than the square")
     mean_enlargement: float | None = Field(None, description="mean factor of their sides")
@@ -82,8 +87,9 @@ class Result(Record):
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Result:
         """Build from what `as_dict` returned; raises ValueError where it cannot."""
-        fields = {name: value for name, value in content.items() if name in cls.model_fields}
-        others = {name: value for name, value in content.items() if name not in cls.model_fields}
+        known = cls.model_fields.keys() - {"metrics", "usage"}  # these two are spread out; one of the latter is `usage`
+        fields = {name: value for name, value in content.items() if name in known}
+        others = {name: value for name, value in content.items() if name not in known}
         metrics = {name: others.pop(name) for name in METRICS if name in others}
         return cls.model_validate({**fields, "metrics": metrics, "usage": others})
 
@@ -137,16 +143,22 @@ def check_comparable(results: Sequence[Result]) -> None:
 def tables(results: Sequence[Result]) -> list[list[Result]]:
     """Divide results into tables: those of one tokenizer are one, those of several are one for each protocol.
 
-    Raises ConfigError, naming both, where two results of a table cannot be compared.
+    Raises ConfigError, naming both, where two results of a table cannot be compared, and where a protocol of one
+    tokenizer is not that of another.
     """
-    if len({result.files_sha256 or result.tokenizer for result in results}) == 1:
-        return [list(results)]
-    found: dict[str, list[Result]] = {}
+    protocols: dict[str, list[Result]] = {}
     for result in results:
-        found.setdefault(result.protocol_name, []).append(result)
-    for table in found.values():
+        protocols.setdefault(result.protocol_name, []).append(result)
+    tokenizers = {result.files_sha256 or result.tokenizer for result in results}
+    if len(tokenizers) == 1:
+        return [list(results)]
+    for table in protocols.values():
+        if len(table) < len(tokenizers):
+            there = {result.files_sha256 or result.tokenizer for result in table}
+            missing = next(result for result in results if (result.files_sha256 or result.tokenizer) not in there)
+            check_comparable([table[0], missing])
         check_comparable(table)
-    return list(found.values())
+    return list(protocols.values())
 
 
 def _apart(first: Result, other: Result, words: str, one: object, two: object) -> ConfigError:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, TypeVar
 
@@ -35,6 +35,8 @@ class Options(TypedDict, total=False):
     unit_size: int | None  # images of a list that are saved together; about 512 by default
     limit: int | None  # images: evenly spaced ones of a list, the first of a stream
     metrics: Sequence[str] | None  # by name; by default those that need no network
+    weights: Mapping[str, Path]  # files of networks' weights by name; by default those in torch's cache
+    fetch: bool  # fetch weights that are absent; True by default
     reading: Reading | None  # rules by which sources become images
     stream: bool  # read tars of this machine shard by shard, as those of URLs
     ranks: int  # processes that the protocols stand for, which decide the images that are repeated; 1 by default

@@ -70,7 +70,7 @@ def find_weights(name: str, named: Mapping[str, Path], *, needed_by: str, fetch:
     else:
         path = published.cached
         if not path.is_file():
-            raise ConfigError(f"{path}: {published.title}, which {needed_by} needs, are not there; {remedy}")
+            raise ConfigError(f"{path}: no such file; {needed_by} needs {published.title}: {remedy}")
     digest = file_sha256(path)
     genuine = digest.startswith(published.digest)
     if not genuine and name not in named:
