@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hub_server import TOKEN, Hub, forbid_network, hub_served, use_hub
-from making import tiny
+from making import fill, tiny
 from typer.testing import CliRunner
 
 import imtok
 from imtok.cli import app
 from imtok.config import TrainConfig
 from imtok.errors import ConfigError, HubError, ImtokError, TokenizerError, TrainingError
+from imtok.evaluation import METRICS, evaluate_tokenizers
 from imtok.publishing import gather, push
 from imtok.publishing.licenses import license_metadata
 from imtok.tokenizer import Tokenizer
@@ -146,21 +148,34 @@ def test_the_best_tokenizer_has_its_own_metrics(tmp_path: Path) -> None:
 
 
 def test_an_evaluation_stands_with_its_protocol(tmp_path: Path) -> None:
+    tiny(seed=1).save(tmp_path / "tokenizer")
+    tiny(seed=2).save(tmp_path / "other")
+    fill(tmp_path / "pictures", (f"{number}.png" for number in range(4)))
+    results = evaluate_tokenizers(
+        [tmp_path / "tokenizer", tmp_path / "other"], [tmp_path / "pictures"], output=tmp_path / "eval"
+    )
+    card = card_of(tmp_path / "tokenizer", evaluations=[tmp_path / "eval"])
+    assert card.count("Protocol: ") == 1
+    psnr = METRICS["psnr"].format(float(results[0].metrics["psnr"] or 0))
+    assert f"| PSNR | {psnr} (" in card
+    assert "4 images. In brackets: 95 % by bootstrap" in card
+    assert "PIL bicubic to shorter side 32" in card
+
+
+def test_an_evaluation_of_other_weights_is_refused(tmp_path: Path) -> None:
+    """The fingerprint leaves the decoder out, but metrics are of the decoder too."""
     tokenizer = tiny(seed=1)
     tokenizer.save(tmp_path / "tokenizer")
-    content = {"images": 500, "psnr": 24.5, "usage": 0.25, "protocol": "ADM's square; PSNR", "bits_per_image": 111.0}
-    file = tmp_path / "eval.json"
-    file.write_text(json.dumps(content))
-    card = card_of(tmp_path / "tokenizer", evaluations=[file])
-    assert "| PSNR | 24.50 dB |" in card
-    assert "Protocol: ADM's square; PSNR. 500 images." in card
-    file.write_text(json.dumps({**content, "fingerprint": "0" * 64}))
-    with pytest.raises(ConfigError, match="measured on tokenizer 000000000000, this one is"):
-        card_of(tmp_path / "tokenizer", evaluations=[file])
-    for wrong in ("{}", "[1]", "{"):
-        file.write_text(wrong)
-        with pytest.raises(ConfigError, match="give what `imtok eval --json` printed"):
-            card_of(tmp_path / "tokenizer", evaluations=[file])
+    fill(tmp_path / "pictures", ["0.png", "1.png"])
+    evaluate_tokenizers([tmp_path / "tokenizer"], [tmp_path / "pictures"], output=tmp_path / "eval")
+    with torch.no_grad():
+        next(tokenizer.decoder.parameters()).add_(1)
+    tokenizer.save(tmp_path / "tuned")
+    with pytest.raises(ConfigError, match="with other weights than this tokenizer's; measure this one"):
+        card_of(tmp_path / "tuned", evaluations=[tmp_path / "eval"])
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"x\.json: holds no results"):
+        card_of(tmp_path / "tuned", evaluations=[tmp_path / "x.json"])
 
 
 def test_licences_are_named_as_the_hub_does() -> None:

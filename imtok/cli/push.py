@@ -25,7 +25,7 @@ def push(
     ] = "",
     evaluations: Annotated[
         list[Path] | None,
-        typer.Option("--eval", metavar="FILE", help="Output of `imtok eval --json`, for the card; several may be."),
+        typer.Option("--eval", metavar="EVAL", help="Folder of `imtok eval -o` for the card; it may be repeated."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the card; ask the Hub nothing.")] = False,
 ) -> None:

@@ -150,12 +150,18 @@ def _metrics(measured: Measured) -> str:
     rows = []
     for name, value in measured.values.items():
         if name in METRICS:
-            rows.append((METRICS[name].label, METRICS[name].format(math.inf if value is None else value)))
+            text = METRICS[name].format(math.inf if value is None else value)
+            low, high = measured.intervals.get(name, (None, None))
+            between = f" ({METRICS[name].format(low)} to {METRICS[name].format(high)})" if low and high else ""
+            rows.append((METRICS[name].label, text + between))
         elif name in _OTHERS and value is not None:
             label, written = _OTHERS[name]
             rows.append((label, written.format(value)))
-    images = f" {measured.images:,} images." if measured.images else ""
-    return f"{_table(('metric', 'value'), rows)}\n\nProtocol: {_plain(measured.protocol)}.{images}"
+    sentences = [f"Protocol: {_plain(measured.protocol)}."]
+    sentences += [f"{measured.images:,} images."] if measured.images else []
+    sentences += ["In brackets: 95 % by bootstrap over the images."] if measured.intervals else []
+    sentences += [f"Weights of {name}: SHA-256 `{digest[:12]}`." for name, digest in measured.weights.items()]
+    return f"{_table(('metric', 'value'), rows)}\n\n{' '.join(sentences)}"
 
 
 def _table(head: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:

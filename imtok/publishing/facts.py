@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from imtok.config import TrainConfig
 from imtok.errors import ConfigError, TrainingError
-from imtok.evaluation import METRICS
+from imtok.evaluation import METRICS, read_results
+from imtok.evaluation.cells import NamedTokenizer
 from imtok.hub import is_hub_address
 from imtok.tokenizer import Tokenizer, load
 from imtok.training.best import written_metrics
@@ -24,6 +24,8 @@ class Measured:
     protocol: str
     images: int | None  # None where it is not recorded
     values: Mapping[str, Any]  # by the name of the metric, and `usage`, `perplexity`, `bits_per_image` where known
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # 95 %, by the name of the metric
+    weights: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of networks by the name of the metric
 
 
 @dataclass(frozen=True)
@@ -38,14 +40,16 @@ class Facts:
 def gather(path: str | Path, evaluations: Sequence[str | Path] = ()) -> Facts:
     """Gather the facts about a tokenizer, a run or the best tokenizer of a run.
 
-    `evaluations` are files of `imtok eval --json`. Raises TokenizerError where there is no tokenizer, TrainingError
-    where its run is not finished, and ConfigError on an evaluation that cannot be read or is of another tokenizer.
+    `evaluations` are folders of `imtok eval -o`, or files of what `imtok eval --json` printed. Raises TokenizerError
+    where there is no tokenizer, TrainingError where its run is not finished, and ConfigError on an evaluation that
+    cannot be read or is of another tokenizer.
     """
     run = _run_of(path)
     if run is not None and not run.finished:
         raise TrainingError(f"{run.path}: this run is not finished; run the same `imtok train` again to finish it")
     tokenizer = load(path)
-    measured = [_read(Path(file), tokenizer) for file in evaluations]
+    own = NamedTokenizer.of(str(path), tokenizer)
+    measured = [each for evaluation in evaluations for each in _of_evaluation(evaluation, own)]
     config = run.saved_config() if run is not None else None
     if run is not None and config is not None:
         best = Path(path).name == run.best.name
@@ -76,19 +80,24 @@ def _of_run(config: TrainConfig, values: Mapping[str, Any]) -> Measured:
     return Measured(protocol, None, named)
 
 
-def _read(file: Path, tokenizer: Tokenizer) -> Measured:
-    """Read what `imtok eval --json` printed."""
-    try:
-        content = json.loads(file.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file}: cannot be read as JSON; give what `imtok eval --json` printed") from error
-    if not isinstance(content, dict) or not isinstance(content.get("protocol"), str):
-        raise ConfigError(f"{file}: names no protocol; give what `imtok eval --json` printed")
-    fingerprint = content.get("fingerprint", tokenizer.fingerprint)
-    if fingerprint != tokenizer.fingerprint:
-        raise ConfigError(
-            f"{file}: measured on tokenizer {str(fingerprint)[:12]}, this one is {tokenizer.fingerprint[:12]}; measure "
-            "this one"
+def _of_evaluation(path: str | Path, own: NamedTokenizer) -> list[Measured]:
+    """Return the results of an evaluation that are of a tokenizer, decoder included; raises ConfigError without any."""
+    results = read_results(path)
+    found = [
+        result
+        for result in results
+        if result.fingerprint in ("", own.fingerprint) and result.files_sha256 in ("", own.files_sha256)
+    ]
+    if not found:
+        names = ", ".join(dict.fromkeys(result.tokenizer for result in results))
+        raise ConfigError(f"{path}: measures {names} with other weights than this tokenizer's; measure this one")
+    return [
+        Measured(
+            protocol=result.protocol,
+            images=result.images,
+            values={**result.metrics, **result.usage, "bits_per_image": result.bits_per_image},
+            intervals=result.intervals,
+            weights=result.weights,
         )
-    values = {name: value for name, value in content.items() if isinstance(value, int | float)}
-    return Measured(content["protocol"], content.get("images"), values)
+        for result in found
+    ]

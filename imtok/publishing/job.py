@@ -43,8 +43,9 @@ def push(
     """Push a tokenizer, a finished run or its best tokenizer to the Hub, with a model card, as one commit.
 
     `repository` is ORG/NAME; it is made where it is not there, private if `private`. `revision` is the branch, made
-    too. `data` describes the training images, `evaluations` are files of `imtok eval --json`. Files of that commit
-    replace those of the same names, and the commits before stay. `dry_run` writes the card and asks the Hub nothing.
+    too. `data` describes the training images, `evaluations` are folders of `imtok eval -o` or files of its `--json`.
+    Files of that commit replace those of the same names, and the commits before stay. `dry_run` writes the card and
+    asks the Hub nothing.
 
     Raises ConfigError without a licence, TrainingError on an unfinished run, TokenizerError where there is no
     tokenizer, and HubError where the Hub refuses or cannot be reached; nothing is published then.
@@ -113,5 +114,5 @@ def _notes(facts: Facts, license: str, data: str) -> tuple[str, ...]:  # noqa: A
     if not data:
         notes.append("the card says nothing about the images that it was trained on; --data TEXT does")
     if not facts.measured:
-        notes.append("the card has no metrics; --eval FILE takes what `imtok eval --json` printed")
+        notes.append("the card has no metrics; --eval EVAL takes a folder of `imtok eval -o`")
     return tuple(notes)
