@@ -53,10 +53,13 @@ class Tokenizer(nn.Module):
     def __repr__(self) -> str:
         """Describe the tokenizer in a line; `print(tokenizer.encoder)` shows the layers."""
         codebooks = "" if self.num_codebooks == 1 else f" in each of {self.num_codebooks} codebooks"
-        size, grid = self.config.size, self.config.size // self.downsample
+        size = self.config.size
+        height, width = self.config.network.grid(size, size)
+        grid = f"a grid of {height} x {width}" if self.downsample else f"a sequence of {width}"
+        downsample = f"downsample {self.downsample}, " if self.downsample else ""
         return (
-            f"Tokenizer({self.config.quantizer.summary}; {self.num_codes} codes{codebooks}; downsample "
-            f"{self.downsample}, a grid of {grid} x {grid} at its size of {size}; {self.device})"
+            f"Tokenizer({self.config.quantizer.summary}; {self.num_codes} codes{codebooks}; {downsample}"
+            f"{grid} at its size of {size}; {self.device})"
         )
 
     @property
@@ -70,8 +73,8 @@ class Tokenizer(nn.Module):
         return self.quantizer.num_codebooks
 
     @property
-    def downsample(self) -> int:
-        """Image pixels per latent position, along one side."""
+    def downsample(self) -> int | None:
+        """Image pixels per latent position, along one side; None where codes are a sequence (1, n)."""
         return self.config.network.downsample
 
     @property
@@ -107,13 +110,15 @@ class Tokenizer(nn.Module):
     def encode(self, images: Pictures) -> Tensor:
         """Encode images (B, 3, H, W), uint8 or float in [-1, 1], H and W multiples of `downsample`, to codes int64.
 
+        Networks whose codes are a sequence take images of one size alone, and codes are (B, 1, n).
+
         A PIL image, a uint8 array (H, W, 3) or (B, H, W, 3), and a list of images or arrays of one size will do as
         well. Nothing is resized or cropped, as `imtok encode` does. Codes are (B, h, w), or (B, h, w, Q) for Q > 1
         codebooks. Raises TokenizerError on other shapes, dtypes or ranges of images.
         """
         images = self._checked_images(to_tensor(images))
         if images.shape[0] == 0:  # which torch's pixel unshuffle does not take
-            height, width = images.shape[2] // self.downsample, images.shape[3] // self.downsample
+            height, width = self.config.network.grid(images.shape[2], images.shape[3])
             each = () if self.num_codebooks == 1 else (self.num_codebooks,)
             return torch.empty(0, height, width, *each, dtype=torch.int64, device=self.device)
         with evaluating(self):
@@ -169,10 +174,8 @@ class Tokenizer(nn.Module):
         if images.ndim != 4 or images.shape[1] != 3:
             raise TokenizerError(f"images are {tuple(images.shape)}, expected (B, 3, H, W)")
         height, width = images.shape[2:]
-        if height % self.downsample or width % self.downsample:
-            raise TokenizerError(
-                f"images are {height}x{width}, expected multiples of {self.downsample} (the downsampling)"
-            )
+        if not self.config.network.takes(height, width):
+            raise TokenizerError(f"images are {height}x{width}, expected {self.config.network.sizes}")
         images = images.to(self.device)
         weights = next(self.parameters()).dtype
         if images.dtype == torch.uint8:

@@ -110,6 +110,11 @@ def check_tokenizer(tokenizer: Tokenizer, name: str, tokens: TokenDataset, sampl
             f"{name}: is tokenizer {tokenizer.fingerprint[:12]}, but {tokens.folder} holds tokens of "
             f"{tokens.fingerprint[:12]}; give the one that made them, of which {tokens.folder} has a copy"
         )
+    if tokenizer.downsample is None:
+        raise ConfigError(
+            f"{name}: its codes are a sequence, and pictures of codes and shifts of the image need codes with a place; "
+            "give --tokens-only, or leave out --deep and --images"
+        )
     if not len(tokens):
         raise TokensError(
             f"{tokens.folder}: holds tokens of no image, so there is nothing to decode; encode some first"

@@ -56,6 +56,7 @@ def swatches(runner: BatchedRunner, codes: Counts, counts: Counts, side: int = S
     import torch
 
     f = runner.tokenizer.downsample
+    assert f is not None  # the diagnosis refuses codes without places
     if not len(codes):
         return np.empty((0, f, f, 3), np.uint8)
     quantizer = runner.tokenizer.quantizer

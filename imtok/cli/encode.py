@@ -151,8 +151,8 @@ def _enlarged(report: EncodeReport, factor: float) -> str:
     """Say how many pictures were enlarged, and a size near theirs where the tokenizer can take it."""
     from imtok.data.pixels.enlarging import enlarging_note
 
-    downsample = report.size // report.grid[0]
-    smaller = round(report.size / factor / downsample) * downsample
+    downsample = report.size // report.grid[1]
+    smaller = round(report.size / factor / downsample) * downsample if report.grid[0] > 1 else 0
     whose = "its" if report.enlarged == 1 else "their"
     hint = f"; --size {smaller} is near {whose} own size" if 0 < smaller < report.size else ""
     return enlarging_note(report.enlarged, report.encoded, factor, report.size) + hint

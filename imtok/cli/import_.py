@@ -61,7 +61,6 @@ def _print(report: ImportReport) -> None:
     config = report.tokenizer.config
     settings = report.settings_path.name if report.settings_path else "its tensors, as there is no configuration"
     print_result(f"{report.output}: {report.label}, by {settings}{'; it was there already' if report.existed else ''}")
-    print_result(
-        f"{config.quantizer.summary}, downsampling {report.tokenizer.downsample}; fingerprint "
-        f"{report.tokenizer.fingerprint[:12]}"
-    )
+    down = report.tokenizer.downsample
+    codes = f"downsampling {down}" if down else f"a sequence of {config.network.grid(config.size, config.size)[1]}"
+    print_result(f"{config.quantizer.summary}, {codes}; fingerprint {report.tokenizer.fingerprint[:12]}")

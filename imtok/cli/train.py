@@ -191,7 +191,7 @@ def _as_trained(start: str) -> dict[str, Any]:
     from imtok.tokenizer import load
 
     tokenizer = load(start).config
-    downsample = tokenizer.network.downsample
+    downsample = tokenizer.network.downsample or tokenizer.size
     crop = min(tokenizer.size, max(downsample, 96 // downsample * downsample))
     say(f"{start}: its networks, quantizer and size {tokenizer.size} are taken")
     values: dict[str, Any] = {"tokenizer": tokenizer.model_dump(mode="json"), "data": {"crop": crop}}

@@ -123,9 +123,9 @@ class TrainDisplay:
 
     def _print_choice(self) -> None:
         tokenizer = self.config.tokenizer
-        side = tokenizer.size // tokenizer.network.downsample
+        height, width = tokenizer.network.grid(tokenizer.size, tokenizer.size)
         each = len(tokenizer.quantizer.codebook_ids)
-        grid = f"{side}x{side}" if each == 1 else f"{side}x{side}x{each}"
+        grid = f"{height}x{width}" if each == 1 else f"{height}x{width}x{each}"
         say(
             f"{tokenizer.size} px to {grid} tokens, {tokenizer.quantizer.summary}; "
             f"{counted(self.config.images, 'training image')} in batches of {self.config.batch_size}, "

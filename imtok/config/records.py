@@ -52,7 +52,10 @@ class TokenizerConfig(Record):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.size % self.network.downsample:
+        if self.network.only_size is not None:
+            if self.size != self.network.only_size:
+                raise ValueError(f"size {self.size}: the networks take images of {self.network.sizes}")
+        elif not self.network.takes(self.size, self.size):
             raise ValueError(
                 f"size {self.size} is no multiple of the downsampling {self.network.downsample} "
                 f"({self.network.summary})"
@@ -125,9 +128,11 @@ class TrainConfig(Record):
         self._check_decoder_output()
         if self.freeze_codes and not self.start_from:
             raise ValueError("freeze_codes needs a trained tokenizer: name it by start_from, for instance imtok-f8")
-        downsample = self.tokenizer.network.downsample
-        if self.data.crop % downsample:
-            raise ValueError(f"data.crop {self.data.crop} is no multiple of the downsampling {downsample}")
+        network = self.tokenizer.network
+        if network.only_size is not None and self.data.crop != network.only_size:
+            raise ValueError(f"data.crop {self.data.crop}: the networks take images of {network.sizes}")
+        if not network.takes(self.data.crop, self.data.crop):
+            raise ValueError(f"data.crop {self.data.crop} is no multiple of the downsampling {network.downsample}")
         if self.data.crop > self.tokenizer.size:
             raise ValueError(
                 f"data.crop {self.data.crop} is larger than tokenizer.size {self.tokenizer.size}; set data.crop="

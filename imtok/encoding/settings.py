@@ -15,6 +15,7 @@ from imtok.data.reading import MAX_PIXELS, RULES, Reading, Rules
 from imtok.devices import BATCH_SIZE, Precision, resolve_device
 from imtok.encoding.inputs import Plan, PlanPart
 from imtok.errors import ConfigError, TokensError
+from imtok.networks.record import NetworkRecord
 from imtok.tokenizer import Tokenizer
 from imtok.tokens.folder import TokensInfo
 from imtok.tokens.plan import Extension, Numerics
@@ -70,7 +71,7 @@ def settle(requested: Requested, recorded: TokensInfo | None, tokenizer: Tokeniz
         return next(value for value in (requested, recorded, default) if value is not None)
 
     size = choose("--size", requested.size, known.size, tokenizer.config.size)
-    _check_size(size, tokenizer.downsample)
+    _check_size(size, tokenizer.config.network)
     fit: Fit = choose("--fit", requested.fit, known.fit, "crop")
     precision: Precision = choose("--precision", requested.precision, known.precision, "fp32")
     batch_size = choose("--batch-size", requested.batch_size, known.batch_size, BATCH_SIZE[device.type])
@@ -106,14 +107,13 @@ def _known_rules(recorded: TokensInfo | None, folder: Path) -> Rules | None:
 
 def describe(settings: Settings, tokenizer: Tokenizer, fingerprint: str, plan: Plan, plan_hash: str) -> TokensInfo:
     """Return the record of a job for imtok.json."""
-    side = settings.size // tokenizer.downsample
     return TokensInfo(
         rules=settings.reading.rules,
         fingerprint=fingerprint,
         codebook_size=tokenizer.num_codes,
         num_codebooks=tokenizer.num_codebooks,
         index_order=tokenizer.config.quantizer.index_order,
-        grid=(side, side),
+        grid=tokenizer.config.network.grid(settings.size, settings.size),
         downsample=tokenizer.downsample,
         size=settings.size,
         fit=settings.fit,
@@ -222,8 +222,12 @@ def _check_values(fit: str, precision: str, batch_size: int, unit_size: int) -> 
             raise ConfigError(f"{name} {number}: expected 1 or more")
 
 
-def _check_size(size: int, downsample: int) -> None:
-    if size < 1 or size % downsample:
+def _check_size(size: int, network: NetworkRecord) -> None:
+    downsample = network.downsample
+    if downsample is None:
+        if not network.takes(size, size):
+            raise ConfigError(f"--size {size}: the tokenizer takes images of {network.sizes}; leave out --size")
+    elif size < 1 or size % downsample:
         below, above = size // downsample * downsample, (size // downsample + 1) * downsample
         good = f"{below} or {above}" if below > 0 else str(above)
         raise ConfigError(f"--size {size}: no multiple of the tokenizer's downsampling {downsample}; take {good}")

@@ -89,7 +89,10 @@ def check_size(size: int, tokenizers: Sequence[Tokenizer], metrics: Sequence[Met
         if size < metric.smallest:
             raise ConfigError(f"--size {size}: {metric.label} needs {metric.smallest} pixels or more")
     for tokenizer in tokenizers:
-        if size % tokenizer.downsample:
+        network = tokenizer.config.network
+        if network.only_size is not None and size != network.only_size:
+            raise ConfigError(f"--size {size}: the tokenizer takes images of {network.sizes}")
+        if not network.takes(size, size):
             raise ConfigError(f"--size {size}: no multiple of the tokenizer's downsampling {tokenizer.downsample}")
 
 

@@ -22,9 +22,36 @@ class NetworkRecord(Record):
     kind: str
 
     @property
-    def downsample(self) -> int:
-        """Image pixels per latent position, along one side."""
+    def downsample(self) -> int | None:
+        """Image pixels per latent position, along one side; None where codes are a sequence, and no places of a grid.
+
+        A kind of such codes overrides `only_size` and `grid`.
+        """
         raise NotImplementedError
+
+    @property
+    def only_size(self) -> int | None:
+        """The side of the only images that the networks take; None where they take multiples of `downsample`."""
+        return None
+
+    @property
+    def sizes(self) -> str:
+        """The sizes of images that the networks take, in a few words."""
+        if self.only_size is not None:
+            return f"{self.only_size}x{self.only_size} alone"
+        return f"multiples of {self.downsample} (the downsampling)"
+
+    def takes(self, height: int, width: int) -> bool:
+        """Return whether images of this size can be encoded."""
+        if self.only_size is not None:
+            return height == width == self.only_size
+        return self.downsample is not None and height % self.downsample == width % self.downsample == 0
+
+    def grid(self, height: int, width: int) -> tuple[int, int]:
+        """Return the grid of codes (h, w) for images of a size that the networks take; (1, n) for a sequence of n."""
+        if self.downsample is None:
+            raise NotImplementedError
+        return height // self.downsample, width // self.downsample
 
     @property
     def summary(self) -> str:

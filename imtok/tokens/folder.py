@@ -49,7 +49,7 @@ class TokensInfo(JsonRecord):
     num_codebooks: int = Field(ge=1)
     index_order: str | None  # the order in which digits or signs make a code; None where a code is a row number
     grid: tuple[int, int]  # codes down, codes across
-    downsample: int = Field(ge=1)
+    downsample: int | None = Field(None, ge=1)  # pixels a code along one side; None where codes are a sequence (1, n)
     size: int = Field(ge=1)  # side of the square that was encoded, pixels
     fit: Literal["crop", "pad"]
     numerics: Numerics

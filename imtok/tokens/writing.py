@@ -38,7 +38,8 @@ def write_tokens(
 ) -> TokenDataset:
     """Write codes made elsewhere as a token folder, which opens, verifies and decodes as one of `imtok encode`.
 
-    `codes` are integers in [0, K), (N, h, h) or (N, h, h, Q), as NumPy array or tensor. `keys` name the N images. The
+    `codes` are integers in [0, K), (N, h, h) or (N, h, h, Q), or (N, 1, n) of a tokenizer of sequences, as NumPy array
+    or tensor. `keys` name the N images. The
     folder receives a copy of `tokenizer`, an object, a folder or `imtok-f8`. `labels` are class numbers, None for an
     image without; `class_names` give them names.
 
@@ -77,9 +78,14 @@ def _checked_codes(codes: Any, tokenizer: Tokenizer) -> npt.NDArray[np.unsignedi
     if not np.issubdtype(array.dtype, np.integer):
         raise TokensError(f"codes are {array.dtype}, expected integers")
     books = tokenizer.num_codebooks
-    expected = "(N, h, h)" if books == 1 else f"(N, h, h, {books})"
-    square = array.ndim >= 3 and array.shape[1] == array.shape[2] > 0
-    if not square or array.shape[3:] != ((books,) if books > 1 else ()):
+    network = tokenizer.config.network
+    grid = "h, h" if network.only_size is None else "{}, {}".format(*network.grid(network.only_size, network.only_size))
+    expected = f"(N, {grid})" if books == 1 else f"(N, {grid}, {books})"
+    if network.only_size is None:
+        fits = array.ndim >= 3 and array.shape[1] == array.shape[2] > 0
+    else:
+        fits = array.shape[1:3] == network.grid(network.only_size, network.only_size)
+    if not fits or array.shape[3:] != ((books,) if books > 1 else ()):
         raise TokensError(f"codes have the shape {array.shape}, this tokenizer needs {expected}")
     if array.size and (int(array.min()) < 0 or int(array.max()) >= tokenizer.num_codes):
         raise TokensError(f"codes span [{array.min()}, {array.max()}], expected [0, {tokenizer.num_codes})")
@@ -122,7 +128,7 @@ def _describe(
         index_order=tokenizer.config.quantizer.index_order,
         grid=grid,
         downsample=tokenizer.downsample,
-        size=grid[0] * tokenizer.downsample,
+        size=tokenizer.config.network.only_size or grid[0] * (tokenizer.downsample or 1),
         fit="crop",
         numerics=Numerics(device="cpu", precision="fp32", batch_size=1, threads=1, versions={"imtok": __version__}),
         units=units,

@@ -38,7 +38,8 @@ def too_short_for_codebook(config: TrainConfig) -> str:
     quantizer = config.tokenizer.quantizer
     if config.start_from:
         return ""
-    tokens = (config.data.crop // config.tokenizer.network.downsample) ** 2  # of an image, for each codebook
+    height, width = config.tokenizer.network.grid(config.data.crop, config.data.crop)
+    tokens = height * width  # of an image, for each codebook
     shared = quantizer.codebook_ids.count(quantizer.codebook_ids[0])
     least = quantizer.base.latents_to_learn
     if config.images * tokens * shared >= least:

@@ -179,12 +179,12 @@ def plan(
     images = open_images(sources, val, config)
     config = images.config
     networks = _Networks(config, losses, max(shares))
-    side = config.tokenizer.size // config.tokenizer.network.downsample
+    grid = config.tokenizer.network.grid(config.tokenizer.size, config.tokenizer.size)
     each = len(config.tokenizer.quantizer.codebook_ids)
     return TrainPlan(
         config,
         networks.parameters(),
-        (side, side) if each == 1 else (side, side, each),
+        grid if each == 1 else (*grid, each),
         config.tokenizer.quantizer.num_codes,
         None if images.indexed is None else len(images.indexed),
         images.shards,
@@ -252,12 +252,12 @@ class _Networks:
         """
         count, crop = self.count, self.config.data.crop
         images = (count, 3, crop, crop)
-        side = crop // self.config.tokenizer.network.downsample
-        latents = (count, self.quantizer.code_dim, side, side)
+        height, width = self.config.tokenizer.network.grid(crop, crop)
+        latents = (count, self.quantizer.code_dim, height, width)
         tokenizer = self._kept(self.decoder, latents)
         if not self.config.freeze_codes:
             tokenizer += self._kept(self.encoder, images)
-            tokenizer += _quantizer_bytes(self.config.tokenizer.quantizer, count * side**2)
+            tokenizer += _quantizer_bytes(self.config.tokenizer.quantizer, count * height * width)
         discriminator = self._kept(self.discriminator, images) if self.discriminator else 0
         losses = [2 * self._kept(network, images) for network in self.frozen]  # half for the distances, in float32
         kept = max(tokenizer + max(discriminator, *losses, 0), 2 * discriminator)

@@ -11,6 +11,7 @@ from imtok.interop.families.maskgit import MaskGIT
 from imtok.interop.families.open_magvit2 import OpenMAGVIT2
 from imtok.interop.families.rqvae import RQVAE
 from imtok.interop.families.taming import Taming, TamingGumbel
+from imtok.interop.families.titok import TiTok
 from imtok.interop.families.transformers_vq import Chameleon, Janus
 from imtok.interop.family import Family
 
@@ -28,4 +29,5 @@ FAMILIES: list[Family] = [
     OpenMAGVIT2(),
     Emu3(),
     DALLE(),
+    TiTok(),
 ]
