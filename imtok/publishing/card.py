@@ -101,8 +101,9 @@ def _rows(facts: Facts, license: str) -> list[tuple[str, str]]:  # noqa: A002
     tokenizer = facts.tokenizer
     sizes = {name: _millions(tokenizer.get_submodule(name)) for name in ("encoder", "quantizer", "decoder")}
     parameters = ", ".join(f"{name} {size:.2f} M" for name, size in sizes.items() if size >= 0.005)
+    downsampling = f"downsampling {tokenizer.downsample}" if tokenizer.downsample else tokenizer.config.network.summary
     return [
-        ("network", f"{tokenizer.config.network.kind}, downsampling {tokenizer.downsample}; parameters: {parameters}"),
+        ("network", f"{tokenizer.config.network.kind}, {downsampling}; parameters: {parameters}"),
         ("quantizer", tokenizer.config.quantizer.summary),
         ("tokens", f"{_grid(tokenizer)} at {tokenizer.config.size} px"),
         ("fingerprint", f"`{tokenizer.fingerprint}`, of what decides the codes; tokens record it"),
@@ -170,14 +171,17 @@ def _table(head: tuple[str, str], rows: Iterable[tuple[str, str]]) -> str:
 
 def _grid(tokenizer: Tokenizer) -> str:
     """Name the tokens of a picture of the tokenizer's size: `32 x 32 tokens`."""
-    side = tokenizer.config.size // tokenizer.downsample
+    height, width = _sides(tokenizer)
     stages = f" x {tokenizer.num_codebooks}" if tokenizer.num_codebooks > 1 else ""
-    return f"{side} x {side}{stages} tokens"
+    return f"{height} x {width}{stages} tokens"
 
 
 def _bits(tokenizer: Tokenizer) -> float:
-    side = tokenizer.config.size // tokenizer.downsample
-    return side**2 * tokenizer.num_codebooks * math.log2(tokenizer.num_codes)
+    return math.prod(_sides(tokenizer)) * tokenizer.num_codebooks * math.log2(tokenizer.num_codes)
+
+
+def _sides(tokenizer: Tokenizer) -> tuple[int, int]:
+    return tokenizer.config.network.grid(tokenizer.config.size, tokenizer.config.size)
 
 
 def _millions(module: Any) -> float:
