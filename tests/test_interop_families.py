@@ -188,6 +188,43 @@ def test_llamagens_training_layout_has_options_and_an_average(tmp_path: Path) ->
     assert plain.metric == "euclidean"
 
 
+def test_former_names_of_attention_in_diffusers_are_read(tmp_path: Path) -> None:
+    peer = golden("diffusers")
+    former = {".to_q.": ".query.", ".to_k.": ".key.", ".to_v.": ".value.", ".to_out.0.": ".proj_attn."}
+    weights = {}
+    for name, value in peer.weights.items():
+        for present, before in former.items():
+            name = name.replace(present, before)
+        weights[name] = value
+    assert "encoder.mid_block.attentions.0.query.weight" in weights
+    check(imported(published("diffusers", tmp_path / "published", weights), tmp_path / "imported"), peer)
+
+
+@pytest.mark.parametrize("attention", [False, True])
+def test_models_that_diffusers_saves_are_read(attention: bool, tmp_path: Path) -> None:
+    diffusers = pytest.importorskip("diffusers")
+    kinds = [["Down", "AttnDown", "Down"], ["Up", "AttnUp", "Up"]]
+    down, up = (
+        [f"{kind}{coder}Block2D" for kind in half] for half, coder in zip(kinds, ("Encoder", "Decoder"), strict=True)
+    )
+    options = {"block_out_channels": [8, 16, 8], "layers_per_block": 2, "norm_num_groups": 4, "latent_channels": 5}
+    torch.manual_seed(0)
+    model = diffusers.VQModel(
+        down_block_types=down, up_block_types=up, mid_block_add_attention=attention, num_vq_embeddings=16, **options
+    ).eval()
+    torch.nn.init.normal_(model.quantize.embedding.weight)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer = imported(tmp_path / "model", tmp_path / "imported")
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    with torch.no_grad():
+        latents = model.encode(images).latents
+        found = model.quantize(latents)[2][2].view(2, 4, 4)
+        decoded = model.decode(latents).sample
+    torch.testing.assert_close(tokenizer.encoder(images), latents, atol=1e-5, rtol=1e-4)
+    assert torch.equal(tokenizer.encode(images), found)
+    torch.testing.assert_close(tokenizer.decoder(tokenizer.quantizer.lookup(found)), decoded, atol=1e-4, rtol=1e-3)
+
+
 def test_an_average_under_tamings_names_is_ibqs(tmp_path: Path) -> None:
     peer = golden("ibq")
     weights = {name: value + 1 for name, value in peer.weights.items()}
@@ -252,6 +289,7 @@ def test_chameleon_decodes_to_gray_until_its_decoder_is_trained(tmp_path: Path) 
     ("name", "settings", "message"),
     [
         ("taming", {"embed_dim": 7}, "embed_dim is 7 by config.yaml and 6 by the weights"),
+        ("taming", {"l2_normalize": True}, "l2_normalize is true by its configuration"),
         ("taming_gumbel", {"n_embed": 65}, "n_embed is 65 by config.yaml and 64"),
         ("diffusers", {"layers_per_block": 3}, "num_res_blocks is 3 by config.json and 1"),
         ("diffusers", {"norm_type": "spatial"}, "norm_type is spatial, and imtok has VQModel with group alone"),

@@ -1,7 +1,7 @@
 """diffusers' `VQModel` (huggingface/diffusers, `models/autoencoders/vq_model.py`): VQGAN under names of its own.
 
-Attention is of linear layers there and of 1 x 1 convolutions here, and the decoder numbers its stages from the
-coarsest. The search is Euclidean, with taming's legacy weights of the losses.
+Attention is of linear layers there and of 1 x 1 convolutions here, under names that older versions had otherwise. The
+decoder numbers its stages from the coarsest. The search is Euclidean, with taming's legacy weights of the losses.
 """
 
 from __future__ import annotations
@@ -33,10 +33,19 @@ _MIDDLE = {
     r"(.*)\.mid\.2\.(.*)": r"\1.mid_block.resnets.1.\2",
 }
 _BARE_MIDDLE = {r"(.*)\.mid\.(\d+)\.(.*)": r"\1.mid_block.resnets.\2.\3"}
+_NORM = {rf"{_ATTENTION}\.norm\.(.*)": r"\1.group_norm.\2"}
 _OF_ATTENTION = {
-    rf"{_ATTENTION}\.norm\.(.*)": r"\1.group_norm.\2",
+    **_NORM,
     rf"{_ATTENTION}\.([qkv])\.(.*)": r"\1.to_\2.\3",
     rf"{_ATTENTION}\.proj_out\.(.*)": r"\1.to_out.0.\2",
+}
+# Of older versions, which wrote many of the published files.
+_OF_FORMER_ATTENTION = {
+    **_NORM,
+    rf"{_ATTENTION}\.q\.(.*)": r"\1.query.\2",
+    rf"{_ATTENTION}\.k\.(.*)": r"\1.key.\2",
+    rf"{_ATTENTION}\.v\.(.*)": r"\1.value.\2",
+    rf"{_ATTENTION}\.proj_out\.(.*)": r"\1.proj_attn.\2",
 }
 _SAID = {  # names of sizes in taming's configuration, by diffusers' names
     "vq_embed_dim": "embed_dim",
@@ -61,8 +70,11 @@ class DiffusersVQ(VQGANFamily):
 
     def layout(self, checkpoint: Checkpoint) -> Layout:
         """See `VQGANFamily.layout`."""
-        attention = "encoder.mid_block.attentions.0.to_q.weight" in checkpoint.tensors
-        rules = {**_RULES, **(_MIDDLE if attention else _BARE_MIDDLE), **_OF_ATTENTION}
+        names = checkpoint.tensors
+        attention = any(name.startswith("encoder.mid_block.attentions.0.") for name in names)
+        former = any(name.endswith(".query.weight") for name in names)
+        of_attention = _OF_FORMER_ATTENTION if former else _OF_ATTENTION
+        rules = {**_RULES, **(_MIDDLE if attention else _BARE_MIDDLE), **of_attention}
         return Layout(checkpoint, rules, coarsest_first=True)
 
     def options(self, checkpoint: Checkpoint) -> dict[str, Any]:

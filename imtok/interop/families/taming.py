@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from imtok.errors import TokenizerError
 from imtok.interop.checkpoint import Checkpoint
 from imtok.interop.families.vqgan_family import VQGANFamily, codebook_record, taming_rules, target_of
 from imtok.interop.families.vqgan_layout import Layout
@@ -33,7 +34,12 @@ class Taming(VQGANFamily):
         return has_taming_keys(checkpoint)
 
     def quantizer(self, layout: Layout) -> tuple[QuantizerConfig, tuple[str, ...]]:
-        """See `VQGANFamily.quantizer`."""
+        """See `VQGANFamily.quantizer`; raises TokenizerError on SEED-Voken's search by cosine."""
+        if self.said(layout.checkpoint).get("l2_normalize"):
+            raise TokenizerError(
+                f"{layout.checkpoint.path}: l2_normalize is true by its configuration: codes are searched at length 1 "
+                "and looked up as they are, which imtok has not"
+            )
         return codebook_record(layout, commitment_weight=1.0, codebook_weight=0.25), ()
 
 
