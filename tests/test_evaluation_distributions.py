@@ -27,6 +27,19 @@ def test_the_frechet_distance_is_that_of_torch_fidelity(count: int) -> None:
     assert frechet_distance(gaussian_of([restored]), gaussian_of([originals])) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.parametrize("count", [6, 40, 300])
+def test_few_images_leave_no_rounding_in_the_distance(count: int) -> None:
+    originals = features(count, 64, 0).double()
+    restored = (originals + 0.1 * features(count, 64, 1)).relu()
+    first, second = (each - each.mean(dim=0) for each in (restored, originals))
+    root = torch.linalg.svdvals(first @ second.T).sum()  # those of (C1 C2)^(1/2), times N - 1
+    spread = (first.square().sum() + second.square().sum() - 2 * root) / (count - 1)
+    expected = (restored.mean(dim=0) - originals.mean(dim=0)).square().sum() + spread
+    assert frechet_distance(gaussian_of([restored]), gaussian_of([originals])) == pytest.approx(
+        expected.item(), rel=1e-10
+    )
+
+
 def test_the_frechet_distance_of_two_known_normal_laws() -> None:
     first = distributions.Gaussian(torch.tensor([1.0, 0.0]).double(), torch.diag(torch.tensor([4.0, 1.0])).double())
     second = distributions.Gaussian(torch.tensor([0.0, 2.0]).double(), torch.diag(torch.tensor([9.0, 1.0])).double())

@@ -70,6 +70,16 @@ def test_the_distance_is_that_of_torchmetrics(
     torch.testing.assert_close(metric.of_images(*pair), expected, rtol=1e-5, atol=1e-7)
 
 
+def test_the_mean_has_the_bits_of_the_perceptual_loss(metric: AlexLPIPS, pair: tuple[Tensor, Tensor]) -> None:
+    fresh, total = metric.fresh(), 0.0
+    for first, last in ((0, 2), (2, 3)):
+        restored, originals = (each[first:last] for each in pair)
+        fresh.update(restored, originals)
+        total += float(fresh.network(to_float(restored), to_float(originals))) * len(originals)
+    assert fresh.compute() == total / 3
+    assert fresh.values.mean().item() == pytest.approx(total / 3, rel=1e-6)
+
+
 def test_images_down_to_the_smallest_side_have_a_distance(metric: AlexLPIPS) -> None:
     images = torch.zeros(1, 3, AlexLPIPS.smallest, AlexLPIPS.smallest, dtype=torch.uint8)
     assert metric.of_images(images, images).tolist() == [0.0]
