@@ -279,7 +279,7 @@ def hub_served() -> Iterator[Hub]:
 
 def use_hub(hub: Hub, cache: object, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let huggingface_hub speak to the stand-in, with a cache of its own and without a token."""
-    from huggingface_hub import constants, utils
+    from huggingface_hub import constants, file_download, utils
 
     # The library reads its environment once, when it is imported.
     values: dict[str, object] = {
@@ -292,6 +292,8 @@ def use_hub(hub: Hub, cache: object, monkeypatch: pytest.MonkeyPatch) -> None:
     }
     for name, value in values.items():
         monkeypatch.setattr(constants, name, value)
+        if hasattr(file_download, name):  # older versions copy it
+            monkeypatch.setattr(file_download, name, value)
     getattr(utils, "reset_sessions", lambda: None)()  # older versions keep in them whether they are offline
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
         monkeypatch.delenv(name, raising=False)
