@@ -54,7 +54,9 @@ def main() -> None:
         if other is own:
             continue
         square = replace(own, to_square=other.to_square)
-        rounding = replace(own, to_levels=other.to_levels)
+        rounding = replace(
+            own, to_levels=other.to_levels, to_floats=other.to_floats, rounds_originals=other.rounds_originals
+        )
         metric = replace(own, metrics=other.metrics, forms=other.forms)
         parts[name] = {
             "square": measured(own, run(tokenizer, square, pictures, size), names),

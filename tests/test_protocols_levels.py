@@ -40,6 +40,15 @@ def test_taming_truncates_without_adding_half_a_level(decoded: Tensor) -> None:
     assert PROTOCOLS["taming"].to_input(LEVELS).numpy().tolist() == expected.tolist()
 
 
+def test_taming_truncates_originals_too() -> None:
+    restored = torch.zeros(1, 1, 16, 16)
+    _, originals = PROTOCOLS["taming"].pair("uint8", restored, LEVELS.reshape(1, 1, 16, 16))
+    floats = (np.arange(256) / 127.5 - 1.0).astype(np.float32)
+    expected = ((floats + np.float32(1)) / np.float32(2) * np.float32(255)).astype(np.uint8)
+    assert originals.flatten().tolist() == expected.tolist()
+    assert int((expected != np.arange(256)).sum()) == 95
+
+
 def test_titok_rounds_in_the_unit_interval(decoded: Tensor) -> None:
     unit = torch.clamp((decoded + 1) / 2, 0.0, 1.0)
     rounded = torch.round(unit * 255.0) / 255.0

@@ -119,7 +119,7 @@ def _code_columns(results: Sequence[Result]) -> list[_Column]:
     """Return what codes cost and how they are used."""
     kinds: list[tuple[str, Callable[[Result], str]]] = [
         ("bits/pixel", lambda result: f"{result.bits_per_pixel:.3f}"),
-        ("coded", lambda result: f"{result.bits_per_pixel * _coded_share(result):.3f}"),
+        ("coded", _coded),
         ("codes used", lambda result: f"{result.usage['used']:,} of {result.usage['codebook_size']:,}"),
         ("perplexity", lambda result: f"{result.usage['perplexity']:,.1f}"),
         ("encode/s", lambda result: _rate(result.encode_images_per_second)),
@@ -128,10 +128,9 @@ def _code_columns(results: Sequence[Result]) -> list[_Column]:
     return [_plain(label, [of(result) for result in results]) for label, of in kinds]
 
 
-def _coded_share(result: Result) -> float:
-    """Return the share of the bits that an ideal entropy coder needs, which knows how often each code occurs."""
-    codebooks = result.usage["codebooks"]
-    return float(sum(each["entropy_bits"] for each in codebooks) / len(codebooks) / result.usage["max_bits"])
+def _coded(result: Result) -> str:
+    coded = result.coded_bits_per_image
+    return "-" if coded is None else f"{coded / result.size**2:.3f}"
 
 
 def _rate(images: float | None) -> str:

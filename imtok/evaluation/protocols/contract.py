@@ -39,6 +39,7 @@ class Protocol:
     forms: Mapping[str, Form] = field(default_factory=dict)  # by name of the metric; uint8 where absent
     metrics: Mapping[str, type[Metric]] = field(default_factory=dict)  # by name; that of METRICS where absent
     notes: Mapping[str, str] = field(default_factory=dict)  # by name of the metric, what its values are, in words
+    rounds_originals: bool = False  # whether originals become levels again from floats, by `to_levels`
     repeats: bool = False  # whether images are repeated until every rank has equally many
     batch: int | None = None  # images in the batches whose means are averaged; None: the mean is over images
 
@@ -73,15 +74,19 @@ class Protocol:
     def pair(self, form: Form, decoded: Tensor, originals: Tensor) -> tuple[Tensor, Tensor]:
         """Return (restored, originals) as a metric of this form compares them.
 
-        `originals` are uint8 and `decoded` are the decoder's floats, or uint8 as a codec restores them, which are not
-        rounded again; both are (B, 3, S, S). The result is two uint8 tensors, or two float32 tensors where -1 is black
+        `originals` are uint8 and `decoded` are the decoder's floats, or uint8 as a codec restores them, which count as
+        originals do; both are (B, 3, S, S). The result is two uint8 tensors, or two float32 tensors where -1 is black
         and 1 white.
         """
-        rounded = not decoded.is_floating_point()
-        if form == "uint8":
-            return decoded if rounded else self.to_levels(decoded), originals
-        restored = self.to_floats(decoded) if rounded else self.restored_floats(decoded.float())
-        return restored, self.to_floats(originals)
+        if not decoded.is_floating_point():
+            return self._of_levels(form, decoded), self._of_levels(form, originals)
+        restored = self.to_levels(decoded) if form == "uint8" else self.restored_floats(decoded.float())
+        return restored, self._of_levels(form, originals)
+
+    def _of_levels(self, form: Form, levels: Tensor) -> Tensor:
+        if form == "floats":
+            return self.to_floats(levels)
+        return self.to_levels(self.to_floats(levels)) if self.rounds_originals else levels
 
     def order(self, images: int, ranks: int = 1) -> list[int]:
         """List the numbers of the images in the order in which means take them, repeated ones last.

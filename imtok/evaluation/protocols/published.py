@@ -55,7 +55,8 @@ ADM = Protocol(
     repeats=True,
 )
 
-# SEED-Voken, evaluation_image.py: Inception of pytorch-fid and LPIPS on floats, the rest on truncated levels.
+# SEED-Voken, evaluation_image.py: Inception of pytorch-fid and LPIPS on floats, the rest on truncated levels. Originals
+# are truncated from floats as well, and 95 of 256 levels lose 1, by rounding in float32.
 TAMING = Protocol(
     name="taming",
     used_by="taming-transformers, SEED-Voken (Open-MAGVIT2, IBQ), WeTok",
@@ -67,7 +68,11 @@ TAMING = Protocol(
     restored_floats=levels.clamped,
     forms={"lpips": "floats", "lpips_alex": "floats", "rfid": "floats", "rfid_pytorch": "floats"},
     metrics={"ssim": UniformSSIM, "rfid": PytorchFID},
-    notes={"LPIPS and rFID": "on floats", "PSNR and SSIM": "means of batches of 4 averaged"},
+    notes={
+        "LPIPS and rFID": "on floats",
+        "PSNR and SSIM": "originals truncated too, means of batches of 4 averaged",
+    },
+    rounds_originals=True,
     batch=4,
 )
 
