@@ -15,8 +15,20 @@ from making import contents, encoded, picture, pictures_tar, tiny, tiny_tokenize
 from torch import nn
 
 from imtok.errors import ConfigError, SourceError
-from imtok.evaluation import FID, PSNR, SSIM, ImageMean, Result, evaluate, evaluate_tokenizers, job, read_results
-from imtok.evaluation.cells import NamedTokenizer, UnitMeasurer
+from imtok.evaluation import (
+    FID,
+    PSNR,
+    SSIM,
+    ImageMean,
+    Result,
+    evaluate,
+    evaluate_tokenizers,
+    job,
+    read_results,
+    tables,
+)
+from imtok.evaluation.cells import UnitMeasurer
+from imtok.evaluation.entries import NamedTokenizer
 from imtok.evaluation.folder import EvaluationFolder, PartsInMemory, Times
 from imtok.evaluation.joining import join
 from imtok.evaluation.parts import Part, part_to_bytes
@@ -178,6 +190,45 @@ def test_no_readable_image_is_an_error_that_says_how_many(tokenizer: Path, tmp_p
         evaluate_tokenizers([tokenizer], [tmp_path / "bad"], output=tmp_path / "eval", **SMALL)
 
 
+def test_codecs_at_the_bytes_of_the_codes_are_results_too(tokenizer: Path, pictures: Path, tmp_path: Path) -> None:
+    results = evaluate_tokenizers([tokenizer], [pictures], output=tmp_path / "eval", codecs=True, **SMALL)
+    codecs = {result.tokenizer: result for result in results[1:]}
+    assert {"JPEG", "WebP"} <= codecs.keys()
+    assert codecs["JPEG"].larger == 8  # its header alone is larger than these few codes
+    assert codecs["JPEG"].bits_per_image > results[0].bits_per_image
+    assert (codecs["JPEG"].usage, codecs["JPEG"].images_sha256) == ({}, results[0].images_sha256)
+    assert results[0].larger is None
+    assert tables(results) == [results]
+    assert read_results(tmp_path / "eval") == results
+
+
+def test_images_are_written_beside_the_metrics_also_after_a_kill(
+    tokenizer: Path, pictures: Path, tmp_path: Path
+) -> None:
+    def kill(done: int, total: int | None) -> None:
+        del total
+        if done > 4:
+            raise KeyboardInterrupt
+
+    def options(name: str) -> dict[str, Any]:
+        folder = tmp_path / name
+        return {**SMALL, "output": folder / "eval", "images_out": folder / "images", "samples": folder / "samples.npz"}
+
+    (result,) = evaluate_tokenizers([tokenizer], [pictures], **options("one"))
+    with pytest.raises(KeyboardInterrupt):
+        evaluate_tokenizers([tokenizer], [pictures], progress=kill, **options("two"))
+    assert not (tmp_path / "two" / "samples.npz").exists()
+    evaluate_tokenizers([tokenizer], [pictures], **options("two"))
+    samples, again = (np.load(tmp_path / name / "samples.npz")["arr_0"] for name in ("one", "two"))
+    assert (samples.shape, samples.dtype) == ((8, 32, 32, 3), np.uint8)
+    assert np.array_equal(samples, again)
+    pages = [json.loads((tmp_path / name / "images" / "index.json").read_text()) for name in ("one", "two")]
+    assert pages[0] == pages[1]
+    values = [image["psnr"] for image in pages[0]["images"]]
+    assert np.mean(values) == pytest.approx(result.metrics["psnr"], abs=1e-9)  # of 8 images all are shown
+    assert (tmp_path / "one" / "images" / pages[0]["images"][0]["differences"]).exists()
+
+
 class Alone(Processes):
     """One of several processes that share a folder, which here work one after the other."""
 
@@ -251,7 +302,7 @@ def test_50000_images_on_8_processes_join_as_on_one(tmp_path: Path, monkeypatch:
 
     def part(unit: int) -> bytes:
         random, images = torch.Generator().manual_seed(unit), units.images(unit)
-        measurement = measurer.empty(named.tokenizer)
+        measurement = measurer.empty(named)
         psnr, ssim, fid = measurement.metrics
         psnr.add_rows(values=torch.rand(images, generator=random, dtype=torch.float64) * 30)
         ssim.add_rows(values=torch.rand(images, generator=random, dtype=torch.float64))
@@ -270,7 +321,7 @@ def test_50000_images_on_8_processes_join_as_on_one(tmp_path: Path, monkeypatch:
             shared.put(cell, unit, part(unit), Times(images=units.images(unit)))
     found = []
     for parts in (alone, shared):
-        whole = Job(settings, units, [named], [measurer.protocol], [measurer], parts, 0, 7, {})  # type: ignore[arg-type]
+        whole = Job(settings, units, [named], torch.device("cpu"), {}, [measurer.protocol], [measurer], parts, 0, 7, {})  # type: ignore[arg-type]
         found.append(join(whole, measurer, named))
     one, eight = found
     assert one.quality.images == 50_000

@@ -39,7 +39,7 @@ def evaluate(tokenizer_path: str | Path, sources: Sequence[str | Path], **option
             raise ConfigError(f"metric {name}: {reason}")
         _measure(job, options, processes)
         with one_core_each() if job.settings.one_core else nullcontext():
-            return join(job, job.measurers[0], job.tokenizers[0]).quality
+            return join(job, job.measurers[0], job.entries[0]).quality
 
 
 def evaluate_tokenizers(
@@ -63,9 +63,7 @@ def _results(job: Job) -> list[dict[str, object]]:
     """Join what was measured, write the results into the folder, and return them as JSON."""
     with one_core_each() if job.settings.one_core else nullcontext():
         found = [
-            result_of(job, tokenizer, join(job, measurer, tokenizer))
-            for measurer in job.measurers
-            for tokenizer in job.tokenizers
+            result_of(job, entry, join(job, measurer, entry)) for measurer in job.measurers for entry in job.entries
         ]
     if isinstance(job.parts, EvaluationFolder):
         job.parts.write_results(found)
@@ -77,28 +75,36 @@ def _measure(job: Job, options: Options, processes: Processes) -> None:
     numbers, left = processes.by_first(lambda: _missing(job, processes))
     own = numbers[processes.rank :: processes.ranks]
     progress = _Progress(job, own, options)
-    with processes.together(), deterministic(job.tokenizers[0].tokenizer.device, job.settings.precision):
+    with processes.together(), deterministic(job.device, job.settings.precision):
         for unit in job.units.opened(own, left):
             for protocol, measurer in zip(job.protocols, job.measurers, strict=True):
-                todo = [each for each in job.tokenizers if not job.parts.has(each.cell(protocol), unit.number)]
-                measured = measurer(unit, todo, progress.add) if todo else []
-                for tokenizer, (part, times) in zip(todo, measured, strict=True):
-                    data = part_to_bytes(part, unit.number)
-                    job.parts.put(tokenizer.cell(protocol), unit.number, data, times)
+                todo = [entry for entry in job.entries if job.lacks(protocol, entry, unit.number)]
+                measured = measurer(unit, todo, progress.add, job.outputs) if todo else []
+                for entry, (part, times) in zip(todo, measured, strict=True):
+                    job.parts.put(entry.cell(protocol), unit.number, part_to_bytes(part, unit.number), times)
     _share_failures(job, processes)
+    processes.by_first(lambda: _finish_outputs(job))
+
+
+def _finish_outputs(job: Job) -> None:
+    """Join the images that were written, once no unit is missing."""
+    for outputs in job.outputs.values():
+        for output in outputs:
+            output.finish([unit for unit in range(len(job.units)) if output.has(unit)])
 
 
 def _missing(job: Job, processes: Processes) -> tuple[list[int], int | None]:
     """List the units that lack a part, and the number of images left to the limit of a stream."""
-    cells = [each.cell(protocol) for protocol in job.protocols for each in job.tokenizers]
-    lacking = [unit for unit in range(len(job.units)) if not all(job.parts.has(cell, unit) for cell in cells)]
+    pairs = [(protocol, entry) for protocol in job.protocols for entry in job.entries]
+    lacking = [unit for unit in range(len(job.units)) if any(job.lacks(*pair, unit) for pair in pairs)]
     limit = job.settings.limit
     if not job.settings.streamed or limit is None:
         return lacking, None
     if processes.several:
         raise ConfigError(f"--limit {limit}: of a stream only one process can take the first images; leave it out")
     first = min(lacking, default=len(job.units))
-    left = limit - sum(listed_in(job.parts.get(cells[0], unit)) for unit in range(first))
+    cell = job.entries[0].cell(job.protocols[0])
+    left = limit - sum(listed_in(job.parts.get(cell, unit)) for unit in range(first))
     return (list(range(first, len(job.units))), left) if left > 0 else ([], None)
 
 
@@ -112,12 +118,12 @@ def _share_failures(job: Job, processes: Processes) -> None:
 
 
 class _Progress:
-    """Images that this process has measured, each once for each tokenizer and protocol."""
+    """Images that this process has measured, each once for each entry and protocol."""
 
     def __init__(self, job: Job, units: Sequence[int], options: Options) -> None:
         self._report, self._done = options.get("progress"), 0
-        cells = [(each.cell(protocol)) for protocol in job.protocols for each in job.tokenizers]
-        sizes = [job.units.size(unit) for unit in units for cell in cells if not job.parts.has(cell, unit)]
+        pairs = [(protocol, entry) for protocol in job.protocols for entry in job.entries]
+        sizes = [job.units.size(unit) for unit in units for pair in pairs if job.lacks(*pair, unit)]
         self._total = None if None in sizes else sum(size for size in sizes if size is not None)
 
     def add(self, images: int) -> None:

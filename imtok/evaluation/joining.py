@@ -10,7 +10,9 @@ import numpy as np
 
 from imtok.data.pixels.enlarging import Enlargement
 from imtok.errors import ConfigError, SourceError
-from imtok.evaluation.cells import NamedTokenizer, UnitMeasurer
+from imtok.evaluation.cells import UnitMeasurer
+from imtok.evaluation.codecs import larger
+from imtok.evaluation.entries import Entry, NamedCodec
 from imtok.evaluation.folder import Times
 from imtok.evaluation.parts import Part, part_from_bytes
 from imtok.evaluation.preparation import Job
@@ -21,17 +23,17 @@ from imtok.evaluation.result import Result
 
 
 class Joined(NamedTuple):
-    """What all units together say of a tokenizer under a protocol."""
+    """What all units together say of an entry under a protocol."""
 
     quality: Quality
     part: Part  # of all units
     times: Times
 
 
-def join(job: Job, measurer: UnitMeasurer, tokenizer: NamedTokenizer) -> Joined:
-    """Join the parts of a tokenizer under the protocol of `measurer`; raises SourceError where no image can be read."""
-    cell, settings = tokenizer.cell(measurer.protocol), job.settings
-    whole, times = Part(measurer.empty(tokenizer.tokenizer)), Times()
+def join(job: Job, measurer: UnitMeasurer, entry: Entry) -> Joined:
+    """Join the parts of an entry under the protocol of `measurer`; raises SourceError where no image can be read."""
+    cell, settings = entry.cell(measurer.protocol), job.settings
+    whole, times = Part(measurer.empty(entry)), Times()
     for unit in range(len(job.units)):
         if settings.streamed and settings.limit is not None and whole.listed >= settings.limit:
             break
@@ -42,7 +44,7 @@ def join(job: Job, measurer: UnitMeasurer, tokenizer: NamedTokenizer) -> Joined:
         except OSError as error:
             name = job.parts.name(cell, unit)
             raise ConfigError(f"{name}: {error.strerror or error}; run the same command again") from error
-        part = part_from_bytes(data, measurer.empty(tokenizer.tokenizer), unit, job.parts.name(cell, unit))
+        part = part_from_bytes(data, measurer.empty(entry), unit, job.parts.name(cell, unit))
         whole.merge(part)
         times = job.parts.times(cell, unit).plus(times)
     return Joined(_quality(job, measurer.protocol, whole), whole, times)
@@ -67,15 +69,18 @@ def _quality(job: Job, protocol: Protocol, whole: Part) -> Quality:
     )
 
 
-def result_of(job: Job, tokenizer: NamedTokenizer, joined: Joined) -> Result:
+def result_of(job: Job, entry: Entry, joined: Joined) -> Result:
     """Return what was joined as a record."""
     quality, times = joined.quality, joined.times
+    is_codec = isinstance(entry, NamedCodec)
     usage = {name: value for name, value in quality.usage.as_dict().items() if name != "images"}
+    coded = rate_of(joined.part.measurement.counts, quality.images, quality.size).coded_bits_per_image
+    file_bits = 8 * sum(joined.part.file_bytes) / quality.images
     return Result(
-        tokenizer=tokenizer.name,
-        fingerprint=tokenizer.fingerprint,
-        files_sha256=tokenizer.files_sha256,
-        origin=tokenizer.tokenizer.config.origin,
+        tokenizer=entry.name,
+        fingerprint=entry.fingerprint,
+        files_sha256=entry.files_sha256,
+        origin=entry.origin,
         protocol_name=quality.protocol_name,
         protocol=quality.protocol,
         ranks=job.ranks,
@@ -90,9 +95,10 @@ def result_of(job: Job, tokenizer: NamedTokenizer, joined: Joined) -> Result:
         refused=dict(quality.refused) | job.missing,
         weights={name: digest for name, digest in job.settings.metrics.items() if digest},
         exact=quality.exact,
-        bits_per_image=quality.bits_per_image,
-        coded_bits_per_image=rate_of(joined.part.measurement.counts, quality.images, quality.size).coded_bits_per_image,
-        usage=usage,
+        bits_per_image=file_bits if is_codec else quality.bits_per_image,
+        coded_bits_per_image=None if is_codec else coded,
+        larger=larger(joined.part.file_bytes, entry.allowed) if isinstance(entry, NamedCodec) else None,
+        usage={} if is_codec else usage,
         enlarged=quality.enlarged,
         mean_enlargement=quality.mean_enlargement,
         encode_images_per_second=_rate(times, times.encode),

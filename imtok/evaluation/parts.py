@@ -1,6 +1,6 @@
-"""The part of a measurement that one unit gives for one tokenizer under one protocol, and its form on disk.
+"""The part of a measurement that one unit gives for one entry under one protocol, and its form on disk.
 
-Its bytes depend on the unit, the tokenizer and the settings alone, so times are left to the caller. A part is one
+Its bytes depend on the unit, the entry and the settings alone, so times are left to the caller. A part is one
 safetensors file; nothing is pickled.
 """
 
@@ -9,6 +9,7 @@ safetensors file; nothing is pickled.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,12 @@ class Part:
     listed: int = 0  # of these, those that the list names; the others a shard names but does not hold
     positions: list[int] = field(default_factory=list)  # (n,) of the readable images in their unit
     sizes: list[tuple[int, int]] = field(default_factory=list)  # (n,) heights and widths before they became squares
+    file_bytes: list[int] = field(default_factory=list)  # (n,) of a codec's files, none of a tokenizer
     digests: list[int] = field(default_factory=list)  # (n,) 8 bytes of the SHA-256 of each encoded image
 
-    def add(self, batch: Batch, measurement: Measurement) -> None:
+    def add(self, batch: Batch, measurement: Measurement, file_bytes: Sequence[int] = ()) -> None:
         """Add a measured batch of the unit."""
+        self.file_bytes += file_bytes
         self.measurement.merge(measurement)
         self.positions += batch.positions
         self.sizes += batch.sizes
@@ -51,6 +54,7 @@ class Part:
         self.positions += [self.listed + position for position in other.positions]
         self.sizes += other.sizes
         self.digests += other.digests
+        self.file_bytes += other.file_bytes
         self.inputs += other.inputs
         self.listed += other.listed
 
@@ -63,6 +67,7 @@ def part_to_bytes(part: Part, unit: int) -> bytes:
         "positions": torch.tensor(part.positions, dtype=torch.int64),
         "sizes": torch.tensor(part.sizes, dtype=torch.int32).reshape(-1, 2),
         "digests": torch.tensor(part.digests, dtype=torch.int64),
+        "file_bytes": torch.tensor(part.file_bytes, dtype=torch.int64),
         "codes": torch.from_numpy(np.stack([books, codes]).astype(np.int64)),  # (2, C)
         "code_counts": torch.from_numpy(measurement.counts[books, codes]),  # (C,)
     }
@@ -102,6 +107,7 @@ def part_from_bytes(data: bytes, empty: Measurement, unit: int, path: Path | str
             positions=tensors["positions"].tolist(),
             sizes=[(height, width) for height, width in tensors["sizes"].tolist()],
             digests=tensors["digests"].tolist(),
+            file_bytes=tensors["file_bytes"].tolist(),
         )
     except (SafetensorError, ValueError, KeyError, TypeError, IndexError) as error:
         reason = str(error).splitlines()[0]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,14 @@ from torch import nn
 from imtok.cores import usable_cores
 from imtok.devices import resolve_device
 from imtok.errors import ConfigError
-from imtok.evaluation.cells import NamedTokenizer, UnitMeasurer
-from imtok.evaluation.folder import EvaluationFolder, Parts, PartsInMemory
+from imtok.evaluation.cells import UnitMeasurer
+from imtok.evaluation.codecs import available_codecs
+from imtok.evaluation.comparison import Comparison
+from imtok.evaluation.entries import Entry, NamedCodec, NamedTokenizer
+from imtok.evaluation.folder import Cell, EvaluationFolder, Parts, PartsInMemory
 from imtok.evaluation.metric import Metric
 from imtok.evaluation.metrics import OpenedMetrics, build_metrics, empty_copies, open_available
+from imtok.evaluation.outputs import Output, Samples
 from imtok.evaluation.protocols import DEFAULT_PROTOCOL, Protocol, find_protocol
 from imtok.evaluation.settings import (
     Options,
@@ -39,13 +44,20 @@ class Job:
 
     settings: Settings
     units: Units
-    tokenizers: Sequence[NamedTokenizer]
+    entries: Sequence[Entry]  # tokenizers, then codecs
+    device: torch.device
+    outputs: Mapping[Cell, Sequence[Output]]
     protocols: Sequence[Protocol]
     measurers: Sequence[UnitMeasurer]  # one for each protocol
     parts: Parts
     allowed_failures: int  # shards of a stream
     ranks: int  # processes that the protocols stand for
     missing: dict[str, str]  # requested metrics that cannot be measured here, and why
+
+    def lacks(self, protocol: Protocol, entry: Entry, unit: int) -> bool:
+        """Say whether a unit is still to be measured, or to be written by an output."""
+        written = all(output.has(unit) for output in self.outputs[entry.cell(protocol)])
+        return not (written and self.parts.has(entry.cell(protocol), unit))
 
 
 def prepare(
@@ -74,10 +86,16 @@ def prepare(
     if folder is not None:
         processes.by_first(lambda: folder.begin(settings))
     workers = max(1, usable_cores() // processes.local_ranks)
+    entries: list[Entry] = [*loaded]
+    if options.get("codecs"):
+        allowed = loaded[0].bytes_of_codes(settings.size)
+        entries += [NamedCodec(codec, allowed) for codec in available_codecs()]
     return Job(
         settings,
         units,
-        loaded,
+        entries,
+        device,
+        _outputs(options, entries, protocols, settings.size),
         protocols,
         [
             UnitMeasurer(protocol, some, settings, workers=workers)
@@ -88,6 +106,25 @@ def prepare(
         options.get("ranks", 1),
         opened.missing,
     )
+
+
+def _outputs(
+    options: Options, entries: Sequence[Entry], protocols: Sequence[Protocol], size: int
+) -> dict[Cell, list[Output]]:
+    """Return the images that are written for each protocol and entry; several have a name of their own each."""
+    outputs: dict[Cell, list[Output]] = {}
+    several = len(entries) * len(protocols) > 1
+    for protocol in protocols:
+        for number, entry in enumerate(entries, start=1):
+            part = f"{protocol.name}-{number}-{re.sub('[^A-Za-z0-9.]+', '_', Path(entry.name).name)}"
+            found = outputs[entry.cell(protocol)] = list[Output]()
+            if (folder := options.get("images_out")) is not None:
+                target = Path(folder) / part if several else Path(folder)
+                found.append(Comparison(target, f"{entry.name}, {protocol.name}, {size} px"))
+            if (file := options.get("samples")) is not None:
+                target = Path(file)
+                found.append(Samples(target.with_name(f"{target.stem}-{part}.npz") if several else target, size))
+    return outputs
 
 
 def _recorded(folder: EvaluationFolder | None) -> object:

@@ -114,10 +114,10 @@ class Measurement:
         protocol: Protocol,
         decoded: Tensor,
         originals: Tensor,
-        codes: Tensor,
+        codes: Tensor | None,
         expected: dict[Form, Tensor] | None = None,
     ) -> None:
-        """Add a batch as a protocol compares it: decoded floats and uint8 originals, both (B, 3, S, S), and the codes.
+        """Add a batch as a protocol compares it: decoded images and uint8 originals, both (B, 3, S, S), and codes.
 
         What is compared is brought to main memory. `expected` are originals by form, which grow here: tokenizers that
         share them share their features too.
@@ -136,8 +136,9 @@ class Measurement:
         restored, levels = pairs["uint8"]
         self._count(restored, levels, codes)
 
-    def _count(self, restored: Tensor, originals: Tensor, codes: Tensor) -> None:
-        self.counts += count_by_codebook([codes.cpu().numpy()], self.counts.shape[1], len(self.counts))
+    def _count(self, restored: Tensor, originals: Tensor, codes: Tensor | None) -> None:
+        if codes is not None:
+            self.counts += count_by_codebook([codes.cpu().numpy()], self.counts.shape[1], len(self.counts))
         self.images += len(originals)
         self.exact += int((restored == originals).flatten(1).all(dim=1).sum())
 

@@ -39,7 +39,7 @@ _CODED = str(Rate.model_fields["coded_bits_per_image"].description)
 class Result(Record):
     """Metrics of one tokenizer under one protocol, with all that decides them."""
 
-    tokenizer: str = Field(description="tokenizer as it was named")
+    tokenizer: str = Field(description="tokenizer as it was named, or a codec")
     fingerprint: str = Field("", description="of what decides its codes")
     files_sha256: str = Field("", description="SHA-256 over its files, the decoder included")
     origin: Origin | None = Field(None, description="published checkpoint that it was imported from")
@@ -59,7 +59,8 @@ class Result(Record):
     exact: int = Field(description="images that come back exactly")
     bits_per_image: float
     coded_bits_per_image: float | None = Field(None, description=_CODED)
-    usage: dict[str, Any] = Field(description="use of the codes, as `imtok stats` defines it")
+    larger: int | None = Field(None, description="of a codec, images whose file in the lowest quality is too large")
+    usage: dict[str, Any] = Field(description="use of the codes, as `imtok stats` defines it; a codec has none")
     enlarged: int = Field(0, description="images smaller than the square")
     mean_enlargement: float | None = Field(None, description="mean factor of their sides")
     encode_images_per_second: float | None = Field(None, description="network alone, of this process")

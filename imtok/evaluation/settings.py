@@ -41,6 +41,9 @@ class Options(TypedDict, total=False):
     stream: bool  # read tars of this machine shard by shard, as those of URLs
     ranks: int  # processes that the protocols stand for, which decide the images that are repeated; 1 by default
     max_shard_failures: int  # shards of a stream that may fail; 0 by default
+    codecs: bool  # WebP, JPEG and AVIF at the bytes of the first tokenizer's codes, as entries of their own
+    images_out: str | Path | None  # folder for the worst, middle and best images of each entry
+    samples: str | Path | None  # npz of all reconstructions; with several entries or protocols one each
     progress: Callable[[int, int | None], None] | None  # takes (images measured by this process, those in all or None)
 
 
