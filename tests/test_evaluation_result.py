@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from imtok.errors import ConfigError
-from imtok.evaluation.result import Result, check_comparable, is_saved, read_results, results_to_bytes, tables
+from imtok.evaluation.result import (
+    Result,
+    beside_each_other,
+    check_comparable,
+    is_saved,
+    read_results,
+    results_to_bytes,
+    tables,
+)
 
 BASE: dict[str, Any] = {
     "tokenizer": "first",
@@ -84,6 +92,11 @@ def test_one_tokenizer_under_several_protocols_is_one_table() -> None:
 def test_several_tokenizers_have_a_table_for_each_protocol() -> None:
     results = [result(**tokenizer, protocol_name=name) for name in ("imtok", "adm") for tokenizer in ({}, OTHER)]
     assert tables(results) == [results[:2], results[2:]]
+
+
+def test_a_saved_result_of_what_was_measured_stands_once() -> None:
+    measured, other = result(exact=1), result(**OTHER)
+    assert beside_each_other([measured], [result(), other]) == [measured, other]
 
 
 def test_saved_results_of_another_protocol_are_refused(tmp_path: Path) -> None:

@@ -41,6 +41,32 @@ def evaluate(
             metavar="NAME", help="imtok, adm, taming, titok, var, or all of them; may be repeated. (default: imtok)"
         ),
     ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAMES",
+            help="With commas between: psnr, ssim, ms_ssim, lpips, lpips_alex, rfid, rfid_clean, rfid_pytorch, "
+            "precision, recall, or all. (default: psnr,ssim)",
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=PATH",
+            help="File of vgg16, alexnet or inception, which are fetched once otherwise; may be repeated.",
+        ),
+    ] = None,
+    codecs: Annotated[
+        bool, typer.Option("--codecs", help="WebP, JPEG and AVIF at the bytes of TOKENIZER's codes, in the same table.")
+    ] = False,
+    images_out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Folder for the worst, middle and best images, with their differences."),
+    ] = None,
+    save_samples: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz", help="All reconstructions, as guided-diffusion's evaluator reads them."),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -80,31 +106,35 @@ def evaluate(
     with one_voice() as processes, progress_bar("measuring") as bar:
         import imtok.evaluation
         from imtok.data.reading import MAX_PIXELS, Reading
+        from imtok.evaluation import METRICS, parse_weights
         from imtok.evaluation.protocols import PROTOCOLS
-        from imtok.evaluation.result import is_saved
+        from imtok.evaluation.result import beside_each_other, is_saved
 
         saved = [path for path in beside or () if is_saved(path)]
-        results = [result for path in saved for result in imtok.evaluation.read_results(path)]
+        loaded = [result for path in saved for result in imtok.evaluation.read_results(path)]
         reading = Reading(max_pixels=max_pixels or MAX_PIXELS, salvage_images=salvage_images)
-        results = [
-            *imtok.evaluation.evaluate_tokenizers(
-                [tokenizer, *(path for path in beside or () if path not in saved)],
-                sources,
-                protocols=list(PROTOCOLS) if protocol and "all" in protocol else protocol or (),
-                output=output,
-                size=size,
-                device=device,
-                precision=precision,
-                batch_size=batch_size,
-                limit=limit,
-                reading=reading if max_pixels or salvage_images else None,
-                stream=stream,
-                ranks=ranks,
-                max_shard_failures=max_shard_failures,
-                progress=bar if processes.first else None,
-            ),
-            *results,
-        ]
+        measured = imtok.evaluation.evaluate_tokenizers(
+            [tokenizer, *(path for path in beside or () if path not in saved)],
+            sources,
+            protocols=list(PROTOCOLS) if protocol and "all" in protocol else protocol or (),
+            metrics=list(METRICS) if metrics == "all" else [*filter(None, metrics.split(","))] if metrics else None,
+            weights=parse_weights(weights or []),
+            codecs=codecs,
+            images_out=images_out,
+            samples=save_samples,
+            output=output,
+            size=size,
+            device=device,
+            precision=precision,
+            batch_size=batch_size,
+            limit=limit,
+            reading=reading if max_pixels or salvage_images else None,
+            stream=stream,
+            ranks=ranks,
+            max_shard_failures=max_shard_failures,
+            progress=bar if processes.first else None,
+        )
+        results = beside_each_other(measured, loaded)
         tables = imtok.evaluation.tables(results)
     if processes.first:
         _print(results, tables, as_json=as_json, times=output is not None)
@@ -124,6 +154,10 @@ def _print(results: Sequence[Result], tables: Sequence[Sequence[Result]], *, as_
     reasons = {name: reason for result in results for name, reason in result.refused.items()}
     for reason in dict.fromkeys(reasons.values()):
         warn(reason)
+    for result in results:
+        if result.larger:
+            images = counted(result.larger, "image needs", "images need")
+            warn(f"{result.tokenizer}: {images} more bytes than the codes even in the lowest quality")
     if results[0].skipped:
         warn(f"skipped {counted(results[0].skipped, 'image')} that cannot be read")
 

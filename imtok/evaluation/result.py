@@ -141,6 +141,14 @@ def check_comparable(results: Sequence[Result]) -> None:
                 raise _apart(first, other, f"weights of {label}", first.weights[metric], other.weights[metric])
 
 
+def beside_each_other(measured: Sequence[Result], saved: Sequence[Result]) -> list[Result]:
+    """Return results with saved ones behind them, each tokenizer under a protocol once."""
+    found: dict[tuple[str, str], Result] = {}
+    for result in (*measured, *saved):
+        found.setdefault((result.protocol_name, result.files_sha256 or result.tokenizer), result)
+    return list(found.values())
+
+
 def tables(results: Sequence[Result]) -> list[list[Result]]:
     """Divide results into tables: those of one tokenizer are one, those of several are one for each protocol.
 

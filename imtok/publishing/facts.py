@@ -10,7 +10,7 @@ from typing import Any
 from imtok.config import TrainConfig
 from imtok.errors import ConfigError, TrainingError
 from imtok.evaluation import METRICS, read_results
-from imtok.evaluation.cells import NamedTokenizer
+from imtok.evaluation.entries import NamedTokenizer
 from imtok.hub import is_hub_address
 from imtok.tokenizer import Tokenizer, load
 from imtok.training.best import written_metrics
