@@ -169,6 +169,23 @@ def test_what_does_not_fit_is_named_in_one_line(content: Any, finding: str, tmp_
     assert not (tmp_path / "out").exists()
 
 
+def test_settings_that_make_no_tokenizer_are_a_finding(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.bin")
+    for resolution in ('"big"', "33", "[1]", "1e400"):
+        (tmp_path / "x.json").write_text(f'{{"resolution": {resolution}}}')
+        with pytest.raises(TokenizerError, match=r"its tensors or settings are not those of MaskGIT-VQGAN") as caught:
+            import_checkpoint(path, tmp_path / "out")
+        assert "\n" not in str(caught.value)
+
+
+def test_shapes_that_make_no_tokenizer_are_a_finding(tmp_path: Path) -> None:
+    for name in ("quantize.embedding.weight", "encoder.conv_in.weight", "encoder.down.1.block.0.conv1.weight"):
+        for value in (torch.ones(()), torch.ones(3), torch.ones(0, 4), torch.ones(2, 2, 2)):
+            path = saved(tmp_path / "x.bin", {**WEIGHTS, name: value})
+            with pytest.raises(TokenizerError, match=r"x\.bin: "):
+                import_checkpoint(path, tmp_path / "out")
+
+
 def test_another_family_than_the_keys_say_is_named(tmp_path: Path) -> None:
     path = saved(tmp_path / "x.bin")
     with pytest.raises(TokenizerError, match=r"they look like MaskGIT-VQGAN .*, or type --family maskgit"):

@@ -69,3 +69,13 @@ def test_a_hostile_configuration_is_one_finding(text: str, tmp_path: Path, monke
 def test_a_configuration_that_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(TokenizerError, match=r"x\.yaml: cannot be read \(No such file or directory\)"):
         read_settings(tmp_path / "x.yaml")
+
+
+def test_a_few_lines_of_yaml_never_become_many_values(tmp_path: Path) -> None:
+    laughs = "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+    for before, after in zip("abcdefgh", "bcdefghi", strict=True):
+        laughs += f"{after}: &{after} [{', '.join([f'*{before}'] * 10)}]\n"
+    for text in (laughs, "a: &a [*a]\n"):
+        (tmp_path / "x.yaml").write_text(text)
+        with pytest.raises(TokenizerError, match=r"x\.yaml: stands for more than 100,000 values"):
+            read_settings(tmp_path / "x.yaml")

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from hub_server import TOKEN, Hub, hub_served, use_hub
 from making import fill, pictures_tar, tiny
+from published import drawn, maskgit_shapes
 from servers import served
 from typer.testing import CliRunner
 
@@ -45,11 +47,17 @@ def run(command: str) -> None:
     assert result.exit_code == 0, f"{command}\n{result.output}"
 
 
+def published(folder: Path) -> None:
+    """Put a checkpoint beside the photographs, under the name and in the layout of a published one."""
+    torch.save(drawn(maskgit_shapes(multipliers=(1, 1, 1, 1))), folder / "maskgit-vqgan-imagenet-f16-256.bin")
+
+
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `photos/` and `shards/` in it, in which all that the README names is made."""
     folder = tmp_path_factory.mktemp("readme")
     fill(folder / "photos", (f"{number}.jpg" for number in range(6)))
+    published(folder)
     (folder / "shards").mkdir()
     for number in range(3):
         pictures_tar(folder / "shards" / f"{number}.tar", [f"{number}-{index}.png" for index in range(8)])
@@ -96,6 +104,7 @@ def test_the_commands_run_in_order_and_the_python_after_them(
 def test_the_samples_of_the_pages_run(page: Path, tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     fill(tmp_path / "photos", (f"{number}.jpg" for number in range(6)))
+    published(tmp_path)
     text = page.read_text()
     lines, samples = commands(text), blocks("python", text)
     assert lines or samples

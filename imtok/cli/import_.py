@@ -18,7 +18,7 @@ def import_(
         str,
         typer.Argument(
             metavar="CHECKPOINT",
-            help="A published file of weights, the folder that holds it, or hf://ORG/NAME[@REVISION][/FILE].",
+            help="A published file of weights, the folder that holds it, or an address of the Hub such as hf://ORG/NAME/FILE.",
         ),
     ],
     output: Annotated[

@@ -11,6 +11,7 @@ from imtok.errors import TokenizerError
 from imtok.files import check_folder_target, sweep_temporaries, write_atomically
 from imtok.interop.checkpoint import Checkpoint, LazyTensors
 from imtok.interop.families import FAMILIES
+from imtok.interop.family import Conversion, Family
 from imtok.interop.fetching import fetched
 from imtok.interop.loading import left_out, loaded
 from imtok.interop.recognition import recognised
@@ -58,7 +59,7 @@ def import_checkpoint(
     check_output(output)
     read = read_checkpoint(checkpoint, config=config, ema=ema, progress=progress)
     chosen, part = recognised(read, FAMILIES, family)
-    conversion = chosen.convert(part)
+    conversion = _converted(chosen, part)
     origin = Origin(family=chosen.name, source=read.source, revision=read.revision, sha256=read.sha256, license=license)
     tokenizer = loaded(chosen, part, conversion)
     tokenizer.config = conversion.config.model_copy(update={"origin": origin})
@@ -107,6 +108,18 @@ def read_checkpoint(
         averaged=weights.averaged,
         set_aside=weights.set_aside,
     )
+
+
+def _converted(family: Family, checkpoint: Checkpoint) -> Conversion:
+    """Convert a checkpoint; whatever its shapes or settings break in a family is a finding about the checkpoint."""
+    try:
+        return family.convert(checkpoint)
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        found = f"{type(error).__name__}: {error}"[:200]
+        raise TokenizerError(
+            f"{checkpoint.path}: its tensors or settings are not those of {family.label} ({' '.join(found.split())}); "
+            "name its configuration by --config"
+        ) from error
 
 
 def check_output(output: Path) -> None:

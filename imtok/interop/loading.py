@@ -17,6 +17,7 @@ from imtok.quantizers.base import FLAGS
 from imtok.tokenizer import Tokenizer
 
 _SHOWN = 4  # names in a message
+_LONGEST = 160  # characters of each
 # Parts of published checkpoints that serve training alone, by the first names of their tensors.
 _EXTRAS = ("loss", "discriminator", "disc", "perceptual_loss", "lpips", "perceptual", "optimizer", "teacher_model")
 _COUNTERS = ("num_batches_tracked", "codebook_used")  # of batch norms, and LlamaGen's record of used codes
@@ -58,7 +59,7 @@ def loaded(family: Family, checkpoint: Checkpoint, conversion: Conversion) -> To
 def left_out(checkpoint: Checkpoint, conversion: Conversion) -> dict[str, int]:
     """Count the tensors that serve no tokenizer, by the part of the checkpoint that they belong to."""
     unused = set(checkpoint.tensors) - set(conversion.published.values()) - set(conversion.read)
-    counts = Counter(f"{name.partition('.')[0]}.*" if _is_extra(name) else name for name in unused)
+    counts = Counter(f"{name.partition('.')[0]}.*" if _is_extra(name) else name[:_LONGEST] for name in unused)
     return dict(sorted(counts.items()))
 
 
@@ -109,7 +110,7 @@ def _cast(found: Tensor, expected: Tensor, place: str) -> Tensor:
 
 
 def _listed(names: Iterable[str], between: str = ", ") -> str:
-    """Name the first few, and count the others."""
-    every = list(names)
+    """Name the first few, and count the others; names of a stranger may be long."""
+    every = [f"{name[:_LONGEST]}..." if len(name) > _LONGEST else name for name in names]
     others = f" and {len(every) - _SHOWN} others" if len(every) > _SHOWN else ""
     return between.join(every[:_SHOWN]) + others

@@ -54,7 +54,7 @@ def recognised(
             )
         if found:
             return found[0], part
-    keys = ", ".join(list(checkpoint.tensors)[:_SHOWN])
+    keys = ", ".join(name[:80] for name in list(checkpoint.tensors)[:_SHOWN])
     raise TokenizerError(
         f"{checkpoint.path}: its {len(checkpoint.tensors)} tensors ({keys}, ...) are those of no family; imtok imports "
         f"{known}"

@@ -14,6 +14,7 @@ from imtok.errors import TokenizerError
 _SUFFIXES = (".yaml", ".yml", ".json")
 _NAMES = ("config", "model")
 _LONGEST = 2**24  # bytes
+_MOST_VALUES = 100_000  # names of YAML may stand for each other, so that a few lines become any number of values
 
 
 def find_settings(path: Path) -> Path | None:
@@ -57,4 +58,20 @@ def read_settings(path: Path) -> Mapping[str, Any]:
         raise TokenizerError(f"{path}: is no configuration in YAML or JSON ({first}); copy it again") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise TokenizerError(f"{path}: holds no names with values; name the checkpoint's configuration by --config")
+    if _is_too_long(content):
+        raise TokenizerError(f"{path}: stands for more than {_MOST_VALUES:,} values, which no configuration does")
     return content
+
+
+def _is_too_long(content: Any) -> bool:
+    """Say whether a value holds more than `_MOST_VALUES`, those that occur several times counted each time."""
+    waiting = [content]
+    for _ in range(_MOST_VALUES):
+        if not waiting:
+            return False
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting += [*value, *value.values()]
+        elif isinstance(value, list | tuple | set):
+            waiting += value
+    return True

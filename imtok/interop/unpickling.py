@@ -19,7 +19,7 @@ import torch
 
 from imtok.interop.inert import STORAGES, Inert, Named, StoredValues, UnreadableError, filled, made, named
 
-_LONGEST = 256 * 2**20  # bytes of a pickle: that of a model of 7 B parameters has less than one
+_LONGEST = 64 * 2**20  # bytes of a pickle, without its tensors: that of a model of 7 B parameters has less than 2^20
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def _of_torch(file: TorchFile, ema: bool) -> Weights:
     if any(isinstance(value, StoredTensor) for value in content.values()):
         return Weights({name: _reader(file, name, stored) for name, stored in _tensors(content).items()})
     chosen = _container(content, ema)
-    aside = {f"`{key}`": 1 for key in content if isinstance(key, str) and key != chosen}
+    aside = {f"`{key[:60]}`": 1 for key in content if isinstance(key, str) and key != chosen}
     inner = content[chosen]
     deeper = _container(inner, ema) if not _tensors(inner) else None
     stored = _tensors(inner if deeper is None else inner[deeper])
