@@ -255,6 +255,11 @@ def test_stages_with_one_codebook_share_it(tmp_path: Path) -> None:
     assert torch.equal(tokenizer.encode(peer["in.images"]), torch.stack(codes, dim=-1))
 
 
+def test_sizes_of_stages_may_be_a_list(tmp_path: Path) -> None:
+    hparams = {**golden("rqvae").config["hparams"], "n_embed": [32] * 3, "decay": [0.9] * 3}
+    check(imported(published("rqvae", tmp_path / "published", hparams=hparams), tmp_path / "imported"), golden("rqvae"))
+
+
 def test_stages_of_unequal_size_are_refused(tmp_path: Path) -> None:
     weights = dict(golden("rqvae").weights)
     weights["quantizer.codebooks.1.weight"] = torch.zeros(9, 6)
@@ -291,6 +296,8 @@ def test_chameleon_decodes_to_gray_until_its_decoder_is_trained(tmp_path: Path) 
         ("taming", {"embed_dim": 7}, "embed_dim is 7 by config.yaml and 6 by the weights"),
         ("taming", {"l2_normalize": True}, "l2_normalize is true by its configuration"),
         ("taming_gumbel", {"n_embed": 65}, "n_embed is 65 by config.yaml and 64"),
+        ("taming_gumbel", {"kl_weight": -1.0}, "its configuration is of no quantizer: kl_weight: Input should be"),
+        ("ibq", {"entropy_temperature": 0}, "its configuration is of no quantizer: entropy_temperature"),
         ("diffusers", {"layers_per_block": 3}, "num_res_blocks is 3 by config.json and 1"),
         ("diffusers", {"norm_type": "spatial"}, "norm_type is spatial, and imtok has VQModel with group alone"),
         ("diffusers", {"norm_num_groups": 7}, "no network here has its shapes: .*norm_groups 7"),

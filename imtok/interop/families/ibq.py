@@ -9,7 +9,7 @@ from __future__ import annotations
 from imtok.interop.checkpoint import Checkpoint
 from imtok.interop.families.taming import has_taming_keys, is_ibq
 from imtok.interop.families.vqgan_family import VQGANFamily, codebook_record, target_of
-from imtok.interop.families.vqgan_layout import Layout
+from imtok.interop.families.vqgan_layout import Layout, number_of
 from imtok.quantizer_config import QuantizerConfig
 
 
@@ -35,9 +35,9 @@ class IBQ(VQGANFamily):
             metric="dot",
             estimator="index_propagation",
             commitment_weight=1.0,
-            codebook_weight=float(said.get("beta") or 0.25),
+            codebook_weight=number_of(said, "beta", 0.25),
             entropy_weight=0.05,
-            entropy_temperature=float(said.get("entropy_temperature") or 0.01),
+            entropy_temperature=number_of(said, "entropy_temperature", 0.01),
         )
         known = target_of(layout.checkpoint.settings)
         assumed = "IBQ's search by the greatest product: no configuration says it, taming's VQGAN has the same names"

@@ -6,13 +6,16 @@ has one row more than codes, of zeros, which no latent is compared with.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from imtok.errors import TokenizerError
 from imtok.interop.checkpoint import Checkpoint
 from imtok.interop.families.vqgan_family import VQGANFamily
-from imtok.interop.families.vqgan_layout import Layout
+from imtok.interop.families.vqgan_layout import Layout, number_of
 from imtok.quantizer_config import QuantizerConfig, ResidualConfig, VQConfig
 
 _STAGE = "quantizer.codebooks.{}."
@@ -43,12 +46,17 @@ class RQVAE(VQGANFamily):
         part = VQConfig(
             dim=shapes[0][1],
             num_codes=shapes[0][0] - 1,
-            decay=float(said.get("decay") or 0.99),
-            commitment_weight=float(said.get("latent_loss_weight") or _WEIGHT),
+            decay=number_of(said, "decay", 0.99),
+            commitment_weight=number_of(said, "latent_loss_weight", _WEIGHT),
             kmeans_start=False,
             revival_threshold=0.05 if said.get("restart_unused_codes", True) else 0.0,
         )
         return ResidualConfig(part=part, depth=len(shapes), shared=_is_shared(layout.checkpoint)), ()
+
+    def said(self, checkpoint: Checkpoint) -> Mapping[str, Any]:
+        """See `VQGANFamily.said`; sizes may be lists of one number a stage."""
+        said = super().said(checkpoint)
+        return {name: value for name, value in said.items() if name != "n_embed" or not isinstance(value, list)}
 
     def made(self, layout: Layout) -> dict[str, Tensor]:
         """See `VQGANFamily.made`: codebooks without their last row."""

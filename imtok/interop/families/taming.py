@@ -13,10 +13,11 @@ from torch import Tensor
 from imtok.errors import TokenizerError
 from imtok.interop.checkpoint import Checkpoint
 from imtok.interop.families.vqgan_family import VQGANFamily, codebook_record, taming_rules, target_of
-from imtok.interop.families.vqgan_layout import Layout
+from imtok.interop.families.vqgan_layout import Layout, number_of
 from imtok.quantizer_config import GumbelConfig, QuantizerConfig
 
 CODEBOOK = "quantize.embedding.weight"
+_KL_WEIGHT = 5e-4  # of taming's GumbelQuantize, where no configuration says it
 
 
 class Taming(VQGANFamily):
@@ -65,9 +66,8 @@ class TamingGumbel(VQGANFamily):
         """See `VQGANFamily.quantizer`."""
         num_codes, code_dim = layout.shape("quantizer.codebook")
         dim = layout.shape("quantizer.projection.weight")[1]
-        said = self.said(layout.checkpoint).get("kl_weight")
-        weight = {"kl_weight": float(said)} if isinstance(said, int | float) else {}
-        return GumbelConfig(dim=dim, num_codes=num_codes, code_dim=code_dim, **weight), ()
+        weight = number_of(self.said(layout.checkpoint), "kl_weight", _KL_WEIGHT)
+        return GumbelConfig(dim=dim, num_codes=num_codes, code_dim=code_dim, kl_weight=weight), ()
 
     def made(self, layout: Layout) -> dict[str, Tensor]:
         """See `VQGANFamily.made`: a run that goes on begins with its own temperature."""

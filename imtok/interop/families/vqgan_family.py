@@ -6,9 +6,11 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
 from torch import Tensor
 
 from imtok.config import TokenizerConfig
+from imtok.errors import TokenizerError
 from imtok.interop.checkpoint import Checkpoint
 from imtok.interop.families.vqgan_layout import (
     BARE_MIDDLE,
@@ -43,7 +45,14 @@ class VQGANFamily(Family):
         """See `Family.convert`."""
         layout = self.layout(checkpoint)
         network = network_of(layout, **self.options(checkpoint))
-        quantizer, assumed = self.quantizer(layout)
+        try:
+            quantizer, assumed = self.quantizer(layout)
+        except ValidationError as error:
+            problem = error.errors()[0]
+            place, reason = ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
+            raise TokenizerError(
+                f"{checkpoint.path}: its configuration is of no quantizer: {place}: {reason}"
+            ) from error
         said = self.said(checkpoint)
         check_said(checkpoint, said, _sizes(network, quantizer))
         size, of_size = size_of(network, said.get("resolution"))

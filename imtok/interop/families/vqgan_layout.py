@@ -125,6 +125,12 @@ def settings_of(settings: Mapping[str, Any], *place: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
+def number_of(said: Mapping[str, Any], name: str, usual: float) -> float:
+    """Return a number that a configuration says, or the usual one where it says none."""
+    value = said.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else usual
+
+
 def size_of(network: VQGANConfig, said: Any) -> tuple[int, tuple[str, ...]]:
     """Return the image side to use by default, and the sentence about it where the configuration does not say it.
 
