@@ -145,6 +145,11 @@ def test_codes_and_images_are_those_of_the_published_arithmetic(tokenizer: Token
     torch.testing.assert_close(decoded, published_images(small, codes, blocks=2), atol=1e-5, rtol=0)
 
 
+def test_every_published_tensor_is_used(small: dict[str, Tensor], tmp_path: Path) -> None:
+    report = import_checkpoint(write(tmp_path / "dalle", small), tmp_path / "imported")
+    assert report.left_out == {}
+
+
 def test_sizes_are_those_of_the_tensors(tokenizer: Tokenizer) -> None:
     config = tokenizer.config
     assert config.network.model_dump() == {"kind": "dvae", "width": 8, "blocks": 2, "projection": False}

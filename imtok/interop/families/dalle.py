@@ -70,7 +70,7 @@ class DALLE(Family):
                 "quantizer.codebook": _codebook(tensors[f"{_ONE_HOT}.w"], tensors[f"{_ONE_HOT}.b"]),
                 "quantizer.progress": torch.ones(()),  # the temperature has fallen to its end
             },
-            skipped=(f"{_ONE_HOT}.w", f"{_ONE_HOT}.b"),  # which the codebook was made of
+            read=(f"{_ONE_HOT}.w", f"{_ONE_HOT}.b"),
             assumed=("size 256: the checkpoint does not say it, and DALL-E's images are of 256 pixels a side",),
         )
 
