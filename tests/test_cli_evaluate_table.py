@@ -21,6 +21,7 @@ def result(tokenizer: str, protocol: str = "imtok", **others: Any) -> Result:
         "intervals": {"psnr": (25.0, 27.0)},
         "usage": usage,
         "bits_per_image": 16.0,
+        "coded_bits_per_image": 11.264,
         "exact": 0,
         "size": 8,
     }
