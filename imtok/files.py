@@ -10,7 +10,9 @@ are used without, and an UnprotectedWarning names what may be lost; every other 
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import shutil
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -100,6 +102,49 @@ def _link_once(temporary: Path, path: Path) -> bool:
         _warn_once(*_NO_LINK, path.parent)
         temporary.replace(path)
     return True
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that becomes `path` when the block ends well; when it raises, nothing is left of it.
+
+    `path` may be an empty folder before. Raises FileExistsError where it is anything else, DiskError where the disk
+    refuses. Folders that killed processes left for the same path are removed first.
+    """
+    check_locks()
+    if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
+        raise FileExistsError(errno.EEXIST, "is there already, expected a new name or an empty folder", str(path))
+    with disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_dead_folders(path)
+        temporary = path.parent / f"{_PREFIX}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        temporary.mkdir()
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # without locks nothing is removed as dead either
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield temporary
+            for file in temporary.iterdir():
+                with file.open("rb") as opened:
+                    sync_file(opened)
+            sync_folder(temporary)
+            temporary.replace(path)
+            sync_folder(path.parent)
+        finally:
+            os.close(descriptor)
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_dead_folders(path: Path) -> None:
+    """Remove the temporary folders of `path` that no living process holds."""
+    for temporary in path.parent.glob(f"{_PREFIX}{glob.escape(path.name)}-*"):
+        with suppress(OSError):
+            descriptor = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(temporary)
+            finally:
+                os.close(descriptor)
 
 
 def local_path(name: str) -> Path:

@@ -28,6 +28,7 @@ COMMANDS = {
     "eval": "eval run pictures",
     "import": "import --help",
     "push": "push run me/tokenizer --license mit --dry-run",
+    "export": "export run --to torch-export -o exported",
     "demo": "demo --help",
 }
 

@@ -20,6 +20,7 @@ import pytest
 from imtok import files
 from imtok.errors import DiskError, UnprotectedWarning
 from imtok.files import (
+    atomic_folder,
     atomic_writer,
     check_file_target,
     check_folder_target,
@@ -348,3 +349,33 @@ def test_a_local_disk_gets_no_warning(tmp_path: Path) -> None:
         with claimed(tmp_path / ".lock"):
             write_atomically(tmp_path / "x", b"data")
             publish_once(tmp_path / "y", b"data")
+
+
+def test_a_folder_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    with atomic_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("whole")
+        assert not (tmp_path / "out").exists()
+    assert (tmp_path / "out" / "a").read_text() == "whole"
+    with pytest.raises(IsADirectoryError), atomic_folder(tmp_path / "none") as folder:
+        folder.write_text("fails when half is there")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_folder_takes_the_place_of_an_empty_one_alone(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with atomic_folder(tmp_path / "out") as folder:
+        (folder / "a").write_text("whole")
+    for name in ("out", "out/a"):
+        with pytest.raises(FileExistsError, match="expected a new name"), atomic_folder(tmp_path / name):
+            pass
+    assert (tmp_path / "out" / "a").read_text() == "whole"
+
+
+def test_folders_of_dead_processes_are_removed_and_no_others(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-out-1-dead").mkdir()
+    (tmp_path / ".tmp-out-1-dead" / "a").write_text("half")
+    (tmp_path / ".tmp-outer-1-dead").mkdir()
+    with atomic_folder(tmp_path / "out") as first, atomic_folder(tmp_path / "out"):
+        assert first.is_dir()
+        assert not (tmp_path / ".tmp-out-1-dead").exists()
+        assert (tmp_path / ".tmp-outer-1-dead").exists()

@@ -18,6 +18,7 @@ from imtok.cli.decode import decode
 from imtok.cli.demo import demo
 from imtok.cli.encode import encode
 from imtok.cli.evaluate import evaluate
+from imtok.cli.export import export
 from imtok.cli.import_ import import_
 from imtok.cli.info import info
 from imtok.cli.push import push
@@ -53,6 +54,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "import": import_,
     "info": info,
     "verify": verify,
+    "export": export,
     "push": push,
 }
 _SAVING = {"demo", "train", "encode", "decode", "import"}

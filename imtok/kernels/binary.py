@@ -70,7 +70,7 @@ def _signs_flat(latents: Tensor, magnitude: float) -> tuple[Tensor, Tensor]:
 def codes_to_signs(codes: Tensor, dim: int) -> Tensor:
     """Invert `sign_codes`: (B, H, W) integers in [0, 2^D) -> (B, D, H, W) float32 of -1 or 1."""
     shifts = torch.arange(dim - 1, -1, -1, device=codes.device).view(-1, 1, 1)
-    bits = (codes.long().unsqueeze(1) >> shifts) & 1
+    bits = torch.bitwise_right_shift(codes.long().unsqueeze(1), shifts) & 1  # by its name, which ONNX export knows
     return (bits * 2 - 1).float()
 
 

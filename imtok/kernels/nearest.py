@@ -77,7 +77,8 @@ def _check(latents: Tensor, codebook: Tensor, metric: str) -> None:
 
 def _centre(table: Tensor) -> Tensor:
     """Return the median of some codes in each dimension, (K, D) -> (D,): a few distant codes do not move it."""
-    return table[:: max(len(table) // _CENTRE_CODES, 1)].median(dim=0).values
+    some = table[:: max(len(table) // _CENTRE_CODES, 1)]
+    return some.sort(dim=0).values[(len(some) - 1) // 2]  # ONNX has no operator for the median
 
 
 def _search(rows: Tensor, table: Tensor, centre: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -46,7 +47,9 @@ class Attention(nn.Module):
         """(B, C, H, W) -> (B, C, H, W)."""
         batch, channels, height, width = x.shape
         qkv = self.qkv(self.norm(x)).view(batch, 3, channels, height * width).transpose(2, 3)  # (B, 3, HW, C)
-        mixed = F.scaled_dot_product_attention(qkv[:, 0], qkv[:, 1], qkv[:, 2])  # (B, HW, C)
+        if torch.compiler.is_exporting():  # the translation to ONNX knows attention with an axis of heads alone
+            qkv = qkv.unsqueeze(2)
+        mixed = F.scaled_dot_product_attention(qkv[:, 0], qkv[:, 1], qkv[:, 2]).flatten(0, -3)  # (B, HW, C)
         out: Tensor = x + self.out(mixed.transpose(1, 2).reshape(batch, channels, height, width))
         return out
 
