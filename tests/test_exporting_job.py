@@ -138,7 +138,7 @@ def test_a_tokenizer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     tokenizer = tiny()
     tokenizer.config = tokenizer.config.model_copy(update={"size": 24})
     tokenizer.save(tmp_path / "tokenizer")
-    with pytest.raises(TokenizerError, match="its size is odd; export it to torch-export or onnx"):
+    with pytest.raises(TokenizerError, match="its size is odd; export it to torch-export or onnx or diffusers"):
         export_tokenizer(tmp_path / "tokenizer", tmp_path / "out", "copied")
 
 
@@ -149,7 +149,7 @@ def test_a_missing_package_is_named_with_its_extra(source: Path, tmp_path: Path,
 
 
 def test_an_unknown_format_is_refused_with_those_there_are(source: Path, tmp_path: Path) -> None:
-    with pytest.raises(ImtokError, match="no such format; known are torch-export, onnx"):
+    with pytest.raises(ImtokError, match="no such format; known are torch-export, onnx, diffusers"):
         export_tokenizer(source, tmp_path / "out", "coreml")
 
 

@@ -12,7 +12,7 @@ from imtok.cli.console import print_result, say
 if TYPE_CHECKING:
     from imtok.interop.exporting.job import ExportReport
 
-TokenizerFormat = Literal["torch-export", "onnx"]
+TokenizerFormat = Literal["torch-export", "onnx", "diffusers"]
 
 
 def export(
@@ -23,7 +23,8 @@ def export(
         TokenizerFormat,
         typer.Option(
             "--to",
-            help="torch-export and onnx hold encoder and decoder as graphs that need no imtok.",
+            help="torch-export and onnx hold encoder and decoder as graphs that need no imtok; diffusers is a VQModel, "
+            "where the network is one.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder to make.")],

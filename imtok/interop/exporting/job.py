@@ -17,13 +17,14 @@ from torch import Tensor
 
 from imtok.errors import ImtokError, TokenizerError
 from imtok.files import atomic_folder, check_folder_target
+from imtok.interop.exporting.diffusers_model import DiffusersModel
 from imtok.interop.exporting.format import Format, Layout, Runtime
 from imtok.interop.exporting.onnx import ONNX
 from imtok.interop.exporting.torch_export import TorchExport
 from imtok.tokenizer import Tokenizer, load
 from imtok.version import __version__
 
-FORMATS: dict[str, Format] = {found.name: found for found in (TorchExport(), ONNX())}
+FORMATS: dict[str, Format] = {found.name: found for found in (TorchExport(), ONNX(), DiffusersModel())}
 DESCRIPTION = "imtok.json"
 _VERSION = 1
 # Rounding turns a token that lies between two codes. More than this share is no rounding.

@@ -95,11 +95,13 @@ def _values(model: Any) -> Iterator[Any]:
         yield from node.outputs
 
 
-def _named(axis: Any, names: dict[str, str]) -> int | str:
-    """Put the names of free axes in the place of torch's symbols: 8*s39 -> 8*h."""
+def _named(axis: Any, names: dict[str, str]) -> int | str | None:
+    """Put the names of free axes in the place of torch's symbols, 8*s39 -> 8*h; an unknown length stays unknown."""
     if isinstance(axis, int):
         return axis
-    return re.sub(r"\bs\d+\b", lambda found: names.get(found[0], found[0]), str(axis))
+    if axis.value is None:  # and gets no name: onnxruntime takes axes of one name for equal
+        return None
+    return re.sub(r"\bs\d+\b", lambda found: names.get(found[0], found[0]), str(axis.value))
 
 
 @contextmanager
