@@ -65,26 +65,28 @@ def trace(tokenizer: Tokenizer) -> Graphs:
 
     Where they cannot be free, they are those of `config.size`. The batch is free in any case.
     """
-    try:
-        return _traced(tokenizer, _GRID, free=True)
-    except Exception:  # torch has no one type for shapes that a network fixes
-        side = tokenizer.config.size // tokenizer.downsample
-        return _traced(tokenizer, (side, side), free=False)
+    factor, size = tokenizer.downsample, tokenizer.config.size
+    if factor is not None:  # else codes are a sequence, and the network takes one size
+        try:
+            return _traced(tokenizer, (_GRID[0] * factor, _GRID[1] * factor), free=True)
+        except Exception:  # torch has no one type for shapes that a network fixes
+            pass
+    return _traced(tokenizer, (size, size), free=False)
 
 
-def _traced(tokenizer: Tokenizer, grid: tuple[int, int], *, free: bool) -> Graphs:
-    factor, device = tokenizer.downsample, tokenizer.device
-    height, width = (side * factor for side in grid)
-    images = torch.zeros(_BATCH, 3, height, width, device=device)
-    codes = torch.zeros(_BATCH, *grid, *_codebooks(tokenizer), dtype=torch.int64, device=device)
+def _traced(tokenizer: Tokenizer, sides: tuple[int, int], *, free: bool) -> Graphs:
+    factor, device, codebooks = tokenizer.downsample or 1, tokenizer.device, _codebooks(tokenizer)
+    grid = tokenizer.config.network.grid(*sides)
+    images = torch.zeros(_BATCH, 3, *sides, device=device)
+    codes = torch.zeros(_BATCH, *grid, *codebooks, dtype=torch.int64, device=device)
     batch, h, w = Dim("batch"), Dim("h"), Dim("w")
     image_axes: dict[int, Any] = {0: batch} | ({2: factor * h, 3: factor * w} if free else {})
     code_axes: dict[int, Any] = {0: batch} | ({1: h, 2: w} if free else {})
     encoder = exported(Encoding(tokenizer), images, image_axes)
     decoder = exported(Decoding(tokenizer), codes, code_axes)
     layout = Layout(
-        images=("batch", 3, f"{factor}*h", f"{factor}*w") if free else ("batch", 3, height, width),
-        codes=("batch", *(("h", "w") if free else grid), *_codebooks(tokenizer)),
+        images=("batch", 3, *((f"{factor}*h", f"{factor}*w") if free else sides)),
+        codes=("batch", *(("h", "w") if free else grid), *codebooks),
         least_grid=_LEAST_GRID if free else 1,
     )
     names = axis_names(encoder, layout.images) | axis_names(decoder, layout.codes)

@@ -110,7 +110,7 @@ def compare(tokenizer: Tokenizer, runtime: Runtime, layout: Layout, name: str) -
 
 def _images(tokenizer: Tokenizer, layout: Layout) -> Iterable[Tensor]:
     """Yield batches (B, 3, H, W) in [-1, 1]: coarse and fine noise, so that many codes occur."""
-    size, factor = tokenizer.config.size, tokenizer.downsample
+    size, factor = tokenizer.config.size, tokenizer.downsample or 1
     shapes = [(1, size, size), (2, 4 * factor, 6 * factor) if layout.free_size else (2, size, size)]
     random = torch.Generator().manual_seed(0)
     for batch, height, width in shapes:
@@ -147,7 +147,7 @@ def _facts(
             "shape": list(layout.images),
             "dtype": "float32",
             "range": [-1, 1],
-            "least_side": layout.least_grid * tokenizer.downsample if layout.free_size else None,
+            "least_side": layout.least_grid * (tokenizer.downsample or 1) if layout.free_size else None,
         },
         "codes": {"shape": list(layout.codes), "dtype": "int64", "num_codes": tokenizer.num_codes},
         "size": tokenizer.config.size,
@@ -177,7 +177,7 @@ def _existing(output: Path, content: dict[str, Any], path: str | Path) -> Export
     if damaged:
         raise ImtokError(f"{output / damaged[0]}: missing or damaged; remove {output} and export again")
     images, codes = found["images"], found["codes"]
-    least = (images["least_side"] or 0) // found["downsample"] or 1
+    least = (images["least_side"] or 0) // (found["downsample"] or 1) or 1
     return ExportReport(
         folder=output,
         sizes={name: (output / name).stat().st_size for name in found["files"]},
