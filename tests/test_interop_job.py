@@ -26,6 +26,7 @@ from imtok.description import describe
 from imtok.encoding import encode
 from imtok.errors import TokenizerError
 from imtok.interop import import_checkpoint, read_checkpoint
+from imtok.interop.families.maskgit import MaskGIT
 
 WEIGHTS = drawn(maskgit_shapes())
 
@@ -184,6 +185,12 @@ def test_shapes_that_make_no_tokenizer_are_a_finding(tmp_path: Path) -> None:
             path = saved(tmp_path / "x.bin", {**WEIGHTS, name: value})
             with pytest.raises(TokenizerError, match=r"x\.bin: "):
                 import_checkpoint(path, tmp_path / "out")
+
+
+def test_arithmetic_that_a_shape_breaks_is_a_finding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MaskGIT, "convert", lambda *_: torch.ones(2) + torch.ones(3))
+    with pytest.raises(TokenizerError, match=r"\(RuntimeError: The size of tensor a .*\); name its configuration"):
+        import_checkpoint(saved(tmp_path / "x.bin"), tmp_path / "out")
 
 
 def test_another_family_than_the_keys_say_is_named(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def _converted(family: Family, checkpoint: Checkpoint) -> Conversion:
     """Convert a checkpoint; whatever its shapes or settings break in a family is a finding about the checkpoint."""
     try:
         return family.convert(checkpoint)
-    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RuntimeError) as error:
         found = f"{type(error).__name__}: {error}"[:200]
         raise TokenizerError(
             f"{checkpoint.path}: its tensors or settings are not those of {family.label} ({' '.join(found.split())}); "
