@@ -174,12 +174,14 @@ def test_a_whole_model_holds_the_same_tokenizer(name: str, prefix: str, tmp_path
 def test_llamagens_training_layout_has_options_and_an_average(tmp_path: Path) -> None:
     peer = golden("llamagen")
     others = {name: value + 1 for name, value in peer.weights.items()}
-    content = {"model": others, "ema": peer.weights, "optimizer": {}, "steps": 3}
+    counted = {**peer.weights, "quantize.codebook_used": torch.zeros(65536)}
+    content = {"model": others, "ema": counted, "optimizer": {}, "steps": 3}
     content["args"] = argparse.Namespace(codebook_l2_norm=True, image_size=32)
     torch.save(content, tmp_path / "0000003.pt")
     report = import_checkpoint(tmp_path / "0000003.pt", tmp_path / "average")
     check(report.tokenizer, peer)
     assert report.averaged
+    assert report.left_out["codebook_used"] == 1
     assert (report.assumed, report.tokenizer.config.size) == ((), 32)
     content["args"] = argparse.Namespace(codebook_l2_norm=False, image_size=32)
     torch.save(content, tmp_path / "0000004.pt")

@@ -59,8 +59,14 @@ def loaded(family: Family, checkpoint: Checkpoint, conversion: Conversion) -> To
 def left_out(checkpoint: Checkpoint, conversion: Conversion) -> dict[str, int]:
     """Count the tensors that serve no tokenizer, by the part of the checkpoint that they belong to."""
     unused = set(checkpoint.tensors) - set(conversion.published.values()) - set(conversion.read)
-    counts = Counter(f"{name.partition('.')[0]}.*" if _is_extra(name) else name[:_LONGEST] for name in unused)
-    return dict(sorted(counts.items()))
+    return dict(sorted(Counter(map(_part_of, unused)).items()))
+
+
+def _part_of(name: str) -> str:
+    first, last = name.partition(".")[0], name.rpartition(".")[2]
+    if first in _EXTRAS:
+        return f"{first}.*"
+    return last if last in _COUNTERS else name[:_LONGEST]
 
 
 def _check_names(family: Family, checkpoint: Checkpoint, conversion: Conversion, like: dict[str, Tensor]) -> None:
