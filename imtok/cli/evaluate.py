@@ -142,6 +142,8 @@ def evaluate(
 
 def _print(results: Sequence[Result], tables: Sequence[Sequence[Result]], *, as_json: bool, times: bool) -> None:
     """Print the results on standard output, and notes about the images on standard error."""
+    from imtok.evaluation.codecs import missing_codecs
+
     _warn(results[0])
     if as_json:
         content = [result.as_dict(times=times) for result in results]
@@ -154,6 +156,8 @@ def _print(results: Sequence[Result], tables: Sequence[Sequence[Result]], *, as_
     reasons = {name: reason for result in results for name, reason in result.refused.items()}
     for reason in dict.fromkeys(reasons.values()):
         warn(reason)
+    for label in missing_codecs() if any(not result.usage for result in results) else ():
+        warn(f"{label} is left out, since Pillow was built without it")
     for result in results:
         if result.larger:
             images = counted(result.larger, "image needs", "images need")
