@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import ClassVar
 
@@ -41,8 +42,11 @@ def save_graphs(graphs: Graphs, folder: Path) -> None:
 
 class _Programs(Runtime):
     def __init__(self, folder: Path) -> None:
-        self.encoder = torch.export.load(folder / ENCODER).module()
-        self.decoder = torch.export.load(folder / DECODER).module()
+        with warnings.catch_warnings():
+            # torch 2.11 reads weights into memory that is marked read-only, and only ever reads them.
+            warnings.filterwarnings("ignore", message="The given buffer is not writable")
+            self.encoder = torch.export.load(folder / ENCODER).module()
+            self.decoder = torch.export.load(folder / DECODER).module()
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
