@@ -84,6 +84,9 @@ def evaluate(
         Precision | None, typer.Option(help="Precision in which the networks compute. (default: fp32)")
     ] = None,
     batch_size: BatchSize = None,
+    unit_size: Annotated[
+        int | None, typer.Option(min=1, help="Images that -o saves together; a shard of a stream is one unit.")
+    ] = None,
     ranks: Annotated[
         int,
         typer.Option(min=1, help="Processes that the protocol stands for: adm repeats images until all have as many."),
@@ -127,6 +130,7 @@ def evaluate(
             device=device,
             precision=precision,
             batch_size=batch_size,
+            unit_size=unit_size,
             limit=limit,
             reading=reading if max_pixels or salvage_images else None,
             stream=stream,
