@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
+import yaml
+from recipe import golden
+from safetensors.torch import save_file
 from torch import Tensor
 
 from imtok.config import TokenizerConfig
 from imtok.interop import import_checkpoint
 from imtok.interop.skeleton import skeleton
 from imtok.tokenizer import Tokenizer, load
+
+# By golden: the family, and how its projects write weights and configuration.
+LAYOUTS: dict[str, tuple[str, str, str]] = {
+    "taming": ("taming", "last.ckpt", "taming.models.vqgan.VQModel"),
+    "taming_gumbel": ("taming-gumbel", "last.ckpt", "taming.models.vqgan.GumbelVQ"),
+    "latent_diffusion": ("taming", "model.ckpt", "ldm.models.autoencoder.VQModel"),
+    "llamagen": ("llamagen", "vq_ds2_c2i.pt", ""),
+    "ibq": ("ibq", "imagenet256.ckpt", "src.IBQ.models.ibqgan.IBQ"),
+    "rqvae": ("rqvae", "model.pt", ""),
+    "diffusers": ("diffusers", "diffusion_pytorch_model.safetensors", "VQModel"),
+    "chameleon": ("chameleon", "model.safetensors", "chameleon_vqgan"),
+    "janus": ("janus", "model.safetensors", "janus_vqgan"),
+}
 
 
 def drawn(shapes: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
@@ -24,6 +41,29 @@ def drawn(shapes: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
         noise = torch.randn(like.shape, generator=generator)
         values[name] = noise * max(1, like[0].numel()) ** -0.5 if like.ndim > 1 else 1 + 0.1 * noise
     return values
+
+
+def written(name: str, folder: Path, weights: dict[str, Tensor] | None = None, **settings: Any) -> Path:
+    """Write a golden's checkpoint as its project does, with its configuration beside it, and return the weights."""
+    family, file, target = LAYOUTS[name]
+    peer = golden(name)
+    weights, config = peer.weights if weights is None else weights, {**peer.config, **settings}
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / file
+    if path.suffix == ".safetensors":
+        save_file(weights, path)
+        key = "_class_name" if family == "diffusers" else "model_type"
+        (folder / "config.json").write_text(json.dumps({key: target, **config}))
+    elif family == "llamagen":
+        torch.save({"model": weights}, path)
+    elif family == "rqvae":
+        torch.save({"state_dict": weights}, path)
+        (folder / "config.yaml").write_text(yaml.safe_dump({"arch": {"type": "rq-vae", **config}}))
+    else:
+        torch.save({"epoch": 1, "state_dict": weights}, path)
+        names = ("class_path", "init_args") if family == "ibq" else ("target", "params")
+        (folder / "config.yaml").write_text(yaml.safe_dump({"model": dict(zip(names, (target, config), strict=True))}))
+    return path
 
 
 def imported(path: Path, output: Path, **options: Any) -> Tokenizer:

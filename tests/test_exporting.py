@@ -11,6 +11,7 @@ import torch
 from families import noise
 from making import QUANTIZERS, picture
 from PIL import Image
+from published import imported, written
 from torch import Tensor, nn
 
 import imtok
@@ -190,6 +191,14 @@ def test_codes_of_photographs_are_equal(name: str, shipped_files: Path, shared: 
     for path in paths:
         given = to_tensor(Image.open(path).convert("RGB").resize((256, 192)))
         assert torch.equal(runtime.encode(given), tokenizer.encode(given))
+
+
+@pytest.mark.parametrize("family", ["taming", "llamagen"])
+def test_codes_of_imported_tokenizers_are_equal_in_both_formats(family: str, tmp_path: Path) -> None:
+    tokenizer = imported(written(family, tmp_path / "published"), tmp_path / "imported")
+    graphs = trace(tokenizer)
+    for name in MODULES:
+        assert_equal(read_back(graphs, name, tmp_path), tokenizer, (2, 8, 8), (1, 6, 9))
 
 
 def test_files_name_axes_and_hold_no_paths(shipped_files: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,8 @@ import pytest
 import torch
 import yaml
 from imported import check_fine_tuning, check_token_folder
-from published import check_golden, imported
+from published import LAYOUTS, check_golden, imported, written
 from recipe import Golden, golden
-from safetensors.torch import save_file
-from torch import Tensor
 
 from imtok.config import TokenizerConfig, load_train_config, preset
 from imtok.errors import TokenizerError
@@ -27,18 +24,6 @@ from imtok.quantizer_config import GumbelConfig, QuantizerConfig, ResidualConfig
 from imtok.tokenizer import Tokenizer
 from imtok.training.initial import initial_tokenizer
 
-# By golden: the family, and how its projects write weights and configuration.
-LAYOUTS: dict[str, tuple[str, str, str]] = {
-    "taming": ("taming", "last.ckpt", "taming.models.vqgan.VQModel"),
-    "taming_gumbel": ("taming-gumbel", "last.ckpt", "taming.models.vqgan.GumbelVQ"),
-    "latent_diffusion": ("taming", "model.ckpt", "ldm.models.autoencoder.VQModel"),
-    "llamagen": ("llamagen", "vq_ds2_c2i.pt", ""),
-    "ibq": ("ibq", "imagenet256.ckpt", "src.IBQ.models.ibqgan.IBQ"),
-    "rqvae": ("rqvae", "model.pt", ""),
-    "diffusers": ("diffusers", "diffusion_pytorch_model.safetensors", "VQModel"),
-    "chameleon": ("chameleon", "model.safetensors", "chameleon_vqgan"),
-    "janus": ("janus", "model.safetensors", "janus_vqgan"),
-}
 SHARED = {  # reference folders, their files of weights, and the leads of their tensors
     "taming_f4": ("last.ckpt", "taming"),
     "taming_f16": ("last.ckpt", "taming"),
@@ -52,31 +37,8 @@ SHARED = {  # reference folders, their files of weights, and the leads of their 
 ONCE = {"validate_every": 4, "checkpoint_every": 4}  # of a run of four images
 
 
-def published(name: str, folder: Path, weights: dict[str, Tensor] | None = None, **settings: Any) -> Path:
-    """Write a golden's checkpoint as its project does, with its configuration beside it, and return the weights."""
-    family, file, target = LAYOUTS[name]
-    peer = golden(name)
-    weights, config = peer.weights if weights is None else weights, {**peer.config, **settings}
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / file
-    if path.suffix == ".safetensors":
-        save_file(weights, path)
-        key = "_class_name" if family == "diffusers" else "model_type"
-        (folder / "config.json").write_text(json.dumps({key: target, **config}))
-    elif family == "llamagen":
-        torch.save({"model": weights}, path)
-    elif family == "rqvae":
-        torch.save({"state_dict": weights}, path)
-        (folder / "config.yaml").write_text(yaml.safe_dump({"arch": {"type": "rq-vae", **config}}))
-    else:
-        torch.save({"epoch": 1, "state_dict": weights}, path)
-        names = ("class_path", "init_args") if family == "ibq" else ("target", "params")
-        (folder / "config.yaml").write_text(yaml.safe_dump({"model": dict(zip(names, (target, config), strict=True))}))
-    return path
-
-
 def tokenizer_of(name: str, folder: Path, **options: Any) -> Tokenizer:
-    return imported(published(name, folder / "published"), folder / "imported", **options)
+    return imported(written(name, folder / "published"), folder / "imported", **options)
 
 
 def check(tokenizer: Tokenizer, peer: Golden) -> None:
@@ -96,7 +58,7 @@ def check(tokenizer: Tokenizer, peer: Golden) -> None:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_numbers_are_those_of_the_published_code(name: str, tmp_path: Path) -> None:
-    path = published(name, tmp_path / "published")
+    path = written(name, tmp_path / "published")
     report = import_checkpoint(path, tmp_path / "imported", license="mit")
     check(report.tokenizer, golden(name))
     assert report.origin.family == LAYOUTS[name][0]
@@ -129,24 +91,24 @@ def test_fine_tuning_the_decoder_keeps_every_token(name: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_tensor_that_is_missing_is_named_as_published(name: str, tmp_path: Path) -> None:
+def test_a_tensor_that_is_missing_is_named_as_written(name: str, tmp_path: Path) -> None:
     weights = dict(golden(name).weights)
     missing = [key for key in weights if ".mid" in key and key.endswith("conv2.bias")][-1]
     del weights[missing]
     with pytest.raises(TokenizerError, match=f"lacks {missing}"):
-        import_checkpoint(published(name, tmp_path, weights), tmp_path / "imported")
+        import_checkpoint(written(name, tmp_path, weights), tmp_path / "imported")
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_tensor_too_many_is_named(name: str, tmp_path: Path) -> None:
     weights = {**golden(name).weights, "quantize.used": torch.zeros(8)}
     with pytest.raises(TokenizerError, match=r"has quantize\.used, which"):
-        import_checkpoint(published(name, tmp_path, weights), tmp_path / "imported")
+        import_checkpoint(written(name, tmp_path, weights), tmp_path / "imported")
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_one_family_alone_recognises_each_layout(name: str, tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(published(name, tmp_path))
+    checkpoint = read_checkpoint(written(name, tmp_path))
     assert [family.name for family in FAMILIES if family.recognises(checkpoint)] == [LAYOUTS[name][0]]
 
 
@@ -162,7 +124,7 @@ def test_one_family_alone_recognises_each_layout(name: str, tmp_path: Path) -> N
 def test_a_whole_model_holds_the_same_tokenizer(name: str, prefix: str, tmp_path: Path) -> None:
     weights = {prefix + key: value for key, value in golden(name).weights.items()}
     weights["other.weight"] = torch.ones(3)
-    path = published(name, tmp_path, weights)
+    path = written(name, tmp_path, weights)
     if name == "latent_diffusion":
         model = {"target": "ldm.models.diffusion.ddpm.LatentDiffusion"}
         first = {"target": LAYOUTS[name][2], "params": golden(name).config}
@@ -199,7 +161,7 @@ def test_former_names_of_attention_in_diffusers_are_read(tmp_path: Path) -> None
             name = name.replace(present, before)
         weights[name] = value
     assert "encoder.mid_block.attentions.0.query.weight" in weights
-    check(imported(published("diffusers", tmp_path / "published", weights), tmp_path / "imported"), peer)
+    check(imported(written("diffusers", tmp_path / "published", weights), tmp_path / "imported"), peer)
 
 
 @pytest.mark.parametrize("attention", [False, True])
@@ -245,7 +207,7 @@ def test_stages_with_one_codebook_share_it(tmp_path: Path) -> None:
     first = {name: value for name, value in peer.weights.items() if name.startswith("quantizer.codebooks.0.")}
     others = {name: value for name, value in peer.weights.items() if not name.startswith("quantizer.")}
     weights = {**others, **{name.replace(".0.", f".{stage}."): first[name] for stage in range(3) for name in first}}
-    tokenizer = imported(published("rqvae", tmp_path, weights), tmp_path / "imported")
+    tokenizer = imported(written("rqvae", tmp_path, weights), tmp_path / "imported")
     quantizer = tokenizer.config.quantizer
     assert isinstance(quantizer, ResidualConfig)
     assert (quantizer.shared, quantizer.depth, quantizer.num_codes) == (True, 3, 32)
@@ -259,14 +221,14 @@ def test_stages_with_one_codebook_share_it(tmp_path: Path) -> None:
 
 def test_sizes_of_stages_may_be_a_list(tmp_path: Path) -> None:
     hparams = {**golden("rqvae").config["hparams"], "n_embed": [32] * 3, "decay": [0.9] * 3}
-    check(imported(published("rqvae", tmp_path / "published", hparams=hparams), tmp_path / "imported"), golden("rqvae"))
+    check(imported(written("rqvae", tmp_path / "published", hparams=hparams), tmp_path / "imported"), golden("rqvae"))
 
 
 def test_stages_of_unequal_size_are_refused(tmp_path: Path) -> None:
     weights = dict(golden("rqvae").weights)
     weights["quantizer.codebooks.1.weight"] = torch.zeros(9, 6)
     with pytest.raises(TokenizerError, match="its stages have 32, 8, 32 codes"):
-        import_checkpoint(published("rqvae", tmp_path, weights), tmp_path / "imported")
+        import_checkpoint(written("rqvae", tmp_path, weights), tmp_path / "imported")
 
 
 def test_janus_and_llamagen_find_other_tokens_by_the_same_weights(tmp_path: Path) -> None:
@@ -280,7 +242,7 @@ def test_janus_and_llamagen_find_other_tokens_by_the_same_weights(tmp_path: Path
 
 
 def test_chameleon_decodes_to_gray_until_its_decoder_is_trained(tmp_path: Path) -> None:
-    path = published("chameleon", tmp_path / "published")
+    path = written("chameleon", tmp_path / "published")
     report = import_checkpoint(path, tmp_path / "imported")
     codes = golden("chameleon")["out.codes"]
     assert torch.equal(report.tokenizer.decode(codes), torch.zeros(2, 3, 16, 16))
@@ -311,12 +273,12 @@ def test_a_configuration_of_other_weights_is_refused(
     name: str, settings: dict[str, Any], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(TokenizerError, match=message):
-        import_checkpoint(published(name, tmp_path, **settings), tmp_path / "imported")
+        import_checkpoint(written(name, tmp_path, **settings), tmp_path / "imported")
 
 
 @pytest.mark.parametrize("name", [name for name in LAYOUTS if name != "ibq"])
 def test_shapes_alone_give_the_same_codes(name: str, tmp_path: Path) -> None:
-    path = published(name, tmp_path / "published")
+    path = written(name, tmp_path / "published")
     with_settings = imported(path, tmp_path / "first")
     for file in path.parent.glob("config.*"):
         file.unlink()
@@ -424,6 +386,6 @@ def test_chameleons_published_encoder_has_its_number_of_parameters() -> None:
 
 
 def test_another_family_is_named_with_the_option_to_type(tmp_path: Path) -> None:
-    checkpoint = read_checkpoint(published("llamagen", tmp_path))
+    checkpoint = read_checkpoint(written("llamagen", tmp_path))
     with pytest.raises(TokenizerError, match="type --family llamagen"):
         recognised(checkpoint, FAMILIES, "taming")
