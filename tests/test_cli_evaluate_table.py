@@ -78,6 +78,14 @@ def test_a_table_is_cut_where_the_terminal_is_narrow(width: int) -> None:
     assert (words.count("one") > 2) == (width <= 60)
 
 
+def test_a_pipe_receives_every_character_of_a_wide_table() -> None:
+    metrics = dict.fromkeys(["psnr", "ssim", "ms_ssim", "lpips", "lpips_alex", "rfid"], 0.5)
+    rows = printed([result("runs/a_long_name/of_a_tokenizer", metrics=metrics), result("two")])
+    assert not any("…" in word for row in rows for word in row)
+    assert rows[3] == ["bits/pixel", "coded", "codes", "used", "perplexity", "encode/s", "decode/s"]
+    assert len(rows) == 6
+
+
 def test_intervals_give_way_before_a_table_is_cut() -> None:
     both = [result("one"), result("two")]
     assert any("±1.00" in row for row in printed(both, width=80))

@@ -126,6 +126,19 @@ def test_other_settings_are_refused_with_both_named(
         evaluate_tokenizers([tokenizer], [pictures], output=tmp_path / "eval", **options)
 
 
+def test_all_metrics_leave_out_those_that_cannot_be_measured(
+    tokenizer: Path, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
+    for _ in range(2):  # the second call resumes
+        (result,) = evaluate_tokenizers(
+            [tokenizer], [pictures], output=tmp_path / "eval", metrics=["all"], fetch=False, **SMALL
+        )
+        assert list(result.metrics) == ["psnr", "ssim"]
+        assert result.refused["ms_ssim"] == "MS-SSIM needs 176 pixels or more, and these images have 32"
+        assert {"lpips", "rfid", "recall"} <= result.refused.keys()
+
+
 def test_other_images_and_foreign_folders_are_refused(tokenizer: Path, pictures: Path, tmp_path: Path) -> None:
     evaluate_tokenizers([tokenizer], [pictures], output=tmp_path / "eval", **SMALL)
     (pictures / "late.png").write_bytes(encoded(picture(20)))

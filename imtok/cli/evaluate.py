@@ -109,7 +109,7 @@ def evaluate(
     with one_voice() as processes, progress_bar("measuring") as bar:
         import imtok.evaluation
         from imtok.data.reading import MAX_PIXELS, Reading
-        from imtok.evaluation import METRICS, parse_weights
+        from imtok.evaluation import parse_weights
         from imtok.evaluation.protocols import PROTOCOLS
         from imtok.evaluation.result import beside_each_other, is_saved
 
@@ -120,7 +120,7 @@ def evaluate(
             [tokenizer, *(path for path in beside or () if path not in saved)],
             sources,
             protocols=list(PROTOCOLS) if protocol and "all" in protocol else protocol or (),
-            metrics=list(METRICS) if metrics == "all" else [*filter(None, metrics.split(","))] if metrics else None,
+            metrics=[*filter(None, metrics.split(","))] if metrics else None,
             weights=parse_weights(weights or []),
             codecs=codecs,
             images_out=images_out,
@@ -192,16 +192,29 @@ def _warn(result: Result) -> None:
 
 
 def _facts(result: Result) -> dict[str, str]:
-    from imtok.evaluation import METRICS
-
-    metrics = [(METRICS[name], value) for name, value in result.metrics.items()]
-    first, *others = [(metric.label, metric.format(value)) for metric, value in metrics]
-    usage = result.usage
+    usage, coded = result.usage, result.coded_bits_per_image
+    first, *others = _metric_facts(result)
+    entropy_coded = f", {coded:,.0f} entropy-coded" if coded is not None else ""
+    rates = [("encoded", result.encode_images_per_second), ("decoded", result.decode_images_per_second)]
+    speed = ", ".join(f"{rate:,.1f} {name}" for name, rate in rates if rate is not None)
     return {
         "images": f"{result.images:,}",
         first[0]: first[1] + (f", {counted(result.exact, 'image')} exact" if result.exact else ""),
         **dict(others),
-        "bits per image": f"{result.bits_per_image:,.0f} ({result.bits_per_pixel:.3f} a pixel)",
+        "bits per image": f"{result.bits_per_image:,.0f} ({result.bits_per_pixel:.3f} a pixel){entropy_coded}",
         "codes used": f"{usage['used']:,} of {usage['codebook_size']:,} ({usage['usage']:.1%})",
         "perplexity": f"{usage['perplexity']:,.1f}",
+        **({"images a second": speed} if speed else {}),
     }
+
+
+def _metric_facts(result: Result) -> list[tuple[str, str]]:
+    """Name each metric and format its value, with half the width of its interval."""
+    from imtok.cli.evaluate_table import half_width
+    from imtok.evaluation import METRICS
+
+    known = [(METRICS[name], value, result.intervals.get(name)) for name, value in result.metrics.items()]
+    return [
+        (metric.label, f"{metric.format(value)} {half_width(metric.digits, interval)}".rstrip())
+        for metric, value, interval in known
+    ]

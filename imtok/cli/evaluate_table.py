@@ -96,7 +96,7 @@ def _metric_columns(results: Sequence[Result], *, ranges: bool) -> Iterator[_Col
         if not any(name in result.metrics or name in result.refused for result in results):
             continue
         cells = [_value(metric.digits, result.metrics.get(name, math.nan)) for result in results]
-        dim = [_half_width(metric.digits, result.intervals.get(name)) for result in results]
+        dim = [half_width(metric.digits, result.intervals.get(name)) for result in results]
         if ranges:
             known = [value for result in results if (value := result.metrics.get(name)) is not None]
             cells.append(f"{max(known) - min(known):.{metric.digits}f}" if known else "-")
@@ -111,7 +111,8 @@ def _value(digits: int, value: float | None) -> str:
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
-def _half_width(digits: int, interval: Sequence[float] | None) -> str:
+def half_width(digits: int, interval: Sequence[float] | None) -> str:
+    """Format half the width of an interval; empty where there is none."""
     return "" if interval is None else f"±{(interval[1] - interval[0]) / 2:.{digits}f}"
 
 
@@ -145,12 +146,13 @@ def _print_columns(console: Console, first: _Column, columns: Sequence[_Column])
     for number, part in enumerate(_parts(first, columns, width)):
         if number:
             console.print()
-        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, _GAP - 1), pad_edge=False)
+        room = _width([first, *part])  # of the table itself: a console cuts what it prints to its own width
+        table = Table(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 0, 0, _GAP - 1), pad_edge=False, width=room)
         for column in (first, *part):
             table.add_column(column.label, justify="left" if column is first else "right", no_wrap=True)
         for cells in zip(first.texts(), *(column.texts() for column in part), strict=True):
             table.add_row(*cells)
-        console.print(table, width=max(console.width, _width([first, *part])), crop=False, overflow="ignore")
+        console.print(table, crop=False)
 
 
 def _parts(first: _Column, columns: Sequence[_Column], width: float) -> Iterator[list[_Column]]:

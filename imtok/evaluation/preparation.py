@@ -19,7 +19,7 @@ from imtok.evaluation.comparison import Comparison
 from imtok.evaluation.entries import Entry, NamedCodec, NamedTokenizer
 from imtok.evaluation.folder import Cell, EvaluationFolder, Parts, PartsInMemory
 from imtok.evaluation.metric import Metric
-from imtok.evaluation.metrics import OpenedMetrics, build_metrics, empty_copies, open_available
+from imtok.evaluation.metrics import METRICS, OpenedMetrics, build_metrics, empty_copies, open_available
 from imtok.evaluation.outputs import Output, Samples
 from imtok.evaluation.protocols import DEFAULT_PROTOCOL, Protocol, find_protocol
 from imtok.evaluation.settings import (
@@ -29,6 +29,7 @@ from imtok.evaluation.settings import (
     default_unit_size,
     difference,
     first_given,
+    needed_size,
     reading_of,
     size_of,
     versions,
@@ -78,7 +79,7 @@ def prepare(
         device = _device(options.get("device"), recorded, processes)
         loaded = _loaded(tokenizers, device)
         with processes.first_of_machine_first():
-            opened = _opened(options, recorded, protocols, device)
+            opened = _opened(options, recorded, protocols, loaded, device)
         metrics = opened.metrics
         settings, units = _settled(options, recorded, sources, loaded, opened.weights, one_core=folder is not None)
         check_size(settings.size, [each.tokenizer for each in loaded], [each for some in metrics for each in some])
@@ -163,29 +164,51 @@ class _Opened:
 
 
 def _opened(
-    options: Options, recorded: Settings | None, protocols: Sequence[Protocol], device: torch.device
+    options: Options,
+    recorded: Settings | None,
+    protocols: Sequence[Protocol],
+    tokenizers: Sequence[NamedTokenizer],
+    device: torch.device,
 ) -> _Opened:
     """Open the metrics with their networks on the device; each network is opened once.
 
     Raises ConfigError where none can be measured, and where one that the folder has recorded cannot.
     """
-    names = options.get("metrics")
+    names, too_large = options.get("metrics"), dict[str, str]()
     if names is None:
         names = list(recorded.metrics) if recorded else [metric.name for metric in build_metrics()]
+    elif "all" in names:
+        names, too_large = _fitting(_size(options, recorded, tokenizers))
     kinds = {protocol.name: [protocol.metric(name) for name in dict.fromkeys(names)] for protocol in protocols}
     all_kinds = list(dict.fromkeys(kind for some in kinds.values() for kind in some))
     if options.get("fetch", True) or options.get("weights"):
         opened = open_available(all_kinds, device, weights=options.get("weights"))
     else:
         opened = _open_present(all_kinds, device)
-    needed = opened.missing if recorded or len(opened.missing) == len(names) else {}
-    for name, reason in needed.items():
-        raise ConfigError(f"metric {name}: {reason}")
+    needed = recorded.metrics if recorded else names if len(opened.missing) == len(names) else ()
+    for name in filter(opened.missing.__contains__, needed):
+        raise ConfigError(f"metric {name}: {opened.missing[name]}")
     templates = {type(metric): metric for metric in opened.metrics}
     metrics = [empty_copies([templates[kind] for kind in some if kind in templates]) for some in kinds.values()]
     found = {metric.name: metric.weights for metric in metrics[0]}
     weights = {name: opened.weights[key].sha256 if key in opened.weights else "" for name, key in found.items()}
-    return _Opened(metrics, weights, opened.missing)
+    return _Opened(metrics, weights, too_large | opened.missing)
+
+
+def _fitting(size: int) -> tuple[list[str], dict[str, str]]:
+    """List all metrics that take squares of this size, and say of the others why they do not."""
+    too_large = {
+        name: f"{needed_size(metric)}, and these images have {size}"
+        for name, metric in METRICS.items()
+        if size < metric.smallest
+    }
+    return [name for name in METRICS if name not in too_large], too_large
+
+
+def _size(options: Options, recorded: Settings | None, tokenizers: Sequence[NamedTokenizer]) -> int:
+    """Return the side of the squares; raises ConfigError where it has to be given."""
+    requested = options.get("size") or (recorded.size if recorded else None)
+    return size_of([each.tokenizer for each in tokenizers], [each.name for each in tokenizers], requested)
 
 
 def _open_present(kinds: Sequence[type[Metric]], device: torch.device) -> OpenedMetrics:
@@ -229,12 +252,10 @@ def _settled(
         limit=limit,
         failures=options.get("max_shard_failures", 0),
     )
-    networks = [each.tokenizer for each in tokenizers]
-    requested = options.get("size") or known.get("size")
     settings = Settings(
-        size=size_of(networks, [each.name for each in tokenizers], requested),
+        size=_size(options, recorded, tokenizers),
         precision=first_given(options.get("precision"), known.get("precision"), "fp32"),
-        device="cuda" if networks[0].device.type == "cuda" else "cpu",
+        device="cuda" if tokenizers[0].tokenizer.device.type == "cuda" else "cpu",
         batch_size=batch_size,
         one_core=one_core,
         unit_size=unit_size,

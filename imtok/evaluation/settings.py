@@ -34,7 +34,7 @@ class Options(TypedDict, total=False):
     batch_size: int | None  # 16 by default
     unit_size: int | None  # images of a list that are saved together; about 512 by default
     limit: int | None  # images: evenly spaced ones of a list, the first of a stream
-    metrics: Sequence[str] | None  # by name; by default those that need no network
+    metrics: Sequence[str] | None  # by name, or ["all"] that fit the size; by default those that need no network
     weights: Mapping[str, Path]  # files of networks' weights by name; by default those in torch's cache
     fetch: bool  # fetch weights that are absent; True by default
     reading: Reading | None  # rules by which sources become images
@@ -86,11 +86,16 @@ def size_of(tokenizers: Sequence[Tokenizer], names: Sequence[str], requested: in
     return next(iter(sizes.values()))
 
 
+def needed_size(metric: Metric | type[Metric]) -> str:
+    """Say how large images have to be for a metric."""
+    return f"{metric.label} needs {metric.smallest} pixels or more"
+
+
 def check_size(size: int, tokenizers: Sequence[Tokenizer], metrics: Sequence[Metric]) -> None:
     """Raise ConfigError where a tokenizer or a metric cannot take squares of this size."""
     for metric in metrics:
         if size < metric.smallest:
-            raise ConfigError(f"--size {size}: {metric.label} needs {metric.smallest} pixels or more")
+            raise ConfigError(f"--size {size}: {needed_size(metric)}")
     for tokenizer in tokenizers:
         network = tokenizer.config.network
         if network.only_size is not None and size != network.only_size:
