@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from hub_server import Hub, hub_served
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -38,3 +40,10 @@ def plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def one_core() -> None:
     """Tests compute on single small tensors: threads would only wait for each other."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def hub_server() -> Iterator[Hub]:
+    """A stand-in for the Hugging Face Hub that the tests of a module share, each with repositories of its own."""
+    with hub_served() as hub:
+        yield hub

@@ -6,12 +6,11 @@ import json
 import socket
 import sys
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from hub_server import TOKEN, Hub, forbid_network, hub_served, use_hub
+from hub_server import TOKEN, Hub, forbid_network, use_hub
 from making import tiny
 
 import imtok
@@ -23,23 +22,17 @@ huggingface_hub = pytest.importorskip("huggingface_hub", reason="needs the extra
 COMMIT = "0123456789" * 4
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Hub]:
-    with hub_served() as hub:
-        yield hub
-
-
 @pytest.fixture
-def hub(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+def hub(hub_server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """A stand-in for the Hub with one tokenizer, `org/tiny`, of two commits."""
-    server.repositories.clear()
-    server.requests.clear()
-    server.headers.clear()
-    server.down, server.refuse = 0, ""
-    use_hub(server, tmp_path / "cache", monkeypatch)
-    repository = server.add("org/tiny", tiny(seed=1).files() | {"README.md": b"# tiny\n", "run.py": b"1/0"})
+    hub_server.repositories.clear()
+    hub_server.requests.clear()
+    hub_server.headers.clear()
+    hub_server.down, hub_server.refuse = 0, ""
+    use_hub(hub_server, tmp_path / "cache", monkeypatch)
+    repository = hub_server.add("org/tiny", tiny(seed=1).files() | {"README.md": b"# tiny\n", "run.py": b"1/0"})
     repository.commit(tiny(seed=2).files())
-    return server
+    return hub_server
 
 
 def commits(hub: Hub, name: str = "org/tiny") -> list[str]:

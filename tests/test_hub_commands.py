@@ -6,13 +6,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 import yaml
-from hub_server import Hub, forbid_network, hub_served, use_hub
+from hub_server import Hub, forbid_network, use_hub
 from making import fill, tiny
 from typer.testing import CliRunner
 
@@ -31,21 +30,15 @@ NAME = "hf://org/tiny"
 SHORT = "--images 16 --set batch_size=8 --set data.crop=16 --set threads=1 --device cpu"
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Hub]:
-    with hub_served() as hub:
-        yield hub
-
-
 @pytest.fixture
-def hub(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+def hub(hub_server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """A stand-in for the Hub with one tokenizer, and pictures in the working folder."""
-    server.repositories.clear()
-    use_hub(server, tmp_path / "cache", monkeypatch)
-    server.add("org/tiny", tiny(seed=1).files())
+    hub_server.repositories.clear()
+    use_hub(hub_server, tmp_path / "cache", monkeypatch)
+    hub_server.add("org/tiny", tiny(seed=1).files())
     fill(tmp_path / "pictures", (f"{number}.png" for number in range(4)))
     monkeypatch.chdir(tmp_path)
-    return server
+    return hub_server
 
 
 def run(command: str) -> str:

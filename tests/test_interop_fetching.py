@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import safetensors.torch
-from hub_server import Hub, hub_served, use_hub
+from hub_server import Hub, use_hub
 from published import drawn, maskgit_shapes
 
 import imtok
@@ -22,17 +21,11 @@ WEIGHTS = drawn(maskgit_shapes())
 SETTINGS = b'{"resolution": 32}'
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Hub]:
-    with hub_served() as hub:
-        yield hub
-
-
 @pytest.fixture
-def hub(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+def hub(hub_server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """A stand-in with the same weights as one file and as two, beside files that no import needs."""
-    server.repositories.clear()
-    use_hub(server, tmp_path / "cache", monkeypatch)
+    hub_server.repositories.clear()
+    use_hub(hub_server, tmp_path / "cache", monkeypatch)
     names = sorted(WEIGHTS)
     shards = {
         f"s{number}.safetensors": safetensors.torch.save({name: WEIGHTS[name] for name in names[number::2]})
@@ -40,10 +33,12 @@ def hub(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     }
     index = {"weight_map": {name: f"s{names.index(name) % 2}.safetensors" for name in names}}
     whole = safetensors.torch.save(WEIGHTS)
-    server.add("org/one", {"config.json": SETTINGS, "model.safetensors": whole, "model.onnx": b"x", "run.py": b"1/0"})
-    server.add("org/files", {"config.json": SETTINGS, "f16.safetensors": whole, "f8.safetensors": b"x"})
-    server.add("org/two", {"model.safetensors.index.json": json.dumps(index).encode(), **shards})
-    return server
+    hub_server.add(
+        "org/one", {"config.json": SETTINGS, "model.safetensors": whole, "model.onnx": b"x", "run.py": b"1/0"}
+    )
+    hub_server.add("org/files", {"config.json": SETTINGS, "f16.safetensors": whole, "f8.safetensors": b"x"})
+    hub_server.add("org/two", {"model.safetensors.index.json": json.dumps(index).encode(), **shards})
+    return hub_server
 
 
 def test_a_repository_is_imported_with_its_commit(hub: Hub, tmp_path: Path) -> None:

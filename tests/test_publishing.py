@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from hub_server import TOKEN, Hub, forbid_network, hub_served, use_hub
+from hub_server import TOKEN, Hub, forbid_network, use_hub
 from making import fill, tiny
 from typer.testing import CliRunner
 
@@ -49,22 +48,16 @@ def metadata(card: str) -> Any:
     return yaml.safe_load(card.split("---\n")[1])
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Hub]:
-    with hub_served() as hub:
-        yield hub
-
-
 @pytest.fixture
-def hub(server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+def hub(hub_server: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
     """An empty stand-in for the Hub, and a token that may write."""
     pytest.importorskip("huggingface_hub", reason="needs the extra hf")
-    server.repositories.clear()
-    server.requests.clear()
-    server.down, server.refuse, server.card_error = 0, "", ""
-    use_hub(server, tmp_path / "cache", monkeypatch)
+    hub_server.repositories.clear()
+    hub_server.requests.clear()
+    hub_server.down, hub_server.refuse, hub_server.card_error = 0, "", ""
+    use_hub(hub_server, tmp_path / "cache", monkeypatch)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    return server
+    return hub_server
 
 
 def test_the_metadata_of_a_card_is_what_the_hub_reads(tmp_path: Path) -> None:

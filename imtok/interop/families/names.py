@@ -1,13 +1,15 @@
-"""Names and shapes of published tensors, as several families need them."""
+"""Names and shapes of published tensors, and networks read from them, as several families need them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from torch import Tensor
 
 from imtok.errors import TokenizerError
+from imtok.networks.vqgan_config import VQGANConfig
 from imtok.quantizers.base import FLAGS
 
 
@@ -46,3 +48,27 @@ def stage_widths(tensors: Mapping[str, Tensor], stages: str, middle: str) -> tup
     if missing:
         raise TokenizerError(f"lacks {missing[0]}, so its stages are not known; download the file again")
     return tuple(tensors[name].shape[0] for name in widths), blocks, count(tensors, middle)
+
+
+def network_without_attention(tensors: Mapping[str, Tensor], middle: str, **options: Any) -> VQGANConfig:
+    """Return the network of MaskGIT and of those that descend from it, its widths read from the tensors.
+
+    It has neither attention, nor biases in its blocks, nor 1x1 convolutions around the quantizer. `middle` is the name
+    of its middle blocks, `options` are the family's own. Raises TokenizerError as `stage_widths` does.
+    """
+    channels, blocks, middle_blocks = stage_widths(tensors, "encoder.down", f"encoder.{middle}")
+    decoder_channels, decoder_blocks, _ = stage_widths(tensors, "decoder.up", f"decoder.{middle}")
+    return VQGANConfig(
+        channels=channels,
+        stem_channels=tensors["encoder.conv_in.weight"].shape[0],
+        blocks=blocks,
+        attention_stages=(),
+        middle_blocks=middle_blocks,
+        middle_attention=False,
+        latent_channels=None,
+        decoder_channels=decoder_channels,
+        decoder_blocks=decoder_blocks,
+        last_kernel=1,
+        bias=False,
+        **options,
+    )

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 from imtok.config import TokenizerConfig
 from imtok.interop.checkpoint import Checkpoint
-from imtok.interop.families.names import renamed, stage_widths
+from imtok.interop.families.names import network_without_attention, renamed
 from imtok.interop.family import Conversion, Family
 from imtok.interop.skeleton import skeleton
-from imtok.networks.vqgan_config import VQGANConfig
 from imtok.quantizer_config import LFQConfig
 
 _SIZE = 256  # of evaluation in the published configurations
@@ -39,21 +38,10 @@ class OpenMAGVIT2(Family):
     def convert(self, checkpoint: Checkpoint) -> Conversion:
         """See `Family.convert`."""
         tensors = checkpoint.tensors
-        channels, blocks, middle = stage_widths(tensors, "encoder.down", "encoder.mid_block")
-        decoder_channels, decoder_blocks, _ = stage_widths(tensors, "decoder.up", "decoder.mid_block")
         dim = tensors["encoder.conv_out.weight"].shape[0]
-        network = VQGANConfig(
-            channels=channels,
-            stem_channels=tensors["encoder.conv_in.weight"].shape[0],
-            blocks=blocks,
-            attention_stages=(),
-            middle_blocks=middle,
-            middle_attention=False,
-            latent_channels=None,
-            decoder_channels=decoder_channels,
-            decoder_blocks=decoder_blocks,
-            last_kernel=1,
-            bias=False,
+        network = network_without_attention(
+            tensors,
+            "mid_block",
             downsampling="strided_symmetric",
             upsampling="depth_to_space",
             adaptive_norm=True,
