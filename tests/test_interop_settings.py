@@ -54,6 +54,9 @@ def test_yaml_and_json_are_read_as_plain_data(tmp_path: Path) -> None:
         "1: 2",
         "a: [",
         "a: &a [*a, \x00]",
+        'a: !!int ""',
+        "a: !!bool perhaps",
+        "a: 1" + ":1" * 2**18,
     ],
 )
 def test_a_hostile_configuration_is_one_finding(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from imtok.cli import app
 from imtok.errors import TokenizerError
 from imtok.interop.inert import StoredTensor, UnreadableError
 from imtok.interop.torch_files import open_torch_file
-from imtok.interop.weights import read_weights, weight_files
+from imtok.interop.weights import _of_module, read_weights, weight_files
 
 DTYPES = ["float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool"]
 
@@ -212,6 +212,26 @@ def test_a_module_saved_whole_is_read_as_its_tensors(tmp_path: Path, monkeypatch
     assert {name: value.tolist() for name, value in found.items()} == {"b": [1, 1], "0.1.w": [0, 1, 2]}
     with pytest.raises(TokenizerError, match=r"names torch\.nn\.modules\.linear\.Linear, which no weights need"):
         tensors_of(saved(tmp_path / "y.pkl", nn.Linear(2, 2)))
+
+
+def test_modules_that_hold_each_other_take_no_memory(tmp_path: Path) -> None:
+    module = nn.Sequential(nn.Sequential())
+    for number in range(100):
+        module.register_parameter(f"w{number}", nn.Parameter(torch.ones(1)))
+    path = saved(tmp_path / "x.pkl", module)
+    file = open_torch_file(path)
+    for number in range(50):
+        file.content.state["_modules"][str(number)] = file.content
+    with pytest.raises(UnreadableError, match="modules inside modules without an end"):
+        _of_module(file.content)
+
+
+def test_an_empty_tensor_of_a_giant_shape_is_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.pt", {"w": torch.empty(3, 3, 0)})
+    giant = b"\x8a\x08" + (2**62).to_bytes(8, "little")
+    rewritten(path, lambda name, data: (name, data.replace(b"K\x03K\x03K\x00\x87", giant + giant + b"K\x00\x87")))
+    with pytest.raises(TokenizerError, match="a shape or strides"):
+        tensors_of(path)
 
 
 def test_an_index_that_leads_out_of_its_folder_is_refused(tmp_path: Path) -> None:

@@ -160,6 +160,35 @@ def test_keys_that_would_hash_without_end_are_refused() -> None:
         read(b"}" + nested + b"I1\ns.")
 
 
+@pytest.mark.parametrize("place", ["module", "name"])
+def test_a_name_that_would_hash_without_end_is_refused(place: str) -> None:
+    nested, text = b")" + b"2\x86" * 200, b"\x8c\x01x"  # a pair of one pair of one pair ...
+    with pytest.raises(UnreadableError, match="name that is no text"):
+        read((nested + text if place == "module" else text + nested) + b"\x93.")
+
+
+def test_keys_of_one_hash_are_refused() -> None:
+    """Every multiple of 2^61 - 1 has the hash 0, so that a mapping of many of them would take hours."""
+    keys = b"".join(b"\x8a\x0b" + (number * (2**61 - 1)).to_bytes(11, "little") + b"N" for number in range(9, 99))
+    with pytest.raises(UnreadableError, match="beyond 64 bits as a key"):
+        read(b"}(" + keys + b"u.")
+
+
+@pytest.mark.parametrize("name", ["collections OrderedDict", "builtins list", "torch Size", "argparse Namespace"])
+def test_a_list_is_not_copied_without_end(name: str) -> None:
+    values = b"](" + b"K\x01K\x02\x86" * 3000 + b"e\x94"
+    of = b"c" + name.replace(" ", "\n").encode() + b"\n\x94"
+    with pytest.raises(UnreadableError, match="copies more than"):
+        read(values + of + b"](" + b"h\x01h\x00\x85R" * 3000 + b"e.")
+
+
+def test_a_number_that_no_message_could_show_is_refused() -> None:
+    for number in (2**30_000, -(2**30_000)):
+        data = number.to_bytes(4000, "little", signed=True)
+        with pytest.raises(UnreadableError, match="whole number that no weights need"):
+            read(b"\x8b" + len(data).to_bytes(4, "little") + data + b".")
+
+
 @pytest.mark.parametrize(
     ("data", "finding"),
     [

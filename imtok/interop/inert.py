@@ -6,6 +6,7 @@ its name in one line, and a name inside it becomes a `Named`, which is two strin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,9 +138,11 @@ class UnreadableError(ValueError):
 
 def named(module: Any, name: Any) -> Named:
     """Return the stand-in of a class or function; raises UnreadableError where the list does not have its name."""
+    if not isinstance(module, str) or not isinstance(name, str):  # nested tuples would hash without an end
+        raise UnreadableError("its pickle has a name that is no text")
     if (module, name) in ALLOWED:
         return Named(module, name)
-    raise UnreadableError(f"its pickle names {str(module)[:80]}.{str(name)[:80]}, which no weights need")
+    raise UnreadableError(f"its pickle names {module[:80]}.{name[:80]}, which no weights need")
 
 
 def made(of: Any, arguments: Any) -> Any:
@@ -170,6 +173,8 @@ def filled(target: dict[Any, Any], pairs: Iterable[tuple[Any, Any]]) -> dict[Any
     for key, value in pairs:
         if not isinstance(key, str | int | float | bytes | Named | None):  # nested tuples would hash without an end
             raise UnreadableError(f"its pickle has a mapping with a {type(key).__name__} as a key")
+        if isinstance(key, int) and key.bit_length() > 64:  # any number of such keys can have the same hash
+            raise UnreadableError("its pickle has a mapping with a whole number beyond 64 bits as a key")
         target[key] = value
     return target
 
@@ -185,7 +190,7 @@ def _pairs(content: Any) -> list[tuple[Any, Any]]:
 def _tensor(storage: Any = None, offset: Any = None, shape: Any = None, stride: Any = None) -> StoredTensor:
     """Return a tensor's place, checked: it lies in its storage."""
     whole = isinstance(storage, StoredValues) and _are_sizes((offset,)) and _are_sizes(shape) and _are_sizes(stride)
-    if not whole or len(shape) != len(stride) or len(shape) > 16:
+    if not whole or len(shape) != len(stride) or math.prod(max(length, 1) for length in shape) >= 2**60:
         raise UnreadableError("its pickle has a tensor without a storage, an offset, a shape or strides")
     tensor = StoredTensor(storage, offset, tuple(shape), tuple(stride))
     if offset + tensor.span > storage.count:
@@ -194,5 +199,9 @@ def _tensor(storage: Any = None, offset: Any = None, shape: Any = None, stride: 
 
 
 def _are_sizes(values: Any) -> bool:
-    """Say whether all are whole numbers of at least 0 that fit 64 bits."""
-    return isinstance(values, list | tuple) and all(type(value) is int and 0 <= value < 2**63 for value in values)
+    """Say whether these are at most 16 whole numbers of at least 0 that fit 64 bits."""
+    return (
+        isinstance(values, list | tuple)
+        and len(values) <= 16
+        and all(type(value) is int and 0 <= value < 2**63 for value in values)
+    )

@@ -13,7 +13,8 @@ from imtok.errors import TokenizerError
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _NAMES = ("config", "model")
-_LONGEST = 2**24  # bytes
+_LONGEST_JSON = 2**24  # bytes; a whole model's configuration may hold its vocabulary
+_LONGEST_YAML = 2**18  # bytes; some numbers of YAML take time that grows with the square of their length
 _MOST_VALUES = 100_000  # names of YAML may stand for each other, so that a few lines become any number of values
 
 
@@ -45,15 +46,18 @@ def _only(files: Iterable[Path]) -> Path | None:
 def read_settings(path: Path) -> Mapping[str, Any]:
     """Read a configuration file as plain data; raises TokenizerError where it holds anything but names and values."""
     try:
-        size = path.stat().st_size
-        text = path.read_bytes() if size <= _LONGEST else b""
+        longest = _LONGEST_JSON if path.suffix == ".json" else _LONGEST_YAML
+        with path.open("rb") as file:
+            text = file.read(longest + 1)
     except OSError as error:
         raise TokenizerError(
             f"{path}: cannot be read ({error.strerror}); name the checkpoint's configuration"
         ) from error
+    if len(text) > longest:
+        raise TokenizerError(f"{path}: is longer than {longest:,} bytes, which no configuration is")
     try:
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError, RecursionError) as error:
         first = " ".join(str(error).split())[:160]
         raise TokenizerError(f"{path}: is no configuration in YAML or JSON ({first}); copy it again") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):

@@ -19,7 +19,9 @@ import torch
 
 from imtok.interop.inert import STORAGES, Inert, Named, StoredValues, UnreadableError, filled, made, named
 
-_LONGEST = 64 * 2**20  # bytes of a pickle, without its tensors: that of a model of 7 B parameters has less than 2^20
+_LONGEST = 16 * 2**20  # bytes of a pickle, without its tensors: that of a model of 7 B parameters has less than 2^20
+_MOST_COPIED = 2**20  # values that calls such as `list(values)` copy, the same ones counted each time
+_WIDEST = 128  # bits of a whole number; the magic number of torch has 77
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,13 @@ class _Reader:
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
+        self._copied = 0
 
     def take(self, opcode: str, argument: Any) -> None:
         """Follow one opcode; raises UnreadableError where it is none of data."""
         if opcode in _VALUES:
+            if type(argument) is int and argument.bit_length() > _WIDEST:  # no message could show it
+                raise UnreadableError("its pickle has a whole number that no weights need")
             self._stack.append(argument)
         elif opcode in _CONSTANTS:
             self._stack.append(_CONSTANTS[opcode]())
@@ -174,13 +179,21 @@ class _Reader:
 
     def _call(self, _: Any) -> None:
         arguments, of = self._pop(), self._pop()
+        self._make(of, arguments)
+
+    def _make(self, of: Any, arguments: Any) -> None:
+        """Put what stands for a call; a few bytes can copy one long list again and again, so copies are counted."""
+        if isinstance(arguments, tuple):
+            self._copied += sum(len(each) for each in arguments if isinstance(each, list | tuple | dict))
+        if self._copied > _MOST_COPIED:
+            raise UnreadableError(f"its pickle copies more than {_MOST_COPIED:,} values, which no weights need")
         self._stack.append(made(of, arguments))
 
     def _call_with_keywords(self, _: Any) -> None:
         keywords, arguments, of = self._pop(), self._pop(), self._pop()
         if keywords:
             raise UnreadableError("its pickle calls a class with keywords")
-        self._stack.append(made(of, arguments))
+        self._make(of, arguments)
 
     def _build(self, _: Any) -> None:
         """Keep the state of an object beside it; that of a mapping, such as torch's `_metadata`, is dropped."""

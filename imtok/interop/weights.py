@@ -210,16 +210,17 @@ def _of_module(module: Inert) -> list[tuple[str, StoredTensor]]:
     """List the tensors of a module that was saved whole, under the names that its state dict would have."""
     found: list[tuple[str, StoredTensor]] = []
     waiting: list[tuple[str, Any]] = [("", module)]
-    for _ in range(_MOST_NAMES):  # modules may hold each other, and then there is no end
-        if not waiting:
-            return found
+    names = 0
+    while waiting and names <= _MOST_NAMES:  # modules may hold each other, and then there is no end
         lead, each = waiting.pop()
         state = each.state if isinstance(each, Inert) and isinstance(each.state, dict) else {}
-        for kind in ("_parameters", "_buffers"):
-            found += [(f"{lead}{name}", stored) for name, stored in _tensors(state.get(kind)).items()]
-        parts = state.get("_modules")
+        tensors, buffers, parts = (state.get(kind) for kind in ("_parameters", "_buffers", "_modules"))
+        names += 1 + sum(len(part) for part in (tensors, buffers, parts) if isinstance(part, dict))
+        found += [(f"{lead}{name}", stored) for part in (tensors, buffers) for name, stored in _tensors(part).items()]
         if isinstance(parts, dict) and lead.count(".") < _DEEPEST:
             waiting += [(f"{lead}{name}.", part) for name, part in parts.items() if isinstance(name, str)]
+    if not waiting:
+        return found
     raise UnreadableError("it holds modules inside modules without an end")
 
 
