@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from imtok.cli.evaluate import _facts
 from imtok.cli.evaluate_table import print_tables
 from imtok.evaluation.result import Result
 from imtok.usage import CodebookUsage
@@ -97,3 +98,9 @@ def test_a_long_name_keeps_its_ends() -> None:
     assert rows[1][0].startswith("runs/xx")
     assert rows[1][0].endswith("xx/best")
     assert len(rows[1][0]) == 32
+
+
+def test_a_result_that_all_metrics_refuse_still_has_its_codes() -> None:
+    facts = _facts(result("a", metrics={}, intervals={}, refused={"rfid": "needs 2,048 images"}, exact=1))
+    assert list(facts) == ["images", "bits per image", "codes used", "perplexity"]
+    assert _facts(result("a", exact=1))["PSNR"].endswith("1 image exact")

@@ -148,6 +148,28 @@ def test_other_images_and_foreign_folders_are_refused(tokenizer: Path, pictures:
         evaluate_tokenizers([tokenizer], [pictures], output=pictures)
 
 
+def test_a_call_without_the_weights_of_a_metric_resumes(tokenizer: Path, pictures: Path, tmp_path: Path) -> None:
+    wanted: dict[str, Any] = {"metrics": ["psnr", "rfid"], "weights": {"inception": tmp_path / "absent.pth"}, **SMALL}
+    (first,) = evaluate_tokenizers([tokenizer], [pictures], output=tmp_path / "eval", **wanted)
+    (again,) = evaluate_tokenizers([tokenizer], [pictures], output=tmp_path / "eval", **wanted)
+    assert first == again
+    assert "no such file" in first.refused["rfid"]
+    with pytest.raises(ConfigError, match=r"metric rfid: .*absent\.pth: no such file"):
+        evaluate_tokenizers([tokenizer], [pictures], output=tmp_path / "new", **{**wanted, "metrics": ["rfid"]})
+
+
+def test_a_list_of_no_metrics_is_refused(tokenizer: Path, pictures: Path) -> None:
+    with pytest.raises(ConfigError, match="--metrics: names none"):
+        evaluate_tokenizers([tokenizer], [pictures], metrics=[], **SMALL)
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "1", '{"format": "imtok-evaluation", "version": 1}', ""])
+def test_damaged_settings_are_named(content: str, tokenizer: Path, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_text(content)
+    with pytest.raises(ConfigError, match=r"evaluation\.json: cannot be read"):
+        evaluate_tokenizers([tokenizer], [pictures], output=tmp_path, **SMALL)
+
+
 def test_a_damaged_unit_is_named(tokenizer: Path, pictures: Path, tmp_path: Path) -> None:
     evaluate_tokenizers([tokenizer], [pictures], output=tmp_path / "eval", **SMALL)
     unit = next((tmp_path / "eval").rglob("00001.safetensors"))

@@ -389,3 +389,13 @@ def test_another_family_is_named_with_the_option_to_type(tmp_path: Path) -> None
     checkpoint = read_checkpoint(written("llamagen", tmp_path))
     with pytest.raises(TokenizerError, match="type --family llamagen"):
         recognised(checkpoint, FAMILIES, "taming")
+
+
+@pytest.mark.parametrize(("name", "wrong"), [("ibq", "taming"), ("taming", "ibq")])
+def test_a_configuration_forbids_the_search_of_another_family(name: str, wrong: str, tmp_path: Path) -> None:
+    """Taming's and IBQ's names are the same, and only the configuration says which search finds the codes."""
+    path = written(name, tmp_path)
+    with pytest.raises(TokenizerError, match=r"leave out --family, or type --family"):
+        recognised(read_checkpoint(path), FAMILIES, wrong)
+    (path.parent / "config.yaml").unlink()
+    assert recognised(read_checkpoint(path), FAMILIES, wrong)[0].name == wrong

@@ -193,14 +193,14 @@ def _warn(result: Result) -> None:
 
 def _facts(result: Result) -> dict[str, str]:
     usage, coded = result.usage, result.coded_bits_per_image
-    first, *others = _metric_facts(result)
+    metrics = _metric_facts(result)  # none where all refuse the images
+    exact = f", {counted(result.exact, 'image')} exact" if result.exact else ""
     entropy_coded = f", {coded:,.0f} entropy-coded" if coded is not None else ""
     rates = [("encoded", result.encode_images_per_second), ("decoded", result.decode_images_per_second)]
     speed = ", ".join(f"{rate:,.1f} {name}" for name, rate in rates if rate is not None)
     return {
         "images": f"{result.images:,}",
-        first[0]: first[1] + (f", {counted(result.exact, 'image')} exact" if result.exact else ""),
-        **dict(others),
+        **{label: text + exact * (number == 0) for number, (label, text) in enumerate(metrics)},
         "bits per image": f"{result.bits_per_image:,.0f} ({result.bits_per_pixel:.3f} a pixel){entropy_coded}",
         "codes used": f"{usage['used']:,} of {usage['codebook_size']:,} ({usage['usage']:.1%})",
         "perplexity": f"{usage['perplexity']:,.1f}",

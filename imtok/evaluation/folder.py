@@ -98,7 +98,7 @@ class EvaluationFolder:
             if (content.pop("format"), content.pop("version")) != (_FORMAT, _VERSION):
                 raise ValueError("of another format or version")
             return Settings.model_validate(content)
-        except (ValueError, KeyError, AttributeError, ValidationError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError, ValidationError) as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(f"{file}: cannot be read ({reason}); give a new folder") from error
 

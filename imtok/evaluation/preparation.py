@@ -172,20 +172,22 @@ def _opened(
 ) -> _Opened:
     """Open the metrics with their networks on the device; each network is opened once.
 
-    Raises ConfigError where none can be measured, and where one that the folder has recorded cannot.
+    Raises ConfigError where none is named or can be measured, and where one that the folder has recorded cannot.
     """
     names, too_large = options.get("metrics"), dict[str, str]()
     if names is None:
         names = list(recorded.metrics) if recorded else [metric.name for metric in build_metrics()]
     elif "all" in names:
         names, too_large = _fitting(_size(options, recorded, tokenizers))
+    if not names:
+        raise ConfigError("--metrics: names none; leave it out for PSNR and SSIM")
     kinds = {protocol.name: [protocol.metric(name) for name in dict.fromkeys(names)] for protocol in protocols}
     all_kinds = list(dict.fromkeys(kind for some in kinds.values() for kind in some))
     if options.get("fetch", True) or options.get("weights"):
         opened = open_available(all_kinds, device, weights=options.get("weights"))
     else:
         opened = _open_present(all_kinds, device)
-    needed = recorded.metrics if recorded else names if len(opened.missing) == len(names) else ()
+    needed = recorded.metrics if recorded else names if len(opened.missing) == len(set(names)) else ()
     for name in filter(opened.missing.__contains__, needed):
         raise ConfigError(f"metric {name}: {opened.missing[name]}")
     templates = {type(metric): metric for metric in opened.metrics}

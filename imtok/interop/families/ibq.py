@@ -7,7 +7,7 @@ of the weights, `model_ema.*`, as the reader of checkpoints does.
 from __future__ import annotations
 
 from imtok.interop.checkpoint import Checkpoint
-from imtok.interop.families.taming import has_taming_keys, is_ibq
+from imtok.interop.families.taming import VQ_CLASSES, has_taming_keys, is_ibq
 from imtok.interop.families.vqgan_family import VQGANFamily, codebook_record, target_of
 from imtok.interop.families.vqgan_layout import Layout, number_of
 from imtok.quantizer_config import QuantizerConfig
@@ -24,8 +24,8 @@ class IBQ(VQGANFamily):
         return has_taming_keys(checkpoint) and is_ibq(checkpoint)
 
     def fits(self, checkpoint: Checkpoint) -> bool:
-        """See `Family.fits`."""
-        return has_taming_keys(checkpoint)
+        """See `Family.fits`; not where the configuration names taming's class, whose search gives other codes."""
+        return has_taming_keys(checkpoint) and target_of(checkpoint.settings).rpartition(".")[2] not in VQ_CLASSES
 
     def quantizer(self, layout: Layout) -> tuple[QuantizerConfig, tuple[str, ...]]:
         """See `VQGANFamily.quantizer`; the weights of the losses are those of the published trainings."""

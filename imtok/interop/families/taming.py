@@ -17,6 +17,7 @@ from imtok.interop.families.vqgan_layout import Layout, number_of
 from imtok.quantizer_config import GumbelConfig, QuantizerConfig
 
 CODEBOOK = "quantize.embedding.weight"
+VQ_CLASSES = ("VQModel", "VQModelInterface")  # of taming-transformers and latent-diffusion
 _KL_WEIGHT = 5e-4  # of taming's GumbelQuantize, where no configuration says it
 
 
@@ -31,8 +32,8 @@ class Taming(VQGANFamily):
         return has_taming_keys(checkpoint) and not is_ibq(checkpoint)
 
     def fits(self, checkpoint: Checkpoint) -> bool:
-        """See `Family.fits`."""
-        return has_taming_keys(checkpoint)
+        """See `Family.fits`; not where the configuration names IBQ, whose search gives other codes."""
+        return has_taming_keys(checkpoint) and not target_of(checkpoint.settings).endswith(".IBQ")
 
     def quantizer(self, layout: Layout) -> tuple[QuantizerConfig, tuple[str, ...]]:
         """See `VQGANFamily.quantizer`; raises TokenizerError on SEED-Voken's search by cosine."""
