@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from imtok.errors import ConfigError
 from imtok.evaluation.outputs import Samples
 
 
@@ -56,3 +57,24 @@ def test_an_empty_unit_adds_nothing(tmp_path: Path) -> None:
         pass
     samples.finish([0, 1])
     assert np.load(tmp_path / "samples.npz")["arr_0"].shape == (2, 8, 8, 3)
+
+
+def test_units_of_another_evaluation_are_not_taken(tmp_path: Path) -> None:
+    write(Samples(tmp_path / "samples.npz", 8, "one"), 0, images(2))
+    assert Samples(tmp_path / "samples.npz", 8, "one").has(0)
+    assert not Samples(tmp_path / "samples.npz", 8, "two").has(0)
+
+
+def test_a_file_that_holds_no_samples_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "thesis.npz").write_text("years of work")
+    (tmp_path / "folder.npz").mkdir()
+    np.savez(tmp_path / "weights.npz", w=np.ones(3))
+    for name in ("thesis.npz", "folder.npz", "weights.npz"):
+        with pytest.raises(ConfigError, match="exists and holds no samples"):
+            Samples(tmp_path / name, 8)
+    assert (tmp_path / "thesis.npz").read_text() == "years of work"
+    samples = Samples(tmp_path / "samples.npz", 8)
+    for _ in range(2):
+        write(samples, 0, images(2))
+        samples.finish([0])
+        samples = Samples(tmp_path / "samples.npz", 8)

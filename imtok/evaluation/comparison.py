@@ -55,12 +55,12 @@ class Comparison(Output):
 
     suffix = ".npz"
 
-    def __init__(self, target: Path, title: str, *, shown: int = _SHOWN) -> None:
+    def __init__(self, target: Path, title: str, *, identity: str = "", shown: int = _SHOWN) -> None:
         """Take the folder to write, a line that says what is compared, and the number of images of each group.
 
         Raises ConfigError where the folder holds files that are no comparison.
         """
-        super().__init__(target)
+        super().__init__(target, identity)
         self._title, self._shown = title, shown
         if target.exists() and not target.is_dir():
             raise ConfigError(f"{target}: a file, expected a folder for images; give another name")

@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from imtok.errors import disk_errors
-from imtok.evaluation.samples import write_samples
+from imtok.errors import ConfigError, disk_errors
+from imtok.evaluation.samples import are_samples, write_samples
 from imtok.files import atomic_writer
 
 
@@ -37,9 +37,10 @@ class Output(ABC):
 
     suffix: str  # of a unit's file
 
-    def __init__(self, target: Path) -> None:
+    def __init__(self, target: Path, identity: str = "") -> None:
+        """Take what to write, and a digest of all that decides its content: units of another content are not used."""
         self.target = target
-        self._folder = target.parent / f".{target.name}.units"
+        self._folder = target.parent / (f".{target.name}.{identity}.units" if identity else f".{target.name}.units")
 
     def has(self, unit: int) -> bool:
         """Say whether a unit has been written, by this call or one before."""
@@ -76,10 +77,12 @@ class Samples(Output):
 
     suffix = ".rgb"
 
-    def __init__(self, target: Path, size: int) -> None:
-        """Take the file to write and the side of the squares."""
-        super().__init__(target)
+    def __init__(self, target: Path, size: int, identity: str = "") -> None:
+        """Take the file to write and the side of the squares; raises ConfigError where it is a file of another kind."""
+        super().__init__(target, identity)
         self._size = size
+        if target.exists() and not are_samples(target):
+            raise ConfigError(f"{target}: exists and holds no samples; give another name")
 
     @contextmanager
     def unit(self, unit: int) -> Iterator[UnitOutput]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,7 @@ def prepare(
         units,
         entries,
         device,
-        _outputs(options, entries, protocols, settings.size),
+        _outputs(options, entries, protocols, settings),
         protocols,
         [
             UnitMeasurer(protocol, some, settings, workers=workers)
@@ -110,21 +111,28 @@ def prepare(
 
 
 def _outputs(
-    options: Options, entries: Sequence[Entry], protocols: Sequence[Protocol], size: int
+    options: Options, entries: Sequence[Entry], protocols: Sequence[Protocol], settings: Settings
 ) -> dict[Cell, list[Output]]:
-    """Return the images that are written for each protocol and entry; several have a name of their own each."""
+    """Return the images that are written for each protocol and entry; several have a name of their own each.
+
+    Raises ConfigError where a name is taken by something else.
+    """
     outputs: dict[Cell, list[Output]] = {}
     several = len(entries) * len(protocols) > 1
     for protocol in protocols:
         for number, entry in enumerate(entries, start=1):
             part = f"{protocol.name}-{number}-{re.sub('[^A-Za-z0-9.]+', '_', Path(entry.name).name)}"
-            found = outputs[entry.cell(protocol)] = list[Output]()
+            cell = entry.cell(protocol)
+            identity = hashlib.sha256(f"{cell} {settings.model_dump_json()}".encode()).hexdigest()[:12]
+            found = outputs[cell] = list[Output]()
             if (folder := options.get("images_out")) is not None:
                 target = Path(folder) / part if several else Path(folder)
-                found.append(Comparison(target, f"{entry.name}, {protocol.name}, {size} px"))
+                title = f"{entry.name}, {protocol.name}, {settings.size} px"
+                found.append(Comparison(target, title, identity=identity))
             if (file := options.get("samples")) is not None:
                 target = Path(file)
-                found.append(Samples(target.with_name(f"{target.stem}-{part}.npz") if several else target, size))
+                target = target.with_name(f"{target.stem}-{part}.npz") if several else target
+                found.append(Samples(target, settings.size, identity))
     return outputs
 
 

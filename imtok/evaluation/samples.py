@@ -20,6 +20,15 @@ from imtok.files import atomic_writer
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # in place of the time, so that equal images give equal bytes
 
 
+def are_samples(path: Path) -> bool:
+    """Say whether a file is an npz of the one array `arr_0`; False where it cannot be read."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist() == ["arr_0.npy"]
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return False
+
+
 def write_samples(path: Path, batches: Iterable[Tensor], *, images: int, size: int) -> None:
     """Write batches (n, 3, S, S) uint8 in their order to an npz of `images` images of side `size`.
 
