@@ -164,6 +164,7 @@ def test_the_command_says_what_the_files_take(source: Path, tmp_path: Path) -> N
     assert "encoder.pt2 (" in result.stdout
     assert "images float32 (batch, 3, 8*h, 8*w) in [-1, 1]; codes int64 (batch, h, w) in [0, 125)" in result.stdout
     assert "64 of 64 codes are imtok's under torch" in result.stdout
+    assert "images are equal to the bit" in result.stdout
     again = CliRunner().invoke(app, command)
     assert again.stdout.startswith("nothing to do: ")
     shutil.rmtree(tmp_path / "out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from published import LAYOUTS, check_golden, imported, written
 from recipe import Golden, golden
 
 from imtok.config import TokenizerConfig, load_train_config, preset
-from imtok.errors import TokenizerError
+from imtok.decoding.job import decode
+from imtok.errors import ImtokWarning, TokenizerError
 from imtok.interop import import_checkpoint, read_checkpoint
 from imtok.interop.families import FAMILIES
 from imtok.interop.recognition import recognised
@@ -22,6 +24,7 @@ from imtok.interop.skeleton import skeleton
 from imtok.networks.vqgan_config import VQGANConfig
 from imtok.quantizer_config import GumbelConfig, QuantizerConfig, ResidualConfig, VQConfig
 from imtok.tokenizer import Tokenizer
+from imtok.tokens import write_tokens
 from imtok.training.initial import initial_tokenizer
 
 SHARED = {  # reference folders, their files of weights, and the leads of their tensors
@@ -79,7 +82,10 @@ def test_the_goldens_of_the_published_code_are_met(name: str, shared: Path, tmp_
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_pictures_become_tokens_and_come_back(name: str, tmp_path: Path) -> None:
-    check_token_folder(tokenizer_of(name, tmp_path), tmp_path, size=16)
+    tokenizer = tokenizer_of(name, tmp_path)
+    gray = pytest.warns(ImtokWarning, match="has no decoder") if name == "chameleon" else nullcontext()
+    with gray:
+        check_token_folder(tokenizer, tmp_path, size=16)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -249,6 +255,19 @@ def test_chameleon_decodes_to_gray_until_its_decoder_is_trained(tmp_path: Path) 
     assert any("no decoder is in the checkpoint" in sentence for sentence in report.assumed)
     again = import_checkpoint(path, tmp_path / "again").tokenizer
     assert again.files() == report.tokenizer.files()
+
+
+def test_what_decodes_to_gray_is_reported_wherever_it_is_used(tmp_path: Path) -> None:
+    report = import_checkpoint(written("chameleon", tmp_path / "published"), tmp_path / "imported")
+    origin = report.tokenizer.config.origin
+    assert origin is not None
+    assert origin.no_decoder
+    assert "decoded images are gray" in origin.summary
+    codes = golden("chameleon")["out.codes"].numpy()
+    write_tokens(tmp_path / "tokens", ["a", "b"], codes, tokenizer=report.tokenizer)
+    with pytest.warns(ImtokWarning, match="has no decoder, so all decoded images are gray"):
+        decode(tmp_path / "tokens", tmp_path / "images")
+    assert not origin.after_training(freeze_codes=True).no_decoder
 
 
 # --- configurations

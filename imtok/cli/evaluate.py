@@ -21,6 +21,7 @@ from imtok.cli.options import (
     SalvageImages,
     Stream,
 )
+from imtok.config.origin import gray_images_note
 from imtok.counted import counted
 from imtok.signals import GOES_ON, say_when_stopped
 
@@ -157,6 +158,9 @@ def _print(results: Sequence[Result], tables: Sequence[Sequence[Result]], *, as_
         if number:
             print_result("")
         _print_table(table)
+    for result in results:
+        if result.origin is not None and result.origin.no_decoder:
+            warn(gray_images_note(result.tokenizer))
     reasons = {name: reason for result in results for name, reason in result.refused.items()}
     for reason in dict.fromkeys(reasons.values()):
         warn(reason)

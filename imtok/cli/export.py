@@ -40,7 +40,7 @@ def export(
 
 
 def _print(report: ExportReport) -> None:
-    files = ", ".join(f"{name} ({size / 1e6:,.1f} MB)" for name, size in report.sizes.items())
+    files = ", ".join(f"{name} ({_size(size)})" for name, size in report.sizes.items())
     print_result(f"{'nothing to do: ' if report.existed else ''}{files} in {report.folder}")
     layout, check = report.layout, report.check
     least = f", h and w from {layout.least_grid}" if layout.free_size else ""
@@ -48,13 +48,18 @@ def _print(report: ExportReport) -> None:
         f"images float32 ({_axes(layout.images)}) in [-1, 1]; codes int64 ({_axes(layout.codes)}) in "
         f"[0, {report.num_codes}){least}"
     )
+    images = f"differ by {check.image_difference:.1e} at most" if check.image_difference else "are equal to the bit"
     print_result(
-        f"{check.codes - check.different_codes:,} of {check.codes:,} codes are imtok's under {check.runtime}; images "
-        f"differ by {check.image_difference:.1e} at most"
+        f"{check.codes - check.different_codes:,} of {check.codes:,} codes are imtok's under {check.runtime}; "
+        f"images {images}"
     )
     if report.license:
         print_result(f"licence: {report.license}")
 
 
 def _axes(shape: tuple[int | str, ...]) -> str:
-    return ", ".join(map(str, shape))
+    return ", ".join(str(axis).removeprefix("1*") for axis in shape)
+
+
+def _size(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB" if size >= 1e5 else f"{size / 1e3:,.1f} KB"

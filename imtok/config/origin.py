@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Literal, Self
 
 from pydantic import Field
 
+from imtok.errors import ImtokWarning
 from imtok.records import Record
 
 
@@ -21,11 +23,14 @@ class Origin(Record):
     trained_further: Literal["", "decoder", "all"] = Field(
         "", description="part of the weights that imtok trained after the import; the decoder alone keeps all tokens"
     )
+    no_decoder: bool = Field(
+        False, description="the checkpoint has no decoder, and none has been trained: decoded images are gray"
+    )
 
     def after_training(self, *, freeze_codes: bool) -> Self:
         """Return the origin of a tokenizer that was trained from one of this origin."""
         further = "decoder" if freeze_codes and self.trained_further != "all" else "all"
-        return self.model_copy(update={"trained_further": further})
+        return self.model_copy(update={"trained_further": further, "no_decoder": False})
 
     @property
     def summary(self) -> str:
@@ -42,5 +47,20 @@ class Origin(Record):
             f"from {self.hub}" if self.hub else "",
             f"licence {self.license}" if self.license else "licence not recorded",
             texts[self.trained_further],
+            "it has no decoder, so decoded images are gray" if self.no_decoder else "",
         ]
         return "; ".join(filter(None, facts))
+
+
+def gray_images_note(name: object) -> str:
+    """Say that a tokenizer of this name decodes to gray images, and what trains its decoder."""
+    return (
+        f"{name}: its checkpoint has no decoder, so all decoded images are gray; "
+        f"`imtok train SOURCE --start-from {name} --freeze-codes -o RUN` trains one"
+    )
+
+
+def warn_of_gray_images(origin: Origin | None, name: object) -> None:
+    """Give an ImtokWarning where a tokenizer has no decoder of its own."""
+    if origin is not None and origin.no_decoder:
+        warnings.warn(gray_images_note(name), ImtokWarning, stacklevel=3)

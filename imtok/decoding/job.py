@@ -9,6 +9,7 @@ from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from imtok.config.origin import warn_of_gray_images
 from imtok.cores import usable_cores
 from imtok.counted import counted
 from imtok.decoding.batches import FORMATS, BatchDecoder, CodeBatch, Format, code_batches
@@ -179,6 +180,7 @@ def _load_tokenizer(dataset: TokenDataset, path: str | Path | None) -> Tokenizer
     """Load the tokenizer to decode with; raises TokenizerError where another one made the codes."""
     source = path if path is not None else dataset.folder / TOKENIZER
     tokenizer = load(source)
+    warn_of_gray_images(tokenizer.config.origin, source)
     if tokenizer.fingerprint != dataset.fingerprint:
         raise TokenizerError(
             f"{dataset.folder}: made by tokenizer {dataset.fingerprint[:12]}, {source} is "

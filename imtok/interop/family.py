@@ -23,6 +23,7 @@ class Conversion:
     skipped: tuple[str, ...] = ()  # published tensors that a tokenizer does not need
     assumed: tuple[str, ...] = ()  # what no configuration says and was taken for granted, a sentence each
     read: tuple[str, ...] = ()  # published tensors that those made are computed from
+    no_decoder: bool = False  # the checkpoint has none, so the one that is made decodes to gray images
 
 
 class Family(ABC):

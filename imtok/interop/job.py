@@ -60,7 +60,14 @@ def import_checkpoint(
     read = read_checkpoint(checkpoint, config=config, ema=ema, progress=progress)
     chosen, part = recognised(read, FAMILIES, family)
     conversion = _converted(chosen, part)
-    origin = Origin(family=chosen.name, source=read.source, revision=read.revision, sha256=read.sha256, license=license)
+    origin = Origin(
+        family=chosen.name,
+        source=read.source,
+        revision=read.revision,
+        sha256=read.sha256,
+        license=license,
+        no_decoder=conversion.no_decoder,
+    )
     tokenizer = loaded(chosen, part, conversion)
     tokenizer.config = conversion.config.model_copy(update={"origin": origin})
     existed = write_tokenizer(tokenizer, output)

@@ -112,8 +112,10 @@ def _rows(facts: Facts, license: str) -> list[tuple[str, str]]:  # noqa: A002
 
 
 def _origin(origin: Origin) -> str:
-    rows = [(name, _plain(value)) for name, value in origin.model_dump(exclude={"trained_further"}).items() if value]
-    return f"The weights come from elsewhere. {_TRAINED[origin.trained_further]}\n\n{_table(('', ''), rows)}"
+    facts = origin.model_dump(exclude={"trained_further", "no_decoder"})
+    rows = [(name, _plain(value)) for name, value in facts.items() if value]
+    gray = " They have no decoder, so all decoded images are gray." if origin.no_decoder else ""
+    return f"The weights come from elsewhere. {_TRAINED[origin.trained_further]}{gray}\n\n{_table(('', ''), rows)}"
 
 
 def _data(config: TrainConfig | None, described: str) -> str:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from imtok.config.origin import warn_of_gray_images
 from imtok.errors import ImtokError, TokenizerError
 from imtok.files import atomic_folder, check_folder_target
 from imtok.interop.exporting.diffusers_model import DiffusersModel
@@ -76,6 +77,7 @@ def export_tokenizer(
     tokenizer = load(path)
     if misfit := target.misfit(tokenizer):
         raise TokenizerError(f"{path}: {misfit}; export it to {' or '.join(name for name in FORMATS if name != to)}")
+    warn_of_gray_images(tokenizer.config.origin, path)
     content = _content(tokenizer, to)
     if output.is_dir() and any(output.iterdir()):
         return _existing(output, content, path)

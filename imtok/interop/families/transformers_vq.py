@@ -100,7 +100,7 @@ class Chameleon(TransformersVQ):
             "is trained by `imtok train --start-from TOKENIZER --freeze-codes`; Meta's own vqgan.ckpt has a decoder"
         )
         made = {**known.made, **drawn}
-        return replace(known, published=published, made=made, assumed=(*known.assumed, assumed))
+        return replace(known, published=published, made=made, assumed=(*known.assumed, assumed), no_decoder=True)
 
 
 def _new_decoder(config: TokenizerConfig) -> dict[str, Tensor]:
