@@ -127,6 +127,17 @@ def test_a_damaged_export_is_named(source: Path, tmp_path: Path) -> None:
         export_tokenizer(source, tmp_path / "out", "copied")
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("files", []), ("images", 3), ("codes", {}), ("check", {"x": 1}), ("downsample", "8")]
+)
+def test_a_damaged_description_is_named(key: str, value: object, source: Path, tmp_path: Path) -> None:
+    export_tokenizer(source, tmp_path / "out", "copied")
+    path = tmp_path / "out" / DESCRIPTION
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), key: value}))
+    with pytest.raises(ImtokError, match=r"imtok\.json: damaged; remove"):
+        export_tokenizer(source, tmp_path / "out", "copied")
+
+
 def test_other_codes_are_refused_and_nothing_is_left(source: Path, tmp_path: Path, copied: Copied) -> None:
     copied.wrong = 3
     with pytest.raises(TokenizerError, match=r"6 of 64 codes are others than imtok's under torch"):

@@ -175,6 +175,14 @@ def _existing(output: Path, content: dict[str, Any], path: str | Path) -> Export
         raise ImtokError(f"{output}: holds other files; give a new name") from None
     if not same:
         raise ImtokError(f"{output}: holds another export than that of {path} to {content['to']}; give a new name")
+    try:
+        return _described(output, found, content["license"])
+    except (LookupError, TypeError, AttributeError, ArithmeticError, OSError) as error:
+        raise ImtokError(f"{output / DESCRIPTION}: damaged; remove {output} and export again") from error
+
+
+def _described(output: Path, found: dict[str, Any], license_name: str) -> ExportReport:
+    """Return the report of an export by its description; raises ImtokError where one of its files is damaged."""
     damaged = [name for name, sha256 in found["files"].items() if not _is_file(output / name, sha256)]
     if damaged:
         raise ImtokError(f"{output / damaged[0]}: missing or damaged; remove {output} and export again")
@@ -185,7 +193,7 @@ def _existing(output: Path, content: dict[str, Any], path: str | Path) -> Export
         sizes={name: (output / name).stat().st_size for name in found["files"]},
         layout=Layout(tuple(images["shape"]), tuple(codes["shape"]), least),
         num_codes=codes["num_codes"],
-        license=content["license"],
+        license=license_name,
         check=ExportCheck(**found["check"]),
         existed=True,
     )
