@@ -121,7 +121,7 @@ def test_eval_prints_the_protocol_beside_the_figures(run: Path, pictures: Path) 
     result = imtok("eval", run, pictures)
     assert result.exit_code == 0, result.output
     assert "PSNR" in result.stdout
-    assert "bicubic to shorter side 16, centre crop 16x16" in result.stdout
+    assert "protocol: imtok: PIL bicubic to shorter side 16, centre crop 16x16" in result.stdout
     assert re.search(r"PSNR +\d+\.\d\d dB ±\d+\.\d\d", result.stdout)
     assert re.search(r"bits per image .* entropy-coded", result.stdout)
     assert re.search(r"images a second +[\d.,]+ encoded, [\d.,]+ decoded", result.stdout)

@@ -182,8 +182,8 @@ def _print_table(results: Sequence[Result]) -> None:
         from imtok.cli.evaluate_table import print_tables
 
         print_tables(out(), results, by_protocol=len({result.protocol_name for result in results}) > 1)
-    for line in dict.fromkeys(result.protocol for result in results):
-        print_result(f"protocol: {line}")
+    for name, line in dict.fromkeys((result.protocol_name, result.protocol) for result in results):
+        print_result(f"protocol: {line}" if line.startswith(f"{name}: ") else f"protocol: {name}: {line}")
 
 
 def _warn(result: Result) -> None:
