@@ -113,7 +113,7 @@ def check_tokenizer(tokenizer: Tokenizer, name: str, tokens: TokenDataset, sampl
     if tokenizer.downsample is None:
         raise ConfigError(
             f"{name}: its codes are a sequence, and pictures of codes and shifts of the image need codes with a place; "
-            "give --tokens-only, or leave out --deep and --images"
+            "give --tokens-only, or leave out -t, --deep and --images"
         )
     if not len(tokens):
         raise TokensError(
