@@ -24,6 +24,7 @@ README = (ROOT / "README.md").read_text()
 PAGES = sorted(page for page in (ROOT / "docs").glob("*.md") if page.name != "extending.md")
 # Short of length, the commands run as they stand.
 SHORT = ["--images", "64", "--set", "network.channels=[8,16]"]
+SHORT_VQGAN = ["--images", "64", "--set", "network.channels=[32,32]", "--set", "network.attention_stages=[1]"]
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -42,7 +43,7 @@ def run(command: str) -> None:
         words += ["--images", "32"]
     elif words[0] == "train" and "--list-presets" not in words:
         small = ["--set", "tokenizer.size=32", "--set", "data.crop=32"] if "--preset" in words else []
-        words += [*SHORT, *small]
+        words += [*(SHORT_VQGAN if "network.kind=vqgan" in words else SHORT), *small]
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 0, f"{command}\n{result.output}"
 
