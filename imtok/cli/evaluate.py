@@ -21,7 +21,6 @@ from imtok.cli.options import (
     SalvageImages,
     Stream,
 )
-from imtok.config.origin import gray_images_note
 from imtok.counted import counted
 from imtok.signals import GOES_ON, say_when_stopped
 
@@ -147,6 +146,7 @@ def evaluate(
 
 def _print(results: Sequence[Result], tables: Sequence[Sequence[Result]], *, as_json: bool, times: bool) -> None:
     """Print the results on standard output, and notes about the images on standard error."""
+    from imtok.config.origin import gray_images_note
     from imtok.evaluation.codecs import missing_codecs
 
     _warn(results[0])
