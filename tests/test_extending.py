@@ -15,16 +15,23 @@ import pytest
 import torch
 from making import encoded, fill, picture
 from runs import logged, tiny
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from imtok.analysis.breakdowns import dimensions
 from imtok.analysis.diagnostics import usage_findings
 from imtok.cli import app
-from imtok.config import NetworkConfig
+from imtok.config import NetworkConfig, TokenizerConfig
 from imtok.data.sources import CONTAINERS
 from imtok.data.storage import STORAGES
 from imtok.encoding import encode
 from imtok.evaluation import METRICS
+from imtok.interop.families import FAMILIES
+from imtok.interop.families.names import renamed
+from imtok.interop.skeleton import skeleton
+from imtok.networks.vqgan_config import VQGANConfig
+from imtok.quantizer_config import VQConfig
+from imtok.tokenizer import Tokenizer, load
 from imtok.tokens import open_tokens
 from imtok.training import train
 from imtok.training.plan import plan
@@ -52,6 +59,25 @@ def imtok(*arguments: object) -> str:
     result = CliRunner().invoke(app, [str(each) for each in arguments])
     assert result.exit_code == 0, result.output
     return result.stdout
+
+
+def test_an_added_family_is_recognised_and_imported(tmp_path: Path) -> None:
+    known = run("Add a published family")
+    try:
+        network = VQGANConfig(channels=(32, 32), blocks=1, attention_stages=(), latent_channels=None)
+        quantizer = VQConfig(dim=4, num_codes=16, codebook_update="gradient", kmeans_start=False, revival_threshold=0.0)
+        original = Tokenizer(TokenizerConfig(network=network, quantizer=quantizer, size=32)).eval()
+        names, state = renamed(skeleton(original.config), known["NAMES"]), original.state_dict()
+        save_file({theirs: state[ours] for ours, theirs in names.items()}, tmp_path / "weights.safetensors")
+        (tmp_path / "config.json").write_text('{"resolution": 32}')
+        imtok("import", tmp_path / "weights.safetensors", "-o", tmp_path / "imported")
+    finally:
+        FAMILIES.remove(FAMILIES[-1])
+    imported = load(tmp_path / "imported")
+    assert imported.config.origin is not None
+    assert imported.config.origin.family == "example"
+    images = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert torch.equal(imported.encode(images), original.encode(images))
 
 
 def test_an_added_metric_is_seen_wherever_metrics_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
