@@ -71,5 +71,5 @@ def test_the_length_is_the_same_wherever_it_is_named() -> None:
     readme = " ".join((Path(__file__).parents[1] / "README.md").read_text().split())
     shown = " ".join(CliRunner().invoke(app, ["demo", "--help"]).stdout.replace("│", " ").split())
     for text in (readme, shown):
-        assert "two to five minutes on two CPU cores" in text
+        assert "two to eight minutes on two CPU cores" in text
     assert f"{preset('demo')['images']:,}" in shown

@@ -23,13 +23,13 @@ def demo(
 ) -> None:
     """Train a small tokenizer on photographs that are already here, encode, decode, and report.
 
-    It takes two to five minutes on two CPU cores.
+    It takes two to eight minutes on two CPU cores.
     """
     import imtok.demo
     from imtok.evaluation import METRICS
 
     say(
-        f"training a small tokenizer on {imtok.demo.TRAINED_ON} pictures of scikit-image, in two to five minutes on "
+        f"training a small tokenizer on {imtok.demo.TRAINED_ON} pictures of scikit-image, in two to eight minutes on "
         "two CPU cores"
     )
     with progress_bar("training") as bar, stop_on_signals() as should_stop:
