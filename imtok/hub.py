@@ -4,7 +4,7 @@
 
 REVISION is a branch, a tag or a commit, and without one the newest commit of `main`. Files come through
 huggingface_hub, which keeps them in its cache and takes a token from the environment or from `hf auth login`. A
-repository is never trusted: only files that are asked for by name come, and none of them is executed.
+repository is never trusted: only files that are requested by name come, and none of them is executed.
 """
 
 from __future__ import annotations
@@ -171,7 +171,7 @@ def client() -> Any:
 
 
 class NothingThere(HubError):
-    """A repository that holds none of the files asked for."""
+    """A repository that holds none of the requested files."""
 
 
 class Unreachable(Exception):
@@ -182,7 +182,7 @@ class Unreachable(Exception):
         self.forbidden = forbidden
 
 
-def asked(address: HubAddress, call: Callable[[], T]) -> T:
+def answer_of(address: HubAddress, call: Callable[[], T]) -> T:
     """Return what a call of huggingface_hub returns; its errors become HubError, DiskError or Unreachable.
 
     The library's texts stay behind: they are long, and may hold a URL with its signature.
@@ -223,7 +223,7 @@ def _list(address: HubAddress) -> tuple[str, list[str]]:
     """Return the commit that an address means now, and the files of the repository then."""
     api = client()
     revision = address.revision or None
-    info = asked(address, lambda: api.model_info(address.repository, revision=revision, timeout=CONNECT_SECONDS))
+    info = answer_of(address, lambda: api.model_info(address.repository, revision=revision, timeout=CONNECT_SECONDS))
     return str(info.sha), [file.rfilename for file in info.siblings or () if _is_inside(file.rfilename)]
 
 
@@ -237,7 +237,7 @@ def _download(address: HubAddress, names: Sequence[str], commit: str) -> Path:
     api = client()
     found = [try_to_load_from_cache(address.repository, name, revision=commit) for name in names]
     with without_bars(all(isinstance(path, str) for path in found)):
-        root = asked(
+        root = answer_of(
             address,
             lambda: api.snapshot_download(
                 address.repository,
@@ -271,7 +271,7 @@ def _cached(address: HubAddress, patterns: Sequence[str]) -> Snapshot | None:
     """Return what is here already, None where a pattern without `*` has no file or nothing matches."""
     api = client()
     try:
-        root = asked(
+        root = answer_of(
             address,
             lambda: api.snapshot_download(
                 address.repository,

@@ -28,7 +28,8 @@ def import_(
         Path | None, typer.Option(help="Its configuration, YAML or JSON. (default: looked for beside it)")
     ] = None,
     family: Annotated[
-        str | None, typer.Option(help="Family it belongs to, such as taming or llamagen. (default: told from its keys)")
+        str | None,
+        typer.Option(help="Family it belongs to, such as taming or llamagen. (default: recognised by its keys)"),
     ] = None,
     license: Annotated[  # noqa: A002
         str, typer.Option("--license", help="Licence that the weights are under, recorded with the tokenizer.")

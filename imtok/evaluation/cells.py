@@ -74,9 +74,9 @@ class UnitMeasurer:
                 for each in entries
             ]
             stack.enter_context(closing(batches))
-            wanted = any(writers)
-            for batch, found in stack.enter_context(closing(self._measured(batches, entries, wanted=wanted))):
-                keys = [unit.images.key(position) for position in batch.positions] if wanted else []
+            restoring = any(writers)
+            for batch, found in stack.enter_context(closing(self._measured(batches, entries, restoring=restoring))):
+                keys = [unit.images.key(position) for position in batch.positions] if restoring else []
                 for number, measured in enumerate(found):
                     parts[number].add(batch, measured.measurement, measured.file_bytes)
                     times[number] = times[number].plus(measured.times)
@@ -91,14 +91,14 @@ class UnitMeasurer:
         return entry.empty(empty_copies(self._metrics))
 
     def _measured(
-        self, batches: Iterator[Batch], entries: Sequence[Entry], *, wanted: bool
+        self, batches: Iterator[Batch], entries: Sequence[Entry], *, restoring: bool
     ) -> Generator[tuple[Batch, list[_Measured]], None, None]:
-        """Yield batches with what each entry makes of them, in order; reconstructions where they are wanted."""
+        """Yield batches with what each entry makes of them, in order; with reconstructions where `restoring`."""
 
         def measured(batch: Batch) -> tuple[Batch, list[_Measured]]:
             expected: dict[Form, Tensor] = {}
             with self._turn:
-                return batch, [self._of_batch(each, batch.pixels, expected, wanted=wanted) for each in entries]
+                return batch, [self._of_batch(each, batch.pixels, expected, restoring=restoring) for each in entries]
 
         if not self._settings.one_core:
             yield from map(measured, batches)
@@ -106,10 +106,10 @@ class UnitMeasurer:
         with closing(in_order(measured, batches, workers=self._workers, ahead=2 * self._workers)) as results:
             yield from results
 
-    def _of_batch(self, entry: Entry, pixels: Tensor, expected: dict[Form, Tensor], *, wanted: bool) -> _Measured:
+    def _of_batch(self, entry: Entry, pixels: Tensor, expected: dict[Form, Tensor], *, restoring: bool) -> _Measured:
         """Restore squares (B, 3, S, S) uint8, and compare."""
         restored = entry.restore(self.protocol, pixels, self._settings.precision)
         measurement = self.empty(entry)
         measurement.update_by(self.protocol, restored.images, pixels, restored.codes, expected)
-        levels = self.protocol.pair("uint8", restored.images, pixels)[0].cpu() if wanted else None
+        levels = self.protocol.pair("uint8", restored.images, pixels)[0].cpu() if restoring else None
         return _Measured(measurement, restored.times, restored.file_bytes, levels)

@@ -47,7 +47,7 @@ class Codec:
 
     @property
     def available(self) -> bool:
-        """Whether Pillow was built with this codec."""
+        """True where Pillow was built with this codec."""
         return bool(features.check(self.feature))
 
     @property

@@ -35,7 +35,7 @@ class Restored:
 
 @dataclass(frozen=True)
 class NamedTokenizer:
-    """A tokenizer on its device, with what tells it from others."""
+    """A tokenizer on its device, with the hashes that identify it."""
 
     name: str  # as the caller gave it
     tokenizer: Tokenizer

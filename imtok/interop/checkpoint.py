@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class LazyTensors(Mapping[str, Tensor]):
-    """Tensors by name, each read from its file whenever it is asked for: of a large model only a part is needed."""
+    """Tensors by name, each read from its file whenever it is used: of a large model only a part is needed."""
 
     def __init__(self, readers: Mapping[str, Callable[[], Tensor]]) -> None:
         self.readers = dict(readers)
@@ -34,7 +34,7 @@ class Checkpoint:
     """What a file of weights holds, before anything is known of its family.
 
     Where the file has an exponential moving average of the weights (`ema` beside `model`, or `model_ema.*` among
-    them), `tensors` are its values under the names of the weights, unless the caller asked for the weights as trained.
+    them), `tensors` are its values under the names of the weights, unless the caller requested the weights as trained.
     """
 
     path: Path

@@ -37,7 +37,7 @@ class Family(ABC):
         """Return whether the keys are those of this family; at most one family of the list says so."""
 
     def fits(self, checkpoint: Checkpoint) -> bool:
-        """Return whether the keys may be of this family where a person says that they are; as `recognises` unless told.
+        """Return whether the keys may be of this family where a person says that they are; by default as `recognises`.
 
         Families that share their keys, and differ in a configuration that is missing, say more here.
         """

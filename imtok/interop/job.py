@@ -50,7 +50,7 @@ def import_checkpoint(
     """Import a published checkpoint, a file, a folder or an address of the Hub, as the tokenizer folder `output`.
 
     `config` is its configuration file, which is otherwise looked for beside it; `family` names the published family,
-    which is otherwise told from the keys; `license` is recorded. `ema` takes the moving average of the weights where
+    otherwise recognised by the keys; `license` is recorded. `ema` takes the moving average of the weights where
     the file has one. Nothing in the file is run. Raises TokenizerError, in one line, where the file cannot be read,
     belongs to no family or does not fit its configuration, and where `output` holds anything else; HubError where an
     address cannot be fetched.
@@ -93,7 +93,7 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Read a published checkpoint, a file, a folder or an address, with the configuration named or found beside it.
 
-    Tensors are read from the file when they are asked for. Raises TokenizerError as `import_checkpoint` does.
+    Tensors are read from the file when they are first used. Raises TokenizerError as `import_checkpoint` does.
     """
     found = fetched(checkpoint)
     path = found.path

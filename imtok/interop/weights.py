@@ -1,6 +1,6 @@
 """Files of weights of any published format, as tensors by name: safetensors and torch.save, one file or several.
 
-The format is told by the first bytes, not by the name. A folder may be given in place of a file: it holds one file of
+The first bytes decide the format, not the name. A folder may be given in place of a file: it holds one file of
 weights, an index of several (`*.index.json`), or the two files `encoder.*` and `decoder.*`.
 """
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from imtok.errors import HubError
-from imtok.hub import HubAddress, Unreachable, asked, client, is_hub_address, parse_address, without_bars
+from imtok.hub import HubAddress, Unreachable, answer_of, client, is_hub_address, parse_address, without_bars
 from imtok.publishing.card import model_card
 from imtok.publishing.facts import Facts, gather
 
@@ -79,14 +79,14 @@ def _commit(address: HubAddress, files: dict[str, bytes], message: str, *, priva
     api, name = client(), address.repository
     if not get_token():
         raise HubError(f"hf://{name}: a push needs a token that may write; log in by `hf auth login` or set HF_TOKEN")
-    asked(address, lambda: api.create_repo(name, private=private or None, exist_ok=True))
-    if private and not asked(address, lambda: api.model_info(name)).private:
+    answer_of(address, lambda: api.create_repo(name, private=private or None, exist_ok=True))
+    if private and not answer_of(address, lambda: api.model_info(name)).private:
         raise HubError(f"hf://{name}: is public already, and --private was given; make it private at the Hub first")
     if address.revision != "main":
-        asked(address, lambda: api.create_branch(name, branch=address.revision, exist_ok=True))
+        answer_of(address, lambda: api.create_branch(name, branch=address.revision, exist_ok=True))
     operations = [CommitOperationAdd(path_in_repo=path, path_or_fileobj=data) for path, data in files.items()]
     with without_bars():
-        info: Any = asked(
+        info: Any = answer_of(
             address,
             lambda: api.create_commit(name, operations, commit_message=message, revision=address.revision),
         )
