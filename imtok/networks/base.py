@@ -35,6 +35,23 @@ class Decoder(nn.Module, ABC):
         """The weight at which an adaptive weight compares gradients."""
 
 
+class TrunkDecoder(Decoder):
+    """A decoder of a trunk, which may be compiled, and a last convolution, which may not."""
+
+    trunk: nn.Module
+    conv_out: nn.Conv2d
+
+    @property
+    def compilable(self) -> list[nn.Module]:
+        """See `Decoder.compilable`."""
+        return [self.trunk]
+
+    @property
+    def last_layer(self) -> Tensor:
+        """See `Decoder.last_layer`."""
+        return self.conv_out.weight
+
+
 class Discriminator(nn.Module, ABC):
     """Images (B, 3, H, W) in [-1, 1] to logits, one an image or one a patch; high means real."""
 

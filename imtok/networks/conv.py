@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imtok.networks.base import Decoder, Encoder
+from imtok.networks.base import Encoder, TrunkDecoder
 from imtok.networks.blocks import Attention, Downsample, ResidualBlock, Upsample, group_norm
 from imtok.networks.norms import in_fast_order
 
@@ -49,7 +49,7 @@ class ConvEncoder(Encoder):
         return latents
 
 
-class ConvDecoder(Decoder):
+class ConvDecoder(TrunkDecoder):
     """Latents to images, or to more channels for each pixel; the encoder's stages in reverse."""
 
     def __init__(
@@ -74,16 +74,6 @@ class ConvDecoder(Decoder):
         self.norm_out = group_norm(channels[0])
         self.conv_out = nn.Conv2d(channels[0], output_channels * patch_size**2, 3, padding=1)
         self.unfold = nn.PixelShuffle(patch_size)
-
-    @property
-    def compilable(self) -> list[nn.Module]:
-        """See `Decoder.compilable`."""
-        return [self.trunk]
-
-    @property
-    def last_layer(self) -> Tensor:
-        """See `Decoder.last_layer`."""
-        return self.conv_out.weight
 
     def forward(self, latents: Tensor) -> Tensor:
         """Decode latents (B, dim, h, w) to (B, output_channels, H, W), of three channels nominally in [-1, 1]."""

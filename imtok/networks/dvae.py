@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imtok.networks.base import Decoder, Encoder
+from imtok.networks.base import Encoder, TrunkDecoder
 from imtok.networks.norms import in_fast_order
 
 
@@ -69,7 +69,7 @@ class DVAEEncoder(Encoder):
         return latents
 
 
-class DVAEDecoder(Decoder):
+class DVAEDecoder(TrunkDecoder):
     """Latents to images, or to the locations and log scales of each pixel's distribution."""
 
     def __init__(self, dim: int, *, widths: Sequence[int], blocks: int, output_channels: int = 3) -> None:
@@ -84,16 +84,6 @@ class DVAEDecoder(Decoder):
             channels = width
         self.trunk = nn.Sequential(layers)
         self.conv_out = _convolution(widths[0], output_channels, 1)
-
-    @property
-    def compilable(self) -> list[nn.Module]:
-        """See `Decoder.compilable`."""
-        return [self.trunk]
-
-    @property
-    def last_layer(self) -> Tensor:
-        """See `Decoder.last_layer`."""
-        return self.conv_out.weight
 
     def forward(self, latents: Tensor) -> Tensor:
         """Decode latents (B, dim, h, w) to (B, output_channels, H, W), of three channels nominally in [-1, 1]."""

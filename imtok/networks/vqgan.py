@@ -13,7 +13,7 @@ from collections import OrderedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from imtok.networks.base import Decoder, Encoder
+from imtok.networks.base import Encoder, TrunkDecoder
 from imtok.networks.norms import in_fast_order
 from imtok.networks.vqgan_blocks import AdaptiveNorm, Middle, Stage, downsampling, group_norm, norm, normed, upsampling
 from imtok.networks.vqgan_config import VQGANConfig
@@ -56,7 +56,7 @@ class VQGANEncoder(Encoder):
         return latents if self.quant_conv is None else self.quant_conv(latents)
 
 
-class VQGANDecoder(Decoder):
+class VQGANDecoder(TrunkDecoder):
     """Latents of `dim` channels to images, or to more channels for each pixel; the encoder's stages in reverse."""
 
     def __init__(self, dim: int, config: VQGANConfig, output_channels: int = 3) -> None:
@@ -70,16 +70,6 @@ class VQGANDecoder(Decoder):
         width = config.decoder_widths[0]
         self.norm_out = norm(width, config, code_channels)
         self.conv_out = nn.Conv2d(width, output_channels, 3, padding=1)
-
-    @property
-    def compilable(self) -> list[nn.Module]:
-        """See `Decoder.compilable`."""
-        return [self.trunk]
-
-    @property
-    def last_layer(self) -> Tensor:
-        """See `Decoder.last_layer`."""
-        return self.conv_out.weight
 
     def forward(self, latents: Tensor) -> Tensor:
         """Decode latents (B, dim, h, w) to (B, output_channels, H, W), of three channels nominally in [-1, 1]."""
