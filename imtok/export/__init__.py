@@ -1,0 +1,1 @@
+"""Token sets out: files in the layouts that trainers read."""
