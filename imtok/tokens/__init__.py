@@ -1,6 +1,7 @@
 """Token folders: shards of codes, their plan and manifest, and reading them as a data set."""
 
 from imtok.packed_strings import PackedStrings
+from imtok.tokens.batch_sampler import TokenBatchSampler
 from imtok.tokens.dataset import ImageSource, LabelledTokens, TokenDataset, open_tokens
 from imtok.tokens.folder import Manifest, TokensInfo, read_info, read_manifest
 from imtok.tokens.plan import Numerics
@@ -16,6 +17,7 @@ __all__ = [
     "PackedStrings",
     "Shard",
     "ShardHeader",
+    "TokenBatchSampler",
     "TokenDataset",
     "TokensInfo",
     "Verification",
