@@ -117,13 +117,21 @@ def token_folder(
     *,
     labels: Sequence[npt.NDArray[np.int64]] | None = None,
     class_names: tuple[str, ...] = (),
+    crops: Sequence[npt.NDArray[np.int32]] | None = None,
 ) -> Path:
-    """A complete token folder of given codes, each unit (N, h, w) or (N, h, w, Q); image i of unit u is `u/i`."""
-    shape = units[0].shape[1:]
+    """A complete token folder of given codes, each unit (N, h, w) or (N, h, w, Q); image i of unit u is `u/i`.
+
+    With `crops`, (N, A, 5) for each unit, the folder is augmented, and its units have A after N.
+    """
+    num_crops = 1 if crops is None else crops[0].shape[1]
+    shape = units[0].shape[1 if crops is None else 2 :]
     plan = plan_to_bytes(
         PlanEntry(unit=u, key=f"{u}/{i}", bytes=9) for u, unit in enumerate(units) for i in range(len(unit))
     )
     info = TokensInfo(
+        version=2 if crops is None else 3,
+        augment=None if crops is None else f"random-crops={num_crops}",
+        num_crops=num_crops,
         fingerprint="f" * 64,
         codebook_size=codebook_size,
         num_codebooks=shape[2] if len(shape) == 3 else 1,
@@ -140,13 +148,12 @@ def token_folder(
         class_names=class_names,
         plan=hashlib.sha256(plan).hexdigest(),
     )
-    shards = [
-        shard_to_bytes(_shard(unit, codes, codebook_size, None if labels is None else labels[unit]))
+    made = [
+        _shard(unit, codes, codebook_size, labels[unit] if labels else None, crops[unit] if crops else None)
         for unit, codes in enumerate(units)
     ]
-    entries = [
-        manifest_entry(_shard(unit, codes, codebook_size, None), shards[unit]) for unit, codes in enumerate(units)
-    ]
+    shards = [shard_to_bytes(shard) for shard in made]
+    entries = [manifest_entry(shard, data) for shard, data in zip(made, shards, strict=True)]
     files = {INFO: info.to_bytes(), plan_path(): plan, MANIFEST: manifest_to_bytes(entries)}
     files |= {shard_path(unit): data for unit, data in enumerate(shards)}
     for name, data in files.items():
@@ -156,11 +163,22 @@ def token_folder(
 
 
 def _shard(
-    unit: int, codes: npt.NDArray[np.integer[Any]], codebook_size: int, labels: npt.NDArray[np.int64] | None
+    unit: int,
+    codes: npt.NDArray[np.integer[Any]],
+    codebook_size: int,
+    labels: npt.NDArray[np.int64] | None,
+    crops: npt.NDArray[np.int32] | None,
 ) -> Shard:
+    smallest = codes.astype(smallest_dtype(codebook_size))
     return Shard(
-        header=ShardHeader(unit=unit, inputs=len(codes), fingerprint="f" * 64, codebook_size=codebook_size),
-        codes=codes.astype(smallest_dtype(codebook_size)),
+        header=ShardHeader(
+            version=1 if crops is None else 2,
+            unit=unit,
+            inputs=len(codes),
+            fingerprint="f" * 64,
+            codebook_size=codebook_size,
+        ),
+        codes=smallest if crops is None else smallest[:, 0],
         keys=PackedStrings.pack(f"{unit}/{number}" for number in range(len(codes))),
         index=np.arange(len(codes)),
         original_size=np.full((len(codes), 2), 64, np.int32),
@@ -168,6 +186,8 @@ def _shard(
         skip_index=np.empty(0, np.int64),
         skip_keys=PackedStrings.pack([]),
         skip_reasons=PackedStrings.pack([]),
+        crop_codes=None if crops is None else smallest,
+        crops=crops,
     )
 
 

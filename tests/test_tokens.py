@@ -347,9 +347,9 @@ def test_a_file_cut_anywhere_is_refused_by_name(folder: Path, name: str) -> None
 
 
 def test_a_format_of_the_future_is_told_from_damage(folder: Path) -> None:
-    text = (folder / INFO).read_text().replace('"version": 2,', '"version": 3,', 1)
+    text = (folder / INFO).read_text().replace('"version": 2,', '"version": 4,', 1)
     (folder / INFO).write_text(text)
-    with pytest.raises(TokensError, match="format version 3, this imtok reads 1 to 2; update imtok"):
+    with pytest.raises(TokensError, match="format version 4, this imtok reads 1 to 3; update imtok"):
         read_info(folder)
 
 

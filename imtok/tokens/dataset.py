@@ -3,7 +3,7 @@
 Shards are mapped as they are needed, so random access costs microseconds and a data set may be larger than memory.
 """
 
-# Axes: h x w latent grid, Q codebooks.
+# Axes: A crops of an image, h x w latent grid, Q codebooks.
 
 from __future__ import annotations
 
@@ -42,6 +42,8 @@ class TokenDataset:
 
     Codes are int64 tensors (h, w), or (h, w, Q) for Q codebooks. `tokens[-1]` is the last image, and `tokens[a:b]` a
     list of (key, codes). `with_labels()` adds class numbers. Picklable, for the workers of a DataLoader.
+
+    Of an augmented set these are the codes of each image's first crop; `all_codes(i)` has those of all its crops.
     """
 
     def __init__(
@@ -68,6 +70,11 @@ class TokenDataset:
     def grid(self) -> tuple[int, int]:
         """(h, w): codes down and across."""
         return self.info.grid
+
+    @property
+    def num_crops(self) -> int:
+        """A: crops of each image, 1 without augmentation."""
+        return self.info.num_crops
 
     @property
     def fingerprint(self) -> str:
@@ -116,6 +123,23 @@ class TokenDataset:
         """Return the key of an image."""
         shard, row = self._find(index)
         return shard.keys[row]
+
+    def all_codes(self, index: int) -> Tensor:
+        """Return the codes of every crop of an image: (A, h, w) or (A, h, w, Q) int64."""
+        import torch
+
+        shard, row = self._find(index)
+        return torch.from_numpy(shard.all_codes[row].astype(np.int64))
+
+    def crops(self, index: int) -> Tensor | None:
+        """Return the crops of an image, (A, 5) int64, None without augmentation.
+
+        The five are top, left, height and width in pixels of the upright picture, and 1 where the crop is mirrored.
+        """
+        import torch
+
+        shard, row = self._find(index)
+        return None if shard.crops is None else torch.from_numpy(shard.crops[row].astype(np.int64))
 
     def label(self, index: int) -> int | None:
         """Return the class number of an image, None where its input had none."""
@@ -248,6 +272,7 @@ def check_shard(shard: Shard, unit: int, info: TokensInfo, path: Path) -> None:
         ("the tokenizer's fingerprint", header.fingerprint, info.fingerprint),
         ("the codebook size", header.codebook_size, info.codebook_size),
         ("the grid of codes", shard.codes.shape[1:], info.code_shape),
+        ("the number of crops", shard.all_codes.shape[1], info.num_crops),
     ):
         if found != expected:
             raise TokensError(f"{path}: foreign, {name} is {found}, expected {expected}; delete it and encode again")

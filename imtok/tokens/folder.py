@@ -20,9 +20,9 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from imtok.config import TokenizerConfig, load_tokenizer_config
 from imtok.errors import ConfigError, TokensError
@@ -33,8 +33,10 @@ from imtok.tokens.shard import Shard
 INFO, MANIFEST = "imtok.json", "MANIFEST.jsonl"
 TOKENIZER, SHARDS, JOURNAL = "tokenizer", "shards", "journal"
 
-_FORMAT, _VERSIONS = "imtok-tokens", (1, 2)
-_SINCE_2 = {"rules", "labels", "max_pixels", "salvage_images"}  # fields of imtok.json
+_FORMAT, _VERSIONS = "imtok-tokens", (1, 2, 3)
+# Fields of imtok.json.
+_SINCE_2 = {"rules", "labels", "max_pixels", "salvage_images"}
+_SINCE_3 = {"augment", "augment_seed", "num_crops"}
 _INFO_HINT = "copy the folder again, or encode into another"
 
 
@@ -42,7 +44,8 @@ class TokensInfo(JsonRecord):
     """The content of imtok.json."""
 
     format: Literal["imtok-tokens"] = "imtok-tokens"
-    version: Literal[1, 2] = 2  # 1 has none of `rules`, `labels`, `max_pixels`, `salvage_images`
+    # 1 has none of `rules`, `labels`, `max_pixels`, `salvage_images`; 3 is augmented, 1 and 2 are not.
+    version: Literal[1, 2, 3] = 2
     rules: int = Field(1, ge=1)  # by which sources became images, see imtok.data.reading
     fingerprint: str  # of the tokenizer
     codebook_size: int = Field(ge=1)
@@ -61,8 +64,17 @@ class TokensInfo(JsonRecord):
     class_names: tuple[str, ...]  # labels are indices into it; empty where classes have no names
     max_pixels: int | None = Field(None, ge=1)  # larger pictures are skipped
     salvage_images: bool = False  # truncated pictures were taken as far as they could be read
+    augment: str | None = None  # crops of an image, as `encode --augment` takes them; None: one
+    augment_seed: int = Field(0, ge=0)  # of random crops
+    num_crops: int = Field(1, ge=1)  # A
     plan: str  # SHA-256 of the plan
     extensions: tuple[Extension, ...] = Field((), exclude=True)  # inputs that came later, from the other plans
+
+    @model_validator(mode="after")
+    def _check_version(self) -> Self:
+        if (self.version == 3) != (self.augment is not None):
+            raise ValueError("version 3 holds augmented sets, and versions 1 and 2 hold none")
+        return self
 
     # `units`, `images`, `tars` and `class_names` of this record are those it was begun with.
 
@@ -111,7 +123,8 @@ class TokensInfo(JsonRecord):
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes."""
-        content = self.model_dump(mode="json", exclude=_SINCE_2 if self.version == 1 else None)
+        unknown = {1: _SINCE_2 | _SINCE_3, 2: _SINCE_3, 3: set()}[self.version]
+        content = self.model_dump(mode="json", exclude=unknown)
         return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
 
 

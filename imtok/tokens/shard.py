@@ -5,11 +5,15 @@ i64[N+1]; `index` i64[N], the position in the unit; `original_size` i32[N,2], he
 picture; `labels` i64[N] where the input had them, -1 for none. Of the inputs that could not be read: `skip_index`,
 `skip_key_*`, `skip_reason_*`. Together `index` and `skip_index` count 0 .. inputs-1, each once.
 
+Version 2 holds an augmented unit, with A crops of each image: `codes` [N,A,h,w] or [N,A,h,w,Q], and `crops` i32[N,A,5]:
+top, left, height and width in pixels of the upright picture, and 1 where the crop is mirrored, else 0. The order of
+the five is that of ml-4m's crop settings (`fourm/data/image_augmenter.py`, `PreTokenizedImageAugmenter`).
+
 One metadata key, `imtok`, holds the header as canonical JSON (with two, safetensors orders them at random): no
 times, no host names, so the same unit gives the same bytes wherever it is encoded.
 """
 
-# Axes: N images, h x w latent grid, Q codebooks, S skipped inputs.
+# Axes: N images, A crops of an image, h x w latent grid, Q codebooks, S skipped inputs.
 
 from __future__ import annotations
 
@@ -40,7 +44,7 @@ class ShardHeader(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal["imtok-shard"] = "imtok-shard"
-    version: Literal[1] = 1
+    version: Literal[1, 2] = 1  # 2 where the unit is augmented
     unit: int = Field(ge=0)
     inputs: int = Field(ge=0)  # images and skipped inputs together
     fingerprint: str  # of the tokenizer
@@ -54,7 +58,7 @@ class Shard:
     """The codes of a unit, and the inputs it had to skip."""
 
     header: ShardHeader
-    codes: Codes  # (N, h, w) or (N, h, w, Q)
+    codes: Codes  # (N, h, w) or (N, h, w, Q); of an augmented unit those of the first crops
     keys: PackedStrings  # N
     index: npt.NDArray[np.int64]  # (N,) ascending
     original_size: npt.NDArray[np.int32]  # (N, 2) height, width
@@ -62,9 +66,16 @@ class Shard:
     skip_index: npt.NDArray[np.int64]  # (S,) ascending
     skip_keys: PackedStrings  # S
     skip_reasons: PackedStrings  # S
+    crop_codes: Codes | None = None  # (N, A, h, w) or (N, A, h, w, Q) of an augmented unit
+    crops: npt.NDArray[np.int32] | None = None  # (N, A, 5) of an augmented unit
 
     def __len__(self) -> int:
         return len(self.codes)
+
+    @property
+    def all_codes(self) -> Codes:
+        """The codes of every crop: (N, A, h, w) or (N, A, h, w, Q), A = 1 without augmentation."""
+        return self.codes[:, None] if self.crop_codes is None else self.crop_codes
 
     @property
     def skipped(self) -> int:
@@ -79,8 +90,9 @@ def smallest_dtype(codebook_size: int) -> np.dtype[np.unsignedinteger[Any]]:
 
 def shard_to_bytes(shard: Shard) -> bytes:
     """Return the file's bytes, the same for equal shards."""
+    codes = shard.codes if shard.crop_codes is None else shard.crop_codes
     arrays: dict[str, npt.NDArray[Any]] = {
-        "codes": shard.codes.astype(smallest_dtype(shard.header.codebook_size), copy=False),
+        "codes": codes.astype(smallest_dtype(shard.header.codebook_size), copy=False),
         "key_bytes": shard.keys.data,
         "key_offsets": shard.keys.offsets,
         "index": shard.index,
@@ -93,6 +105,8 @@ def shard_to_bytes(shard: Shard) -> bytes:
     }
     if shard.labels is not None:
         arrays["labels"] = shard.labels
+    if shard.crops is not None:
+        arrays["crops"] = shard.crops
     whole = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     header = json.dumps(shard.header.model_dump(), sort_keys=True, separators=(",", ":"))
     return safetensors.numpy.save(whole, metadata={"imtok": header})
@@ -102,9 +116,11 @@ def read_shard(path: Path) -> Shard:
     """Read a shard, its arrays memory-mapped; raises TokensError, naming the file, where it is damaged or foreign."""
     try:
         arrays, metadata = map_arrays(path)
+        header = ShardHeader.model_validate_json(metadata.get("imtok", ""))
+        augmented = header.version > 1
         shard = Shard(
-            header=ShardHeader.model_validate_json(metadata.get("imtok", "")),
-            codes=arrays["codes"],
+            header=header,
+            codes=_first_crops(arrays["codes"]) if augmented else arrays["codes"],
             keys=PackedStrings(_array(arrays, "key_bytes", "u1"), _array(arrays, "key_offsets", "<i8")),
             index=_array(arrays, "index", "<i8"),
             original_size=_array(arrays, "original_size", "<i4"),
@@ -114,6 +130,8 @@ def read_shard(path: Path) -> Shard:
             skip_reasons=PackedStrings(
                 _array(arrays, "skip_reason_bytes", "u1"), _array(arrays, "skip_reason_offsets", "<i8")
             ),
+            crop_codes=arrays["codes"] if augmented else None,
+            crops=_array(arrays, "crops", "<i4") if augmented else None,
         )
         _check_shapes(shard)
     except OSError as error:
@@ -125,6 +143,13 @@ def read_shard(path: Path) -> Shard:
     except ValueError as error:
         raise TokensError(f"{path}: damaged ({error}); {_HINT}") from error
     return shard
+
+
+def _first_crops(codes: Codes) -> Codes:
+    """Return the codes of the first crops, (N, h, w) or (N, h, w, Q), as a view."""
+    if codes.ndim < 4 or not codes.shape[1]:
+        raise ValueError(f"codes are {codes.dtype}{list(codes.shape)}, without crops")
+    return codes[:, 0]
 
 
 def _array(arrays: dict[str, npt.NDArray[Any]], name: str, dtype: str) -> npt.NDArray[Any]:
@@ -144,6 +169,8 @@ def _check_shapes(shard: Shard) -> None:
         raise ValueError("original_size holds a side below 1")
     if shard.labels is not None:
         _check_shape("labels", shard.labels, (images,))
+    if shard.crops is not None:
+        _check_shape("crops", shard.crops, (*shard.all_codes.shape[:2], 5))
     for name, strings, count in (
         ("keys", shard.keys, images),
         ("skipped keys", shard.skip_keys, skipped),

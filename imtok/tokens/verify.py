@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 
 from imtok.errors import ImtokError, TokensError
 from imtok.tokens.dataset import check_shard
@@ -142,12 +143,24 @@ def _shard_problems(shard: Shard, inputs: list[PlanEntry]) -> Iterator[str]:
         yield f"it accounts for {shard.header.inputs} inputs, the plan has {len(inputs)}"
         return
     yield from _gaps(shard, inputs)
-    if len(shard) and int(shard.codes.max()) >= shard.header.codebook_size:
-        yield f"code {int(shard.codes.max())} is outside [0, {shard.header.codebook_size})"
+    if len(shard) and (largest := int(shard.all_codes.max())) >= shard.header.codebook_size:
+        yield f"code {largest} is outside [0, {shard.header.codebook_size})"
+    if len(_impossible_crops(shard)):
+        yield f"a crop of {shard.keys[int(_impossible_crops(shard)[0])]} is not inside its picture"
     if from_tar and len(set(shard.keys)) != len(shard):
         yield "a key occurs twice"
     if not from_tar:
         yield from _wrong_keys(shard, inputs)
+
+
+def _impossible_crops(shard: Shard) -> npt.NDArray[np.int64]:
+    """Rows with a crop that is empty, reaches outside the picture, or is neither mirrored nor not."""
+    if shard.crops is None:
+        return np.empty(0, np.int64)
+    crops = shard.crops.astype(np.int64)
+    start, size, mirrored = crops[..., :2], crops[..., 2:4], crops[..., 4]
+    wrong = (start < 0) | (size < 1) | (start + size > shard.original_size[:, None].astype(np.int64))
+    return np.flatnonzero((wrong.any(-1) | (mirrored < 0) | (mirrored > 1)).any(-1))
 
 
 def _gaps(shard: Shard, inputs: list[PlanEntry]) -> Iterator[str]:
