@@ -34,6 +34,7 @@ class Block:
     ids: npt.NDArray[np.integer[Any]]  # (n, A, T) in the type of the export, made by the options; A is 1 without crops
     labels: npt.NDArray[np.int64] | None  # (n,), -1 where an image has none; None where the set has none at all
     crops: npt.NDArray[np.int64] | None = None  # (n, A, 5), None without crops
+    sizes: npt.NDArray[np.int64] | None = None  # (n, 2), height and width of the upright pictures in pixels
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -93,6 +94,10 @@ class Format(ABC):
 
     def check(self, plan: ExportPlan) -> None:  # noqa: B027  (most formats hold whatever fits their types)
         """Raise ConfigError where the format cannot hold the tokens: both numbers, and the format that can."""
+
+    def trainer_note(self, plan: ExportPlan) -> str:
+        """Return one line on what the trainer must be told; it is printed after the export."""
+        return f"vocabulary of {plan.num_ids} ids, {plan.ids_per_image} ids an image"
 
     @abstractmethod
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
