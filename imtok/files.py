@@ -15,7 +15,7 @@ import os
 import shutil
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
@@ -47,14 +47,14 @@ _NO_LOCK = "has no file locks", "take care that one process at a time works in t
 _warned: set[tuple[str, int]] = set()  # (what is lacking, the number of the file system)
 
 
-def write_atomically(path: Path, data: bytes, *, durable: bool = True) -> None:
+def write_atomically(path: Path, data: bytes | Iterable[bytes], *, durable: bool = True) -> None:
     """Write `data` to `path` under another name, then rename it; an older file is replaced.
 
     `durable` syncs it to disk first; without, a kill never leaves half a file, but a power cut may.
     Raises DiskError where the disk refuses, with the temporary removed, and OSError as `check_file_target` does.
     """
     with atomic_writer(path, durable=durable) as file:
-        file.write(data)
+        file.writelines((data,) if isinstance(data, bytes) else data)
 
 
 @contextmanager
@@ -75,12 +75,12 @@ def atomic_writer(path: Path, *, durable: bool = True) -> Iterator[BinaryIO]:
             sync_folder(path.parent)
 
 
-def publish_once(path: Path, data: bytes) -> bool:
+def publish_once(path: Path, data: bytes | Iterable[bytes]) -> bool:
     """Create `path` with `data` unless it exists; True when this call made it. Of several callers one wins."""
     if path.exists():
         return False
     with disk_errors(path), _temporary(path) as (file, temporary):
-        file.write(data)
+        file.writelines((data,) if isinstance(data, bytes) else data)
         sync_file(file)
         won = _link_once(temporary, path)
         if won:

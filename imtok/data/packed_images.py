@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
 from typing import TypeVar, overload
 
 import numpy as np
@@ -19,7 +18,7 @@ import numpy.typing as npt
 from imtok.data.containers import SourceImage
 from imtok.packed_strings import PackedStrings
 
-_CHUNK = 4096  # sizes that are unpacked at once
+_CHUNK = 4096  # images that are unpacked at once
 
 _Image = TypeVar("_Image", bound=SourceImage, covariant=True)
 
@@ -49,6 +48,12 @@ class PackedImages(Sequence[_Image]):
     def __iter__(self) -> Iterator[_Image]:
         return map(self.image, range(len(self)))
 
+    def blocks(self) -> Iterator[tuple[list[bytes], list[int]]]:
+        """Yield keys as UTF-8, and sizes, of some thousand images at a time, in order."""
+        for start in range(0, len(self), _CHUNK):
+            stop = min(start + _CHUNK, len(self))
+            yield self.keys.encoded_at(np.arange(start, stop)), self.sizes[start:stop].tolist()
+
     def __eq__(self, other: object) -> bool:
         """Compare with another list, image by image."""
         if not isinstance(other, Sequence):
@@ -76,9 +81,9 @@ def keys_of(images: Sequence[SourceImage]) -> Iterable[str]:
     return images.keys if isinstance(images, PackedImages) else (image.key for image in images)
 
 
-def sizes_of(images: Sequence[SourceImage]) -> Iterable[int]:
-    """Return the bytes of images in order, as `keys_of` does the keys."""
-    if not isinstance(images, PackedImages):
-        return (image.size for image in images)
-    parts = (images.sizes[start : start + _CHUNK].tolist() for start in range(0, len(images), _CHUNK))
-    return chain.from_iterable(parts)
+def blocks_of(images: Sequence[SourceImage]) -> Iterator[tuple[list[bytes], list[int]]]:
+    """Yield keys and sizes of images as `PackedImages.blocks` does, as `keys_of` does the keys."""
+    if isinstance(images, PackedImages):
+        yield from images.blocks()
+    elif images:
+        yield [image.key.encode() for image in images], [image.size for image in images]

@@ -9,6 +9,7 @@ holds, never who encodes it.
 from __future__ import annotations
 
 import errno
+import hashlib
 import itertools
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -19,10 +20,12 @@ from typing import Literal
 from imtok.counted import counted
 from imtok.data.containers import UNKNOWN_SIZE, Container, ImageFile, LostImage, SourceImage, is_unsafe
 from imtok.data.labels.origin import Labels
-from imtok.data.packed_images import keys_of, sizes_of
+from imtok.data.packed_images import blocks_of
 from imtok.data.sources import ContainerFile, Sources
 from imtok.errors import ImageError, SourceError
-from imtok.tokens.plan import PlanEntry, hash_entries
+from imtok.tokens.json_lines import to_line
+from imtok.tokens.plan import Extension, PlanEntry
+from imtok.tokens.plan_lines import image_lines
 
 OnDuplicate = Literal["fail", "suffix"]
 
@@ -89,14 +92,22 @@ class PlanPart:
     @cached_property
     def entries_hash(self) -> str:
         """SHA-256 of the lines of the plan."""
-        return hash_entries(self.entries())
+        digest = hashlib.sha256()
+        for lines in self.lines():
+            digest.update(lines)
+        return digest.hexdigest()
 
-    def entries(self) -> Iterator[PlanEntry]:
-        """Yield the lines of the plan."""
-        for position, (key, size) in enumerate(zip(keys_of(self.files), sizes_of(self.files), strict=True)):
-            yield PlanEntry(unit=self.first_unit + position // self.unit_size, key=key, bytes=size)
+    def list_of_inputs(self, extension: Extension | None) -> Iterator[bytes]:
+        """Yield the bytes of the list of inputs; that of an extension begins with its record."""
+        if extension is not None:
+            yield to_line(extension.model_copy(update={"entries": self.entries_hash}))
+        yield from self.lines()
+
+    def lines(self) -> Iterator[bytes]:
+        """Yield the lines of the plan, many at once."""
+        yield from image_lines(blocks_of(self.files), self.unit_size, self.first_unit)
         for unit, container in enumerate(self.containers, self.first_unit + self.folder_units):
-            yield PlanEntry(unit=unit, tar=container.name, bytes=container.size)
+            yield to_line(PlanEntry(unit=unit, tar=container.name, bytes=container.size), exclude_none=True)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from imtok.errors import SourceError, TokenizerError, TokensError, disk_errors
 from imtok.files import check_locks, publish_once, write_atomically
 from imtok.tokenizer import Tokenizer, load
 from imtok.tokens.folder import INFO, TOKENIZER, TokensInfo, read_info
-from imtok.tokens.plan import Extension, extension_to_bytes, plan_hash, plan_path, plan_to_bytes, read_plans
+from imtok.tokens.plan import Extension, plan_hash, plan_path, read_plans
 
 
 @dataclass(frozen=True)
@@ -99,10 +99,9 @@ def _publish_plans(folder: Path, recorded: TokensInfo, plan: Plan) -> TokensInfo
         path = folder / plan_path(number)
         # In this order: stopped in between, the next call finds the plan equal and only imtok.json to write.
         if part.entries_hash != plan_hash(folder, number):  # missing, damaged, or with inputs that were replaced
-            entries = part.entries()
-            lines = extension_to_bytes(recorded.extensions[number - 1], entries) if number else plan_to_bytes(entries)
-            if not publish_once(path, lines):
-                write_atomically(path, lines)
+            extension = recorded.extensions[number - 1] if number else None
+            if not publish_once(path, part.list_of_inputs(extension)):
+                write_atomically(path, part.list_of_inputs(extension))
         if not number and part.entries_hash != recorded.plan:
             recorded = recorded.model_copy(update={"plan": part.entries_hash})
             write_atomically(folder / INFO, recorded.to_bytes())
@@ -127,7 +126,7 @@ def _publish_extension(folder: Path, recorded: TokensInfo, extension: Extension,
     """Add a list of inputs that came later; False where another process added one first."""
     if recorded.version == 1:  # so that an imtok that knows no extensions says what it needs
         write_atomically(folder / INFO, recorded.model_copy(update={"version": 2}).to_bytes())
-    return publish_once(folder / plan_path(extension.number), extension_to_bytes(extension, part.entries()))
+    return publish_once(folder / plan_path(extension.number), part.list_of_inputs(extension))
 
 
 def _publish_tokenizer(folder: Path, tokenizer: Tokenizer, fingerprint: str) -> None:

@@ -88,14 +88,6 @@ def plan_to_bytes(entries: Iterable[PlanEntry]) -> bytes:
     return b"".join(to_line(entry, exclude_none=True) for entry in entries)
 
 
-def hash_entries(entries: Iterable[PlanEntry]) -> str:
-    """Return the SHA-256 of the lines of some entries."""
-    digest = hashlib.sha256()
-    for entry in entries:
-        digest.update(to_line(entry, exclude_none=True))
-    return digest.hexdigest()
-
-
 def read_extensions(folder: Path, units: int) -> tuple[Extension, ...]:
     """Read the first lines of the lists that follow the first one of so many units; raises TokensError on damage."""
     found: list[Extension] = []
@@ -112,17 +104,12 @@ def read_extensions(folder: Path, units: int) -> tuple[Extension, ...]:
     raise AssertionError
 
 
-def extension_to_bytes(extension: Extension, entries: Iterable[PlanEntry]) -> bytes:
-    """Return the bytes of a later list; its `entries` hash is set here."""
-    lines = plan_to_bytes(entries)
-    whole = extension.model_copy(update={"entries": hashlib.sha256(lines).hexdigest()})
-    return to_line(whole) + lines
-
-
 def plan_hash(folder: Path, number: int = 0) -> str | None:
     """Hash the entries of a list as its record has them, None where there is no file."""
     path = folder / plan_path(number)
     if not path.exists():
         return None
-    data = path.read_bytes()
-    return hashlib.sha256(data[data.index(b"\n") + 1 :] if number else data).hexdigest()
+    with path.open("rb") as file:
+        if number:
+            file.readline()
+        return hashlib.file_digest(file, "sha256").hexdigest()
