@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
-import resource
 import signal
 import time
 from collections.abc import Callable
@@ -17,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from commands import forked
 from making import contents, encoded, fill, picture, pictures_tar, tiny_tokenizer, write_tar
 
 import imtok
@@ -32,7 +31,6 @@ from imtok.data.storage import LocalStorage
 from imtok.encoding import EncodeProgress, encode
 from imtok.errors import (
     ConfigError,
-    DiskError,
     ImtokError,
     Interrupted,
     SourceError,
@@ -221,14 +219,6 @@ def test_a_deleted_shard_is_made_anew(photos: Path, tokenizer: Path, tmp_path: P
     (tmp_path / "t" / shard_path(2)).unlink()
     assert encode([photos], tmp_path / "t", tokenizer).units_done == 1
     assert contents(tmp_path / "t") == before
-
-
-def test_what_a_kill_left_half_written_is_swept(photos: Path, tokenizer: Path, tmp_path: Path) -> None:
-    encode([photos], tmp_path / "t", tokenizer, unit_size=8, shard=(0, 2))
-    left = tmp_path / "t/shards/000/.tmp-00000001.safetensors-1-abc"
-    left.write_bytes(b"half")
-    encode([photos], tmp_path / "t", tokenizer)
-    assert not left.exists()
 
 
 @pytest.mark.parametrize(
@@ -519,21 +509,6 @@ def test_ctrl_c_is_a_request_to_stop(photos: Path, tokenizer: Path, tmp_path: Pa
         encode([photos], tmp_path / "t", tokenizer, progress=interrupt)
 
 
-def test_a_full_disk_harms_nothing_committed(photos: Path, tokenizer: Path, tmp_path: Path) -> None:
-    source = fill(tmp_path / "in", [f"{number:04d}.png" for number in range(12)])
-    encode([source], tmp_path / "t", tokenizer, unit_size=4, shard=(0, 3))
-    before = contents(tmp_path / "t")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
-    try:
-        with pytest.raises(DiskError, match="the same command again"):
-            encode([source], tmp_path / "t", tokenizer)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert contents(tmp_path / "t") == before
-    assert encode([source], tmp_path / "t", tokenizer).complete
-
-
 def test_a_shard_that_another_process_committed_first_stands(
     photos: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -552,9 +527,7 @@ def test_a_shard_that_another_process_committed_first_stands(
 @pytest.fixture(scope="module")
 def processes() -> ForkServerContext:
     """Processes that begin with torch loaded, so that there is time to kill many of them."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["imtok.encoding"])
-    return context
+    return forked()
 
 
 @pytest.fixture(scope="module")
