@@ -10,7 +10,7 @@ the token set, the options and the number of the piece alone. So an export can b
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -91,6 +91,12 @@ class Format(ABC):
     library: ClassVar[str | None] = None  # distribution that owns the format and reads it back; None: no library
     refused: ClassVar[frozenset[str]] = frozenset()  # options that mean nothing in this format, by field name
     default_images: ClassVar[int | None] = None  # images in a piece where --shard-size says nothing; None: one piece
+    id_limits: ClassVar[Mapping[str, int]] = {}  # ids that a type holds here, where fewer than its width could
+
+    @classmethod
+    def most_ids(cls, dtype: str) -> int:
+        """Return how many ids, from 0 on, one of `dtypes` holds in this format."""
+        return cls.id_limits.get(dtype, int(np.iinfo(dtype).max) + 1)
 
     def check(self, plan: ExportPlan) -> None:  # noqa: B027  (most formats hold whatever fits their types)
         """Raise ConfigError where the format cannot hold the tokens: both numbers, and the format that can."""

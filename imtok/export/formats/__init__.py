@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from imtok.export.format import Format
+from imtok.export.formats.npy import Npy
 
-FORMATS: dict[str, type[Format]] = {}
+_CLASSES: tuple[type[Format], ...] = (Npy,)
+
+FORMATS: dict[str, type[Format]] = {found.name: found for found in _CLASSES}
 """Classes of formats by the names that `imtok export --to` takes."""

@@ -1,0 +1,132 @@
+"""The images of a piece in blocks, read from the memory-mapped shards of a token set.
+
+In the order of the inputs a block is a run of images of one unit, and its ids may be a view of the shard itself. In
+another order a block holds as many images as fit a fixed number of bytes, which are gathered unit by unit.
+"""
+
+# Axes: n images of a block, A crops of an image, T ids of an image.
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+
+from imtok.errors import Interrupted
+from imtok.export.format import Block, ExportPlan, Piece, Split
+from imtok.export.selection import Numbers, Selection
+from imtok.export.sequences import SequenceLayout
+from imtok.packed_strings import PackedStrings
+from imtok.tokens.shard import NO_LABEL, Shard
+
+_Part = tuple[Numbers, Shard, Numbers]  # places in a block, and the shard and the rows of it that go there
+
+_BLOCK_BYTES = 16 << 20  # of ids; a gather of this many touches each unit of a large set often enough
+
+
+class Keys(Sequence[str]):
+    """Keys of a block, which are unpacked when they are first read: many formats have none."""
+
+    def __init__(self, count: int, parts: Sequence[tuple[Numbers, PackedStrings, Numbers]]) -> None:
+        """Take (places in the block, keys of a unit, rows of the unit) for each unit."""
+        self._count, self._parts = count, parts
+        self._keys: list[str] | None = None
+
+    def __len__(self) -> int:
+        return self._count
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        return self._unpacked()[index]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._unpacked())
+
+    def _unpacked(self) -> list[str]:
+        if self._keys is None:
+            self._keys = [""] * self._count
+            for places, keys, rows in self._parts:
+                for place, key in zip(places.tolist(), keys.encoded_at(rows), strict=True):
+                    self._keys[place] = key.decode()
+        return self._keys
+
+
+class BlockReader:
+    """Reads the blocks of pieces; it calls `advance` with the images of each, before it is given away."""
+
+    def __init__(
+        self,
+        selection: Selection,
+        plan: ExportPlan,
+        layout: SequenceLayout,
+        advance: Callable[[int], None],
+        should_stop: Callable[[], bool] | None = None,
+    ) -> None:
+        self._selection, self._plan, self._layout = selection, plan, layout
+        self._advance, self._should_stop = advance, should_stop
+        row_bytes = plan.crops * plan.ids_per_image * plan.dtype.itemsize
+        self._most = max(1, _BLOCK_BYTES // row_bytes)  # images of a block
+
+    def blocks(self, piece: Piece) -> Iterator[Block]:
+        """Yield the images of a piece in their order; raises Interrupted once `should_stop` says so."""
+        done = 0
+        while done < piece.images:
+            if self._should_stop and self._should_stop():
+                raise Interrupted("stopped on request")
+            block = self._block(piece.split, piece.first + done, min(self._most, piece.images - done))
+            yield block
+            done += len(block)
+            self._advance(len(block))
+
+    def _block(self, split: Split, first: int, most: int) -> Block:
+        positions, rows = self._selection.find(split, first, most)
+        if not self._selection.shuffled:  # the rest of the unit alone
+            count = int(np.searchsorted(positions, positions[0], side="right"))
+            positions, rows = positions[:count], rows[:count]
+        order = np.argsort(positions, kind="stable")
+        units, starts = np.unique(positions[order], return_index=True)
+        parts = []
+        for unit, places in zip(units.tolist(), np.split(order, starts[1:]), strict=True):
+            shard = self._selection.tokens.unit(unit)[1]
+            parts.append((places, shard, rows[places]))
+        keys = Keys(len(rows), [(places, shard.keys, chosen) for places, shard, chosen in parts])
+        codes = _gathered(parts, _codes)
+        labels = _gathered(parts, _labels) if self._plan.labelled else None
+        crops = _gathered(parts, _crops).astype(np.int64) if self._plan.crops > 1 else None
+        return Block(split, first, keys, self._layout.ids(codes, labels, self._plan.dtype), labels, crops)
+
+
+def _codes(shard: Shard) -> npt.NDArray[Any]:
+    """Return the codes of a shard with an axis for crops: (N, A, h, w) or (N, A, h, w, Q)."""
+    return shard.codes[:, None]
+
+
+def _crops(shard: Shard) -> npt.NDArray[Any]:
+    """Return the crops of a shard: (N, A, 5)."""
+    raise NotImplementedError
+
+
+def _labels(shard: Shard) -> npt.NDArray[np.int64]:
+    return np.full(len(shard), NO_LABEL, np.int64) if shard.labels is None else shard.labels
+
+
+def _gathered(parts: Sequence[_Part], array: Callable[[Shard], npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    """Put rows of an array of several shards at their places in a block; those of one shard, in order, as they are."""
+    if len(parts) == 1 and isinstance(_index(parts[0][0]), slice):
+        return array(parts[0][1])[_index(parts[0][2])]
+    found = [(places, array(shard)[_index(rows)]) for places, shard, rows in parts]
+    gathered = np.empty((sum(map(len, (rows for _, rows in found))), *found[0][1].shape[1:]), found[0][1].dtype)
+    for places, rows in found:
+        gathered[places] = rows
+    return gathered
+
+
+def _index(rows: Numbers) -> slice | Numbers:
+    """Return rows as a slice where they follow each other, so that taking them copies nothing."""
+    consecutive = len(rows) and (np.diff(rows) == 1).all()
+    return slice(int(rows[0]), int(rows[-1]) + 1) if consecutive else rows

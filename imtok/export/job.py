@@ -1,0 +1,137 @@
+"""The export of a token set: plan and refuse, write piece by piece, and put the record beside the files."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from imtok.counted import counted
+from imtok.errors import Interrupted, TokensError
+from imtok.export import record as records
+from imtok.export.blocks import BlockReader
+from imtok.export.format import ExportPlan, Format, Piece
+from imtok.export.options import ExportOptions
+from imtok.export.planning import cut_pieces, find_format, make_layout, make_plan, refuse_options
+from imtok.export.record import ExportedFile, ExportRecord
+from imtok.export.selection import Selection
+from imtok.files import check_folder_target, claimed, sweep_temporaries
+from imtok.tokens import open_tokens
+
+_LOCK = f"{records.WORK}/lock"
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """The result of a call of `export_tokens`."""
+
+    folder: Path
+    record: ExportRecord
+    plan: ExportPlan
+    pieces: tuple[Piece, ...]
+    existed: bool  # the same export was there before, and nothing was done
+    images: int  # that this call wrote; those of pieces that were whole before are not among them
+    seconds: float
+
+    @property
+    def ids_per_second(self) -> float:
+        """Ids that this call wrote in a second."""
+        return self.images * self.plan.crops * self.plan.ids_per_image / max(self.seconds, 1e-9)
+
+
+def export_tokens(
+    tokens: str | Path,
+    output: str | Path,
+    to: str,
+    options: ExportOptions | None = None,
+    *,
+    partial: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+    should_stop: Callable[[], bool] | None = None,
+) -> ExportReport:
+    """Export a token folder to the new folder `output`, in the format that `imtok export --to` calls `to`.
+
+    Memory does not grow with the number of images, but for one bit each where `val_fraction` is set. The same call
+    resumes after a stop with the first piece that is not whole, and does nothing once all is written. `progress`
+    receives images done and images in all.
+
+    Raises ConfigError where the format is unknown or cannot hold the tokens, and for options that do not fit it or each
+    other; TokensError where the token folder is incomplete and `partial` is False, is damaged or lacks labels, and
+    where `output` holds anything else; all of this before anything is written. Later Interrupted and DiskError.
+    """
+    folder, options, started = Path(output), options or ExportOptions(), time.perf_counter()
+    target = find_format(to)
+    refuse_options(target, options)
+    check_folder_target(folder)
+    dataset = open_tokens(tokens, partial=partial)
+    selection = Selection(dataset, options, should_stop)
+    plan = make_plan(dataset, target, options, selection)
+    pieces, layout = cut_pieces(plan, target), make_layout(dataset, options, selection)
+    begun = records.make_record(dataset, target, plan, layout, pieces)
+    finished = records.begin(folder, begun)
+    if finished is not None:
+        records.clear(folder)
+        return ExportReport(folder, finished, plan, tuple(pieces), True, 0, time.perf_counter() - started)
+    writing = _Writing(folder, target, plan, pieces, progress)
+    reader = BlockReader(selection, plan, layout, writing.advance, should_stop)
+    try:
+        with claimed(folder / _LOCK):
+            sweep_temporaries(folder)
+            files = writing.write(reader)
+            record = records.finish(folder, begun, files)
+    except BlockingIOError as error:
+        raise TokensError(f"{folder}: another process exports into it; wait for it, or choose another -o") from error
+    except (KeyboardInterrupt, Interrupted) as error:
+        raise Interrupted(
+            f"{folder}: stopped after {writing.done:,} of {counted(plan.total, 'image', form=',')}; run the same "
+            "command again"
+        ) from error
+    seconds = time.perf_counter() - started
+    return ExportReport(folder, record, plan, tuple(pieces), False, writing.done - writing.before, seconds)
+
+
+class _Writing:
+    """The pieces of an export on their way into its folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        target: Format,
+        plan: ExportPlan,
+        pieces: list[Piece],
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self._folder, self._target, self._plan, self._pieces = folder, target, plan, pieces
+        self._progress = progress
+        self.done = self.before = 0  # images: in all, in pieces that an earlier call wrote
+
+    def advance(self, images: int) -> None:
+        """Count images that were written."""
+        self.done += images
+        if self._progress:
+            self._progress(self.done, self._plan.total)
+
+    def write(self, reader: BlockReader) -> list[ExportedFile]:
+        """Write the pieces that are not whole, then what stands beside them; return all files."""
+        files: list[ExportedFile] = []
+        for piece in self._pieces:
+            known = records.piece_files(self._folder, piece)
+            if known is None:
+                paths = self._target.write(piece, reader.blocks(piece), self._plan, self._folder)
+                known = tuple(_described(self._folder, path) for path in paths)
+                records.save_piece(self._folder, piece, known)
+            else:
+                self.before += piece.images
+                self.advance(piece.images)
+            files += known
+        beside = self._target.finish(self._pieces, self._plan, self._folder)
+        return [*files, *(_described(self._folder, path) for path in beside)]
+
+
+def _described(folder: Path, path: str) -> ExportedFile:
+    """Return the record's line of a file."""
+    with (folder / path).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        return ExportedFile(path=path, bytes=file.tell(), sha256=digest.hexdigest())
