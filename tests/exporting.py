@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from making import token_folder
 
 from imtok.export.format import ExportPlan, Piece, ReadImage
 from imtok.export.formats import FORMATS
 from imtok.export.job import export_tokens
 from imtok.export.options import ExportOptions
 from imtok.tokens import TokenDataset, open_tokens
-from tests.making import token_folder
 
 
 def random_tokens(
@@ -25,16 +25,21 @@ def random_tokens(
     codebook_size: int = 1000,
     *,
     classes: int = 0,
+    crops: int = 0,
     seed: int = 0,
 ) -> Path:
-    """A complete token folder of random codes, with the largest one first and labels where `classes` is above 0."""
+    """A complete token folder of random codes, with the largest one first.
+
+    `classes` above 0 gives labels, `crops` above 0 so many crops of each image.
+    """
     draws = np.random.default_rng(seed)
-    shape = grid if codebooks == 1 else (*grid, codebooks)
+    shape = (*([crops] if crops else []), *grid, *([codebooks] if codebooks > 1 else []))
     codes = [draws.integers(0, codebook_size, (images, *shape)) for images in units]
     codes[0].reshape(-1)[0] = codebook_size - 1
     labels = [draws.integers(0, classes, images) for images in units] if classes else None
     names = tuple(f"class {number}" for number in range(classes))
-    return token_folder(path, codes, codebook_size, labels=labels, class_names=names)
+    boxes = [draws.integers(0, 64, (images, crops, 5)).astype(np.int32) for images in units] if crops else None
+    return token_folder(path, codes, codebook_size, labels=labels, class_names=names, crops=boxes)
 
 
 def export_and_read(
@@ -61,5 +66,5 @@ def check_equal(tokens: Path, images: Sequence[ReadImage], *, keys: bool = True,
 
 def expected_ids(dataset: TokenDataset, number: int) -> npt.NDArray[np.int64]:
     """The codes of an image as ids (A, T), codebooks interleaved."""
-    codes: npt.NDArray[np.int64] = dataset[number][1].numpy()
-    return codes.reshape(1, -1)
+    codes: npt.NDArray[np.int64] = dataset.all_codes(number).numpy()
+    return codes.reshape(len(codes), -1)

@@ -95,20 +95,18 @@ class BlockReader:
             shard = self._selection.tokens.unit(unit)[1]
             parts.append((places, shard, rows[places]))
         keys = Keys(len(rows), [(places, shard.keys, chosen) for places, shard, chosen in parts])
-        codes = _gathered(parts, _codes)
+        codes = _gathered(parts, lambda shard: shard.all_codes)
         labels = _gathered(parts, _labels) if self._plan.labelled else None
-        crops = _gathered(parts, _crops).astype(np.int64) if self._plan.crops > 1 else None
-        return Block(split, first, keys, self._layout.ids(codes, labels, self._plan.dtype), labels, crops)
-
-
-def _codes(shard: Shard) -> npt.NDArray[Any]:
-    """Return the codes of a shard with an axis for crops: (N, A, h, w) or (N, A, h, w, Q)."""
-    return shard.codes[:, None]
+        sizes = _gathered(parts, lambda shard: shard.original_size).astype(np.int64)
+        crops = None
+        if all(shard.crops is not None for _, shard, _ in parts):
+            crops = _gathered(parts, _crops).astype(np.int64)
+        return Block(split, first, keys, self._layout.ids(codes, labels, self._plan.dtype), labels, crops, sizes)
 
 
 def _crops(shard: Shard) -> npt.NDArray[Any]:
-    """Return the crops of a shard: (N, A, 5)."""
-    raise NotImplementedError
+    assert shard.crops is not None  # only of augmented sets are they taken
+    return shard.crops
 
 
 def _labels(shard: Shard) -> npt.NDArray[np.int64]:

@@ -70,7 +70,7 @@ def make_plan(tokens: TokenDataset, target: Format, options: ExportOptions, sele
         dtype=_dtype(target, options, layout.num_ids),
         ids_per_image=layout.length,
         num_ids=layout.num_ids,
-        crops=1,
+        crops=tokens.num_crops,
         images=selection.images,
         labelled=selection.labels.labelled,
         class_names=tokens.class_names,

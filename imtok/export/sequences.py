@@ -38,7 +38,7 @@ class SequenceLayout:
     @cached_property
     def special_ids(self) -> dict[str, int]:
         """The fixed ids by the names of their options."""
-        values = {name: getattr(self.options, name) for name in _SPECIAL}
+        values: dict[str, int | None] = {name: getattr(self.options, name) for name in _SPECIAL}
         return {name: value for name, value in values.items() if value is not None}
 
     @cached_property
@@ -57,12 +57,12 @@ class SequenceLayout:
         """The sequence holds a class id."""
         return self.options.label != "none"
 
-    @cached_property
+    @property
     def num_ids(self) -> int:
         """1 + the largest id that may occur."""
         labels = self.label_offset + self.classes if self.has_label else 0
-        special: int = 1 + max(self.special_ids.values(), default=-1)
-        return max(self.code_end, labels, special)
+        special: int = max(self.special_ids.values(), default=-1)
+        return max(self.code_end, labels, 1 + special)
 
     @cached_property
     def length(self) -> int:
