@@ -61,14 +61,13 @@ class SequenceLayout:
     def num_ids(self) -> int:
         """1 + the largest id that may occur."""
         labels = self.label_offset + self.classes if self.has_label else 0
-        special: int = max(self.special_ids.values(), default=-1)
-        return max(self.code_end, labels, 1 + special)
+        return max(self.code_end, labels, 1 + max(self.special_ids.values(), default=-1))
 
     @cached_property
     def length(self) -> int:
         """T, the ids of an image."""
         after = [self.options.eoi is not None, self.options.label == "after", self.options.eod is not None]
-        return self._body.stop + sum(after)
+        return int(self._body.stop) + sum(after)
 
     def check(self) -> None:
         """Raise ConfigError where one id would stand for two things."""
