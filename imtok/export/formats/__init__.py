@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from imtok.export.format import Format
+from imtok.export.formats.llamagen import LlamaGen
 from imtok.export.formats.npy import Npy
+from imtok.export.formats.webdataset import WebDataset
 
-_CLASSES: tuple[type[Format], ...] = (Npy,)
+_CLASSES: tuple[type[Format], ...] = (
+    Npy,
+    LlamaGen,
+    WebDataset,
+)
 
 FORMATS: dict[str, type[Format]] = {found.name: found for found in _CLASSES}
 """Classes of formats by the names that `imtok export --to` takes."""

@@ -1,0 +1,117 @@
+"""WebDataset tars: a sample is `NAME.npy`, `NAME.cls` where the image has a label, and `NAME.json`.
+
+    train-00000.tar, val-00000.tar   ids (T,), or (A, T) for A > 1 crops
+
+The JSON holds the key of the image, its grid, and the crops of augmented sets. `imtok.export.member_names` makes names
+of keys. The types are those that torch computes with: uint16 can neither be added nor be embedded there.
+"""
+
+# Axes: n images of a block, A crops of an image, T ids of an image.
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from imtok.errors import TokensError
+from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
+from imtok.export.member_names import MemberNames
+from imtok.export.npy_files import NpyEncoder
+from imtok.export.tar_writing import Member, TarWriter, read_members
+from imtok.files import atomic_writer
+
+
+class WebDataset(Format):
+    """Tars of samples."""
+
+    name = "webdataset"
+    dtypes: ClassVar[tuple[str, ...]] = ("uint8", "int16", "int32", "int64")
+    packages: ClassVar[tuple[str, ...]] = ()
+    library = "webdataset"
+    default_images = 10_000
+
+    def trainer_note(self, plan: ExportPlan) -> str:
+        """Return the pattern of the tars, and the vocabulary."""
+        return f"WebDataset(OUT/train-{{00000..N}}.tar).decode(): .npy holds {plan.ids_per_image} of {plan.num_ids} ids"
+
+    def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
+        """Write one tar."""
+        name = _tar_name(piece)
+        names = MemberNames()
+        with atomic_writer(folder / name) as file:
+            tar = TarWriter(file)
+            for block in blocks:
+                tar.write(list(_members(block, names.take(block.keys), plan)))
+            tar.close()
+        return [name]
+
+    def read(self, pieces: Sequence[Piece], plan: ExportPlan, folder: Path) -> Iterator[ReadImage]:
+        """Read the members by `tarfile`."""
+        del plan
+        for piece in pieces:
+            path = folder / _tar_name(piece)
+            count = 0
+            for name, members in groupby(read_members(path), lambda member: member.name.partition(".")[0]):
+                yield _read_image(piece, {_suffix(member.name): member.data for member in members}, f"{path}: {name}")
+                count += 1
+            if count != piece.images:
+                raise TokensError(f"{path}: holds {count} images, expected {piece.images}; export again")
+
+    def read_by_library(self, pieces: Sequence[Piece], plan: ExportPlan, folder: Path) -> Iterator[ReadImage]:
+        """Read the samples by webdataset."""
+        from webdataset.autodecode import Decoder
+        from webdataset.tariterators import group_by_keys, tar_file_expander
+
+        del plan
+        decode = Decoder([])
+        for piece in pieces:
+            # The stages of `WebDataset(...).decode()`, which itself leaves its files open.
+            with (folder / _tar_name(piece)).open("rb") as stream:
+                files = tar_file_expander([{"url": _tar_name(piece), "stream": stream}])
+                for sample in map(decode, group_by_keys(files)):
+                    yield ReadImage(
+                        split=piece.split,
+                        ids=np.atleast_2d(sample["npy"]),
+                        key=sample["json"]["key"],
+                        label=sample.get("cls"),
+                    )
+
+
+def _tar_name(piece: Piece) -> str:
+    return f"{piece.split}-{piece.number:05}.tar"
+
+
+def _suffix(name: str) -> str:
+    return name.rpartition("/")[2].partition(".")[2]
+
+
+def _members(block: Block, names: Sequence[str], plan: ExportPlan) -> Iterator[Member]:
+    """Yield the members of a block's samples, those of one sample side by side."""
+    ids = block.ids if plan.crops > 1 else block.ids[:, 0]
+    encode = NpyEncoder(ids.shape[1:], ids.dtype)
+    labels = [-1] * len(block) if block.labels is None else block.labels.tolist()
+    height, width = plan.info.grid
+    tail = f',"height":{height},"width":{width}'
+    for i, (name, key, label) in enumerate(zip(names, block.keys, labels, strict=True)):
+        yield Member(f"{name}.npy", encode(ids[i]))
+        if label >= 0:
+            yield Member(f"{name}.cls", b"%d" % label)
+        crops = "" if block.crops is None else f',"crops":{json.dumps(block.crops[i].tolist())}'
+        yield Member(f"{name}.json", f'{{"key":{json.dumps(key)}{tail}{crops}}}'.encode())
+
+
+def _read_image(piece: Piece, members: dict[str, bytes], place: str) -> ReadImage:
+    try:
+        ids: npt.NDArray[np.integer[Any]] = np.load(io.BytesIO(members["npy"]))
+        key = json.loads(members["json"])["key"]
+        label = int(members["cls"]) if "cls" in members else None
+    except (KeyError, ValueError, EOFError, OSError) as error:
+        raise TokensError(f"{place}: damaged ({error}); export again") from error
+    return ReadImage(split=piece.split, ids=np.atleast_2d(ids), key=key, label=label)

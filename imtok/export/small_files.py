@@ -1,0 +1,51 @@
+"""Many small files that become one piece of an export.
+
+All but the last are written under their own names and synced together: a rename, a lock and a sync for each would cost
+many times what its bytes cost. The last appears by one rename after that. So the piece is whole where its last file is
+there; a stop before leaves files that the next run writes again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from imtok.errors import disk_errors
+from imtok.files import atomic_writer, sync_file, sync_folder
+
+
+def write_small_files(folder: Path, files: Iterable[tuple[str, bytes]]) -> list[str]:
+    """Write files, given as (POSIX path below `folder`, content); return their paths.
+
+    Raises DiskError where the disk refuses, with the half-written file removed.
+    """
+    names: list[str] = []
+    parents: set[Path] = set()
+    held: tuple[str, bytes] | None = None
+    for file in files:
+        if held is not None:
+            _write(folder / held[0], held[1], parents)
+        held = file
+        names.append(file[0])
+    if held is None:
+        return []
+    for name in names[:-1]:
+        with (folder / name).open("rb") as written:
+            sync_file(written)
+    for parent in sorted(parents):
+        sync_folder(parent)
+    with atomic_writer(folder / held[0]) as last:
+        last.write(held[1])
+    return names
+
+
+def _write(path: Path, data: bytes, parents: set[Path]) -> None:
+    with disk_errors(path):
+        if path.parent not in parents:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            parents.add(path.parent)
+        try:
+            path.write_bytes(data)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
