@@ -3,12 +3,24 @@
 from __future__ import annotations
 
 from imtok.export.format import Format
+from imtok.export.formats.automodel import Automodel
+from imtok.export.formats.datatrove import Datatrove
+from imtok.export.formats.litdata import LitData
 from imtok.export.formats.llamagen import LlamaGen
+from imtok.export.formats.mds import Mds
 from imtok.export.formats.npy import Npy
+from imtok.export.formats.olmo import Olmo
+from imtok.export.formats.torchtitan import Torchtitan
 from imtok.export.formats.webdataset import WebDataset
 
 _CLASSES: tuple[type[Format], ...] = (
     Npy,
+    Automodel,
+    Torchtitan,
+    Datatrove,
+    Olmo,
+    LitData,
+    Mds,
     LlamaGen,
     WebDataset,
 )

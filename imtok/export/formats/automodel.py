@@ -1,0 +1,86 @@
+"""`.bin` files of NeMo Automodel's `NanogptDataset`: a header that says the type, then the ids of all images.
+
+    int32[256]  [278895051, 1, number of ids, bytes of an id, 0 ...]
+    uint16 or uint32 ids, from byte 1024
+
+Beside each file `.bos.idx` holds where each image begins, int32, counted in ids. NVIDIA's description calls them
+byte positions; `NanogptDataset` compares them with positions in ids, and what it does counts here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from imtok.errors import ConfigError
+from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
+from imtok.export.rows import (
+    Numbers,
+    check_equal,
+    check_numbers,
+    check_size,
+    ids_in,
+    largest_piece,
+    make_target,
+    multiples,
+    path_of,
+    read_rows,
+    rows_in,
+    write_numbers,
+    write_rows,
+)
+from imtok.files import atomic_writer
+
+MAGIC = 278895051
+VERSION = 1
+HEADER = 256  # int32 numbers
+MOST_IDS = 2**31 - 1  # of a file: the header counts them in int32, and so does the index
+
+
+class Automodel(Format):
+    """NeMo Automodel: nanoGPT's shards with two or four bytes an id."""
+
+    name: ClassVar[str] = "automodel"
+    dtypes: ClassVar[tuple[str, ...]] = ("uint16", "uint32")
+    default_images: ClassVar[int | None] = 1 << 17
+
+    def check(self, plan: ExportPlan) -> None:
+        """Raise ConfigError where a file would hold more ids than its header can count."""
+        per_image = plan.crops * plan.ids_per_image
+        ids = largest_piece(plan, self.default_images) * per_image
+        if ids > MOST_IDS:
+            raise ConfigError(
+                f"a file would hold {ids:,} ids, and one of automodel holds at most {MOST_IDS:,}; "
+                f"use --shard-size {max(1, MOST_IDS // per_image)} or fewer images, or --to olmo"
+            )
+
+    def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
+        """Write the ids of a piece, and where its images begin."""
+        paths = [path_of(piece, ".bin"), path_of(piece, ".bos.idx")]
+        with atomic_writer(make_target(folder, paths[0])) as file:
+            file.write(_header(piece, plan).tobytes())
+            write_rows(file, piece, blocks, plan)
+        with atomic_writer(folder / paths[1]) as file:
+            write_numbers(file, multiples(plan.ids_per_image, 0, rows_in(piece, plan), "<i4"))
+        return paths
+
+    def read(self, pieces: Sequence[Piece], plan: ExportPlan, folder: Path) -> Iterator[ReadImage]:
+        """Read every image back; header and index are compared with what the plan says."""
+        for piece in pieces:
+            path, index = folder / path_of(piece, ".bin"), folder / path_of(piece, ".bos.idx")
+            header = _header(piece, plan)
+            check_size(path, header.nbytes + ids_in(piece, plan) * plan.dtype.itemsize)
+            check_equal(path, "header", np.fromfile(path, "<i4", HEADER)[:4].tolist(), header[:4].tolist())
+            check_size(index, 4 * rows_in(piece, plan))
+            with index.open("rb") as file:
+                check_numbers(index, file, multiples(plan.ids_per_image, 0, rows_in(piece, plan), "<i4"))
+            yield from read_rows(path, piece, plan, start=header.nbytes)
+
+
+def _header(piece: Piece, plan: ExportPlan) -> Numbers:
+    header = np.zeros(HEADER, "<i4")
+    header[:4] = [MAGIC, VERSION, ids_in(piece, plan), plan.dtype.itemsize]
+    return header

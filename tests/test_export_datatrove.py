@@ -1,0 +1,82 @@
+"""datatrove's `.ds`: read back by its `DatatroveFileDataset`, and by a reader of the layout alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flat_exports import assert_read, export, ids_of, plan_of
+
+from imtok.errors import TokensError
+from imtok.export.formats.datatrove import Datatrove, metric
+
+
+@pytest.mark.parametrize(("dtype", "num_ids"), [("uint16", 1 << 16), ("uint32", 1 << 20)])
+@pytest.mark.parametrize("crops", [1, 2])
+def test_datatrove_reads_every_image(tmp_path: Path, dtype: str, num_ids: int, crops: int) -> None:
+    pytest.importorskip("datatrove", reason="datatrove is not installed")
+    plan = plan_of(7, 3, dtype=dtype, num_ids=num_ids, crops=crops, shard_size=4)
+    pieces = export(Datatrove, plan, tmp_path)
+    assert_read(Datatrove().read_by_library(pieces, plan, tmp_path), pieces, plan)
+
+
+def test_folder_of_a_split_is_read_in_order_with_positions(tmp_path: Path) -> None:
+    """A window holds seq + 1 ids: with seq = T - 1 each is an image, and the index says so."""
+    dataset = pytest.importorskip("datatrove.utils.dataset", reason="datatrove is not installed")
+    plan = plan_of(7, 3, shard_size=4)
+    pieces = export(Datatrove, plan, tmp_path)
+    windows = dataset.DatatroveFolderDataset(
+        str(tmp_path / "train"), plan.ids_per_image - 1, filename_pattern="*.ds", return_positions=True
+    )
+    expected = np.concatenate([ids_of(piece, plan) for piece in pieces if piece.split == "train"])[:, 0]
+    assert len(windows) == 7
+    for index, ids in enumerate(expected):
+        assert windows[index]["input_ids"].tolist() == ids.tolist()
+        assert windows[index]["positions"].tolist() == list(range(plan.ids_per_image))
+
+
+def test_images_come_back_without_the_library(tmp_path: Path) -> None:
+    plan = plan_of(7, 3, crops=2, shard_size=4)
+    pieces = export(Datatrove, plan, tmp_path)
+    assert_read(Datatrove().read(pieces, plan, tmp_path), pieces, plan)
+
+
+def test_index_holds_ends_of_images(tmp_path: Path) -> None:
+    plan = plan_of(3, crops=2)
+    export(Datatrove, plan, tmp_path)
+    assert np.fromfile(tmp_path / "train/000000.ds.index", "<u8").tolist() == [6, 12, 18, 24, 30, 36]
+
+
+def test_metadata_names_tokenizer_type_and_count(tmp_path: Path) -> None:
+    """nanotron splits the first line at its only bar."""
+    plan = plan_of(300, ids=64, dtype="uint32")
+    export(Datatrove, plan, tmp_path)
+    lines = (tmp_path / "train/000000.ds.metadata").read_text().split("\n")
+    assert lines == [f"imtok:{plan.info.fingerprint}|4", "19200", "19.2 kT"]
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0.00 T"), (7, "7.00 T"), (48, "48.0 T"), (999, "999 T"), (1234, "1.23 kT"), (999_999, "1.00 MT"),
+     (25_600_000, "25.6 MT"), (123_456_789_012, "123 GT"), (3 * 10**15, "3.00 PT")],
+)  # fmt: skip
+def test_counts_are_written_as_datatrove_does(count: int, text: str) -> None:
+    assert metric(count, "T") == text
+    humanize = pytest.importorskip("humanize", reason="datatrove's humanize is not installed")
+    assert humanize.metric(count, unit="T") == text
+
+
+@pytest.mark.parametrize("suffix", [".ds", ".ds.index", ".ds.metadata"])
+def test_damaged_files_are_refused(tmp_path: Path, suffix: str) -> None:
+    plan = plan_of(5)
+    pieces = export(Datatrove, plan, tmp_path)
+    path = tmp_path / f"train/000000{suffix}"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1])
+    with pytest.raises(TokensError, match=path.name.replace(".", r"\.")):
+        list(Datatrove().read(pieces, plan, tmp_path))
+    path.write_bytes(bytes([data[0] ^ 1]) + data[1:])
+    if suffix != ".ds":  # other ids are found by comparing them with the token set
+        with pytest.raises(TokensError, match=path.name.replace(".", r"\.")):
+            list(Datatrove().read(pieces, plan, tmp_path))
