@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exporting import check_equal, export_and_read, random_tokens
 from flat_exports import assert_read, export, files_in, ids_of, plan_of
 
 from imtok.errors import ConfigError, TokensError
@@ -85,3 +86,17 @@ def test_same_images_give_the_same_bytes(tmp_path: Path) -> None:
     assert files_in(tmp_path / "a") == files_in(tmp_path / "b")
     for name in files_in(tmp_path / "a"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+@pytest.mark.parametrize("crops", [0, 2])
+def test_token_set_comes_back(tmp_path: Path, crops: int) -> None:
+    tokens = random_tokens(tmp_path / "tokens", crops=crops)
+    _, _, pieces, images = export_and_read(tokens, "automodel", tmp_path, shard_size=4)
+    assert len(pieces) == 3
+    check_equal(tokens, images, keys=False, labels=False)
+
+
+def test_trainer_is_given_vocabulary_and_length() -> None:
+    note = Automodel().trainer_note(plan_of(5))
+    assert note.startswith("vocabulary of 1000 ids")
+    assert "seq_len=5 " in note

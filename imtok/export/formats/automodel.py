@@ -57,6 +57,11 @@ class Automodel(Format):
                 f"use --shard-size {max(1, MOST_IDS // per_image)} or fewer images, or --to olmo"
             )
 
+    def trainer_note(self, plan: ExportPlan) -> str:
+        """Return the vocabulary, and the length with which a sample is one image."""
+        length = plan.ids_per_image - 1
+        return f"{super().trainer_note(plan)}; NanogptDataset: seq_len={length} makes a sample of each image"
+
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the ids of a piece, and where its images begin."""
         paths = [path_of(piece, ".bin"), path_of(piece, ".bos.idx")]

@@ -48,6 +48,10 @@ class Mds(Format):
                 f"use --shard-size {max(1, (MOST_BYTES - 4096) // (plan.crops * row))} or fewer images, or --to parquet"
             )
 
+    def trainer_note(self, plan: ExportPlan) -> str:
+        """Return the vocabulary, and the length that cuts no image."""
+        return f"{super().trainer_note(plan)}; StreamingTextDataset: max_seq_len={plan.ids_per_image}, column tokens"
+
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the shard of a piece: the samples first, as their sizes are known when they are written."""
         path, config = f"{piece.split}/{_basename(piece)}", _config_bytes(plan)

@@ -29,6 +29,11 @@ class Olmo(Format):
     dtypes: ClassVar[tuple[str, ...]] = ("uint8", "uint16", "uint32")
     default_images: ClassVar[int | None] = 1 << 18
 
+    def trainer_note(self, plan: ExportPlan) -> str:
+        """Return the vocabulary, the type that the files do not state, and the length that leaves no ids over."""
+        options = f"dtype={plan.dtype.name}, sequence_length={plan.ids_per_image}"
+        return f"{super().trainer_note(plan)}; NumpyFSLDatasetConfig: {options} make an instance of each image"
+
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the ids of a piece, and the bounds of its images."""
         paths = [path_of(piece, ".npy"), path_of(piece, ".csv.gz")]

@@ -34,6 +34,10 @@ class Torchtitan(Format):
     name: ClassVar[str] = "torchtitan"
     dtypes: ClassVar[tuple[str, ...]] = ("uint32",)
 
+    def trainer_note(self, plan: ExportPlan) -> str:
+        """Return the vocabulary, and what a document is."""
+        return f"{super().trainer_note(plan)}; PretokenizedMemmapSource: uint32, a document is an image"
+
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the ids of a piece, and the bounds of its images."""
         paths = _paths(piece)
