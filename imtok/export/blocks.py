@@ -9,6 +9,8 @@ another order a block holds as many images as fit a fixed number of bytes, which
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, overload
 
 import numpy as np
@@ -23,6 +25,7 @@ from imtok.tokens.shard import NO_LABEL, Shard
 
 _Part = tuple[Numbers, Shard, Numbers]  # places in a block, and the shard and the rows of it that go there
 
+_OPEN_SHARDS = 1024
 _BLOCK_BYTES = 16 << 20  # of ids; a gather of this many touches each unit of a large set often enough
 
 
@@ -56,52 +59,59 @@ class Keys(Sequence[str]):
         return self._keys
 
 
-class BlockReader:
-    """Reads the blocks of pieces; it calls `advance` with the images of each, before it is given away."""
+@dataclass(frozen=True, eq=False)
+class CodeBlock:
+    """Images of one split that follow each other in the order of export, as the token set has them."""
 
-    def __init__(
-        self,
-        selection: Selection,
-        plan: ExportPlan,
-        layout: SequenceLayout,
-        advance: Callable[[int], None],
-        should_stop: Callable[[], bool] | None = None,
-    ) -> None:
-        self._selection, self._plan, self._layout = selection, plan, layout
-        self._advance, self._should_stop = advance, should_stop
+    keys: Keys  # n
+    codes: npt.NDArray[Any]  # (n, A, h, w) or (n, A, h, w, Q)
+    labels: npt.NDArray[np.int64] | None  # (n,), None where no image of the set has one
+    crops: npt.NDArray[np.int64] | None  # (n, A, 5) of an augmented set
+    sizes: npt.NDArray[np.int64]  # (n, 2) height, width
+
+
+class BlockReader:
+    """Reads the images of pieces in blocks of a bounded size."""
+
+    def __init__(self, selection: Selection, plan: ExportPlan, should_stop: Callable[[], bool] | None = None) -> None:
+        self._selection, self._plan, self._should_stop = selection, plan, should_stop
         row_bytes = plan.crops * plan.ids_per_image * plan.dtype.itemsize
         self._most = max(1, _BLOCK_BYTES // row_bytes)  # images of a block
+        self._shard = lru_cache(maxsize=_OPEN_SHARDS)(lambda position: selection.tokens.unit(position)[1])
 
-    def blocks(self, piece: Piece) -> Iterator[Block]:
-        """Yield the images of a piece in their order; raises Interrupted once `should_stop` says so."""
-        done = 0
-        while done < piece.images:
+    def blocks(self, piece: Piece, layout: SequenceLayout, advance: Callable[[int], None]) -> Iterator[Block]:
+        """Yield the images of a piece in their order, as ids; `advance` receives the images of each block after it."""
+        for first, block in self.code_blocks(piece):
+            ids = layout.ids(block.codes, block.labels, self._plan.dtype)
+            yield Block(piece.split, first, block.keys, ids, block.labels, block.crops, block.sizes)
+            advance(len(ids))
+
+    def code_blocks(self, piece: Piece) -> Iterator[tuple[int, CodeBlock]]:
+        """Yield the number of the first image and the block; raises Interrupted once `should_stop` says so."""
+        first, end = piece.first, piece.first + piece.images
+        while first < end:
             if self._should_stop and self._should_stop():
                 raise Interrupted("stopped on request")
-            block = self._block(piece.split, piece.first + done, min(self._most, piece.images - done))
-            yield block
-            done += len(block)
-            self._advance(len(block))
+            together = self._selection.together(piece.split, first) or self._most
+            images = min(together, self._most, end - first)
+            yield first, self._read(piece.split, first, images)
+            first += images
 
-    def _block(self, split: Split, first: int, most: int) -> Block:
-        positions, rows = self._selection.find(split, first, most)
-        if not self._selection.shuffled:  # the rest of the unit alone
-            count = int(np.searchsorted(positions, positions[0], side="right"))
-            positions, rows = positions[:count], rows[:count]
+    def _read(self, split: Split, first: int, images: int) -> CodeBlock:
+        positions, rows = self._selection.find(split, first, images)
         order = np.argsort(positions, kind="stable")
         units, starts = np.unique(positions[order], return_index=True)
         parts = []
         for unit, places in zip(units.tolist(), np.split(order, starts[1:]), strict=True):
-            shard = self._selection.tokens.unit(unit)[1]
-            parts.append((places, shard, rows[places]))
-        keys = Keys(len(rows), [(places, shard.keys, chosen) for places, shard, chosen in parts])
-        codes = _gathered(parts, lambda shard: shard.all_codes)
-        labels = _gathered(parts, _labels) if self._plan.labelled else None
-        sizes = _gathered(parts, lambda shard: shard.original_size).astype(np.int64)
-        crops = None
-        if all(shard.crops is not None for _, shard, _ in parts):
-            crops = _gathered(parts, _crops).astype(np.int64)
-        return Block(split, first, keys, self._layout.ids(codes, labels, self._plan.dtype), labels, crops, sizes)
+            parts.append((places, self._shard(unit), rows[places]))
+        augmented = all(shard.crops is not None for _, shard, _ in parts)
+        return CodeBlock(
+            keys=Keys(images, [(places, shard.keys, chosen) for places, shard, chosen in parts]),
+            codes=_gathered(parts, lambda shard: shard.all_codes),
+            labels=_gathered(parts, _labels) if self._plan.labelled else None,
+            crops=_gathered(parts, _crops).astype(np.int64) if augmented else None,
+            sizes=_gathered(parts, lambda shard: shard.original_size).astype(np.int64),
+        )
 
 
 def _crops(shard: Shard) -> npt.NDArray[Any]:

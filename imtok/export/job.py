@@ -17,6 +17,7 @@ from imtok.export.options import ExportOptions
 from imtok.export.planning import cut_pieces, find_format, make_layout, make_plan, refuse_options
 from imtok.export.record import ExportedFile, ExportRecord
 from imtok.export.selection import Selection
+from imtok.export.sequences import SequenceLayout
 from imtok.files import check_folder_target, claimed, sweep_temporaries
 from imtok.tokens import open_tokens
 
@@ -75,11 +76,11 @@ def export_tokens(
         records.clear(folder)
         return ExportReport(folder, finished, plan, tuple(pieces), True, 0, time.perf_counter() - started)
     writing = _Writing(folder, target, plan, pieces, progress)
-    reader = BlockReader(selection, plan, layout, writing.advance, should_stop)
+    reader = BlockReader(selection, plan, should_stop)
     try:
         with claimed(folder / _LOCK):
             sweep_temporaries(folder)
-            files = writing.write(reader)
+            files = writing.write(reader, layout)
             record = records.finish(folder, begun, files)
     except BlockingIOError as error:
         raise TokensError(f"{folder}: another process exports into it; wait for it, or choose another -o") from error
@@ -113,13 +114,14 @@ class _Writing:
         if self._progress:
             self._progress(self.done, self._plan.total)
 
-    def write(self, reader: BlockReader) -> list[ExportedFile]:
+    def write(self, reader: BlockReader, layout: SequenceLayout) -> list[ExportedFile]:
         """Write the pieces that are not whole, then what stands beside them; return all files."""
         files: list[ExportedFile] = []
         for piece in self._pieces:
             known = records.piece_files(self._folder, piece)
             if known is None:
-                paths = self._target.write(piece, reader.blocks(piece), self._plan, self._folder)
+                blocks = reader.blocks(piece, layout, self.advance)
+                paths = self._target.write(piece, blocks, self._plan, self._folder)
                 known = tuple(_described(self._folder, path) for path in paths)
                 records.save_piece(self._folder, piece, known)
             else:

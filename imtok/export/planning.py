@@ -16,8 +16,6 @@ from imtok.export.selection import Selection
 from imtok.export.sequences import SequenceLayout
 from imtok.tokens import TokenDataset
 
-_OPTION_NAMES = {"label": "--label", "dtype": "--dtype"}
-
 
 def find_format(name: str) -> Format:
     """Return the format of a name; raises ConfigError for an unknown one, ImtokError where its packages are missing."""
@@ -63,6 +61,8 @@ def make_layout(tokens: TokenDataset, options: ExportOptions, selection: Selecti
 
 def make_plan(tokens: TokenDataset, target: Format, options: ExportOptions, selection: Selection) -> ExportPlan:
     """Return the facts of an export; raises ConfigError where the format cannot hold the tokens."""
+    if not len(tokens):
+        raise TokensError(f"{tokens.folder}: holds no images, so there is nothing to export")
     layout = make_layout(tokens, options, selection)
     plan = ExportPlan(
         info=tokens.info,

@@ -147,12 +147,12 @@ def begin(folder: Path, record: ExportRecord) -> ExportRecord | None:
 
     Raises TokensError where the folder holds another export, or anything else.
     """
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        write_atomically(folder / _BEGUN, record.to_bytes())
-        return None
     finished = (folder / RECORD).is_file()
     if not finished and not (folder / _BEGUN).is_file():
-        raise TokensError(f"{folder}: exists and holds no export of imtok; choose another -o")
+        if folder.exists() and any(path.name != WORK for path in folder.iterdir()):
+            raise TokensError(f"{folder}: exists and holds no export of imtok; choose another -o")
+        write_atomically(folder / _BEGUN, record.to_bytes())
+        return None
     found = read_record(folder) if finished else _read_begun(folder)
     changes = _changes(found, record)
     if changes:

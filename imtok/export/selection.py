@@ -70,10 +70,12 @@ class Selection:
         counts = {split: int(ends[-1]) for split, ends in self._ends.items() if len(ends)}
         return {split: count for split, count in counts.items() if count}
 
-    @property
-    def shuffled(self) -> bool:
-        """The order is not that of the inputs."""
-        return bool(self._orders)
+    def together(self, split: Split, first: int) -> int | None:
+        """Return how many images, from number `first` of a split on, lie in one unit; None where they are shuffled."""
+        if self._orders:
+            return None
+        ends = self._ends[split]
+        return int(ends[np.searchsorted(ends, first, side="right")]) - first
 
     def find(self, split: Split, first: int, images: int) -> tuple[Numbers, Numbers]:
         """Return positions of units and rows in them: (M,) each, of the images first .. first+images-1 of a split."""
