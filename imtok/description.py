@@ -8,6 +8,7 @@ from typing import Any
 
 from imtok.config import TokenizerConfig
 from imtok.counted import counted
+from imtok.data.addresses import is_remote
 from imtok.errors import ImtokError
 from imtok.hub import is_hub_address
 from imtok.tokenizer import Tokenizer, find_tokenizer, load, pretrained_names
@@ -24,6 +25,8 @@ def describe(name: str | Path) -> dict[str, Any]:
     """
     if is_hub_address(name):
         return {"kind": "tokenizer", **_tokenizer(load(name))}
+    if isinstance(name, str) and is_remote(name):
+        return _tokens(name)
     folder = Path(name)
     if (folder / INFO).is_file():
         return _tokens(folder)
@@ -81,7 +84,7 @@ def _run(folder: Path) -> dict[str, Any]:
     return facts | described
 
 
-def _tokens(folder: Path) -> dict[str, Any]:
+def _tokens(folder: str | Path) -> dict[str, Any]:
     tokens = open_tokens(folder, partial=True)
     info = tokens.info
     manifest = read_manifest(folder)

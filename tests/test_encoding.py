@@ -21,7 +21,6 @@ from making import contents, encoded, fill, picture, pictures_tar, tiny_tokenize
 import imtok
 import imtok.encoding.job
 import imtok.encoding.settings
-import imtok.encoding.units
 from imtok.data.archives.tars import open_tar
 from imtok.data.containers import ImageFile
 from imtok.data.images import decode_image, fit_image
@@ -40,6 +39,7 @@ from imtok.errors import (
 )
 from imtok.tokens import open_tokens, read_shard, verify_tokens
 from imtok.tokens.folder import find_shards, shard_path
+from imtok.tokens.store import LocalStore
 
 
 @pytest.fixture(scope="module")
@@ -512,14 +512,14 @@ def test_ctrl_c_is_a_request_to_stop(photos: Path, tokenizer: Path, tmp_path: Pa
 def test_a_shard_that_another_process_committed_first_stands(
     photos: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = imtok.encoding.units.publish_once
+    real = LocalStore.publish_once
 
-    def beaten(path: Path, data: bytes) -> bool:
-        real(path, data)
+    def beaten(store: LocalStore, name: str, data: bytes) -> bool:
+        real(store, name, data)
         return False
 
     encode([photos], tmp_path / "alone", tokenizer)
-    monkeypatch.setattr(imtok.encoding.units, "publish_once", beaten)
+    monkeypatch.setattr(LocalStore, "publish_once", beaten)
     assert encode([photos], tmp_path / "t", tokenizer).complete
     assert contents(tmp_path / "t") == contents(tmp_path / "alone")
 

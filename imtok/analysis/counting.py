@@ -110,7 +110,7 @@ def _count_in_processes(
         except BrokenProcessPool as error:
             update(done.get_obj().value)  # where the signal came to this process too, it is a request to stop
             raise TokensError(
-                f"{tokens.folder}: a process that counted it was ended from outside, perhaps for want of memory; try "
+                f"{tokens.store}: a process that counted it was ended from outside, perhaps for want of memory; try "
                 "fewer --workers"
             ) from error
         finally:
@@ -154,7 +154,7 @@ def _count_share(tokens: TokenDataset, units: Sequence[int], sampling: Sampling 
 
     def update(_: int) -> None:
         if stop.get_obj().value:
-            raise Interrupted(f"{tokens.folder}: stopped on request")
+            raise Interrupted(f"{tokens.store}: stopped on request")
         with done.get_lock():
             done.value += 1
 

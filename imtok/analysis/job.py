@@ -113,7 +113,7 @@ class Job:
         self, *, workers: int | None, progress: Progress | None, should_stop: Callable[[], bool] | None
     ) -> Analysis:
         """Compute all statistics; see `analyze`."""
-        name = as_text(str(self.tokens.folder))
+        name = as_text(str(self.tokens.store))
 
         def check() -> None:
             if should_stop and should_stop():
@@ -146,11 +146,11 @@ def _open_tokenizer(path: str | Path, tokens: TokenDataset, options: Options) ->
     from imtok.analysis.tokenizer_diagnostics import check_tokenizer, diagnose_tokenizer
     from imtok.data.collection import ImageCollection
     from imtok.devices import resolve_device
-    from imtok.tokenizer import load
+    from imtok.tokens.tokenizer_copy import load_any
 
     resolve_device(options.device)
     images = ImageCollection.open(options.images) if options.images else None
-    tokenizer, name, sample = load(path), as_text(str(path)), options.sample
+    tokenizer, name, sample = load_any(path), as_text(str(path)), options.sample
     check_tokenizer(tokenizer, name, tokens, sample)
     return partial(diagnose_tokenizer, tokenizer, name, tokens, images=images, sample=sample, device=options.device)
 
@@ -168,7 +168,7 @@ def _summarize(
     config = tokenizer_config.quantizer if tokenizer_config else None
     statistics = Statistics(
         **usage.as_use().model_dump(),
-        name=as_text(str(tokens.folder)),
+        name=as_text(str(tokens.store)),
         fingerprint=tokens.fingerprint,
         quantizer=config.summary if config else None,
         origin=tokenizer_config.origin if tokenizer_config else None,
@@ -224,7 +224,7 @@ def _bits(tokens: TokenDataset, counts: Counts, right: Neighbours | None, below:
 
 def _tokenizer_config(tokens: TokenDataset) -> TokenizerConfig | None:
     """Read the configuration of the tokenizer in the token folder; None where none can be read and fits the tokens."""
-    config = read_tokenizer_config(tokens.folder)
+    config = read_tokenizer_config(tokens.store)
     if config is None:
         return None
     found = config.quantizer.num_codes, len(config.quantizer.codebook_ids)

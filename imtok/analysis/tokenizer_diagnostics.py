@@ -107,8 +107,8 @@ def check_tokenizer(tokenizer: Tokenizer, name: str, tokens: TokenDataset, sampl
         raise ConfigError(f"sample {sample}: expected 1 image or more; 64 is usual")
     if tokenizer.fingerprint != tokens.fingerprint:
         raise TokenizerError(
-            f"{name}: is tokenizer {tokenizer.fingerprint[:12]}, but {tokens.folder} holds tokens of "
-            f"{tokens.fingerprint[:12]}; give the one that made them, of which {tokens.folder} has a copy"
+            f"{name}: is tokenizer {tokenizer.fingerprint[:12]}, but {tokens.store} holds tokens of "
+            f"{tokens.fingerprint[:12]}; give the one that made them, of which {tokens.store} has a copy"
         )
     if tokenizer.downsample is None:
         raise ConfigError(
@@ -116,9 +116,7 @@ def check_tokenizer(tokenizer: Tokenizer, name: str, tokens: TokenDataset, sampl
             "give --tokens-only, or leave out -t, --deep and --images"
         )
     if not len(tokens):
-        raise TokensError(
-            f"{tokens.folder}: holds tokens of no image, so there is nothing to decode; encode some first"
-        )
+        raise TokensError(f"{tokens.store}: holds tokens of no image, so there is nothing to decode; encode some first")
 
 
 def _read(images: ImageCollection, tokens: TokenDataset) -> tuple[list[str], Tensor]:

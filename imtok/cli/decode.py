@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from imtok.cli.console import print_result, progress_bar, stop_on_signals, warn
-from imtok.cli.options import BatchSize, Device, Partial, Precision, Tokens
+from imtok.cli.options import BatchSize, Device, Partial, Precision, Tokens, shown
 from imtok.counted import counted
 
 
@@ -69,4 +69,4 @@ def decode(
         print_result(f"{counted(report.images, 'image')} in {output}{before} ({speed})")
     if report.skipped:
         skipped = counted(report.skipped, "image was", "images were")
-        warn(f"{skipped} skipped when the tokens were made; `imtok info {tokens}` says more")
+        warn(f"{skipped} skipped when the tokens were made; `imtok info {shown(tokens)}` says more")

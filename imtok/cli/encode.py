@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
 from imtok.cli.console import parse_shard, print_result, progress_bar, say, stop_on_signals, warn
-from imtok.cli.options import TOKENIZER_HELP, BatchSize, MaxPixels, Precision, SalvageImages, Sources
+from imtok.cli.options import TOKENIZER_HELP, BatchSize, MaxPixels, Precision, SalvageImages, Sources, shown
 from imtok.counted import counted
 from imtok.errors import TokensError
 from imtok.launcher import launcher_number
@@ -24,7 +23,9 @@ _NOTES = 10  # printed
 
 def encode(
     sources: Sources,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="TOKENS", help="Folder for the tokens.")],
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="TOKENS", help="Folder for the tokens, also s3:// or gs://.")
+    ],
     tokenizer: Annotated[
         str | None,
         typer.Option("-t", "--tokenizer", help=f"{TOKENIZER_HELP} (default: imtok-f8, which comes with imtok)"),
@@ -87,8 +88,9 @@ def encode(
     with stop_on_signals() as should_stop, progress_bar("encoding") as bar:
         import imtok.encoding
         from imtok.tokenizer import PRETRAINED
+        from imtok.tokens.store import store_of
 
-        if tokenizer is None and not output.exists():
+        if tokenizer is None and not store_of(output).exists():
             say(f"tokenizer: {PRETRAINED}, which comes with imtok; -t names another")
         report = imtok.encoding.encode(
             sources,
@@ -114,7 +116,7 @@ def encode(
             progress=lambda p: bar(p.done, p.total),
             should_stop=should_stop,
         )
-    _print_report(report, output)
+    _print_report(report, shown(output))
     _note_idle(report, parse_shard(shard))
 
 
@@ -158,7 +160,7 @@ def _enlarged(report: EncodeReport, factor: float) -> str:
     return enlarging_note(report.enlarged, report.encoded, factor, report.size) + hint
 
 
-def _print_report(report: EncodeReport, output: Path) -> None:
+def _print_report(report: EncodeReport, output: str) -> None:
     """Print the tokens on standard output; on standard error what was done, then what a person has to know."""
     _print_facts(report, output)
     _print_notes(report)
@@ -181,7 +183,7 @@ def _print_report(report: EncodeReport, output: Path) -> None:
         say(f"{output}: not complete yet, units of other processes are missing; `imtok verify` names them")
 
 
-def _print_facts(report: EncodeReport, output: Path) -> None:
+def _print_facts(report: EncodeReport, output: str) -> None:
     """Print what was done, each line after the name of its subject."""
     if report.was_complete:
         say(f"{output}: already complete, nothing to do")

@@ -7,9 +7,13 @@ from typing import Annotated, Literal
 
 import typer
 
+from imtok.data.addresses import is_remote, redacted
+
 Precision = Literal["fp32", "bf16"]
 
-Tokens = Annotated[Path, typer.Argument(metavar="TOKENS", help="Folder written by `imtok encode`.")]
+Tokens = Annotated[
+    str, typer.Argument(metavar="TOKENS", help="Folder written by `imtok encode`, also as s3://BUCKET/FOLDER.")
+]
 Sources = Annotated[
     list[str],
     typer.Argument(
@@ -37,3 +41,8 @@ Stream = Annotated[
     bool, typer.Option("--stream", help="Read tars of this machine in order too, as those of URLs, without an index.")
 ]
 SalvageImages = Annotated[bool, typer.Option("--salvage-images", help="Take what can be read of a truncated image.")]
+
+
+def shown(folder: str) -> str:
+    """Return the name of a token folder as it may be printed: a path, or an address without secrets."""
+    return redacted(folder) if is_remote(folder) else str(Path(folder))

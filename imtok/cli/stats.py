@@ -14,6 +14,7 @@ import typer
 
 from imtok.cli.console import ends_on_signals, out, progress_bar, say, stop_on_signals
 from imtok.cli.options import AsJson, Partial
+from imtok.data.addresses import is_remote
 from imtok.errors import TokensError
 from imtok.files import check_file_target, check_folder_target
 
@@ -28,7 +29,7 @@ _deep_option = with_preset(typer.Option, rich_help_panel="Tokenizer diagnostics"
 
 def stats(
     tokens: Annotated[
-        list[Path], typer.Argument(metavar="TOKENS", help="Folder written by `imtok encode`, or several.")
+        list[str], typer.Argument(metavar="TOKENS", help="Folder written by `imtok encode`, or several.")
     ],
     compare: Annotated[
         bool, typer.Option("--compare", help="Compare TOKENS with the token folders that follow.")
@@ -100,19 +101,21 @@ def _refuse(*rules: tuple[bool, str, str]) -> None:
             raise typer.BadParameter(message, param_hint=option)
 
 
-def _check_paths(folders: Sequence[Path], report: Path | None, plots: Path | None) -> None:
+def _check_paths(folders: Sequence[str], report: Path | None, plots: Path | None) -> None:
     """Raise TokensError for an image folder among token folders, OSError for a file that cannot be written."""
     for folder in folders if len(folders) > 1 else ():
-        if not (folder / "imtok.json").is_file():
+        if not is_remote(folder) and not (Path(folder) / "imtok.json").is_file():
             raise TokensError(f"{folder}: not a token folder; if it holds images, give --images once for each SOURCE")
     for check, path in ((check_file_target, report), (check_folder_target, plots)):
         if path is not None:
             check(path)
 
 
-def _tokenizer_of(folder: Path, tokenizer: str | None, *, required: bool) -> str | Path | None:
+def _tokenizer_of(folder: str, tokenizer: str | None, *, required: bool) -> str | Path | None:
     """Return the tokenizer of a token folder; None where the folder has none and none is required."""
-    if tokenizer is None and (required or (folder / "tokenizer" / "config.json").is_file()):
+    from imtok.tokens.tokenizer_copy import has_copy  # torch loads here: only for those who use the tokenizer
+
+    if tokenizer is None and (required or has_copy(folder)):
         return folder
     return tokenizer
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -94,8 +95,9 @@ class RemoteStorage:
     """The files of one scheme. Methods raise RemoteError, an OSError, without any secret of the address."""
 
     def __init__(self, scheme: str) -> None:
-        self._scheme, self._backend = scheme, _BACKENDS[scheme]
+        self.scheme, self._backend = scheme, _BACKENDS[scheme]
         self._file_system: Any = None
+        self._process = 0  # that made the file system, which serves no process forked from it
         self._lock = Lock()
 
     def kind(self, address: str) -> Kind | None:
@@ -103,27 +105,27 @@ class RemoteStorage:
 
         def found() -> str | None:
             try:
-                return str(self._files().info(_path(address))["type"])
+                return str(self.files().info(_path(address))["type"])
             except FileNotFoundError:
                 return None
 
-        kind = _attempted(found)
+        kind = attempted(found)
         if kind is None:
             return None
         return "folder" if kind == "directory" else "file"
 
     def list(self, folder: str) -> Sequence[Entry]:
         """List one folder."""
-        return [self._entry(line) for line in _attempted(lambda: self._files().ls(_path(folder), detail=True))]
+        return [self._entry(line) for line in attempted(lambda: self.files().ls(_path(folder), detail=True))]
 
     def find(self, folder: str, suffix: str) -> Sequence[Entry]:
         """List the files below a folder whose names end in `suffix`, by few requests."""
-        lines = _attempted(lambda: self._files().find(_path(folder), detail=True).values())
+        lines = attempted(lambda: self.files().find(_path(folder), detail=True).values())
         return [entry for entry in map(self._entry, lines) if entry.name.lower().endswith(suffix)]
 
     def size(self, address: str) -> int:
         """Return the size of a file in bytes."""
-        size = _attempted(lambda: self._files().size(_path(address)))
+        size = attempted(lambda: self.files().size(_path(address)))
         if size is None:
             raise RemoteError("its server does not say how long it is")
         return int(size)
@@ -131,11 +133,11 @@ class RemoteStorage:
     def read(self, address: str, offset: int = 0, size: int = -1) -> bytes:
         """Read `size` bytes of a file from `offset` on; -1 reads to the end."""
         end = None if size < 0 else offset + size
-        return cast(bytes, _attempted(lambda: self._files().cat_file(_path(address), start=offset, end=end)))
+        return cast(bytes, attempted(lambda: self.files().cat_file(_path(address), start=offset, end=end)))
 
     def open(self, address: str) -> BinaryIO:
         """Open a file as a stream that can seek."""
-        return cast(BinaryIO, _attempted(lambda: self._files().open(_path(address), "rb", block_size=BLOCK_BYTES)))
+        return cast(BinaryIO, attempted(lambda: self.files().open(_path(address), "rb", block_size=BLOCK_BYTES)))
 
     def resolve(self, address: str) -> str:
         """Return the address: a store has one for each file."""
@@ -144,16 +146,16 @@ class RemoteStorage:
     @contextmanager
     def chunks(self, address: str) -> Iterator[Chunks]:
         """Open a file to be read once from its beginning to its end."""
-        file = _attempted(lambda: self._files().open(_path(address), "rb", **self._backend.streamed))
+        file = attempted(lambda: self.files().open(_path(address), "rb", **self._backend.streamed))
         try:
             yield Chunks(file)
         finally:
-            _attempted(file.close)
+            attempted(file.close)
 
-    def _files(self) -> Any:
-        """Return the file system, one for all threads."""
+    def files(self) -> Any:
+        """Return the file system of fsspec, one for all threads; `attempted` turns its errors into RemoteError."""
         with self._lock:
-            if self._file_system is None:
+            if self._file_system is None or self._process != os.getpid():
                 backend = self._backend
                 try:
                     kind = getattr(importlib.import_module(backend.module), backend.name)
@@ -162,10 +164,11 @@ class RemoteStorage:
                     kind = None
                 if kind is None:
                     raise SourceError(
-                        f"{self._scheme}:// needs a package that is not installed; pip install 'imtok[{backend.extra}]'"
+                        f"{self.scheme}:// needs a package that is not installed; pip install 'imtok[{backend.extra}]'"
                     )
                 for name in backend.silent:
                     logging.getLogger(name).addFilter(lambda _: False)
+                self._process = os.getpid()
                 self._file_system = kind(
                     skip_instance_cache=True, use_listings_cache=False, **self._configured(options)
                 )
@@ -175,7 +178,7 @@ class RemoteStorage:
         """Lay what a person has configured for fsspec over imtok's own options."""
         from fsspec.config import conf
 
-        own = conf.get(self._scheme, {})
+        own = conf.get(self.scheme, {})
         return {
             name: {**value, **own.get(name, {})} if isinstance(value, dict) else value
             for name, value in options.items()
@@ -183,7 +186,7 @@ class RemoteStorage:
 
     def _entry(self, line: Mapping[str, Any]) -> Entry:
         path = str(line["name"])
-        address = path if "://" in path else f"{self._scheme}://{path}"
+        address = path if "://" in path else f"{self.scheme}://{path}"
         kind: Kind = "folder" if line["type"] == "directory" else "file"
         return Entry(path.rstrip("/").rpartition("/")[2], address, kind, line.get("size"))
 
@@ -196,7 +199,7 @@ class Chunks:
 
     def read(self, size: int) -> bytes:
         """Read at most `size` bytes; nothing at the end."""
-        return cast(bytes, _attempted(lambda: self._file.read(size)))
+        return cast(bytes, attempted(lambda: self._file.read(size)))
 
     @property
     def length(self) -> int | None:
@@ -215,8 +218,8 @@ def _path(address: str) -> str:
     return quote(address, safe=_URL_SIGNS) if address.startswith("http") else address
 
 
-def _attempted(call: Callable[[], T]) -> T:
-    """Return what a call of a library returns; its errors become RemoteError."""
+def attempted(call: Callable[[], T]) -> T:
+    """Return the result of a call of a library; its errors become RemoteError."""
     try:
         return call()
     except (RemoteError, SourceError):

@@ -32,12 +32,19 @@ _TRY_AGAIN = "check the address and its server, then give the same command again
 class RemoteError(OSError):
     """A remote file that cannot be read; `permanent` says that another try would be in vain.
 
-    `advice` says what a person may do about it.
+    `advice` says what a person may do about it, and `status` is the HTTP status of the answer, None without one.
     """
 
-    def __init__(self, reason: str, *, permanent: bool = False, advice: str = _TRY_AGAIN) -> None:
+    def __init__(
+        self, reason: str, *, permanent: bool = False, advice: str = _TRY_AGAIN, status: int | None = None
+    ) -> None:
         super().__init__(reason)
-        self.reason, self.permanent, self.advice = reason, permanent, advice
+        self.reason, self.permanent, self.advice, self.status = reason, permanent, advice, status
+
+    @property
+    def missing(self) -> bool:
+        """True where the server says that nothing has this address."""
+        return self.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 
 
 def described(error: BaseException) -> RemoteError:
@@ -55,6 +62,8 @@ def described(error: BaseException) -> RemoteError:
         return _of_status(HTTPStatus.NOT_FOUND)
     if any(isinstance(one, PermissionError) for one in chain):
         return _of_status(HTTPStatus.FORBIDDEN)
+    if any(isinstance(one, FileExistsError) for one in chain):  # gcsfs' word for a condition that does not hold
+        return _of_status(HTTPStatus.PRECONDITION_FAILED)
     if any(name in names for name in _MISSING_KEYS):
         return RemoteError(
             "no credentials were found where its library looks for them",
@@ -97,6 +106,7 @@ def _of_status(status: int) -> RemoteError:
         f"{phrase} (HTTP {int(status)})",
         permanent=status < 500 and status not in _PASSING,
         advice="check the address" if missing else "check the address and the credentials" if denied else _TRY_AGAIN,
+        status=int(status),
     )
 
 

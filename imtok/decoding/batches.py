@@ -13,7 +13,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +29,7 @@ from imtok.tokens.dataset import TokenDataset
 from imtok.tokens.folder import TokensInfo, shard_path
 from imtok.tokens.plan import read_plans
 from imtok.tokens.shard import Codes
+from imtok.tokens.store import StoredFile
 
 Format = Literal["png", "jpg", "webp"]
 
@@ -45,7 +45,7 @@ FORMATS: dict[Format, dict[str, Any]] = {
 class CodeBatch:
     """A run of images of one unit."""
 
-    origin: Path  # the shard
+    origin: StoredFile  # the shard
     names: list[str]  # n files to write
     codes: Codes  # (n, h, w) or (n, h, w, Q)
     sizes: npt.NDArray[np.int32]  # (n, 2) original height and width
@@ -55,7 +55,7 @@ def code_batches(dataset: TokenDataset, batch_size: int, suffix: str, limit: int
     """Yield the first `limit` images of a data set, in order; raises TokensError on keys that are not to be trusted."""
     folders = _tar_folders(dataset)
     for shard in dataset.shards():
-        folder, origin = folders.get(shard.header.unit, ""), dataset.folder / shard_path(shard.header.unit)
+        folder, origin = folders.get(shard.header.unit, ""), dataset.store.file(shard_path(shard.header.unit))
         for start in range(0, min(len(shard), limit), batch_size):
             stop = min(start + batch_size, len(shard), limit)
             keys = [shard.keys[row] for row in range(start, stop)]
@@ -118,13 +118,13 @@ def _tar_folders(dataset: TokenDataset) -> dict[int, str]:
     info = dataset.info
     taken: set[str] = set()
     tars: dict[int, str] = {}  # by unit
-    for entry in read_plans(dataset.folder, len(info.extensions)) if info.all_tars else ():
+    for entry in read_plans(dataset.store, len(info.extensions)) if info.all_tars else ():
         if entry.tar is not None:
             tars[entry.unit] = entry.tar
         elif entry.key is not None and "/" in entry.key:
             taken.add(entry.key.split("/", 1)[0])
     if len(tars) != info.all_tars:
         raise TokensError(
-            f"{dataset.folder / 'plan'}: lists {len(tars)} tars, expected {info.all_tars}; copy the folder again"
+            f"{dataset.store.file('plan')}: lists {len(tars)} tars, expected {info.all_tars}; copy the folder again"
         )
     return {unit: f"{folder}/" for unit, folder in zip(tars, tar_folders(tars.values(), taken), strict=True)}

@@ -21,6 +21,7 @@ from imtok.parallel import in_order
 from imtok.tokenizer import Tokenizer, load
 from imtok.tokens.dataset import TokenDataset, open_tokens
 from imtok.tokens.folder import TOKENIZER
+from imtok.tokens.tokenizer_copy import load_copy
 
 _SECONDS_BETWEEN_RECORDS = 2.0
 
@@ -178,12 +179,12 @@ def _content_hash(tokenizer: Tokenizer) -> str:
 
 def _load_tokenizer(dataset: TokenDataset, path: str | Path | None) -> Tokenizer:
     """Load the tokenizer to decode with; raises TokenizerError where another one made the codes."""
-    source = path if path is not None else dataset.folder / TOKENIZER
-    tokenizer = load(source)
+    source = path if path is not None else dataset.store.file(TOKENIZER)
+    tokenizer = load(path) if path is not None else load_copy(dataset.store)
     warn_of_gray_images(tokenizer.config.origin, source)
     if tokenizer.fingerprint != dataset.fingerprint:
         raise TokenizerError(
-            f"{dataset.folder}: made by tokenizer {dataset.fingerprint[:12]}, {source} is "
+            f"{dataset.store}: made by tokenizer {dataset.fingerprint[:12]}, {source} is "
             f"{tokenizer.fingerprint[:12]}; decode without -t, or with one of the same fingerprint"
         )
     return tokenizer

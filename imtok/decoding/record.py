@@ -61,11 +61,11 @@ class DecodeRecord(BaseModel):
 
 def token_set(dataset: TokenDataset) -> str:
     """Name a token folder by what it holds: the hash of its manifest, or of its record and the units present."""
-    manifest = dataset.folder / MANIFEST
-    if manifest.is_file():
+    manifest = dataset.store.file(MANIFEST)
+    if manifest.exists():
         return hashlib.sha256(manifest.read_bytes()).hexdigest()
     units = json.dumps(dataset.units).encode()
-    return hashlib.sha256((dataset.folder / INFO).read_bytes() + units).hexdigest()
+    return hashlib.sha256(dataset.store.file(INFO).read_bytes() + units).hexdigest()
 
 
 def begin(folder: Path, record: DecodeRecord, *, overwrite: bool) -> DecodeRecord:

@@ -10,7 +10,6 @@ from imtok.encoding.run import Done
 from imtok.encoding.setup import Job
 from imtok.encoding.units import count_labels, count_skips, read_entry
 from imtok.errors import TokensError
-from imtok.files import publish_once, sweep_temporaries, write_atomically
 from imtok.parallel import in_order
 from imtok.tokens.folder import (
     MANIFEST,
@@ -30,9 +29,9 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
 
     `share` are the units of this process, `before` how many of them were committed before this call.
     """
-    present, _ = find_shards(job.folder)
+    present, _ = find_shards(job.store)
     complete = all(unit in present for unit in range(len(job.plan)))
-    known = read_manifest(job.folder) if complete and not done.entries else None
+    known = read_manifest(job.store) if complete and not done.entries else None
     if known is not None and len(known.entries) < len(job.plan):  # from before its inputs grew
         known = None
     manifest = known or (_write_manifest(job, done) if complete else None)
@@ -41,12 +40,12 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
     else:
         entries = _entries(job, done, [unit for unit in share if unit in present])
     info = job.info
-    labels = None if known else count_labels(job.folder, info, job.plan, [entry.unit for entry in entries])
+    labels = None if known else count_labels(job.store, info, job.plan, [entry.unit for entry in entries])
     tokens = math.prod(info.grid) * info.num_codebooks
     return EncodeReport(
         images=sum(entry.images for entry in entries),
         skipped=sum(entry.skipped for entry in entries),
-        skips=count_skips(job.folder, job.plan, [entry.unit for entry in entries if entry.skipped]),
+        skips=count_skips(job.store, job.plan, [entry.unit for entry in entries if entry.skipped]),
         failed=tuple(done.failed),
         empty=tuple(job.plan.name(entry.unit) for entry in entries if entry.images + entry.skipped == 0),
         salvaged=tuple(done.salvaged),
@@ -88,13 +87,13 @@ def _read_as_labels(job: Job) -> int:
 def _write_manifest(job: Job, done: Done) -> Manifest:
     """Publish the manifest of a complete folder; one that is there already must be equal, or its beginning."""
     data = manifest_to_bytes(_entries(job, done, range(len(job.plan))))
-    path = job.folder / MANIFEST
-    sweep_temporaries(job.folder)  # a call killed right here left no unit to encode, before which all calls sweep
-    if not publish_once(path, data) and (before := path.read_bytes()) != data:
+    store, path = job.store, job.store.file(MANIFEST)
+    store.sweep()  # a call killed right here left no unit to encode, before which all calls sweep
+    if not store.publish_once(MANIFEST, data) and (before := path.read_bytes()) != data:
         if before.endswith(b"\n") and data.startswith(before) and len(job.plan.parts) > 1:
-            write_atomically(path, data)
+            store.replace(MANIFEST, data)
             return _read_again(job)
-        if before.startswith(data) and read_info(job.folder).all_units > len(job.plan):
+        if before.startswith(data) and read_info(job.store).all_units > len(job.plan):
             return _read_again(job)  # another process has added units meanwhile
         raise TokensError(
             f"{path}: not about the units that are there now; delete it and run the same `imtok encode` again if you "
@@ -104,7 +103,7 @@ def _write_manifest(job: Job, done: Done) -> Manifest:
 
 
 def _read_again(job: Job) -> Manifest:
-    manifest = read_manifest(job.folder)
+    manifest = read_manifest(job.store)
     assert manifest is not None
     return manifest
 
@@ -113,6 +112,6 @@ def _entries(job: Job, done: Done, units: Sequence[int]) -> tuple[ManifestEntry,
     """Return the manifest lines of units; shards of other processes and earlier runs are read for them."""
 
     def entry(unit: int) -> ManifestEntry:
-        return done.entries.get(unit) or read_entry(job.folder, unit)
+        return done.entries.get(unit) or read_entry(job.store, unit)
 
     return tuple(in_order(entry, units, workers=_READERS, ahead=4 * _READERS, one_core=False))

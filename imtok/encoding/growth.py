@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from imtok.data.containers import ImageFile, LostImage
 from imtok.data.labels.origin import LabelChoice, Labels, find_labels
@@ -18,11 +17,12 @@ from imtok.encoding.settings import Settings
 from imtok.errors import SourceError, TokensError
 from imtok.tokens.folder import TokensInfo, find_shards
 from imtok.tokens.plan import PlanEntry, plan_path, read_plan
+from imtok.tokens.store import Store
 
 _Input = ImageFile | LostImage | ContainerFile
 
 
-def divide(whole: PlanPart, folder: Path, recorded: TokensInfo) -> tuple[list[PlanPart], PlanPart | None]:
+def divide(whole: PlanPart, store: Store, recorded: TokensInfo) -> tuple[list[PlanPart], PlanPart | None]:
     """Return the recorded parts of the inputs of a call, and what is new as a part, None where nothing is.
 
     Raises SourceError where a recorded input has vanished, or has other bytes while its unit is committed, and
@@ -31,20 +31,20 @@ def divide(whole: PlanPart, folder: Path, recorded: TokensInfo) -> tuple[list[Pl
     if not recorded.extensions and whole.entries_hash == recorded.plan:
         return [whole], None
     taken = _Inputs(whole)
-    committed, _ = find_shards(folder)
-    parts = [_recorded_part(number, folder, recorded, taken, committed) for number in range(recorded.parts)]
+    committed, _ = find_shards(store)
+    parts = [_recorded_part(number, store, recorded, taken, committed) for number in range(recorded.parts)]
     files, containers = taken.rest()
     new = PlanPart(files, containers, recorded.unit_size, recorded.all_units)
     return parts, new if len(new) else None
 
 
-def refuse_lost_list(folder: Path, recorded: TokensInfo) -> bool:
+def refuse_lost_list(store: Store, recorded: TokensInfo) -> bool:
     """Look for units beyond all lists of inputs, whose numbers new inputs would take.
 
     Raises TokensError where their list is lost. Returns True where another process has just published it.
     """
-    beyond = [unit for unit in find_shards(folder)[0] if unit >= recorded.all_units]
-    path = folder / plan_path(recorded.parts)
+    beyond = [unit for unit in find_shards(store)[0] if unit >= recorded.all_units]
+    path = store.file(plan_path(recorded.parts))
     if beyond and not path.exists():
         raise TokensError(
             f"{path}: missing, and unit {min(beyond)} is in no other list of inputs; copy the folder again, or encode "
@@ -136,19 +136,19 @@ class _Inputs:
         return tuple(self._files.values()), tuple(self._containers.values())
 
 
-def _recorded_part(number: int, folder: Path, recorded: TokensInfo, inputs: _Inputs, committed: set[int]) -> PlanPart:
-    path = folder / plan_path(number)
+def _recorded_part(number: int, store: Store, recorded: TokensInfo, inputs: _Inputs, committed: set[int]) -> PlanPart:
+    path = store.file(plan_path(number))
     record = recorded.extensions[number - 1] if number else recorded
     if not path.exists():
         raise TokensError(f"{path}: missing, and these inputs are not those it listed; encode into another folder")
     files: list[ImageFile | LostImage] = []
     containers: list[ContainerFile] = []
-    for entry in read_plan(folder, number):
+    for entry in read_plan(store, number):
         found = inputs.take(entry)
         # Other bytes are a cut tar that was copied again, where nothing of it is committed.
         if found is None or (found.size != entry.bytes and entry.unit in committed):
             raise SourceError(
-                f"{folder}: the inputs are not those it was begun with: {_difference(entry, found, inputs)}; give the "
+                f"{store}: the inputs are not those it was begun with: {_difference(entry, found, inputs)}; give the "
                 "same inputs, with new ones if there are any, or encode into another folder"
             )
         if isinstance(found, ContainerFile):

@@ -23,10 +23,11 @@ from imtok.encoding.run import Done, Options, encode_units
 from imtok.encoding.settings import Requested, check_machine
 from imtok.encoding.setup import prepare
 from imtok.errors import ConfigError, Interrupted, TooManySkips
-from imtok.files import sweep_temporaries
 from imtok.hub import is_hub_address, parse_address
-from imtok.tokenizer import PRETRAINED, load
+from imtok.tokenizer import PRETRAINED, Tokenizer, load
 from imtok.tokens.folder import TOKENIZER, find_shards
+from imtok.tokens.store import Store, store_of
+from imtok.tokens.tokenizer_copy import has_copy, load_copy
 
 
 def encode(
@@ -79,24 +80,23 @@ def encode(
         salvage_images=salvage_images,
         rules=rules,
     )
-    if tokenizer_path is None:
-        tokenizer_path = output if (Path(output) / TOKENIZER).is_dir() else PRETRAINED
-    tokenizer = load(_own_copy(Path(output), tokenizer_path))
-    job = prepare(sources, Path(output), tokenizer, requested)
+    store = store_of(output)
+    tokenizer = _load_tokenizer(store, tokenizer_path)
+    job = prepare(sources, store, tokenizer, requested)
     units = mine.units(len(job.plan))
-    present, _ = find_shards(job.folder)
+    present, _ = find_shards(store)
     missing = [unit for unit in units if unit not in present]
     done = Done()
     if missing:
-        check_machine(job.info, {job.plan.part_of(unit) for unit in missing}, job.folder)
-        sweep_temporaries(job.folder)
+        check_machine(job.info, {job.plan.part_of(unit) for unit in missing}, store)
+        store.sweep()
         options = Options(workers or usable_cores(), salvage, on_duplicate, progress, should_stop, mine.journal)
         try:
             done = encode_units(job, missing, tokenizer, options)
         except (KeyboardInterrupt, Interrupted) as error:
-            committed = len(find_shards(job.folder)[0])
+            committed = len(find_shards(store)[0])
             raise Interrupted(
-                f"{job.folder}: stopped with {committed} of {counted(len(job.plan), 'unit')} committed; run the same "
+                f"{store}: stopped with {committed} of {counted(len(job.plan), 'unit')} committed; run the same "
                 "command again to resume"
             ) from error
     report = finish(job, done, units, len(units) - len(missing))
@@ -105,17 +105,20 @@ def encode(
     return report
 
 
-def _own_copy(folder: Path, name: str | Path) -> str | Path:
-    """Return the copy that a token folder has of a tokenizer of the Hub, or the name where it has none.
+def _load_tokenizer(store: Store, name: str | Path | None) -> Tokenizer:
+    """Load a tokenizer; without a name the copy in the token folder, or the one that comes with imtok.
 
-    A branch may have moved on since the folder was begun. The same command then still resumes the same job, and it
-    needs no network.
+    A token folder has a copy of a tokenizer of the Hub too, whose branch may have moved on since the folder was begun.
+    The same command then still resumes the same job, and it needs no network.
     """
-    if not is_hub_address(name) or not (folder / TOKENIZER / "config.json").is_file():
-        return name
-    origin = load(folder / TOKENIZER).config.origin
+    if name is None:
+        return load_copy(store) if any(store.names(TOKENIZER)) else load(PRETRAINED)
+    if not is_hub_address(name) or not has_copy(store):
+        return load(name)
+    copy = load_copy(store)
+    origin = copy.config.origin
     same = origin is not None and origin.hub and parse_address(name).may_mean(parse_address(origin.hub))
-    return folder / TOKENIZER if same else name
+    return copy if same else load(name)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import torch
@@ -89,7 +89,7 @@ class _Run:
         """All batches of all units, each unit opened when its turn comes."""
         size = self._job.settings.batch_size
         for unit in self._units:
-            if (self._job.folder / shard_path(unit)).exists():
+            if self._job.store.file(shard_path(unit)).exists():
                 continue  # another process was here meanwhile
             try:
                 inputs = self._job.plan.open(
@@ -124,7 +124,7 @@ class _Run:
         if failure is not None:
             self._fail(unit.number, failure)
             return
-        entry = commit(self._job.folder, build_shard(batches, self._job.info))
+        entry = commit(self._job.store, build_shard(batches, self._job.info))
         self.done.entries[unit.number] = entry
         self.done.renamed += unit.renamed
         if unit.container is not None:
@@ -149,11 +149,7 @@ class _Run:
             "images_per_second": round(entry.images / max(seconds, 1e-9), 1),
             "hardware": _hardware(self._job.settings.device),
         }
-        path = self._job.folder / JOURNAL / self._options.journal
-        with suppress(OSError):
-            path.parent.mkdir(exist_ok=True)
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+        self._job.store.append(f"{JOURNAL}/{self._options.journal}", (json.dumps(line) + "\n").encode())
 
     def _report_progress(self) -> None:
         if self._options.progress is None:

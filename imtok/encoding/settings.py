@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeVar, cast, get_args
 
 import PIL
@@ -19,6 +18,7 @@ from imtok.networks.record import NetworkRecord
 from imtok.tokenizer import Tokenizer
 from imtok.tokens.folder import TokensInfo
 from imtok.tokens.plan import Extension, Numerics
+from imtok.tokens.store import Store
 from imtok.version import __version__
 
 _T = TypeVar("_T")
@@ -56,18 +56,18 @@ class Settings:
     reading: Reading
 
 
-def settle(requested: Requested, recorded: TokensInfo | None, tokenizer: Tokenizer, folder: Path) -> Settings:
+def settle(requested: Requested, recorded: TokensInfo | None, tokenizer: Tokenizer, store: Store) -> Settings:
     """Decide every option.
 
     Raises TokensError where a requested option differs from the one that `folder` has recorded, ConfigError where an
     option cannot be met.
     """
-    device = _device(requested, recorded, folder)
+    device = _device(requested, recorded, store)
     known = _as_requested(recorded)
 
     def choose(name: str, requested: _T | None, recorded: _T | None, default: _T) -> _T:
         if requested is not None and recorded is not None and requested != recorded:
-            raise _differs(folder, name, recorded, requested)
+            raise _differs(store, name, recorded, requested)
         return next(value for value in (requested, recorded, default) if value is not None)
 
     size = choose("--size", requested.size, known.size, tokenizer.config.size)
@@ -86,14 +86,14 @@ def settle(requested: Requested, recorded: TokensInfo | None, tokenizer: Tokeniz
         unit_size=unit_size,
         labels=choose("--labels", None if requested.labels == "auto" else requested.labels, known.labels, "auto"),
         reading=Reading(
-            rules=choose("--rules", requested.rules, _known_rules(recorded, folder), RULES),
+            rules=choose("--rules", requested.rules, _known_rules(recorded, store), RULES),
             max_pixels=choose("--max-pixels", requested.max_pixels, known.max_pixels, MAX_PIXELS),
             salvage_images=choose("--salvage-images", requested.salvage_images, known.salvage_images, False),
         ),
     )
 
 
-def _known_rules(recorded: TokensInfo | None, folder: Path) -> Rules | None:
+def _known_rules(recorded: TokensInfo | None, store: Store) -> Rules | None:
     """Return the rules that a folder was begun with; raises TokensError where this imtok does not know them."""
     if recorded is None:
         return None
@@ -101,7 +101,7 @@ def _known_rules(recorded: TokensInfo | None, folder: Path) -> Rules | None:
         if rules == recorded.rules:
             return cast(Rules, rules)
     raise TokensError(
-        f"{folder}: begun with rules {recorded.rules} for its images, this imtok knows 1 to {RULES}; update it"
+        f"{store}: begun with rules {recorded.rules} for its images, this imtok knows 1 to {RULES}; update it"
     )
 
 
@@ -146,22 +146,22 @@ def describe_extension(settings: Settings, part: PlanPart, recorded: TokensInfo,
     )
 
 
-def check_tokenizer(recorded: TokensInfo, fingerprint: str, folder: Path) -> None:
+def check_tokenizer(recorded: TokensInfo, fingerprint: str, store: Store) -> None:
     """Raise TokensError where another tokenizer, of other codes, began the folder."""
     if recorded.fingerprint != fingerprint:
-        raise _differs(folder, "tokenizer", recorded.fingerprint[:12], fingerprint[:12])
+        raise _differs(store, "tokenizer", recorded.fingerprint[:12], fingerprint[:12])
 
 
-def check_machine(recorded: TokensInfo, parts: set[int], folder: Path) -> None:
+def check_machine(recorded: TokensInfo, parts: set[int], store: Store) -> None:
     """Raise TokensError where this machine would encode the rest of these parts with other last bits."""
     here = _versions()
     for part in sorted(parts):
         numerics = recorded.extensions[part - 1].numerics if part else recorded.numerics
         for name in ("torch", "pillow"):
             if (known := numerics.versions.get(name)) != here[name]:
-                raise _differs(folder, name, known, here[name])
+                raise _differs(store, name, known, here[name])
         if numerics.device == "cuda" and not torch.cuda.is_available():
-            raise _differs(folder, "--device", "cuda", "no CUDA device")
+            raise _differs(store, "--device", "cuda", "no CUDA device")
 
 
 def _as_requested(recorded: TokensInfo | None) -> Requested:
@@ -187,7 +187,7 @@ def _labels_of_version_1(recorded: TokensInfo) -> LabelChoice:
     return "cls" if recorded.tars else "none"
 
 
-def _device(requested: Requested, recorded: TokensInfo | None, folder: Path) -> torch.device:
+def _device(requested: Requested, recorded: TokensInfo | None, store: Store) -> torch.device:
     automatic = requested.device in (None, "auto")
     if recorded is None:
         return resolve_device("auto" if automatic else str(requested.device))
@@ -195,7 +195,7 @@ def _device(requested: Requested, recorded: TokensInfo | None, folder: Path) -> 
         return torch.device(recorded.numerics.device)  # its presence matters only where work is left
     device = resolve_device(str(requested.device))
     if device.type != recorded.numerics.device:
-        raise _differs(folder, "--device", recorded.numerics.device, device.type)
+        raise _differs(store, "--device", recorded.numerics.device, device.type)
     return device
 
 
@@ -233,8 +233,8 @@ def _check_size(size: int, network: NetworkRecord) -> None:
         raise ConfigError(f"--size {size}: no multiple of the tokenizer's downsampling {downsample}; take {good}")
 
 
-def _differs(folder: Path, name: str, known: object, requested: object) -> TokensError:
+def _differs(store: Store, name: str, known: object, requested: object) -> TokensError:
     return TokensError(
-        f"{folder}: begun with {name} {known}, this call has {requested}; repeat the options it was begun with, or "
+        f"{store}: begun with {name} {known}, this call has {requested}; repeat the options it was begun with, or "
         "encode into another folder"
     )

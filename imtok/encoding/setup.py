@@ -11,37 +11,38 @@ from imtok.data.sources import find_sources
 from imtok.encoding.growth import divide, labels_of_grown, refuse_lost_list
 from imtok.encoding.inputs import Plan, PlanPart
 from imtok.encoding.settings import Requested, Settings, check_tokenizer, describe, describe_extension, settle
-from imtok.errors import SourceError, TokenizerError, TokensError, disk_errors
-from imtok.files import check_locks, publish_once, write_atomically
-from imtok.tokenizer import Tokenizer, load
+from imtok.errors import SourceError, TokenizerError, TokensError
+from imtok.tokenizer import Tokenizer
 from imtok.tokens.folder import INFO, TOKENIZER, TokensInfo, read_info
 from imtok.tokens.plan import Extension, plan_hash, plan_path, read_plans
+from imtok.tokens.store import Store
+from imtok.tokens.tokenizer_copy import load_copy
 
 
 @dataclass(frozen=True)
 class Job:
     """Everything decided before the first image is read."""
 
-    folder: Path
+    store: Store  # of the token folder
     plan: Plan
     settings: Settings
     info: TokensInfo  # as the folder has it
     units_added: int = 0  # by this call
 
 
-def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, requested: Requested) -> Job:
+def prepare(sources: Sequence[str | Path], store: Store, tokenizer: Tokenizer, requested: Requested) -> Job:
     """Create the token folder, or adopt one of the same inputs, tokenizer and options.
 
     Raises SourceError, ConfigError or TokensError, naming both sides, before anything is written.
     """
     fingerprint = tokenizer.fingerprint
-    recorded = _recorded(folder)
+    recorded = _recorded(store)
     if recorded is not None:
-        check_tokenizer(recorded, fingerprint, folder)
+        check_tokenizer(recorded, fingerprint, store)
         if "torch" not in recorded.numerics.versions:
-            raise TokensError(f"{folder}: holds codes that were made elsewhere; encode into another folder")
-    settings = settle(requested, recorded, tokenizer, folder)
-    found = find_sources(sources, settings.reading, known=_known_containers(folder, recorded))
+            raise TokensError(f"{store}: holds codes that were made elsewhere; encode into another folder")
+    settings = settle(requested, recorded, tokenizer, store)
+    found = find_sources(sources, settings.reading, known=_known_containers(store, recorded))
     labels = find_labels(
         found, settings.labels, known=recorded.all_class_names if recorded else None, reading=settings.reading
     )
@@ -50,99 +51,94 @@ def prepare(sources: Sequence[str | Path], folder: Path, tokenizer: Tokenizer, r
     whole = PlanPart(found.files, found.containers, settings.unit_size)
     if recorded is None:
         recorded = describe(settings, tokenizer, fingerprint, Plan([whole], labels, found), whole.entries_hash)
-        check_locks()
-        with disk_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        if not publish_once(folder / INFO, recorded.to_bytes()):
+        store.make()
+        if not store.publish_once(INFO, recorded.to_bytes()):
             # Another process was first: now there is a folder to compare with.
-            return prepare(sources, folder, tokenizer, requested)
-    parts, new = divide(whole, folder, recorded)
+            return prepare(sources, store, tokenizer, requested)
+    parts, new = divide(whole, store, recorded)
     if new is not None:
-        if refuse_lost_list(folder, recorded):
-            return prepare(sources, folder, tokenizer, requested)
+        if refuse_lost_list(store, recorded):
+            return prepare(sources, store, tokenizer, requested)
         labels = labels_of_grown(labels, parts, found, settings, recorded, asked=requested.labels)
     plan = Plan(parts, labels, found)
-    recorded = _publish_plans(folder, recorded, plan)
+    recorded = _publish_plans(store, recorded, plan)
     if new is not None:
-        if not _publish_extension(folder, recorded, describe_extension(settings, new, recorded, plan), new):
-            return prepare(sources, folder, tokenizer, requested)
+        if not _publish_extension(store, recorded, describe_extension(settings, new, recorded, plan), new):
+            return prepare(sources, store, tokenizer, requested)
         plan = Plan([*parts, new], labels, found)
-        recorded = read_info(folder)
+        recorded = read_info(store)
     else:
-        recorded = _publish_class_names(folder, recorded, labels.class_names)
-    _publish_tokenizer(folder, tokenizer, fingerprint)
-    return Job(folder, plan, settings, recorded, units_added=len(new) if new else 0)
+        recorded = _publish_class_names(store, recorded, labels.class_names)
+    _publish_tokenizer(store, tokenizer, fingerprint)
+    return Job(store, plan, settings, recorded, units_added=len(new) if new else 0)
 
 
-def _recorded(folder: Path) -> TokensInfo | None:
+def _recorded(store: Store) -> TokensInfo | None:
     """Read the folder's imtok.json, None where the folder is still to be made; refuses foreign folders."""
-    if (folder / INFO).exists():
-        return read_info(folder)
-    if folder.exists() and not folder.is_dir():
-        raise TokensError(f"{folder}: a file, expected a folder for the tokens; give another name")
-    if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
-        raise TokensError(f"{folder}: holds files and is no token folder; give an empty or a new one")
+    if store.file(INFO).exists():
+        return read_info(store)
+    store.check_new()
     return None
 
 
-def _known_containers(folder: Path, recorded: TokensInfo | None) -> dict[str, int]:
+def _known_containers(store: Store, recorded: TokensInfo | None) -> dict[str, int]:
     """Return the names and bytes of the recorded containers, so that they keep their names beside new ones."""
-    if recorded is None or not recorded.all_tars or not (folder / plan_path()).exists():
+    if recorded is None or not recorded.all_tars or not store.file(plan_path()).exists():
         return {}
-    entries = read_plans(folder, len(recorded.extensions))
+    entries = read_plans(store, len(recorded.extensions))
     return {entry.tar: entry.bytes for entry in entries if entry.tar is not None}
 
 
-def _publish_plans(folder: Path, recorded: TokensInfo, plan: Plan) -> TokensInfo:
+def _publish_plans(store: Store, recorded: TokensInfo, plan: Plan) -> TokensInfo:
     """Write the lists of inputs that are missing or that name replaced inputs; return the folder's record."""
     for number, part in enumerate(plan.parts):
-        path = folder / plan_path(number)
+        path = plan_path(number)
         # In this order: stopped in between, the next call finds the plan equal and only imtok.json to write.
-        if part.entries_hash != plan_hash(folder, number):  # missing, damaged, or with inputs that were replaced
+        if part.entries_hash != plan_hash(store, number):  # missing, damaged, or with inputs that were replaced
             extension = recorded.extensions[number - 1] if number else None
-            if not publish_once(path, part.list_of_inputs(extension)):
-                write_atomically(path, part.list_of_inputs(extension))
+            if not store.publish_once(path, part.list_of_inputs(extension)):
+                store.replace(path, part.list_of_inputs(extension))
         if not number and part.entries_hash != recorded.plan:
             recorded = recorded.model_copy(update={"plan": part.entries_hash})
-            write_atomically(folder / INFO, recorded.to_bytes())
+            store.replace(INFO, recorded.to_bytes())
     return recorded
 
 
-def _publish_class_names(folder: Path, recorded: TokensInfo, names: tuple[str, ...]) -> TokensInfo:
+def _publish_class_names(store: Store, recorded: TokensInfo, names: tuple[str, ...]) -> TokensInfo:
     """Record names that recorded inputs did not show before, such as those in a tar that could not be read."""
     known = recorded.all_class_names
     if len(names) <= len(known):
         return recorded
     if recorded.extensions:  # whose names have the next numbers
         raise SourceError(
-            f"{folder}: class {names[len(known)]} has come to inputs that were there before; encode into another folder"
+            f"{store}: class {names[len(known)]} has come to inputs that were there before; encode into another folder"
         )
     amended = recorded.model_copy(update={"class_names": names})
-    write_atomically(folder / INFO, amended.to_bytes())
+    store.replace(INFO, amended.to_bytes())
     return amended
 
 
-def _publish_extension(folder: Path, recorded: TokensInfo, extension: Extension, part: PlanPart) -> bool:
+def _publish_extension(store: Store, recorded: TokensInfo, extension: Extension, part: PlanPart) -> bool:
     """Add a list of inputs that came later; False where another process added one first."""
     if recorded.version == 1:  # so that an imtok that knows no extensions says what it needs
-        write_atomically(folder / INFO, recorded.model_copy(update={"version": 2}).to_bytes())
-    return publish_once(folder / plan_path(extension.number), part.list_of_inputs(extension))
+        store.replace(INFO, recorded.model_copy(update={"version": 2}).to_bytes())
+    return store.publish_once(plan_path(extension.number), part.list_of_inputs(extension))
 
 
-def _publish_tokenizer(folder: Path, tokenizer: Tokenizer, fingerprint: str) -> None:
+def _publish_tokenizer(store: Store, tokenizer: Tokenizer, fingerprint: str) -> None:
     """Copy the tokenizer in; one that is there must make the same codes, its decoder may be another."""
     same = True
     for name, data in tokenizer.files().items():
-        path = folder / TOKENIZER / name
-        same &= publish_once(path, data) or path.read_bytes() == data
+        path = f"{TOKENIZER}/{name}"
+        same &= store.publish_once(path, data) or store.file(path).read_bytes() == data
     if same:
         return
     try:
-        found = load(folder / TOKENIZER).fingerprint
+        found = load_copy(store).fingerprint
     except TokenizerError as error:
-        raise TokensError(f"{error}; it is the copy in {folder}") from error
+        raise TokensError(f"{error}; it is the copy in {store}") from error
     if found != fingerprint:
         raise TokensError(
-            f"{folder / TOKENIZER}: its fingerprint is {found[:12]}, this tokenizer's is {fingerprint[:12]}; encode "
+            f"{store.file(TOKENIZER)}: its fingerprint is {found[:12]}, this tokenizer's is {fingerprint[:12]}; encode "
             "into another folder"
         )

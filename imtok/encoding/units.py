@@ -6,18 +6,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
 from imtok.encoding.batches import Encoded
 from imtok.encoding.inputs import Plan
 from imtok.encoding.report import Skips
-from imtok.files import publish_once
 from imtok.packed_strings import PackedStrings
 from imtok.tokens.folder import ManifestEntry, TokensInfo, manifest_entry, shard_path
 from imtok.tokens.label_counts import LabelCounts
 from imtok.tokens.shard import NO_LABEL, Shard, ShardHeader, read_shard, shard_to_bytes, smallest_dtype
+from imtok.tokens.store import Store
 
 _EXAMPLES = 5
 
@@ -49,21 +48,21 @@ def build_shard(batches: list[Encoded], info: TokensInfo) -> Shard:
     )
 
 
-def commit(folder: Path, shard: Shard) -> ManifestEntry:
+def commit(store: Store, shard: Shard) -> ManifestEntry:
     """Publish a shard whole; where another process was first, its shard stands."""
     data = shard_to_bytes(shard)
-    if publish_once(folder / shard_path(shard.header.unit), data):
+    if store.publish_once(shard_path(shard.header.unit), data):
         return manifest_entry(shard, data)
-    return read_entry(folder, shard.header.unit)
+    return read_entry(store, shard.header.unit)
 
 
-def read_entry(folder: Path, unit: int) -> ManifestEntry:
+def read_entry(store: Store, unit: int) -> ManifestEntry:
     """Read the manifest's line for a unit from its shard; raises TokensError where the shard is damaged."""
-    path = folder / shard_path(unit)
+    path = store.file(shard_path(unit))
     return manifest_entry(read_shard(path), path.read_bytes())
 
 
-def count_labels(folder: Path, info: TokensInfo, plan: Plan, units: Iterable[int]) -> LabelCounts:
+def count_labels(store: Store, info: TokensInfo, plan: Plan, units: Iterable[int]) -> LabelCounts:
     """Count the labels of some units."""
 
     def container_name(unit: int) -> str | None:
@@ -72,16 +71,16 @@ def count_labels(folder: Path, info: TokensInfo, plan: Plan, units: Iterable[int
 
     counts = LabelCounts(info)
     for unit in units:
-        counts.add(read_shard(folder / shard_path(unit)), container_name)
+        counts.add(read_shard(store.file(shard_path(unit))), container_name)
     return counts
 
 
-def count_skips(folder: Path, plan: Plan, units: Iterable[int]) -> dict[str, Skips]:
+def count_skips(store: Store, plan: Plan, units: Iterable[int]) -> dict[str, Skips]:
     """Count the skips of some units by reason, the most frequent first; keys in a tar are led by its name."""
     counts: Counter[str] = Counter()
     examples: dict[str, list[str]] = {}
     for unit in units:
-        shard = read_shard(folder / shard_path(unit))
+        shard = read_shard(store.file(shard_path(unit)))
         container = plan.container(unit)
         tar = f"{container.address}: " if container else ""
         for key, reason in zip(shard.skip_keys, shard.skip_reasons, strict=True):

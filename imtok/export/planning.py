@@ -50,7 +50,7 @@ def make_layout(tokens: TokenDataset, options: ExportOptions, selection: Selecti
     if options.label != "none" and facts.unlabelled_key is not None:
         labelled = f"{len(tokens) - facts.labelled:,} of {len(tokens):,} images have no label"
         raise TokensError(
-            f"{tokens.folder}: --label {options.label} needs a label for every image, and {labelled}, the first is "
+            f"{tokens.store}: --label {options.label} needs a label for every image, and {labelled}, the first is "
             f"{facts.unlabelled_key}; export without --label, or encode with --labels"
         )
     classes = max(facts.largest + 1, len(tokens.class_names))

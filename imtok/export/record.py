@@ -90,7 +90,7 @@ def make_record(
     tokens: TokenDataset, target: Format, plan: ExportPlan, layout: SequenceLayout, pieces: Sequence[Piece]
 ) -> ExportRecord:
     """Return the record of an export that has no files yet."""
-    config = read_tokenizer_config(tokens.folder)
+    config = read_tokenizer_config(tokens.store)
     origin = None if config is None or config.origin is None else config.origin
     dataset_id, complete = name_token_set(tokens)
     return ExportRecord(
@@ -116,7 +116,7 @@ def make_record(
 
 def name_token_set(tokens: TokenDataset) -> tuple[str, bool]:
     """Name a token set by a hash of what it holds, and say whether it is complete."""
-    manifest = read_manifest(tokens.folder)
+    manifest = read_manifest(tokens.store)
     if manifest is not None and len(manifest.entries) == tokens.info.all_units == len(tokens.units):
         return manifest.dataset_id, True
     units = json.dumps([tokens.info.all_units, *tokens.units]).encode()

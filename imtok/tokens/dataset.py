@@ -21,6 +21,7 @@ from imtok.errors import TokensError
 from imtok.tokens.folder import MANIFEST, Manifest, TokensInfo, find_shards, read_info, read_manifest, shard_path
 from imtok.tokens.plan import read_plans
 from imtok.tokens.shard import NO_LABEL, Shard, read_shard
+from imtok.tokens.store import LocalStore, Location, Store, StoredFile, store_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -47,14 +48,21 @@ class TokenDataset:
     """
 
     def __init__(
-        self, folder: Path, info: TokensInfo, units: Sequence[int], counts: Sequence[int], skipped: int
+        self, folder: Location, info: TokensInfo, units: Sequence[int], counts: Sequence[int], skipped: int
     ) -> None:
-        self.folder, self.info = folder, info
+        self.store, self.info = store_of(folder), info
         self.units = tuple(units)  # those that are there, ascending
         self.skipped = skipped  # inputs that could not be read
         self._ends = list(itertools.accumulate(counts))
         self._open: dict[int, Shard] = {}
         self._container_names: dict[int, str] | None = None  # by unit, read when it is first asked for
+
+    @property
+    def folder(self) -> Path:
+        """The folder on this machine; raises TokensError for a set on an object store, whose files `store` reaches."""
+        if not isinstance(self.store, LocalStore):
+            raise TokensError(f"{self.store}: no folder of this machine; copy it to one first")
+        return self.store.folder
 
     @property
     def codebook_size(self) -> int:
@@ -97,7 +105,7 @@ class TokenDataset:
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.info.code_shape))
-        name = f"{self.folder}, " if str(self.folder) != "." else ""
+        name = f"{self.store}, " if str(self.store) != "." else ""
         return f"<TokenDataset {name}{counted(len(self), 'image', form=',')}, {shape} codes of {self.codebook_size:,}>"
 
     @overload
@@ -163,7 +171,7 @@ class TokenDataset:
         if not self.info.is_container(unit):
             return None
         if self._container_names is None:
-            entries = read_plans(self.folder, len(self.info.extensions))
+            entries = read_plans(self.store, len(self.info.extensions))
             self._container_names = {entry.unit: entry.tar for entry in entries if entry.tar is not None}
         return self._container_names.get(unit)
 
@@ -176,9 +184,9 @@ class TokenDataset:
         """Return the number of the first image and the shard of `units[position]`; several threads may call it."""
         return self._start(position), self._read(position)
 
-    def shard_path(self, position: int) -> Path:
+    def shard_path(self, position: int) -> StoredFile:
         """Return the file of `units[position]`."""
-        return self.folder / shard_path(self.units[position])
+        return self.store.file(shard_path(self.units[position]))
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": {}}  # a map belongs to its process
@@ -244,27 +252,27 @@ class LabelledTokens:
         return (self[index] for index in range(len(self)))
 
 
-def open_tokens(folder: str | Path, *, partial: bool = False) -> TokenDataset:
-    """Open the tokens in a folder written by `imtok encode`.
+def open_tokens(folder: Location, *, partial: bool = False) -> TokenDataset:
+    """Open the tokens in a folder written by `imtok encode`, of this machine or as an address such as `s3://b/tokens`.
 
     Raises TokensError where it is no token folder, is damaged, or has missing units and `partial` is False.
     """
-    folder = Path(folder)
-    info = read_info(folder)
-    manifest = read_manifest(folder)
-    units, _ = find_shards(folder)
+    store = store_of(folder)
+    info = read_info(store)
+    manifest = read_manifest(store)
+    units, _ = find_shards(store)
     missing = [unit for unit in range(info.all_units) if unit not in units]
     if missing and not partial:
         raise TokensError(
-            f"{folder}: {len(missing)} of {info.all_units} units are missing, first unit {missing[0]}; run the same "
+            f"{store}: {len(missing)} of {info.all_units} units are missing, first unit {missing[0]}; run the same "
             "`imtok encode` again to complete it, or accept what is there with --partial (partial=True)"
         )
     present = sorted(units & set(range(info.all_units)))
-    counts, skipped = _counts(folder, info, manifest, present)
-    return TokenDataset(folder, info, present, counts, skipped)
+    counts, skipped = _counts(store, info, manifest, present)
+    return TokenDataset(store, info, present, counts, skipped)
 
 
-def check_shard(shard: Shard, unit: int, info: TokensInfo, path: Path) -> None:
+def check_shard(shard: Shard, unit: int, info: TokensInfo, path: StoredFile) -> None:
     """Raise TokensError where an undamaged shard does not belong to its folder."""
     header = shard.header
     for name, found, expected in (
@@ -278,14 +286,14 @@ def check_shard(shard: Shard, unit: int, info: TokensInfo, path: Path) -> None:
             raise TokensError(f"{path}: foreign, {name} is {found}, expected {expected}; delete it and encode again")
 
 
-def _counts(folder: Path, info: TokensInfo, manifest: Manifest | None, units: Sequence[int]) -> tuple[list[int], int]:
+def _counts(store: Store, info: TokensInfo, manifest: Manifest | None, units: Sequence[int]) -> tuple[list[int], int]:
     """Images of each unit and skipped inputs of all, from the manifest or else from the shards."""
     listed = manifest.entries if manifest else ()
     # A set that has grown has the manifest of its first units until the others are there.
     whole = {info.all_units, info.units, *(extension.first_unit for extension in info.extensions)}
     if manifest is not None and len(listed) not in whole:
         raise TokensError(
-            f"{folder / MANIFEST}: {len(listed)} units, expected {info.all_units}; delete it and run the same "
+            f"{store.file(MANIFEST)}: {len(listed)} units, expected {info.all_units}; delete it and run the same "
             "`imtok encode` again"
         )
     counts, skipped = [], 0
@@ -294,7 +302,7 @@ def _counts(folder: Path, info: TokensInfo, manifest: Manifest | None, units: Se
             counts.append(listed[unit].images)
             skipped += listed[unit].skipped
         else:
-            shard = read_shard(folder / shard_path(unit))
+            shard = read_shard(store.file(shard_path(unit)))
             counts.append(len(shard))
             skipped += shard.skipped
     return counts, skipped

@@ -16,10 +16,8 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -29,6 +27,7 @@ from imtok.errors import ConfigError, TokensError
 from imtok.tokens.json_lines import JsonRecord, parse, read_lines, to_line
 from imtok.tokens.plan import Extension, Numerics, read_extensions
 from imtok.tokens.shard import Shard
+from imtok.tokens.store import Location, StoredFile, store_of
 
 INFO, MANIFEST = "imtok.json", "MANIFEST.jsonl"
 TOKENIZER, SHARDS, JOURNAL = "tokenizer", "shards", "journal"
@@ -149,23 +148,24 @@ class Manifest:
     dataset_id: str  # SHA-256 of the file: the name of the data set
 
 
-def read_info(folder: Path) -> TokensInfo:
+def read_info(folder: Location) -> TokensInfo:
     """Read imtok.json; raises TokensError where there is none that this imtok reads."""
-    path = folder / INFO
+    store = store_of(folder)
+    path = store.file(INFO)
     try:
         data = path.read_bytes()
     except OSError as error:
-        if not folder.exists():
-            raise TokensError(f"{folder}: no such folder; give one written by `imtok encode`") from error
-        raise TokensError(f"{folder}: not a token folder, it has no {INFO}; give one of `imtok encode`") from error
+        if not store.exists():
+            raise TokensError(f"{store}: no such folder; give one written by `imtok encode`") from error
+        raise TokensError(f"{store}: not a token folder, it has no {INFO}; give one of `imtok encode`") from error
     _check_version(path, data)
     info = parse(TokensInfo, data, str(path), _INFO_HINT)
-    return info.model_copy(update={"extensions": read_extensions(folder, info.units)})
+    return info.model_copy(update={"extensions": read_extensions(store, info.units)})
 
 
-def read_tokenizer_config(folder: Path) -> TokenizerConfig | None:
+def read_tokenizer_config(folder: Location) -> TokenizerConfig | None:
     """Read the configuration of the tokenizer in a token folder, without its weights; None where none can be read."""
-    path = folder / TOKENIZER / "config.json"
+    path = store_of(folder).file(f"{TOKENIZER}/config.json")
     try:
         content = json.loads(path.read_bytes())
         values = {name: value for name, value in content.items() if name not in ("format", "version")}
@@ -174,9 +174,9 @@ def read_tokenizer_config(folder: Path) -> TokenizerConfig | None:
         return None
 
 
-def read_manifest(folder: Path) -> Manifest | None:
+def read_manifest(folder: Location) -> Manifest | None:
     """Read the manifest, None where the folder is not finished; raises TokensError where it is damaged."""
-    path = folder / MANIFEST
+    path = store_of(folder).file(MANIFEST)
     if not path.exists():
         return None
     entries = tuple(parse(ManifestEntry, line, f"{path}: line {number}") for number, line in read_lines(path))
@@ -210,22 +210,21 @@ def shard_path(unit: int) -> str:
     return f"{SHARDS}/{unit // 1000:03d}/{unit:08d}.safetensors"
 
 
-def find_shards(folder: Path) -> tuple[set[int], list[str]]:
+def find_shards(folder: Location) -> tuple[set[int], list[str]]:
     """Find the units that have a shard, and foreign files among the shards, both from names alone."""
     units: set[int] = set()
     foreign: list[str] = []
-    for parent, _, names in os.walk(folder / SHARDS):
-        below = Path(parent).relative_to(folder).as_posix()
-        for name in names:
-            stem = name.removesuffix(".safetensors")
-            if stem.isascii() and stem.isdigit() and f"{below}/{name}" == shard_path(int(stem)):
-                units.add(int(stem))
-            elif not name.startswith("."):
-                foreign.append(f"{below}/{name}")
+    for name in store_of(folder).names(SHARDS):
+        last = name.rpartition("/")[2]
+        stem = last.removesuffix(".safetensors")
+        if stem.isascii() and stem.isdigit() and name == shard_path(int(stem)):
+            units.add(int(stem))
+        elif not last.startswith("."):
+            foreign.append(name)
     return units, sorted(foreign)
 
 
-def _check_version(path: Path, data: bytes) -> None:
+def _check_version(path: StoredFile, data: bytes) -> None:
     """Raise TokensError for another version; damage calls for another hint."""
     try:
         content: Any = json.loads(data)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from imtok.errors import TokensError
+from imtok.tokens.store import StoredFile
 
 _ENCODER = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _HINT = "delete the file and run the same `imtok encode` again"
@@ -30,7 +30,7 @@ def to_line(record: JsonRecord, *, exclude_none: bool = False) -> bytes:
     return (_ENCODER.encode(content) + "\n").encode()
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
+def read_lines(path: StoredFile) -> Iterator[tuple[int, bytes]]:
     """Yield lines with their numbers, from 1; only a line feed ends one, and the last must have it.
 
     Raises TokensError where the file is missing, cannot be read or is cut short.

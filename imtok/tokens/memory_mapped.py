@@ -16,6 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
+from imtok.tokens.store import StoredFile
+
 _DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype("u1"),
     "U16": np.dtype("<u2"),
@@ -25,13 +27,15 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 }
 
 
-def map_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
-    """Map the arrays by name, as read-only views, and read the metadata; raises ValueError on a damaged file."""
-    with path.open("rb") as file:
-        size = file.seek(0, 2)
-        if size < 8:
-            raise ValueError(f"{size} bytes are no safetensors file")
-        data = _mapped(file)
+def map_arrays(file: StoredFile) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]:
+    """Map the arrays by name, as read-only views, and read the metadata; raises ValueError on a damaged file.
+
+    An object of a store is read whole, as nothing could map it.
+    """
+    data = _map_file(file) if isinstance(file, Path) else file.read_bytes()
+    size = len(data)
+    if size < 8:
+        raise ValueError(f"{size} bytes are no safetensors file")
     start = 8 + int.from_bytes(data[:8], "little")
     if start > size:
         raise ValueError(f"cut short: {size} bytes, its header alone needs {start}")
@@ -42,6 +46,13 @@ def map_arrays(path: Path) -> tuple[dict[str, npt.NDArray[Any]], dict[str, str]]
     if end != size:
         raise ValueError(f"{size} bytes where its header describes {end}")
     return arrays, metadata
+
+
+def _map_file(path: Path) -> mmap.mmap | bytes:
+    with path.open("rb") as file:
+        if not file.seek(0, 2):
+            return b""  # nothing maps an empty file
+        return _mapped(file)
 
 
 def _mapped(file: BinaryIO) -> mmap.mmap | bytes:

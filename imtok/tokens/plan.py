@@ -11,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from imtok.errors import TokensError
 from imtok.tokens.json_lines import JsonRecord, parse, read_lines, to_line
+from imtok.tokens.store import Location, store_of
 
 _HINT = "copy the folder again, or encode into another"
 _WITH_SUFFIX = (".zip", ".parquet")  # names of other containers than tars end so
@@ -70,14 +70,14 @@ def plan_path(number: int = 0) -> str:
     return f"plan/inputs-{number:05d}.jsonl"
 
 
-def read_plan(folder: Path, number: int = 0) -> Iterator[PlanEntry]:
+def read_plan(folder: Location, number: int = 0) -> Iterator[PlanEntry]:
     """Read a list of inputs in order; raises TokensError where it is missing or damaged."""
-    path = folder / plan_path(number)
+    path = store_of(folder).file(plan_path(number))
     for line_number, line in itertools.islice(read_lines(path), 1 if number else 0, None):
         yield parse(PlanEntry, line, f"{path}: line {line_number}", *([_HINT] if number else []))
 
 
-def read_plans(folder: Path, extensions: int) -> Iterator[PlanEntry]:
+def read_plans(folder: Location, extensions: int) -> Iterator[PlanEntry]:
     """Read the first list of inputs and as many later ones; raises TokensError as `read_plan` does."""
     for number in range(extensions + 1):
         yield from read_plan(folder, number)
@@ -88,11 +88,11 @@ def plan_to_bytes(entries: Iterable[PlanEntry]) -> bytes:
     return b"".join(to_line(entry, exclude_none=True) for entry in entries)
 
 
-def read_extensions(folder: Path, units: int) -> tuple[Extension, ...]:
+def read_extensions(folder: Location, units: int) -> tuple[Extension, ...]:
     """Read the first lines of the lists that follow the first one of so many units; raises TokensError on damage."""
     found: list[Extension] = []
     for number in itertools.count(1):
-        path = folder / plan_path(number)
+        path = store_of(folder).file(plan_path(number))
         if not path.exists():
             return tuple(found)
         _, line = next(read_lines(path), (1, b""))
@@ -104,9 +104,9 @@ def read_extensions(folder: Path, units: int) -> tuple[Extension, ...]:
     raise AssertionError
 
 
-def plan_hash(folder: Path, number: int = 0) -> str | None:
+def plan_hash(folder: Location, number: int = 0) -> str | None:
     """Hash the entries of a list as its record has them, None where there is no file."""
-    path = folder / plan_path(number)
+    path = store_of(folder).file(plan_path(number))
     if not path.exists():
         return None
     with path.open("rb") as file:

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -30,6 +29,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from imtok.errors import TokensError
 from imtok.packed_strings import PackedStrings
 from imtok.tokens.memory_mapped import map_arrays
+from imtok.tokens.store import StoredFile
 
 Codes = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -112,8 +112,11 @@ def shard_to_bytes(shard: Shard) -> bytes:
     return safetensors.numpy.save(whole, metadata={"imtok": header})
 
 
-def read_shard(path: Path) -> Shard:
-    """Read a shard, its arrays memory-mapped; raises TokensError, naming the file, where it is damaged or foreign."""
+def read_shard(path: StoredFile) -> Shard:
+    """Read a shard, its arrays memory-mapped where it is a local file.
+
+    Raises TokensError, naming the file, where it is damaged or foreign.
+    """
     try:
         arrays, metadata = map_arrays(path)
         header = ShardHeader.model_validate_json(metadata.get("imtok", ""))

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +24,7 @@ from imtok.tokens.folder import (
 )
 from imtok.tokens.plan import PlanEntry, plan_hash, plan_path, read_plans
 from imtok.tokens.shard import Shard, read_shard
+from imtok.tokens.store import Location, StoredFile, store_of
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class _Tally:
     problems: list[str] = field(default_factory=list)
 
 
-def verify_tokens(folder: Path, progress: Callable[[int, int], None] | None = None) -> Verification:
+def verify_tokens(folder: Location, progress: Callable[[int, int], None] | None = None) -> Verification:
     """Check every unit of a token folder; `progress` receives units done and units in all.
 
     Raises TokensError where imtok.json, the plan or the manifest cannot be read at all.
@@ -72,7 +72,7 @@ def verify_tokens(folder: Path, progress: Callable[[int, int], None] | None = No
     return Verification(info.all_units, tally.images, tally.skipped, dataset_id, tally.problems)
 
 
-def _folder_problems(folder: Path, info: TokensInfo, manifest: Manifest | None) -> list[str]:
+def _folder_problems(folder: Location, info: TokensInfo, manifest: Manifest | None) -> list[str]:
     problems = []
     for number, expected in enumerate([info.plan, *(extension.entries for extension in info.extensions)]):
         found = plan_hash(folder, number)
@@ -86,11 +86,11 @@ def _folder_problems(folder: Path, info: TokensInfo, manifest: Manifest | None) 
     return problems
 
 
-def _tokenizer_problems(folder: Path, info: TokensInfo) -> list[str]:
-    from imtok.tokenizer import load  # torch loads here; readers of tokens do without it
+def _tokenizer_problems(folder: Location, info: TokensInfo) -> list[str]:
+    from imtok.tokens.tokenizer_copy import load_copy  # torch loads here; readers of tokens do without it
 
     try:
-        found = load(folder / TOKENIZER).fingerprint
+        found = load_copy(folder).fingerprint
     except ImtokError as error:
         return [str(error)]
     if found != info.fingerprint:
@@ -99,11 +99,11 @@ def _tokenizer_problems(folder: Path, info: TokensInfo) -> list[str]:
 
 
 def _check_unit(
-    folder: Path, info: TokensInfo, inputs: list[PlanEntry], entry: ManifestEntry | None, tally: _Tally
+    folder: Location, info: TokensInfo, inputs: list[PlanEntry], entry: ManifestEntry | None, tally: _Tally
 ) -> None:
     unit = inputs[0].unit
     place = f"unit {unit} ({_span(inputs)})"
-    path = folder / shard_path(unit)
+    path = store_of(folder).file(shard_path(unit))
     if not path.exists():
         tally.problems.append(f"{place} is missing; run the same `imtok encode` again")
         return
@@ -126,9 +126,8 @@ def _span(inputs: list[PlanEntry]) -> str:
     return f"{inputs[0].name} to {inputs[-1].name}, {len(inputs)} inputs"
 
 
-def _manifest_problems(path: Path, shard: Shard, entry: ManifestEntry) -> Iterator[str]:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+def _manifest_problems(path: StoredFile, shard: Shard, entry: ManifestEntry) -> Iterator[str]:
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != entry.sha256:
         yield f"its hash is {found[:12]}…, MANIFEST.jsonl says {entry.sha256[:12]}…; delete it and encode again"
     if (len(shard), shard.skipped) != (entry.images, entry.skipped):

@@ -1,0 +1,210 @@
+"""A token folder as objects of a store: S3 and Google Cloud Storage for reading and writing, web and Hub for reading.
+
+A commit is a put that creates the object only where none is, so it is whole or missing and of two writers one wins.
+There are no temporaries, and nothing to sweep. Faults of the network are tried again.
+"""
+
+from __future__ import annotations
+
+import errno
+import io
+import posixpath
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+from imtok.data import objects
+from imtok.data.addresses import plain_address, redacted, scheme_of
+from imtok.data.remote import RemoteStorage
+from imtok.data.remote_errors import RemoteError
+from imtok.data.storage import storage_of
+from imtok.data.streaming.transfers import Patience
+from imtok.errors import TokensError
+from imtok.tokens.store import Store
+
+_T = TypeVar("_T")
+
+_BLOCK_BYTES = 2**23  # of one request, where a file is read from its beginning to its end
+_JOURNAL_SECONDS = 15.0  # between two puts of one object of the journal
+
+_patience = Patience()
+
+
+class ObjectStore(Store):
+    """A token folder below an address; picklable."""
+
+    def __init__(self, address: str) -> None:
+        self.address = plain_address(address).rstrip("/")
+        self._journal: dict[str, tuple[float, bytes]] = {}  # when an object was put, and what it is to hold
+
+    def __str__(self) -> str:
+        return redacted(self.address)
+
+    @property
+    def storage(self) -> RemoteStorage:
+        """The storage of its scheme."""
+        return cast(RemoteStorage, storage_of(self.address))
+
+    def file(self, name: str) -> ObjectFile:
+        """Return the object of this name."""
+        return ObjectFile(self.storage, _joined(self.address, name))
+
+    def exists(self) -> bool:
+        """Return whether any object lies below the address."""
+        return patiently(self, "looked at", lambda: self.storage.kind(self.address)) is not None
+
+    def names(self, folder: str) -> Iterator[str]:
+        """Yield the names of all objects below one of its folders, in any order."""
+        place = _joined(self.address, folder)
+        start = len(place.partition("://")[2]) - len(folder)
+        try:
+            for entry in patiently(place, "listed", lambda: self.storage.find(place, "")):
+                yield entry.address.partition("://")[2][start:]
+        except FileNotFoundError:
+            return
+
+    def check_new(self) -> None:
+        """Raise TokensError where objects of something else lie below the address, or nothing can be written."""
+        scheme = scheme_of(self.address)
+        if scheme not in objects.WRITABLE_SCHEMES:
+            schemes = " or ".join(f"{each}://" for each in objects.WRITABLE_SCHEMES)
+            raise TokensError(f"{self}: {scheme}:// is for reading only; give a path of this machine, or {schemes}")
+        with suppress(FileNotFoundError):
+            entries = patiently(self, "listed", lambda: self.storage.list(self.address))
+            if any(not entry.name.startswith(".") and entry.name for entry in entries):
+                raise TokensError(f"{self}: holds files and is no token folder; give an empty or a new one")
+
+    def make(self) -> None:
+        """Do nothing: a folder of a store needs no creation."""
+
+    def publish_once(self, name: str, data: bytes | Iterable[bytes]) -> bool:
+        """Create an object by a put on the condition that there is none."""
+        file = self.file(name)
+        if file.exists():
+            return False
+        whole = _whole(data)
+        return patiently(file, "written", lambda: objects.create(self.storage, file.address, whole)) is not None
+
+    def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
+        """Write an object, whatever is there."""
+        file = self.file(name)
+        whole = _whole(data)
+        patiently(file, "written", lambda: objects.put(self.storage, file.address, whole))
+
+    def append(self, name: str, data: bytes) -> None:
+        """Add to an object of this process; a store cannot, so it is written anew from time to time."""
+        put_at, content = self._journal.get(name, (0.0, b""))
+        content += data
+        if time.monotonic() - put_at >= _JOURNAL_SECONDS:
+            put_at = time.monotonic()
+            with suppress(RemoteError):
+                objects.put(self.storage, _joined(self.address, name), content)
+        self._journal[name] = put_at, content
+
+    def sweep(self) -> None:
+        """Do nothing: an object is never half written."""
+
+    @contextmanager
+    def local_folder(self, name: str) -> Iterator[Path]:
+        """Copy the objects of one of its folders into a temporary folder of this machine."""
+        with tempfile.TemporaryDirectory(prefix="imtok-") as folder:
+            for each in self.names(name):
+                path = Path(folder) / each
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(self.file(each).read_bytes())
+            yield Path(folder) / name
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_journal": {}}
+
+
+class ObjectFile:
+    """An object, with the methods of a path that readers of token folders need."""
+
+    def __init__(self, storage: RemoteStorage, address: str) -> None:
+        self.storage, self.address = storage, address
+
+    def __str__(self) -> str:
+        return redacted(self.address)
+
+    @property
+    def name(self) -> str:
+        """The last part of its name."""
+        return posixpath.basename(self.address)
+
+    def exists(self) -> bool:
+        """Return whether it is there."""
+        return patiently(self, "looked at", lambda: self.storage.kind(self.address)) == "file"
+
+    def read_bytes(self) -> bytes:
+        """Read all of it; raises FileNotFoundError where it is missing, TokensError where it cannot be read."""
+        return patiently(self, "read", lambda: self.storage.read(self.address))
+
+    def open(self, mode: Literal["rb"]) -> io.BufferedReader:
+        """Open it for reading from its beginning, by ranges of 8 MiB; raises as `read_bytes` does."""
+        del mode
+        return io.BufferedReader(_Ranges(self), _BLOCK_BYTES)
+
+    def range(self, start: int, size: int) -> bytes:
+        """Read so many bytes from `start` on, fewer where it ends before; raises as `read_bytes` does."""
+        return patiently(self, "read", lambda: self.storage.read(self.address, start, size))
+
+    def size(self) -> int:
+        """Return its size in bytes; raises as `read_bytes` does."""
+        return patiently(self, "read", lambda: self.storage.size(self.address))
+
+
+class _Ranges(io.RawIOBase):
+    """An object read by ranges."""
+
+    def __init__(self, file: ObjectFile) -> None:
+        self._file, self._size, self._at = file, file.size(), 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        size = min(len(buffer), self._size - self._at)
+        data = self._file.range(self._at, size) if size else b""
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def patiently(place: object, verb: str, call: Callable[[], _T]) -> _T:
+    """Return the result of a request, which is repeated where it fails.
+
+    Raises FileNotFoundError where the store says that there is no such object, and TokensError, which names `place`
+    and has `verb` in it, where it fails to the end.
+    """
+    failed = 0
+    while True:
+        try:
+            return call()
+        except RemoteError as error:
+            if error.missing and verb != "written":
+                raise FileNotFoundError(errno.ENOENT, "does not exist", _shown(place)) from None
+            failed += 1
+            if failed >= (_patience.tries_of_refusals if error.permanent else _patience.tries):
+                times = f", after {failed} tries" if failed > 1 else ""
+                raise TokensError(
+                    f"{_shown(place)}: cannot be {verb} ({error.reason}{times}); {error.advice}"
+                ) from None
+        time.sleep(_patience.wait(failed))
+
+
+def _shown(place: object) -> str:
+    return redacted(str(place))
+
+
+def _whole(data: bytes | Iterable[bytes]) -> bytes:
+    return data if isinstance(data, bytes) else b"".join(data)
+
+
+def _joined(address: str, name: str) -> str:
+    """Return the address of a name below another address, before what a URL has behind its path."""
+    path, sign, query = address.partition("?")
+    return f"{path}/{name}{sign}{query}"
