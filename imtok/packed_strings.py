@@ -4,22 +4,26 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from imtok.packed_numbers import GrowingNumbers
+
 _CHUNK = 4096  # strings that are unpacked at once
 _SPARSE = 8  # times as many bytes as are needed are copied rather than each string alone
 
 
 class PackedStrings:
-    """Strings packed as `data` (M,) uint8, UTF-8, and `offsets` (N+1,) int64; reading one unpacks no other."""
+    """Strings packed as `data` (M,) uint8, UTF-8, and `offsets` (N+1,) int64; reading one unpacks no other.
 
-    def __init__(self, data: npt.NDArray[np.uint8], offsets: npt.NDArray[np.int64]) -> None:
+    In memory alone, `offsets` may be uint32.
+    """
+
+    def __init__(self, data: npt.NDArray[np.uint8], offsets: npt.NDArray[Any]) -> None:
         self.data, self.offsets = data, offsets
 
     @classmethod
@@ -46,8 +50,8 @@ class PackedStrings:
         return "a string begins within a character" if ((starts & 0xC0) == 0x80).any() else None
 
     def take(self, indices: npt.NDArray[np.int64]) -> PackedStrings:
-        """Return the strings with these indices, in their order."""
-        growing = GrowingStrings()
+        """Return the strings with these indices, in their order, with offsets of the same type."""
+        growing = GrowingStrings(offsets=GrowingNumbers("I") if self.offsets.itemsize == 4 else None)
         for start in range(0, len(indices), _CHUNK):
             for string in self.encoded_at(indices[start : start + _CHUNK]):
                 growing.add(string)
@@ -94,26 +98,37 @@ class PackedStrings:
 class GrowingStrings:
     """Strings that are packed one after the other as they come."""
 
-    def __init__(self) -> None:
-        self._data, self._offsets = bytearray(), array("q", (0,))
+    def __init__(self, *, offsets: GrowingNumbers | None = None) -> None:
+        """Begin without strings; `offsets` other than int64 are for lists that stay in memory."""
+        self._data = bytearray()
+        self._offsets = GrowingNumbers("q") if offsets is None else offsets
+        self._offsets.append(0)
 
     def add(self, string: bytes) -> None:
         """Add a string as UTF-8."""
         self._data += string
         self._offsets.append(len(self._data))
 
+    def add_ascii(self, strings: Sequence[str], prefix: str) -> None:
+        """Add strings of ASCII, one at least, each after a prefix of ASCII."""
+        ends = np.fromiter(map(len, strings), np.int64, len(strings))
+        ends += len(prefix)
+        self._offsets.extend(len(self._data) + ends.cumsum())
+        self._data += (prefix + prefix.join(strings)).encode("ascii")
+
     def cut(self, count: int) -> None:
         """Keep the first `count` strings alone."""
-        del self._data[self._offsets[count] :], self._offsets[count + 1 :]
+        del self._data[self._offsets[count] :]
+        self._offsets.cut(count + 1)
 
     @property
     def last(self) -> bytes:
         """The last string as UTF-8, empty where there is none."""
-        return bytes(self._data[self._offsets[-2] :]) if len(self) else b""
+        return bytes(self._data[self._offsets[len(self) - 1] :]) if len(self) else b""
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
     def packed(self) -> PackedStrings:
         """Return the strings so far, without a copy: no more can be added."""
-        return PackedStrings(np.frombuffer(self._data, np.uint8), np.frombuffer(self._offsets, np.int64))
+        return PackedStrings(np.frombuffer(self._data, np.uint8), self._offsets.packed())

@@ -59,6 +59,41 @@ def test_runs_that_lie_in_each_other_are_sorted_by_bytes() -> None:
     assert found[3] is lost
 
 
+@pytest.mark.parametrize("names", [["a.jpg", "b.jpg"], ["a.jpg", "ü.jpg"], ["b.jpg", "a.jpg"]])
+def test_files_of_a_folder_are_added_as_one_by_one(names: list[str]) -> None:
+    whole, single = growing("x.jpg", "c/y.jpg"), growing("x.jpg", "c/y.jpg")
+    sizes = [2**33, 7]
+    whole.add_folder(HERE, "ü/" if "ü" in names[1] else "d/", names, sizes)
+    for name, size in zip(names, sizes, strict=True):
+        folder = "ü/" if "ü" in names[1] else "d/"
+        single.add(HERE, f"{folder}{name}", f"/in/{folder}{name}", size)
+    assert whole.sorted() == single.sorted()
+
+
+def test_a_name_that_a_folder_has_twice_is_refused() -> None:
+    files = GrowingFileList()
+    files.add_folder(HERE, "a/", ["x.jpg", "x.jpg"], [1, 1])
+    with pytest.raises(SourceError, match=r"both would have the key a/x\.jpg"):
+        files.sorted()
+
+
+def test_images_of_several_places_keep_their_addresses() -> None:
+    files = GrowingFileList()
+    for prefix in ("b", "a"):
+        files.add_folder(Place(f"{prefix}/", f"/{prefix}/in/"), "c/", ["1.jpg", "2.jpg"], [1, 2])
+        files.add_object(LostImage(f"{prefix}/z.jpg", f"/{prefix}/in/z.jpg", "link to nothing", ""))
+    found = files.sorted()
+    assert [image.address for image in found] == [
+        f"/{prefix}/in/{name}" for prefix in "ab" for name in ("c/1.jpg", "c/2.jpg", "z.jpg")
+    ]
+    files = GrowingFileList()
+    files.add(Place("b/", "/b/"), "1.jpg", "/b/1.jpg", 1)
+    files.add(Place("a/", "/a/"), "1.jpg", "/a/1.jpg", 1)
+    files.cut(1)
+    files.add_folder(HERE, "", ["c.jpg"], [1])
+    assert [image.address for image in files.sorted()] == ["/b/1.jpg", "/in/c.jpg"]
+
+
 def test_two_images_of_one_key_are_refused() -> None:
     with pytest.raises(SourceError, match=r"^/in/a\.jpg and /in/a\.jpg: both would have the key a\.jpg"):
         growing("a.jpg", "b.jpg", "a.jpg").sorted()

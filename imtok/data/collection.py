@@ -93,7 +93,7 @@ class ImageCollection:
     @property
     def sizes(self) -> npt.NDArray[np.int64]:
         """The images' bytes, in order: (N,) int64."""
-        sizes = np.concatenate([block.images.sizes for block in self._blocks])
+        sizes = np.concatenate([block.images.sizes for block in self._blocks], dtype=np.int64)
         return sizes if self._indices is None else sizes[self._indices]
 
     def read(self, index: int) -> bytes:

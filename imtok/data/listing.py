@@ -60,6 +60,22 @@ class Listing(Sequence[Entry]):
         """Return whether an entry has this name."""
         return any(self._names[self._place(one) : self._place(one) + 1] == [one] for one in (name, f"{name}/"))
 
+    def folders(self) -> list[int]:
+        """Return the positions of folders."""
+        return [index for index, name in enumerate(self._names) if name.endswith("/")]
+
+    def plain_files(self, beginning: str, start: int, stop: int) -> list[str] | None:
+        """Return the names of entries that are no folders, None unless all are files at `beginning` and their name."""
+        if self._others or self._addresses or self._beginning != beginning:
+            return None
+        return self._names[start:stop]
+
+    def sizes(self, start: int, stop: int) -> list[int | None]:
+        """Return the bytes of entries, None for those whose size the listing does not have."""
+        if not self._sizes:
+            return [None] * (stop - start)
+        return [None if size == _UNKNOWN else size for size in self._sizes[start:stop]]
+
     def _place(self, name: str) -> int:
         return bisect_left(self._names, name)
 
@@ -93,5 +109,4 @@ class Listing(Sequence[Entry]):
         name = slashed.removesuffix("/")
         address = self._addresses.get(slashed) if self._addresses else None
         kind: Kind = "folder" if name != slashed else "other" if name in self._others else "file"
-        size = self._sizes[index] if self._sizes else _UNKNOWN
-        return Entry(name, address or self._beginning + name, kind, None if size == _UNKNOWN else size)
+        return Entry(name, address or self._beginning + name, kind, self.sizes(index, index + 1)[0])

@@ -1,7 +1,7 @@
 """Images that are not yet read, packed: their names and sizes lie in arrays, and objects are made one at a time.
 
-An object and a string for each of ten million images would fill gigabytes. Packed, an image takes its name and about
-25 bytes.
+An object and a string for each of ten million images would fill gigabytes. Packed, an image takes its name and 8 to 25
+bytes.
 """
 
 # Axes: N images.
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -24,9 +24,9 @@ _Image = TypeVar("_Image", bound=SourceImage, covariant=True)
 
 
 class PackedImages(Sequence[_Image]):
-    """A list of images that makes one as it is used: `keys` N strings, `sizes` (N,) int64 bytes."""
+    """A list of images that makes one as it is used: `keys` N strings, `sizes` (N,) bytes, int64 or int32."""
 
-    def __init__(self, keys: PackedStrings, sizes: npt.NDArray[np.int64]) -> None:
+    def __init__(self, keys: PackedStrings, sizes: npt.NDArray[np.signedinteger[Any]]) -> None:
         self.keys, self.sizes = keys, sizes
 
     @abstractmethod

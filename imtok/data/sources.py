@@ -26,9 +26,10 @@ from imtok.data.file_list import GrowingFileList, Place
 from imtok.data.kinds import FileKind, container_kind_of, kind_of, suffix_of
 from imtok.data.listing import Entry
 from imtok.data.pixels.formats import image_suffixes, looks_like_image
+from imtok.data.plain_images import plain_images
 from imtok.data.reading import DEFAULT_READING, Reading
 from imtok.data.storage import Storage, storage_of
-from imtok.data.walk import walk
+from imtok.data.walk import FolderFiles, walk
 from imtok.errors import SourceError
 
 # Readers of containers by the suffix of the file. A new kind of container is a module and a line here.
@@ -187,8 +188,8 @@ def _single(address: str, reading: Reading, files: GrowingFileList) -> _Found:
 def _scan(folder: str, prefix: str, reading: Reading, files: GrowingFileList) -> _Found:
     """Look through a folder; adds its images to the files."""
     scan = _Scan(folder, prefix, reading, files)
-    for relative, entry in walk(scan.storage, folder):
-        scan.add(relative, entry)
+    for found_files in walk(scan.storage, folder):
+        scan.add_files(found_files)
     found = scan.found
     found.containers.sort(key=lambda one: os.fsencode(one[0]))
     found.compressed.sort(key=lambda relative: relative.split("/"))
@@ -217,7 +218,24 @@ class _Scan:
         """Images of the folder, with what bears an image's name and cannot be read."""
         return len(self._files) - self._first
 
-    def add(self, relative: str, entry: Entry) -> None:
+    def add_files(self, files: FolderFiles) -> None:
+        """Take files of a folder for what they are: plain images all at once, the others one by one."""
+        if self._place is None:
+            first = files.listing[files.start]
+            self._place = Place(as_text(self._prefix), first.address.removesuffix(f"{files.relative}{first.name}"))
+        beginning = self._place.folder + files.relative
+        plain = plain_images(files, beginning, lambda name: _kind_of(name, self._reading))
+        if plain is not None and plain.names:
+            pairs = zip(plain.names, plain.sizes, strict=True)
+            sizes = [self.storage.size(beginning + name) if size is None else size for name, size in pairs]
+            self._files.add_folder(self._place, files.relative, plain.names, sizes)
+            self._named += len(plain.names)
+        for index in range(files.start, files.stop) if plain is None else plain.others:
+            entry = files.listing[index]
+            if not entry.name.startswith("."):
+                self._add(f"{files.relative}{entry.name}", entry)
+
+    def _add(self, relative: str, entry: Entry) -> None:
         """Take one file for what it is."""
         found, kind = self.found, _kind_of(entry.name, self._reading)
         if kind == "image" and (entry.kind == "file" or self._reading.rules > 1):
@@ -241,8 +259,7 @@ class _Scan:
             self._files.add_object(LostImage(as_text(self._prefix + relative), entry.address, *lost))
             return False
         size = self.storage.size(entry.address) if entry.size is None else entry.size
-        if self._place is None:
-            self._place = Place(as_text(self._prefix), entry.address.removesuffix(relative))
+        assert self._place is not None
         self._files.add(self._place, relative, entry.address, size)
         return True
 

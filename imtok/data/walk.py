@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from imtok.data.listing import Entry, Listing
+from imtok.data.listing import Listing
 from imtok.data.storage import Storage
 from imtok.errors import SourceError
 
 
+class FolderFiles(NamedTuple):
+    """Files of one folder that follow each other in the byte order of relative paths: none of a subfolder lies between.
+
+    `relative` is the path of the folder, with a slash unless it is empty; the files are entries of its listing.
+    """
+
+    relative: str
+    listing: Listing
+    start: int
+    stop: int
+
+
 def walk(
     storage: Storage, folder: str, relative: str = "", above: frozenset[str] = frozenset()
-) -> Iterator[tuple[str, Entry]]:
-    """Yield the files below a folder with their relative paths, in the byte order of these.
+) -> Iterator[FolderFiles]:
+    """Yield the files below a folder, in the byte order of their relative paths; some of them may be hidden.
 
-    Hidden names and link loops are ignored, as are runs and token folders of imtok's own, which people put beside
+    Hidden folders and link loops are ignored, as are runs and token folders of imtok's own, which people put beside
     their images. `relative` is the path of the folder itself, with a slash, and `above` are the folders it lies in.
     Raises SourceError where a folder cannot be listed.
     """
@@ -26,13 +39,15 @@ def walk(
         raise SourceError(f"{place}: cannot be listed ({error.strerror}); check its permissions") from error
     if true_folder in above or (relative and _is_ours(entries)):
         return
-    for entry in entries:
-        if entry.name.startswith("."):
-            continue
-        if entry.kind == "folder":
+    start = 0
+    for index in entries.folders():
+        if index > start:
+            yield FolderFiles(relative, entries, start, index)
+        start, entry = index + 1, entries[index]
+        if not entry.name.startswith("."):
             yield from walk(storage, entry.address, f"{relative}{entry.name}/", above | {true_folder})
-        else:
-            yield f"{relative}{entry.name}", entry
+    if start < len(entries):
+        yield FolderFiles(relative, entries, start, len(entries))
 
 
 def _is_ours(entries: Listing) -> bool:
