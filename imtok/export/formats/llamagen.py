@@ -33,10 +33,10 @@ _TEN_CROPS = 10
 class LlamaGen(Format):
     """Files of codes and of labels."""
 
-    name = "llamagen"
+    name: ClassVar[str] = "llamagen"
     dtypes: ClassVar[tuple[str, ...]] = ("int64",)
     refused: ClassVar[frozenset[str]] = frozenset({"boi", "eoi", "eol", "eod", "label", "label_offset", "shard_size"})
-    default_images = 1024
+    default_images: ClassVar[int | None] = 1024
 
     def check(self, plan: ExportPlan) -> None:
         """Refuse images without a label, and more images than the names of LlamaGen's loader."""

@@ -31,11 +31,10 @@ from imtok.files import atomic_writer
 class WebDataset(Format):
     """Tars of samples."""
 
-    name = "webdataset"
+    name: ClassVar[str] = "webdataset"
     dtypes: ClassVar[tuple[str, ...]] = ("uint8", "int16", "int32", "int64")
-    packages: ClassVar[tuple[str, ...]] = ()
-    library = "webdataset"
-    default_images = 10_000
+    library: ClassVar[str | None] = "webdataset"
+    default_images: ClassVar[int | None] = 10_000
 
     def trainer_note(self, plan: ExportPlan) -> str:
         """Return the pattern of the tars, and the vocabulary."""
