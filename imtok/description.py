@@ -105,6 +105,7 @@ def _tokens(folder: str | Path) -> dict[str, Any]:
         "num_codebooks": info.num_codebooks,
         "size": info.size,
         "fit": info.fit,
+        **({"augment": info.augment, "num_crops": info.num_crops} if info.augment else {}),
         "labels": labels.describe(),
         "classes": labels.by_name,
         "numerics": info.numerics.model_dump(mode="json"),

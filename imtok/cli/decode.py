@@ -33,6 +33,9 @@ def decode(
     batch_size: BatchSize = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Threads. (default: one for each core)")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only this many images, the first ones.")] = None,
+    crop: Annotated[
+        int, typer.Option(min=0, help="Which crop of each image, where tokens were made with --augment.")
+    ] = 0,
     partial: Partial = False,
     overwrite: Annotated[
         bool,
@@ -56,6 +59,7 @@ def decode(
             batch_size=batch_size,
             workers=workers,
             limit=limit,
+            crop=crop,
             partial=partial,
             overwrite=overwrite,
             progress=lambda p: bar(p.done, p.total),

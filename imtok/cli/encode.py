@@ -63,6 +63,14 @@ def encode(
             min=1, max=2, help="1 reads sources, labels and pixels as imtok did before format 2. (default: 2)"
         ),
     ] = None,
+    augment: Annotated[
+        str | None,
+        typer.Option(
+            help="Encode several crops of each image: flip, ten-crop (LlamaGen), or random-crops=K (ml-4m). "
+            "(default: none)"
+        ),
+    ] = None,
+    augment_seed: Annotated[int | None, typer.Option(min=0, help="Seed of the random crops. (default: 0)")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:N. (default: a GPU where there is one)")] = None,
     precision: Annotated[
         Precision | None, typer.Option(help="bf16 is faster and may change some tokens. (default: fp32)")
@@ -110,6 +118,8 @@ def encode(
             max_pixels=max_pixels,
             salvage_images=salvage_images or None,
             rules=cast("Rules | None", rules),
+            augment=augment,
+            augment_seed=augment_seed,
             shard=parse_shard(shard),
             rank=launcher_number("RANK", 0),
             world_size=launcher_number("WORLD_SIZE", 1),
@@ -167,8 +177,9 @@ def _print_report(report: EncodeReport, output: str) -> None:
     sides = (*report.grid, report.num_codebooks)[: 2 if report.num_codebooks == 1 else 3]
     speed = f", {report.images_per_second:.0f} images/s" if report.units_done else ""
     tokens = counted(math.prod(sides), "token")
+    crops = f"{report.num_crops} crops, " if report.num_crops > 1 else ""
     print_result(
-        f"{counted(report.images, 'image', form=',')} in {output}: {'x'.join(map(str, sides))} = {tokens} each, "
+        f"{counted(report.images, 'image', form=',')} in {output}: {crops}{'x'.join(map(str, sides))} = {tokens} each, "
         f"{report.bits_per_image:,.0f} bits{speed}"
     )
     for unit in report.failed:

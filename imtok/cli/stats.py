@@ -90,6 +90,9 @@ def stats(
         with ends_on_signals(should_stop):
             written = list(_write(analyses, report, plots))
     _print([each.statistics for each in analyses], as_json)
+    for job in jobs:
+        if job.tokens.num_crops > 1:
+            say(f"{job.tokens.folder}: the statistics are of the first of {job.tokens.num_crops} crops of each image")
     for line in written:
         say(line)
 

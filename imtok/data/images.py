@@ -45,13 +45,18 @@ def fit_image(picture: Image.Image, size: int, fit: Fit = "crop") -> Fitted:
     width, height = picture.size
     if fit == "crop":
         square = central_square(picture, size)
-        cut = 1 - min(width, height) ** 2 / (width * height)
-        return Fitted(to_tensor(square), (height, width), cut)
+        return Fitted(to_tensor(square), (height, width), cut_share(picture, fit))
     box_height, box_width = padded_content(height, width, size)[2:]
     resized = np.asarray(picture.resize((box_width, box_height), Image.Resampling.BICUBIC))
     top, left = (size - box_height) // 2, (size - box_width) // 2
     rest = ((top, size - box_height - top), (left, size - box_width - left), (0, 0))
     return Fitted(to_tensor(np.pad(resized, rest, mode="edge")), (height, width), 0.0)
+
+
+def cut_share(picture: Image.Image, fit: Fit) -> float:
+    """Return the share of a picture's area that `fit_image` leaves out, 0 for pad."""
+    width, height = picture.size
+    return 1 - min(width, height) ** 2 / (width * height) if fit == "crop" else 0.0
 
 
 def resize_shorter(picture: Image.Image, size: int) -> Image.Image:
@@ -65,13 +70,13 @@ def resize_shorter(picture: Image.Image, size: int) -> Image.Image:
         left, top = (width - across) // 2, (height - down) // 2
         # Pillow's own crop has a limit of pixels.
         picture = Image.fromarray(np.asarray(picture)[top : top + down, left : left + across])
-    return picture.resize(_shorter_to(*picture.size, size), Image.Resampling.BICUBIC)
+    return picture.resize(shorter_to(*picture.size, size), Image.Resampling.BICUBIC)
 
 
 def central_square(picture: Image.Image, size: int) -> Image.Image:
     """Take the central `size` x `size` of `resize_shorter`."""
     width, height = picture.size
-    new_width, new_height = _shorter_to(width, height, size)
+    new_width, new_height = shorter_to(width, height, size)
     left, top = (new_width - size) // 2, (new_height - size) // 2
     if max(new_width, new_height) <= _WIDEST * size:
         whole = resize_shorter(picture, size)
@@ -101,7 +106,8 @@ def to_picture(pixels: Tensor) -> Image.Image:
     return Image.fromarray(pixels.cpu().permute(1, 2, 0).contiguous().numpy())
 
 
-def _shorter_to(width: int, height: int, size: int) -> tuple[int, int]:
+def shorter_to(width: int, height: int, size: int) -> tuple[int, int]:
+    """Return width and height of a picture whose shorter side is brought to `size`."""
     if width <= height:
         return size, max(size, round(height * size / width))
     return max(size, round(width * size / height)), size

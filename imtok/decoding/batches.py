@@ -51,8 +51,11 @@ class CodeBatch:
     sizes: npt.NDArray[np.int32]  # (n, 2) original height and width
 
 
-def code_batches(dataset: TokenDataset, batch_size: int, suffix: str, limit: int) -> Iterator[CodeBatch]:
-    """Yield the first `limit` images of a data set, in order; raises TokensError on keys that are not to be trusted."""
+def code_batches(dataset: TokenDataset, batch_size: int, suffix: str, limit: int, crop: int = 0) -> Iterator[CodeBatch]:
+    """Yield one crop of the first `limit` images of a data set, in order.
+
+    Raises TokensError on keys that are not to be trusted.
+    """
     folders = _tar_folders(dataset)
     for shard in dataset.shards():
         folder, origin = folders.get(shard.header.unit, ""), dataset.store.file(shard_path(shard.header.unit))
@@ -60,7 +63,7 @@ def code_batches(dataset: TokenDataset, batch_size: int, suffix: str, limit: int
             stop = min(start + batch_size, len(shard), limit)
             keys = [shard.keys[row] for row in range(start, stop)]
             names = [folder + image_name(key, suffix) for key in keys]
-            yield CodeBatch(origin, names, shard.codes[start:stop], shard.original_size[start:stop])
+            yield CodeBatch(origin, names, shard.all_codes[start:stop, crop], shard.original_size[start:stop])
         limit -= min(len(shard), limit)
         if limit == 0:
             return

@@ -60,13 +60,15 @@ def decode(
     partial: bool = False,
     overwrite: bool = False,
     limit: int | None = None,
+    crop: int = 0,
     progress: Callable[[DecodeProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> DecodeReport:
     """Write the image of every entry of a token folder as `<key>.<format>` below `output`, or into a `.tar`.
 
     Images out of a tar go below a folder of its name; what fit=pad added is cut off again. The folder's own tokenizer
-    is used, or one with the same fingerprint. `limit` stops after so many images. A folder gets a record of the decode
+    is used, or one with the same fingerprint. `limit` stops after so many images, and `crop` chooses the crop of an
+    augmented set, the first one by default. A folder gets a record of the decode
     first (`imtok.decoding.record`): the same call resumes after a kill, and does nothing once all is written.
 
     Raises TokensError where the folder is incomplete and `partial` is False, is damaged, or holds keys that would
@@ -76,6 +78,8 @@ def decode(
     if format not in FORMATS:
         raise ConfigError(f"--format {format}: expected one of {', '.join(FORMATS)}")
     dataset, output = open_tokens(tokens, partial=partial), Path(output)
+    if not 0 <= crop < dataset.num_crops:
+        raise ConfigError(f"--crop {crop}: {tokens} has crops 0 to {dataset.num_crops - 1} of each image")
     check_sink(output, overwrite=overwrite)
     tokenizer = _load_tokenizer(dataset, tokenizer_path)
     target = resolve_device(device)
@@ -84,6 +88,7 @@ def decode(
         tokenizer=_content_hash(tokenizer),
         image_format=format,
         limit=limit,
+        crop=crop,
         device=target.type,
         precision=precision or "fp32",
         batch_size=batch_size or BATCH_SIZE[target.type],
@@ -100,7 +105,7 @@ def decode(
         file_format=format,
     )
     writing = _Writing(output, record, progress)
-    batches = writing.missing(code_batches(dataset, record.batch_size, f".{format}", record.images))
+    batches = writing.missing(code_batches(dataset, record.batch_size, f".{format}", record.images, crop))
     workers = workers or usable_cores()
     results = in_order(decoder, batches, workers=workers, ahead=2 * workers, should_stop=should_stop)
     try:

@@ -38,6 +38,7 @@ class DecodeRecord(BaseModel):
     tokenizer: str  # SHA-256 of its files: a fine-tuned decoder has the same fingerprint
     image_format: str
     limit: int | None
+    crop: int = Field(0, ge=0)
     device: str
     precision: str
     batch_size: int = Field(ge=1)
@@ -55,7 +56,8 @@ class DecodeRecord(BaseModel):
 
     def save(self, folder: Path) -> None:
         """Write the record into the output folder."""
-        data = json.dumps(self.model_dump(), indent=2) + "\n"
+        content = self.model_dump(exclude=None if self.crop else {"crop"})  # as it was before sets had crops
+        data = json.dumps(content, indent=2) + "\n"
         write_atomically(folder / RECORD, data.encode(), durable=self.finished)
 
 
@@ -126,6 +128,7 @@ def _changes(found: DecodeRecord, requested: DecodeRecord) -> tuple[str, str] | 
         ("tokenizer", "tokenizer"),
         ("image_format", "--format"),
         ("limit", "--limit"),
+        ("crop", "--crop"),
         ("device", "--device"),
         ("precision", "--precision"),
         ("batch_size", "--batch-size"),

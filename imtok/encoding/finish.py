@@ -72,6 +72,7 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
         num_codebooks=info.num_codebooks,
         codebook_size=info.codebook_size,
         bits_per_image=tokens * math.log2(info.codebook_size),
+        num_crops=info.num_crops,
         ignored=job.plan.sources.ignored - _read_as_labels(job),
         ignored_tars=job.plan.sources.ignored_containers,
     )

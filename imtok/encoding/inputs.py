@@ -44,6 +44,7 @@ class OpenUnit:
     labels: Labels
     container: Container | None = None  # None for images of the folder list
     salvaged: str | None = None  # the damage a container was taken in spite of
+    name: str = ""  # of the container in the plan
 
     @cached_property
     def renamed(self) -> int:
@@ -66,6 +67,10 @@ class OpenUnit:
                 f"{image.address}: {len(data)} bytes, {image.size} when it was listed; it changes meanwhile"
             )
         return data
+
+    def full_name(self, position: int) -> str:
+        """Return the name of an image that no other of the job has: its container's, and its key."""
+        return f"{self.name}\0{self.keys[position]}"
 
     def label(self, position: int) -> int | None:
         """Return the class number of an image, None where its input has none."""
@@ -162,7 +167,9 @@ class Plan:
             count, first = counted(len(container.duplicates), "key occurs", "keys occur"), container.duplicates[0]
             raise SourceError(f"{count} more than once, first {first}; rename with --on-duplicate suffix")
         keys = _unique_keys(container.images)
-        return OpenUnit(unit, container.images, keys, self.labels, container, salvaged=container.problem)
+        return OpenUnit(
+            unit, container.images, keys, self.labels, container, salvaged=container.problem, name=file.name
+        )
 
 
 def _unique_keys(images: Sequence[SourceImage]) -> list[str]:

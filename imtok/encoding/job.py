@@ -49,6 +49,8 @@ def encode(
     max_pixels: int | None = None,
     salvage_images: bool | None = None,
     rules: Rules | None = None,
+    augment: str | None = None,
+    augment_seed: int | None = None,
     shard: tuple[int, int] = (0, 1),
     rank: int = 0,
     world_size: int = 1,
@@ -59,9 +61,10 @@ def encode(
 
     Options left at None take the value that `output` has recorded or, in a new folder, the default: the tokenizer's
     size, crop, a GPU where there is one, fp32, 16 images a batch (64 on a GPU), 2048 images a unit, labels where they
-    are found, pictures of up to 178 megapixels, no truncated ones, and the newest rules of reading. This process does
-    the units that fall to it as one of `shard` = (index, count) and of `world_size` ranks. Without a tokenizer the job
-    takes the one in `output`, and in a new folder the one that comes with imtok.
+    are found, pictures of up to 178 megapixels, no truncated ones, the newest rules of reading, and one crop an image.
+    `augment` is what `imtok.data.augmentation.parse_augmentation` takes. This process does the units that fall to it as
+    one of `shard` = (index, count) and of `world_size` ranks. Without a tokenizer the job takes the one in `output`,
+    and in a new folder the one that comes with imtok.
 
     Units that fail are named in the report, and the others are encoded. Raises SourceError, ConfigError, TokenizerError
     or TokensError before anything is encoded, Interrupted when `should_stop` says so, DiskError when the disk is full,
@@ -79,6 +82,8 @@ def encode(
         max_pixels=max_pixels,
         salvage_images=salvage_images,
         rules=rules,
+        augment=augment,
+        augment_seed=augment_seed,
     )
     store = store_of(output)
     tokenizer = _load_tokenizer(store, tokenizer_path)

@@ -1,6 +1,6 @@
 """Reports of `encode` to its caller, during the job and after it."""
 
-# Axes: h x w latent grid.
+# Axes: A crops of an image, h x w latent grid.
 
 from __future__ import annotations
 
@@ -71,6 +71,7 @@ class EncodeReport:
     grid: tuple[int, int]  # h, w
     num_codebooks: int  # codes at each position of the grid
     codebook_size: int
-    bits_per_image: float
+    bits_per_image: float  # of one crop
+    num_crops: int  # A, 1 without augmentation
     ignored: int  # files with other suffixes in the folders given
     ignored_tars: int  # tars beside images in the folders given

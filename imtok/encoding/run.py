@@ -16,7 +16,7 @@ import torch
 
 from imtok.data.pixels.enlarging import Enlargement
 from imtok.devices import deterministic, resolve_device
-from imtok.encoding.batches import Batch, BatchEncoder, Encoded
+from imtok.encoding.batches import Batch, Encoded, UnitEncoder
 from imtok.encoding.inputs import OnDuplicate
 from imtok.encoding.report import EncodeProgress, FailedUnit
 from imtok.encoding.setup import Job
@@ -64,7 +64,7 @@ class Done:
 def encode_units(job: Job, units: Sequence[int], tokenizer: Tokenizer, options: Options) -> Done:
     """Encode and commit `units`; those whose inputs cannot be used are named in `Done.failed`."""
     device = resolve_device(str(job.settings.device))
-    encoder = BatchEncoder(tokenizer.to(device), job.settings)
+    encoder = UnitEncoder(tokenizer.to(device), job.settings)
     run = _Run(job, units, options)
     results = in_order(
         encoder, run.batches(), workers=options.workers, ahead=2 * options.workers, should_stop=options.should_stop

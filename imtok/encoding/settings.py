@@ -8,6 +8,7 @@ from typing import TypeVar, cast, get_args
 import PIL
 import torch
 
+from imtok.data.augmentation import Augmentation, parse_augmentation
 from imtok.data.images import Fit
 from imtok.data.labels.origin import LabelChoice
 from imtok.data.reading import MAX_PIXELS, RULES, Reading, Rules
@@ -40,6 +41,8 @@ class Requested:
     max_pixels: int | None = None
     salvage_images: bool | None = None
     rules: Rules | None = None
+    augment: str | None = None  # as `parse_augmentation` takes it
+    augment_seed: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +57,7 @@ class Settings:
     unit_size: int
     labels: LabelChoice
     reading: Reading
+    augmentation: Augmentation
 
 
 def settle(requested: Requested, recorded: TokensInfo | None, tokenizer: Tokenizer, store: Store) -> Settings:
@@ -77,6 +81,14 @@ def settle(requested: Requested, recorded: TokensInfo | None, tokenizer: Tokeniz
     batch_size = choose("--batch-size", requested.batch_size, known.batch_size, BATCH_SIZE[device.type])
     unit_size = choose("--unit-size", requested.unit_size, known.unit_size, _UNIT_SIZE)
     _check_values(fit, precision, batch_size, unit_size)
+    asked = None if requested.augment is None else parse_augmentation(requested.augment).name
+    augmentation = parse_augmentation(
+        choose("--augment", asked, known.augment, "none"),
+        choose("--augment-seed", requested.augment_seed, known.augment_seed, 0),
+    )
+    augmentation.check(size, fit)
+    if augmentation.kind != "random-crops" and requested.augment_seed is not None:
+        raise ConfigError(f"--augment-seed {requested.augment_seed}: only random-crops are drawn; leave it out")
     return Settings(
         size=size,
         fit=fit,
@@ -90,6 +102,7 @@ def settle(requested: Requested, recorded: TokensInfo | None, tokenizer: Tokeniz
             max_pixels=choose("--max-pixels", requested.max_pixels, known.max_pixels, MAX_PIXELS),
             salvage_images=choose("--salvage-images", requested.salvage_images, known.salvage_images, False),
         ),
+        augmentation=augmentation,
     )
 
 
@@ -107,7 +120,10 @@ def _known_rules(recorded: TokensInfo | None, store: Store) -> Rules | None:
 
 def describe(settings: Settings, tokenizer: Tokenizer, fingerprint: str, plan: Plan, plan_hash: str) -> TokensInfo:
     """Return the record of a job for imtok.json."""
+    augmentation = settings.augmentation
+    augmented = augmentation.kind != "none"
     return TokensInfo(
+        version=3 if augmented else 2,
         rules=settings.reading.rules,
         fingerprint=fingerprint,
         codebook_size=tokenizer.num_codes,
@@ -126,6 +142,9 @@ def describe(settings: Settings, tokenizer: Tokenizer, fingerprint: str, plan: P
         class_names=plan.labels.class_names,
         max_pixels=settings.reading.max_pixels,
         salvage_images=settings.reading.salvage_images,
+        augment=augmentation.name if augmented else None,
+        augment_seed=augmentation.seed,
+        num_crops=augmentation.num_crops,
         plan=plan_hash,
     )
 
@@ -178,6 +197,8 @@ def _as_requested(recorded: TokensInfo | None) -> Requested:
         labels=recorded.labels or _labels_of_version_1(recorded),
         max_pixels=recorded.max_pixels or MAX_PIXELS,
         salvage_images=recorded.salvage_images,
+        augment=recorded.augment or "none",
+        augment_seed=recorded.augment_seed,
     )
 
 

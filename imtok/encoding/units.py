@@ -1,6 +1,6 @@
 """From encoded batches to committed shards, and facts read from committed shards."""
 
-# Axes: N images of a unit.
+# Axes: N images of a unit, A crops of an image.
 
 from __future__ import annotations
 
@@ -27,9 +27,13 @@ def build_shard(batches: list[Encoded], info: TokensInfo) -> Shard:
     labels = [label for batch in batches for label in batch.labels]
     index = [position for batch in batches for position in batch.index]
     skips = [skip for batch in batches for skip in batch.skips]
-    nothing = np.zeros((0, *info.code_shape), smallest_dtype(info.codebook_size))
+    nothing = np.zeros((0, info.num_crops, *info.code_shape), smallest_dtype(info.codebook_size))
+    codes = np.concatenate([nothing, *(batch.codes for batch in batches if batch.codes is not None)])
+    augmented = info.augment is not None
+    crops = np.array([crops for batch in batches for crops in batch.crops], np.int32).reshape(-1, info.num_crops, 5)
     return Shard(
         header=ShardHeader(
+            version=2 if augmented else 1,
             unit=unit.number,
             inputs=len(unit.keys),
             fingerprint=info.fingerprint,
@@ -37,7 +41,7 @@ def build_shard(batches: list[Encoded], info: TokensInfo) -> Shard:
             salvaged=unit.salvaged,
             renamed=unit.renamed,
         ),
-        codes=np.concatenate([nothing, *(batch.codes for batch in batches if batch.codes is not None)]),
+        codes=codes[:, 0],
         keys=PackedStrings.pack(unit.keys[position] for position in index),
         index=np.array(index, np.int64),
         original_size=np.array([size for batch in batches for size in batch.sizes], np.int32).reshape(-1, 2),
@@ -45,6 +49,8 @@ def build_shard(batches: list[Encoded], info: TokensInfo) -> Shard:
         skip_index=np.array([position for position, _ in skips], np.int64),
         skip_keys=PackedStrings.pack(unit.keys[position] for position, _ in skips),
         skip_reasons=PackedStrings.pack(reason for _, reason in skips),
+        crop_codes=codes if augmented else None,
+        crops=crops if augmented else None,
     )
 
 
