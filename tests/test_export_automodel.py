@@ -11,6 +11,7 @@ from flat_exports import assert_read, export, files_in, ids_of, plan_of
 
 from imtok.errors import ConfigError, TokensError
 from imtok.export.formats.automodel import Automodel
+from imtok.export.verification import verify_export
 
 
 def load_bin_shard(path: Path) -> np.ndarray:
@@ -100,3 +101,12 @@ def test_trainer_is_given_vocabulary_and_length() -> None:
     note = Automodel().trainer_note(plan_of(5))
     assert note.startswith("vocabulary of 1000 ids")
     assert "seq_len=5 " in note
+
+
+def test_verification_compares_every_image(tmp_path: Path) -> None:
+    tokens = random_tokens(tmp_path / "tokens", units=(9, 7), codebooks=2, classes=5)
+    options = {"offset": 7, "boi": 1, "eol": 2, "eod": 3, "label": "before", "shuffle": 5, "val_fraction": 0.4}
+    folder, plan, _, _ = export_and_read(tokens, "automodel", tmp_path, shard_size=4, **options)
+    assert set(plan.images) == {"train", "val"}
+    result = verify_export(folder, tokens)
+    assert (result.images, result.problems) == (16, [])

@@ -13,6 +13,7 @@ from flat_exports import assert_read, export, ids_of, plan_of
 
 from imtok.errors import TokensError
 from imtok.export.formats.datatrove import Datatrove, metric
+from imtok.export.verification import verify_export
 
 
 @pytest.mark.parametrize(("dtype", "num_ids"), [("uint16", 1 << 16), ("uint32", 1 << 20)])
@@ -109,3 +110,12 @@ def test_trainer_is_given_vocabulary_and_length() -> None:
     note = Datatrove().trainer_note(plan_of(5))
     assert note.startswith("vocabulary of 1000 ids")
     assert "seq_len=5, token_size=2 " in note
+
+
+def test_verification_compares_every_image(tmp_path: Path) -> None:
+    tokens = random_tokens(tmp_path / "tokens", units=(9, 7), codebooks=2, classes=5)
+    options = {"offset": 7, "boi": 1, "eol": 2, "eod": 3, "label": "before", "shuffle": 5, "val_fraction": 0.4}
+    folder, plan, _, _ = export_and_read(tokens, "datatrove", tmp_path, shard_size=4, **options)
+    assert set(plan.images) == {"train", "val"}
+    result = verify_export(folder, tokens)
+    assert (result.images, result.problems) == (16, [])

@@ -15,6 +15,7 @@ from flat_exports import assert_read, export, ids_of, key_of, pieces_of, plan_of
 
 from imtok.errors import ConfigError, TokensError
 from imtok.export.formats.mds import Mds
+from imtok.export.verification import verify_export
 
 ABSENT = "mosaicml-streaming is not installed here; .ci/run tests it in an environment of its own"
 
@@ -137,3 +138,14 @@ def test_trainer_is_given_vocabulary_and_length() -> None:
     note = Mds().trainer_note(plan_of(5, dtype="int32"))
     assert note.startswith("vocabulary of 1000 ids")
     assert "max_seq_len=6," in note
+
+
+@pytest.mark.filterwarnings("ignore")  # of streaming's own
+def test_verification_compares_every_image(tmp_path: Path) -> None:
+    tokens = random_tokens(tmp_path / "tokens", units=(9, 7), codebooks=2, classes=5)
+    options = {"offset": 7, "boi": 1, "eol": 2, "eod": 3, "label": "before", "shuffle": 5, "val_fraction": 0.4}
+    folder, plan, _, _ = export_and_read(tokens, "mds", tmp_path, shard_size=4, **options)
+    assert set(plan.images) == {"train", "val"}
+    result = verify_export(folder, tokens)
+    assert (result.images, result.problems) == (16, [])
+    assert result.compared == ["ids", "keys", "labels"]
