@@ -10,6 +10,7 @@ from imtok.config import TokenizerConfig
 from imtok.counted import counted
 from imtok.data.addresses import is_remote
 from imtok.errors import ImtokError
+from imtok.export.record import RECORD, read_record
 from imtok.hub import is_hub_address
 from imtok.tokenizer import Tokenizer, find_tokenizer, load, pretrained_names
 from imtok.tokens import open_tokens
@@ -30,6 +31,8 @@ def describe(name: str | Path) -> dict[str, Any]:
     folder = Path(name)
     if (folder / INFO).is_file():
         return _tokens(folder)
+    if (folder / RECORD).is_file():
+        return _export(folder)
     if (folder / "config.yaml").is_file():
         return _run(folder)
     if (folder / "config.json").is_file():
@@ -38,7 +41,7 @@ def describe(name: str | Path) -> dict[str, Any]:
         return describe(find_tokenizer(folder))
     if not folder.exists():
         raise ImtokError(f"{folder}: no such folder; give a run, a tokenizer or a token folder")
-    raise ImtokError(f"{folder}: neither a run, nor a tokenizer, nor a token folder of imtok")
+    raise ImtokError(f"{folder}: neither a run, nor a tokenizer, nor a token folder, nor an export of imtok")
 
 
 def _tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
@@ -112,4 +115,28 @@ def _tokens(folder: str | Path) -> dict[str, Any]:
         "fingerprint": info.fingerprint,
         "dataset_id": manifest.dataset_id if manifest else None,
         **_origin(read_tokenizer_config(folder)),
+    }
+
+
+def _export(folder: Path) -> dict[str, Any]:
+    record = read_record(folder)
+    return {
+        "kind": "export",
+        "to": record.to,
+        "images": record.images,
+        "ids_per_image": record.ids_per_image,
+        "crops": record.crops,
+        "vocabulary": record.num_ids,
+        "code_ids": list(record.code_ids),
+        "label_ids": None if record.label_ids is None else list(record.label_ids),
+        "dtype": record.dtype,
+        "options": record.options.given,
+        "labelled": record.labelled,
+        "files": len(record.files),
+        "bytes": sum(file.bytes for file in record.files),
+        "dataset_id": record.dataset_id,
+        "complete": record.complete,
+        "fingerprint": record.tokens.fingerprint,
+        "imtok": record.imtok,
+        **({} if record.origin is None else {"origin": record.origin}),
     }

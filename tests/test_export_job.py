@@ -60,7 +60,7 @@ def test_the_same_command_again_does_nothing(tokens: Path, tmp_path: Path) -> No
 
 def test_another_command_is_refused_with_both_sides(tokens: Path, tmp_path: Path) -> None:
     export_tokens(tokens, tmp_path / "out", "npy", ExportOptions(offset=3))
-    with pytest.raises(TokensError, match="holds export with --offset 3, this one has 4"):
+    with pytest.raises(TokensError, match="an export with --offset 3, this one has 4"):
         export_tokens(tokens, tmp_path / "out", "npy", ExportOptions(offset=4))
 
 
@@ -199,8 +199,9 @@ def test_shuffled_images_keep_their_keys_and_labels(tokens: Path, tmp_path: Path
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_two_exports_have_the_same_bytes(tokens: Path, tmp_path: Path, name: str) -> None:
+    options = {} if "val_fraction" in FORMATS[name].refused else {"val_fraction": 0.3}
     for folder in ("a", "b"):
-        export_tokens(tokens, tmp_path / folder, name, ExportOptions(val_fraction=0.3))
+        export_tokens(tokens, tmp_path / folder, name, ExportOptions.model_validate(options))
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert json.loads((tmp_path / "a" / "imtok-export.json").read_text())["to"] == name
 

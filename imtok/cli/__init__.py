@@ -57,7 +57,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "export": export,
     "push": push,
 }
-_SAVING = {"demo", "train", "encode", "decode", "import"}
+_SAVING = {"demo", "train", "encode", "decode", "import", "export"}
 for _name, _command in _COMMANDS.items():
     _stopped = GOES_ON if _name in _SAVING else NOTHING_SAVED
     app.command(_name, help=_reflowed(_command.__doc__ or ""))(reports_errors(_command, stopped=_stopped))

@@ -16,11 +16,14 @@ _CLASSES = 20  # listed with their images
 def info(
     folder: Annotated[
         str,
-        typer.Argument(metavar="FOLDER", help="A run, a token folder or a tokenizer, also imtok-f8 or hf://ORG/NAME."),
+        typer.Argument(
+            metavar="FOLDER",
+            help="A run, a token folder, an export of one, or a tokenizer, also imtok-f8 or hf://ORG/NAME.",
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:
-    """Describe a run, a tokenizer folder or a token folder."""
+    """Describe a run, a tokenizer folder, a token folder or an export of one."""
     import imtok.description
 
     facts = imtok.description.describe(folder)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imtok.counted import counted
-from imtok.errors import Interrupted, TokensError
+from imtok.errors import ImtokError, Interrupted, TokensError
 from imtok.export import record as records
 from imtok.export.blocks import BlockReader
 from imtok.export.format import ExportPlan, Format, Piece
@@ -19,7 +19,8 @@ from imtok.export.record import ExportedFile, ExportRecord
 from imtok.export.selection import Selection
 from imtok.export.sequences import SequenceLayout
 from imtok.files import check_folder_target, claimed, sweep_temporaries
-from imtok.tokens import open_tokens
+from imtok.tokens import TokenDataset, open_tokens
+from imtok.tokens.folder import INFO
 
 _LOCK = f"{records.WORK}/lock"
 
@@ -32,6 +33,7 @@ class ExportReport:
     record: ExportRecord
     plan: ExportPlan
     pieces: tuple[Piece, ...]
+    trainer_note: str  # what the trainer must be told, one line
     existed: bool  # the same export was there before, and nothing was done
     images: int  # that this call wrote; those of pieces that were whole before are not among them
     seconds: float
@@ -66,15 +68,16 @@ def export_tokens(
     target = find_format(to)
     refuse_options(target, options)
     check_folder_target(folder)
-    dataset = open_tokens(tokens, partial=partial)
+    dataset = _open(tokens, to, partial)
     selection = Selection(dataset, options, should_stop)
     plan = make_plan(dataset, target, options, selection)
     pieces, layout = cut_pieces(plan, target), make_layout(dataset, options, selection)
+    note = target.trainer_note(plan)
     begun = records.make_record(dataset, target, plan, layout, pieces)
     finished = records.begin(folder, begun)
     if finished is not None:
         records.clear(folder)
-        return ExportReport(folder, finished, plan, tuple(pieces), True, 0, time.perf_counter() - started)
+        return ExportReport(folder, finished, plan, tuple(pieces), note, True, 0, time.perf_counter() - started)
     writing = _Writing(folder, target, plan, pieces, progress)
     reader = BlockReader(selection, plan, should_stop)
     try:
@@ -90,7 +93,31 @@ def export_tokens(
             "command again"
         ) from error
     seconds = time.perf_counter() - started
-    return ExportReport(folder, record, plan, tuple(pieces), False, writing.done - writing.before, seconds)
+    return ExportReport(folder, record, plan, tuple(pieces), note, False, writing.done - writing.before, seconds)
+
+
+def _open(tokens: str | Path, to: str, partial: bool) -> TokenDataset:
+    """Open the token folder; raises TokensError, which names the formats of tokenizers where `tokens` is one."""
+    try:
+        return open_tokens(tokens, partial=partial)
+    except TokensError as error:
+        if (Path(tokens) / INFO).exists() or not _is_tokenizer(tokens):
+            raise
+        from imtok.interop.exporting.job import FORMATS  # torch loads here
+
+        raise TokensError(
+            f"{tokens}: a tokenizer, whose formats are {', '.join(FORMATS)}; --to {to} takes a token folder, one of "
+            "`imtok encode`"
+        ) from error
+
+
+def _is_tokenizer(path: str | Path) -> bool:
+    from imtok.tokenizer import find_tokenizer  # torch loads here
+
+    try:
+        return "://" not in str(path) and find_tokenizer(path).exists()
+    except ImtokError:
+        return False
 
 
 class _Writing:

@@ -29,3 +29,8 @@ class ExportOptions(Record):
     shuffle: int | None = None  # seed of the order; None keeps that of the inputs
     shard_size: int | None = Field(None, ge=1)  # images in a file, where a format has several
     dtype: IdType | None = None  # None: the narrowest type of the format that holds every id
+
+    @property
+    def given(self) -> dict[str, object]:
+        """The options that are not at their defaults, by field name."""
+        return {name: value for name, value in self if value != type(self).model_fields[name].default}

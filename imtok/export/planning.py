@@ -32,8 +32,7 @@ def find_format(name: str) -> Format:
 
 def refuse_options(target: Format, options: ExportOptions) -> None:
     """Raise ConfigError for an option that means nothing in the format, or nothing without another."""
-    given = [name for name, value in options if value != type(options).model_fields[name].default]
-    for name in given:
+    for name in options.given:
         if name in target.refused:
             others = [other for other, found in FORMATS.items() if name not in found.refused]
             raise ConfigError(

@@ -156,8 +156,8 @@ def begin(folder: Path, record: ExportRecord) -> ExportRecord | None:
     found = read_record(folder) if finished else _read_begun(folder)
     changes = _changes(found, record)
     if changes:
-        what = "holds" if finished else "is an unfinished"
-        raise TokensError(f"{folder}: {what} export with {changes[0]}, this one has {changes[1]}; choose another -o")
+        what = "an export" if finished else "an unfinished export"
+        raise TokensError(f"{folder}: {what} with {changes[0]}, this one has {changes[1]}; choose another -o")
     return found if finished else None
 
 

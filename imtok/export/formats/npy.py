@@ -25,6 +25,7 @@ import numpy.typing as npt
 
 from imtok.errors import TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
+from imtok.export.stems import stem_of
 from imtok.files import atomic_writer
 from imtok.tokens.shard import NO_LABEL
 
@@ -38,7 +39,7 @@ class Npy(Format):
 
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the array of a piece, its keys, and its labels where the set has some."""
-        stem, labelled = _stem(piece), plan.labelled > 0
+        stem, labelled = stem_of(piece), plan.labelled > 0
         names = [f"{stem}.npy", f"{stem}.keys.txt", *([f"{stem}.labels.npy"] if labelled else [])]
         with ExitStack() as files:
             ids, keys, *labels = (files.enter_context(atomic_writer(folder / name)) for name in names)
@@ -56,9 +57,9 @@ class Npy(Format):
     def read(self, pieces: Sequence[Piece], plan: ExportPlan, folder: Path) -> Iterator[ReadImage]:
         """Read the arrays by their layout alone."""
         for piece in pieces:
-            ids = _mapped(folder / f"{_stem(piece)}.npy", plan.dtype, _shape(piece, plan))
+            ids = _mapped(folder / f"{stem_of(piece)}.npy", plan.dtype, _shape(piece, plan))
             labels = (
-                _mapped(folder / f"{_stem(piece)}.labels.npy", np.dtype("<i8"), (piece.images,))
+                _mapped(folder / f"{stem_of(piece)}.labels.npy", np.dtype("<i8"), (piece.images,))
                 if plan.labelled
                 else None
             )
@@ -67,30 +68,23 @@ class Npy(Format):
     def read_by_library(self, pieces: Sequence[Piece], plan: ExportPlan, folder: Path) -> Iterator[ReadImage]:
         """Read the arrays by `numpy.load`."""
         for piece in pieces:
-            ids = np.load(folder / f"{_stem(piece)}.npy", mmap_mode="r")
-            labels = np.load(folder / f"{_stem(piece)}.labels.npy", mmap_mode="r") if plan.labelled else None
+            ids = np.load(folder / f"{stem_of(piece)}.npy", mmap_mode="r")
+            labels = np.load(folder / f"{stem_of(piece)}.labels.npy", mmap_mode="r") if plan.labelled else None
             yield from _images(piece, plan, ids, labels, folder)
 
 
 def _images(
     piece: Piece, plan: ExportPlan, ids: npt.NDArray[Any], labels: npt.NDArray[Any] | None, folder: Path
 ) -> Iterator[ReadImage]:
-    keys = _keys(folder / f"{_stem(piece)}.keys.txt")
+    keys = _keys(folder / f"{stem_of(piece)}.keys.txt")
     if len(ids) != piece.images or len(keys) != piece.images:
         raise TokensError(
-            f"{folder / _stem(piece)}: {len(ids)} rows of ids and {len(keys)} keys, expected {piece.images} of each"
+            f"{folder / stem_of(piece)}: {len(ids)} rows of ids and {len(keys)} keys, expected {piece.images} of each"
         )
     ids = ids.reshape(-1, plan.crops, plan.ids_per_image)
     for row, key in enumerate(keys):
         label = None if labels is None or labels[row] == NO_LABEL else int(labels[row])
         yield ReadImage(piece.split, ids[row], key, label)
-
-
-def _stem(piece: Piece) -> str:
-    """Return the name of the files of a piece without what they end in."""
-    if piece.pieces == 1:
-        return piece.split
-    return f"{piece.split}-{piece.number:05d}-of-{piece.pieces:05d}"
 
 
 def _shape(piece: Piece, plan: ExportPlan) -> tuple[int, ...]:

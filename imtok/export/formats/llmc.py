@@ -1,0 +1,75 @@
+"""`.bin` files of llm.c and modded-nanogpt: a header, then the ids of all images.
+
+    int32[256]  [20240520, 1, number of ids, 0 ...] before uint16 ids, the variant of GPT-2
+                [20240801, 7, number of ids, 0 ...] before uint32 ids, the variant of Llama 3
+    the ids, from byte 1024
+
+llm.c's `dataloader_load_shard_` demands the exact size of each file, and refuses one that is shorter than a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from imtok.errors import ConfigError
+from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
+from imtok.export.rows import Numbers, check_equal, check_size, ids_in, largest_piece, read_rows, write_rows
+from imtok.files import atomic_writer
+
+HEADER = 256  # int32 numbers
+VARIANTS = {"uint16": (20240520, 1), "uint32": (20240801, 7)}  # magic number and version by type
+MOST_IDS = 2**31 - 1  # of a file, which the header counts in int32
+
+
+class LlmC(Format):
+    """llm.c: files with a header that counts the ids."""
+
+    name: ClassVar[str] = "llmc"
+    dtypes: ClassVar[tuple[str, ...]] = ("uint16", "uint32")
+    default_images: ClassVar[int | None] = 1 << 17
+
+    def check(self, plan: ExportPlan) -> None:
+        """Raise ConfigError where a file would hold more ids than its header can count."""
+        per_image = plan.crops * plan.ids_per_image
+        ids = largest_piece(plan, self.default_images) * per_image
+        if ids > MOST_IDS:
+            raise ConfigError(
+                f"a file would hold {ids:,} ids, and one of llmc holds at most {MOST_IDS:,}; use --shard-size "
+                f"{max(1, MOST_IDS // per_image)} or fewer images, or --to megatron"
+            )
+
+    def trainer_note(self, plan: ExportPlan) -> str:
+        """Return the patterns of the files, and the vocabulary that the source fixes."""
+        return (
+            f"-i 'OUT/train_*.bin' -j 'OUT/val_*.bin'; the model's vocab_size has to be {plan.num_ids} or more; "
+            "modded-nanogpt looks for id 50256 at the beginning of documents"
+        )
+
+    def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
+        """Write one file."""
+        with atomic_writer(folder / _name(piece)) as file:
+            file.write(_header(piece, plan).tobytes())
+            write_rows(file, piece, blocks, plan)
+        return [_name(piece)]
+
+    def read(self, pieces: Sequence[Piece], plan: ExportPlan, folder: Path) -> Iterator[ReadImage]:
+        """Read every image back; header and size are compared with what the plan says."""
+        for piece in pieces:
+            path, header = folder / _name(piece), _header(piece, plan)
+            check_size(path, header.nbytes + ids_in(piece, plan) * plan.dtype.itemsize)
+            check_equal(path, "header", np.fromfile(path, "<i4", HEADER)[:4].tolist(), header[:4].tolist())
+            yield from read_rows(path, piece, plan, start=header.nbytes)
+
+
+def _name(piece: Piece) -> str:
+    return f"{piece.split}_{piece.number:06d}.bin"
+
+
+def _header(piece: Piece, plan: ExportPlan) -> Numbers:
+    header = np.zeros(HEADER, "<i4")
+    header[:3] = [*VARIANTS[plan.dtype.name], ids_in(piece, plan)]
+    return header
