@@ -44,7 +44,8 @@ def export(
     path: Annotated[
         str,
         typer.Argument(
-            metavar="PATH", help="A token folder, also as s3://BUCKET/FOLDER; or a tokenizer folder, a run, or the name of one built in."
+            metavar="PATH",
+            help="A token folder, also as s3://BUCKET/FOLDER; or a tokenizer: a folder, a run, or a name.",
         ),
     ],
     to: Annotated[

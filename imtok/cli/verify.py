@@ -16,7 +16,10 @@ from imtok.counted import counted
 def verify(
     tokens: Annotated[
         str,
-        typer.Argument(metavar="PATH", help="Folder written by `imtok encode`, also as s3://BUCKET/FOLDER; with --against by `imtok export`."),
+        typer.Argument(
+            metavar="PATH",
+            help="Folder written by `imtok encode`, also as s3://BUCKET/FOLDER; with --against by `imtok export`.",
+        ),
     ],
     against: Annotated[
         str | None,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from imtok.counted import counted
-from imtok.errors import ImtokError, Interrupted, TokensError
+from imtok.errors import ImtokError, Interrupted, TokensError, disk_errors
 from imtok.export import record as records
 from imtok.export.blocks import BlockReader
 from imtok.export.format import ExportPlan, Format, Piece
@@ -81,7 +81,7 @@ def export_tokens(
     writing = _Writing(folder, target, plan, pieces, progress)
     reader = BlockReader(selection, plan, should_stop)
     try:
-        with claimed(folder / _LOCK):
+        with disk_errors(folder), claimed(folder / _LOCK):
             sweep_temporaries(folder)
             files = writing.write(reader, layout)
             record = records.finish(folder, begun, files)

@@ -9,7 +9,10 @@ from imtok.export.formats.emu3 import Emu3
 from imtok.export.formats.four_m import FourM
 from imtok.export.formats.litdata import LitData
 from imtok.export.formats.llamagen import LlamaGen
+from imtok.export.formats.llmc import LlmC
 from imtok.export.formats.mds import Mds
+from imtok.export.formats.megatron import Megatron
+from imtok.export.formats.nanogpt import NanoGPT
 from imtok.export.formats.npy import Npy
 from imtok.export.formats.olmo import Olmo
 from imtok.export.formats.parquet import Parquet
@@ -19,6 +22,9 @@ from imtok.export.formats.webdataset import WebDataset
 
 _CLASSES: tuple[type[Format], ...] = (
     Npy,
+    Megatron,
+    NanoGPT,
+    LlmC,
     Automodel,
     Torchtitan,
     Datatrove,

@@ -17,14 +17,23 @@ import struct
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from imtok.errors import ConfigError, TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
-from imtok.export.rows import check_equal, check_numbers, largest_piece, multiples, read_rows, rows_in, write_rows
-from imtok.export.rows import Numbers, write_numbers
+from imtok.export.rows import (
+    Numbers,
+    check_equal,
+    check_numbers,
+    largest_piece,
+    multiples,
+    read_rows,
+    rows_in,
+    write_numbers,
+    write_rows,
+)
 from imtok.export.stems import stem_of
 from imtok.files import atomic_writer
 
@@ -57,11 +66,8 @@ class Megatron(Format):
         if plan.options.eod == end:
             tokenizer = f"--vocab-size {end}, whose end of document is {end}"
         else:
-            given = "none" if plan.options.eod is None else plan.options.eod
-            tokenizer = (
-                f"--vocab-size {plan.num_ids}, whose end of document is {plan.num_ids}, and that of the files is {given} "
-                "(--eod)"
-            )
+            found = "which no document of the files has" if plan.options.eod is None else f"not {plan.options.eod}"
+            tokenizer = f"--vocab-size {plan.num_ids}, whose end of document is {plan.num_ids}, {found} (--eod)"
         return f"--data-path OUT/train; --seq-length {plan.ids_per_image}; --tokenizer-type NullTokenizer {tokenizer}"
 
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
@@ -92,7 +98,9 @@ class Megatron(Format):
             documents = IndexedDataset(str(folder / stem_of(piece)))
             bounds = documents.document_indices
             if len(documents) != rows_in(piece, plan) or not np.array_equal(bounds, np.arange(len(documents) + 1)):
-                raise TokensError(f"{folder / stem_of(piece)}.idx: {len(documents)} sequences in {len(bounds) - 1} documents")
+                raise TokensError(
+                    f"{folder / stem_of(piece)}.idx: {len(documents)} sequences in {len(bounds) - 1} documents"
+                )
             for first in range(0, len(documents), plan.crops):
                 yield ReadImage(piece.split, np.stack(documents[first : first + plan.crops]))
 
