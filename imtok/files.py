@@ -135,6 +135,27 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def working_folder(parent: Path, name: str) -> Iterator[Path]:
+    """Yield an empty folder for files of this process alone; afterwards nothing of it is left.
+
+    Folders of the same name that killed processes left are removed first. Raises DiskError where the disk refuses.
+    """
+    check_locks()
+    with disk_errors(parent):
+        _remove_dead_folders(parent / name)
+        folder = parent / f"{_PREFIX}{name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(mode=0o700)
+        descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # without locks nothing is removed as dead either
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield folder
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def _remove_dead_folders(path: Path) -> None:
     """Remove the temporary folders of `path` that no living process holds."""
     for temporary in path.parent.glob(f"{_PREFIX}{glob.escape(path.name)}-*"):

@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import TypeVar
 
 import torch
@@ -47,21 +49,62 @@ def in_order(
             for item in items:
                 waiting.append(pool.submit(function, item))
                 if len(waiting) > ahead:
-                    yield _result(waiting.popleft(), should_stop)
+                    yield result_of(waiting.popleft(), should_stop)
             while waiting:
-                yield _result(waiting.popleft(), should_stop)
+                yield result_of(waiting.popleft(), should_stop)
         finally:
             for future in waiting:
                 future.cancel()
 
 
-def _result(future: Future[_Result], should_stop: Callable[[], bool] | None) -> _Result:
+def result_of(future: Future[_Result], should_stop: Callable[[], bool] | None) -> _Result:
+    """Wait for a result; raises Interrupted once `should_stop` says so."""
     if should_stop is None:
         return future.result()
     while not should_stop():
         if wait([future], _POLL_SECONDS).done:
             return future.result()
     raise Interrupted("stopped on request")
+
+
+class LeftBehind:
+    """Threads that wait for other machines: a process that ends, or that has to stop, does not wait for them."""
+
+    def __init__(self, workers: int) -> None:
+        self._most, self._threads = workers, 0
+        self._lock = Lock()
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+
+    def submit(self, function: Callable[[], _Result]) -> Future[_Result]:
+        """Call a function on a thread as soon as one is free; work begins in the order in which it came."""
+        future: Future[_Result] = Future()
+
+        def work() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                result = function()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        self._work.put(work)
+        with self._lock:
+            if self._threads < self._most:
+                self._threads += 1
+                Thread(target=self._run, name="imtok-remote", daemon=True).start()
+        return future
+
+    def close(self) -> None:
+        """Let the threads end, each after the work that it does."""
+        with self._lock:
+            for _ in range(self._threads):
+                self._work.put(None)
+
+    def _run(self) -> None:
+        while (work := self._work.get()) is not None:
+            work()
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from typing import Any
 
 
 class Web:
-    """Files by path, and the faults of each path's next answers, one for each request."""
+    """Files by path, and the faults of each path's next answers, one for each GET."""
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
         self.files = dict(files)
@@ -39,7 +39,8 @@ def _answer(handler: Any, data: bytes, *, status: int = 200, length: int | None 
     handler.send_response(status)
     handler.send_header("Content-Length", str(len(data) if length is None else length))
     handler.end_headers()
-    handler.wfile.write(data)
+    if handler.command != "HEAD":
+        handler.wfile.write(data)
 
 
 def _last_header(data: bytes) -> int:
@@ -188,7 +189,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         faults = web.faults.get(path, [])
         with contextlib.suppress(ConnectionError, BrokenPipeError):
-            if faults and (fault := faults.pop(0)) != "none":
+            if faults and self.command == "GET" and (fault := faults.pop(0)) != "none":
                 FAULTS[fault](self, web.files.get(path, b""))
             elif path in web.files:
                 _answer(self, web.files[path])

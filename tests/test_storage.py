@@ -110,7 +110,9 @@ def test_an_unknown_scheme_is_refused_in_one_line(address: str) -> None:
 
 @pytest.mark.parametrize("address", ["s3://bucket/x.tar", "https://u:secret@host/x.tar?sig=secret"])
 def test_a_list_of_images_refuses_remote_sources(address: str) -> None:
-    with pytest.raises(SourceError, match="remote sources are read by train and eval alone") as found:
+    with pytest.raises(
+        SourceError, match="remote images are read by encode; train and eval read remote tars alone"
+    ) as found:
         find_sources([address])
     assert "secret" not in str(found.value)
 

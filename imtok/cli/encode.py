@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from imtok.cli.console import parse_shard, print_result, progress_bar, say, stop_on_signals, warn
-from imtok.cli.options import TOKENIZER_HELP, BatchSize, MaxPixels, Precision, SalvageImages, Sources, shown
+from imtok.cli.options import TOKENIZER_HELP, BatchSize, EncodeSources, MaxPixels, Precision, SalvageImages, shown
 from imtok.counted import counted
-from imtok.errors import TokensError
+from imtok.errors import SourceError, TokensError
 from imtok.launcher import launcher_number
 
 if TYPE_CHECKING:
+    from imtok.data.address_lists import AddressList
     from imtok.data.reading import Rules
     from imtok.encoding import EncodeReport
 
@@ -22,7 +23,7 @@ _NOTES = 10  # printed
 
 
 def encode(
-    sources: Sources,
+    sources: EncodeSources,
     output: Annotated[
         str, typer.Option("-o", "--output", metavar="TOKENS", help="Folder for the tokens, also s3:// or gs://.")
     ],
@@ -52,7 +53,12 @@ def encode(
     ] = None,
     max_pixels: MaxPixels = None,
     salvage_images: SalvageImages = False,
-    salvage: Annotated[bool, typer.Option("--salvage", help="Take what can be read of a damaged tar.")] = False,
+    salvage: Annotated[
+        bool,
+        typer.Option(
+            "--salvage", help="Take what can be read of a damaged tar, and skip images that cannot be fetched."
+        ),
+    ] = False,
     on_duplicate: Annotated[
         Literal["fail", "suffix"],
         typer.Option(help="A key that occurs twice in a tar: fail that tar, or add a suffix to the second."),
@@ -101,7 +107,7 @@ def encode(
         if tokenizer is None and not store_of(output).exists():
             say(f"tokenizer: {PRETRAINED}, which comes with imtok; -t names another")
         report = imtok.encoding.encode(
-            sources,
+            _with_standard_input(sources),
             output,
             tokenizer,
             size=size,
@@ -128,6 +134,22 @@ def encode(
         )
     _print_report(report, shown(output))
     _note_idle(report, parse_shard(shard))
+
+
+def _with_standard_input(sources: list[str]) -> list[str | AddressList]:
+    """Put the list that comes through standard input in the place of `-`."""
+    if "-" not in sources:
+        return [*sources]
+    if launcher_number("WORLD_SIZE", 1) > 1:
+        raise SourceError("-: standard input reaches one process alone; write its lines into a file and give @FILE")
+    import sys
+
+    from imtok.data.address_lists import AddressList
+
+    if sources.count("-") > 1:
+        raise SourceError("-: standard input can be read once; give - once")
+    read = AddressList.of_stream(sys.stdin.buffer)
+    return [read if source == "-" else source for source in sources]
 
 
 def _device() -> str | None:

@@ -14,11 +14,13 @@ Precision = Literal["fp32", "bf16"]
 Tokens = Annotated[
     str, typer.Argument(metavar="TOKENS", help="Folder written by `imtok encode`, also as s3://BUCKET/FOLDER.")
 ]
-Sources = Annotated[
+EncodeSources = Annotated[
     list[str],
     typer.Argument(
         metavar="SOURCE",
-        help="Folders of images, and .tar, .zip or .parquet files; braces stand for many: train-{000..099}.tar.",
+        help="Folders of images, and .tar, .zip or .parquet files, here or as URLs of https, s3, gs or hf; @FILE or a "
+        ".txt file with a path or URL on each line, - for such lines on standard input. Braces stand for many: "
+        "s3://bucket/train-{0000..1023}.tar.",
     ),
 ]
 AnySources = Annotated[

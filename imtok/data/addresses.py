@@ -6,6 +6,7 @@ redacted form may be stored, logged or shown.
 
 from __future__ import annotations
 
+from pathlib import PurePath
 from urllib.parse import unquote
 
 from imtok.errors import SourceError
@@ -59,3 +60,10 @@ def redacted(address: str) -> str:
         host, slash, path = rest.rpartition("@")[2].partition("/")
     place = f"{host.rpartition('@')[2]}{slash}{path}"
     return f"{scheme}://{place.partition('?')[0].partition('#')[0]}"
+
+
+def file_name(address: str) -> str:
+    """Return the last part of an address, as a file of this machine would have it."""
+    if scheme_of(address) in ("http", "https"):
+        return unquote(redacted(address).rpartition("/")[2])
+    return PurePath(address).name

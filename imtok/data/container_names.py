@@ -17,8 +17,10 @@ from imtok.data.storage import storage_of
 from imtok.errors import SourceError
 
 
-def name_containers(addresses: Sequence[str], known: Mapping[str, int], rules: Rules) -> list[tuple[str, str]]:
-    """Return a name and the address of each container, in order.
+def name_containers(
+    addresses: Sequence[str], known: Mapping[str, int], rules: Rules, sizes: Mapping[str, int]
+) -> list[tuple[str, str]]:
+    """Return a name and the address of each container, in order; `sizes` are their bytes by address.
 
     `known` are names with their bytes that stay as they are. Each claims the first address that could have the name
     and has as many bytes, else the first that could have the name. Raises SourceError where one file is given twice.
@@ -29,7 +31,7 @@ def name_containers(addresses: Sequence[str], known: Mapping[str, int], rules: R
     for by_size in (True, False):
         for name, size in known.items():
             if name not in names.values():
-                claimed = _claim(name, size if by_size else None, addresses, candidates, names)
+                claimed = _claim(name, size if by_size else None, addresses, candidates, names, sizes)
                 names |= {claimed: name} if claimed is not None else {}
     rest = [index for index in range(len(addresses)) if index not in names]
     names |= _distinct({index: candidates[index] for index in rest}, set(known))
@@ -62,12 +64,17 @@ def _possible(address: str) -> list[str]:
 
 
 def _claim(
-    name: str, size: int | None, addresses: Sequence[str], candidates: list[list[str]], names: Mapping[int, str]
+    name: str,
+    size: int | None,
+    addresses: Sequence[str],
+    candidates: list[list[str]],
+    names: Mapping[int, str],
+    sizes: Mapping[str, int],
 ) -> int | None:
     """Find the first container without a name that could have this one, of this size unless it is None."""
     for index, address in enumerate(addresses):
         free = index not in names and name in candidates[index]
-        if free and (size is None or storage_of(address).size(address) == size):
+        if free and (size is None or sizes.get(address) == size):
             return index
     return None
 

@@ -13,7 +13,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Protocol
 
+from imtok.data.addresses import redacted, scheme_of
+from imtok.data.remote import RemoteStorage
+from imtok.data.remote_errors import RemoteError
 from imtok.data.storage import storage_of
+from imtok.data.streaming.source import never
+from imtok.data.streaming.transfers import Patience, patiently
 from imtok.errors import ImageError, SourceError
 
 UNKNOWN_SIZE = -1  # bytes of an image that only reading it shows
@@ -69,19 +74,24 @@ class ImageFile:
     """An image that is a file of its own."""
 
     key: str
-    address: str
-    size: int  # bytes
+    address: str = field(repr=False)  # may hold a signature
+    size: int  # bytes, or UNKNOWN_SIZE
 
     def read(self) -> bytes:
         """Read the file; raises OSError."""
         return storage_of(self.address).read(self.address)
 
     def beside(self, suffix: str) -> bytes | None:
-        """Read the file with this suffix beside it, in lower or upper case; None where there is none or it is long."""
+        """Read the file with this suffix beside it, in lower or upper case; None where there is none or it is long.
+
+        On other machines only stores are asked. Raises SourceError where a store does not answer.
+        """
+        if scheme_of(self.address) in ("http", "https"):  # nothing lists what lies there
+            return None
         folder, slash, name = self.address.rpartition("/")
         for base in dict.fromkeys((name.rpartition(".")[0], name.split(".", 1)[0])):
             for ending in (suffix, suffix.upper()):
-                data = _small_file(f"{folder}{slash}{base}{ending}") if base else None
+                data = read_small(f"{folder}{slash}{base}{ending}") if base else None
                 if data is not None:
                     return data
         return None
@@ -109,6 +119,10 @@ class HeldImage:
         return None
 
 
+def nothing_to_close() -> None:
+    """Do nothing, as for a container that was read where it lies."""
+
+
 @dataclass(frozen=True)
 class Container:
     """The images of one file, and what is wrong with the file, if anything."""
@@ -120,6 +134,8 @@ class Container:
     class_names: tuple[str, ...] = ()  # names that the file itself gives to its class numbers
     files: Mapping[str, Callable[[], bytes]] = field(default_factory=dict)  # readers of other files at its root
     salvageable: bool = True  # False where the damage hides all images, so that none of them can be listed
+    # Lets go of a copy that was fetched from another machine, after which no image can be read.
+    close: Callable[[], None] = field(default=nothing_to_close, compare=False, repr=False)
 
     @cached_property
     def duplicates(self) -> tuple[str, ...]:
@@ -128,12 +144,24 @@ class Container:
         return tuple(sorted(key for key, count in times.items() if count > 1))
 
 
-def _small_file(address: str) -> bytes | None:
+def read_small(address: str, longest: int | None = BESIDE_BYTES) -> bytes | None:
+    """Read a file that may be there; None where it is not, or is longer than `longest` bytes.
+
+    Raises SourceError where another machine does not say whether it is there.
+    """
+    storage = storage_of(address)
     try:
-        data = storage_of(address).read(address, 0, BESIDE_BYTES + 1)
+        if isinstance(storage, RemoteStorage):
+            data = patiently(lambda: storage.read(address), Patience(), never)
+        else:
+            data = storage.read(address, 0, -1 if longest is None else longest + 1)
+    except RemoteError as error:
+        if error.missing:
+            return None
+        raise unreadable(address, error) from None
     except OSError:
         return None
-    return data if len(data) <= BESIDE_BYTES else None
+    return data if longest is None or len(data) <= longest else None
 
 
 def is_unsafe(key: str) -> bool:
@@ -142,7 +170,9 @@ def is_unsafe(key: str) -> bool:
 
 
 def unreadable(address: str, error: OSError) -> SourceError:
-    """Return the error for a container that cannot be read: that may pass, and says nothing about what it holds."""
+    """Return the error for a file that cannot be read: that may pass, and says nothing about what it holds."""
+    if isinstance(error, RemoteError):
+        return SourceError(f"{redacted(address)}: {error.reason}; {error.advice}")
     return SourceError(f"{address}: cannot be read ({error.strerror or error}); check it and its permissions")
 
 

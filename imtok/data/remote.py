@@ -103,16 +103,21 @@ class RemoteStorage:
     def kind(self, address: str) -> Kind | None:
         """Return whether an address is a folder or a file; None where nothing has this address."""
 
-        def found() -> str | None:
+        def found() -> Kind | None:
             try:
-                return str(self.files().info(_path(address))["type"])
+                return "folder" if self.files().info(_path(address))["type"] == "directory" else "file"
             except FileNotFoundError:
                 return None
 
-        kind = attempted(found)
-        if kind is None:
-            return None
-        return "folder" if kind == "directory" else "file"
+        return attempted(found)
+
+    def look(self, address: str) -> Entry:
+        """Return kind and size by one request; the size is None where the server does not state it."""
+        return self._entry(attempted(lambda: self.files().info(_path(address))))._replace(address=address)
+
+    def glob(self, pattern: str) -> Sequence[Entry]:
+        """List what matches a pattern with `*`, where `**` crosses folders."""
+        return [self._entry(line) for line in attempted(lambda: self.files().glob(pattern, detail=True)).values()]
 
     def list(self, folder: str) -> Sequence[Entry]:
         """List one folder."""
@@ -132,8 +137,8 @@ class RemoteStorage:
 
     def read(self, address: str, offset: int = 0, size: int = -1) -> bytes:
         """Read `size` bytes of a file from `offset` on; -1 reads to the end."""
-        end = None if size < 0 else offset + size
-        return cast(bytes, attempted(lambda: self.files().cat_file(_path(address), start=offset, end=end)))
+        start, end = offset if offset or size >= 0 else None, None if size < 0 else offset + size
+        return cast(bytes, attempted(lambda: self.files().cat_file(_path(address), start=start, end=end)))
 
     def open(self, address: str) -> BinaryIO:
         """Open a file as a stream that can seek."""

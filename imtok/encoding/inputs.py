@@ -13,14 +13,16 @@ import hashlib
 import itertools
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
 from imtok.counted import counted
+from imtok.data.addresses import is_remote, redacted
 from imtok.data.containers import UNKNOWN_SIZE, Container, ImageFile, LostImage, SourceImage, is_unsafe
 from imtok.data.labels.origin import Labels
 from imtok.data.packed_images import blocks_of
+from imtok.data.remote_images import FetchedImages
 from imtok.data.sources import ContainerFile, Sources
 from imtok.errors import ImageError, SourceError
 from imtok.tokens.json_lines import to_line
@@ -45,6 +47,8 @@ class OpenUnit:
     container: Container | None = None  # None for images of the folder list
     salvaged: str | None = None  # the damage a container was taken in spite of
     name: str = ""  # of the container in the plan
+    fetched: FetchedImages | None = None  # images that lie on other machines
+    _labels: dict[int, int | None] = field(default_factory=dict, init=False, repr=False)  # of those that were read
 
     @cached_property
     def renamed(self) -> int:
@@ -57,14 +61,14 @@ class OpenUnit:
         if is_unsafe(image.key):
             raise ImageError("unsafe name", image.key)
         try:
-            data = image.read()
+            data = self._read(position)
         except OSError as error:
             if error.errno in _ONE_FILE and isinstance(image, ImageFile):
                 raise ImageError("unreadable", str(error)) from error
-            raise SourceError(f"{image.address}: {error.strerror or error}") from error
+            raise SourceError(f"{redacted(image.address)}: {error.strerror or error}") from error
         if len(data) != image.size != UNKNOWN_SIZE:
             raise SourceError(
-                f"{image.address}: {len(data)} bytes, {image.size} when it was listed; it changes meanwhile"
+                f"{redacted(image.address)}: {len(data)} bytes, {image.size} when it was listed; it changes meanwhile"
             )
         return data
 
@@ -74,7 +78,23 @@ class OpenUnit:
 
     def label(self, position: int) -> int | None:
         """Return the class number of an image, None where its input has none."""
+        if self.fetched is not None and is_remote(self.images[position].address):
+            return self._labels.pop(position)
         return self.labels.label(self.images[position], self.container)
+
+    def close(self) -> None:
+        """Let go of what was fetched for it, after which no image can be read."""
+        if self.container is not None:
+            self.container.close()
+        if self.fetched is not None:
+            self.fetched.close()
+
+    def _read(self, position: int) -> bytes:
+        image = self.images[position]
+        if self.fetched is None or not is_remote(image.address):
+            return image.read()
+        data, self._labels[position] = self.fetched.read(position)
+        return data
 
 
 @dataclass(frozen=True)
@@ -126,6 +146,11 @@ class Plan:
     def __len__(self) -> int:
         return sum(len(part) for part in self.parts)
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether any input lies on another machine."""
+        return self.sources.remote is not None
+
     def part_of(self, unit: int) -> int:
         """Return the number of the part that a unit belongs to."""
         return bisect_right(self.parts, unit, key=lambda part: part.first_unit) - 1
@@ -145,7 +170,7 @@ class Plan:
     def name(self, unit: int) -> str:
         """Name a unit for a person: its container, or its first and last image."""
         if container := self.container(unit):
-            return container.address
+            return container.shown
         files = self.files(unit)
         return f"unit {unit} ({files[0].key} to {files[-1].key})"
 
@@ -154,10 +179,22 @@ class Plan:
         if file := self.container(unit):
             return self._open_container(unit, file, salvage, on_duplicate)
         files = self.files(unit)
-        return OpenUnit(unit, files, [image.key for image in files], self.labels)
+        fetched = None
+        if self.sources.remote is not None and any(is_remote(file.address) for file in files):
+            fetched = self.sources.remote.images.begin(
+                files, lambda image: self.labels.label(image, None), salvage=salvage
+            )
+        return OpenUnit(unit, files, [image.key for image in files], self.labels, fetched=fetched)
 
     def _open_container(self, unit: int, file: ContainerFile, salvage: bool, on_duplicate: OnDuplicate) -> OpenUnit:
         container = file.open()
+        try:
+            return self._with_container(unit, container, salvage, on_duplicate)
+        except SourceError:
+            container.close()
+            raise
+
+    def _with_container(self, unit: int, container: Container, salvage: bool, on_duplicate: OnDuplicate) -> OpenUnit:
         if container.problem and not salvage:
             hint = "copy it again" + (", or take what is readable with --salvage" if container.salvageable else "")
             raise SourceError(f"{container.problem}; {hint}")

@@ -12,9 +12,11 @@ from pathlib import Path
 
 from imtok.cores import usable_cores
 from imtok.counted import counted
+from imtok.data.address_lists import AddressList
 from imtok.data.images import Fit
 from imtok.data.labels.origin import LabelChoice
 from imtok.data.reading import Rules
+from imtok.data.remote_files import RemoteFiles
 from imtok.devices import Precision
 from imtok.encoding.finish import finish
 from imtok.encoding.inputs import OnDuplicate
@@ -31,7 +33,7 @@ from imtok.tokens.tokenizer_copy import has_copy, load_copy
 
 
 def encode(
-    sources: Sequence[str | Path],
+    sources: Sequence[str | Path | AddressList],
     output: str | Path,
     tokenizer_path: str | Path | None = None,
     *,
@@ -87,24 +89,25 @@ def encode(
     )
     store = store_of(output)
     tokenizer = _load_tokenizer(store, tokenizer_path)
-    job = prepare(sources, store, tokenizer, requested)
-    units = mine.units(len(job.plan))
-    present, _ = find_shards(store)
-    missing = [unit for unit in units if unit not in present]
-    done = Done()
-    if missing:
-        check_machine(job.info, {job.plan.part_of(unit) for unit in missing}, store)
-        store.sweep()
-        options = Options(workers or usable_cores(), salvage, on_duplicate, progress, should_stop, mine.journal)
-        try:
-            done = encode_units(job, missing, tokenizer, options)
-        except (KeyboardInterrupt, Interrupted) as error:
-            committed = len(find_shards(store)[0])
-            raise Interrupted(
-                f"{store}: stopped with {committed} of {counted(len(job.plan), 'unit')} committed; run the same "
-                "command again to resume"
-            ) from error
-    report = finish(job, done, units, len(units) - len(missing))
+    with RemoteFiles(should_stop) as remote:
+        job = prepare(sources, store, tokenizer, requested, remote)
+        units = mine.units(len(job.plan))
+        present, _ = find_shards(store)
+        missing = [unit for unit in units if unit not in present]
+        done = Done()
+        if missing:
+            check_machine(job.info, {job.plan.part_of(unit) for unit in missing}, store)
+            store.sweep()
+            options = Options(workers or usable_cores(), salvage, on_duplicate, progress, should_stop, mine.journal)
+            try:
+                done = encode_units(job, missing, tokenizer, options)
+            except (KeyboardInterrupt, Interrupted) as error:
+                committed = len(find_shards(store)[0])
+                raise Interrupted(
+                    f"{store}: stopped with {committed} of {counted(len(job.plan), 'unit')} committed; run the same "
+                    "command again to resume"
+                ) from error
+        report = finish(job, done, units, len(units) - len(missing))
     if max_skip is not None and report.skipped > max_skip and not report.failed:
         raise TooManySkips(_too_many(report, max_skip))
     return report

@@ -18,6 +18,7 @@ from imtok.data.pixels.enlarging import Enlargement
 from imtok.devices import deterministic, resolve_device
 from imtok.encoding.batches import Batch, Encoded, UnitEncoder
 from imtok.encoding.inputs import OnDuplicate
+from imtok.encoding.opening import open_ahead
 from imtok.encoding.report import EncodeProgress, FailedUnit
 from imtok.encoding.setup import Job
 from imtok.encoding.units import build_shard, commit
@@ -88,20 +89,21 @@ class _Run:
     def batches(self) -> Iterator[Batch]:
         """All batches of all units, each unit opened when its turn comes."""
         size = self._job.settings.batch_size
-        for unit in self._units:
-            if self._job.store.file(shard_path(unit)).exists():
-                continue  # another process was here meanwhile
-            try:
-                inputs = self._job.plan.open(
-                    unit, salvage=self._options.salvage, on_duplicate=self._options.on_duplicate
-                )
-            except SourceError as error:
-                self._fail(unit, str(error))
+        opening = open_ahead(
+            self._job.plan, self._missing(), salvage=self._options.salvage, on_duplicate=self._options.on_duplicate
+        )
+        for unit, inputs in opening:
+            if isinstance(inputs, SourceError):
+                self._fail(unit, str(inputs))
                 continue
             count = len(inputs.keys)
             for start in range(0, max(1, count), size):  # a unit without inputs is one batch without images
                 stop = min(start + size, count)
                 yield Batch(inputs, range(start, stop), last=stop == count)
+
+    def _missing(self) -> Iterator[int]:
+        """Yield the units that no other process has committed meanwhile."""
+        return (unit for unit in self._units if not self._job.store.file(shard_path(unit)).exists())
 
     def take(self, encoded: Encoded) -> None:
         """Take in the next batch, in order; the last of a unit commits it."""
@@ -120,6 +122,7 @@ class _Run:
     def _close_unit(self) -> None:
         batches, self._open = self._open, []
         unit = batches[0].batch.unit
+        unit.close()
         failure = next((batch.failure for batch in batches if batch.failure), None)
         if failure is not None:
             self._fail(unit.number, failure)

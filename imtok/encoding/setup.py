@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from imtok.data.address_lists import AddressList
 from imtok.data.labels.origin import find_labels
+from imtok.data.remote_files import RemoteFiles
 from imtok.data.sources import find_sources
 from imtok.encoding.growth import divide, labels_of_grown, refuse_lost_list
 from imtok.encoding.inputs import Plan, PlanPart
@@ -30,7 +32,13 @@ class Job:
     units_added: int = 0  # by this call
 
 
-def prepare(sources: Sequence[str | Path], store: Store, tokenizer: Tokenizer, requested: Requested) -> Job:
+def prepare(
+    sources: Sequence[str | Path | AddressList],
+    store: Store,
+    tokenizer: Tokenizer,
+    requested: Requested,
+    remote: RemoteFiles | None = None,
+) -> Job:
     """Create the token folder, or adopt one of the same inputs, tokenizer and options.
 
     Raises SourceError, ConfigError or TokensError, naming both sides, before anything is written.
@@ -42,7 +50,7 @@ def prepare(sources: Sequence[str | Path], store: Store, tokenizer: Tokenizer, r
         if "torch" not in recorded.numerics.versions:
             raise TokensError(f"{store}: holds codes that were made elsewhere; encode into another folder")
     settings = settle(requested, recorded, tokenizer, store)
-    found = find_sources(sources, settings.reading, known=_known_containers(store, recorded))
+    found = find_sources(sources, settings.reading, known=_known_containers(store, recorded), remote=remote)
     labels = find_labels(
         found, settings.labels, known=recorded.all_class_names if recorded else None, reading=settings.reading
     )
@@ -54,17 +62,17 @@ def prepare(sources: Sequence[str | Path], store: Store, tokenizer: Tokenizer, r
         store.make()
         if not store.publish_once(INFO, recorded.to_bytes()):
             # Another process was first: now there is a folder to compare with.
-            return prepare(sources, store, tokenizer, requested)
+            return prepare(sources, store, tokenizer, requested, remote)
     parts, new = divide(whole, store, recorded)
     if new is not None:
         if refuse_lost_list(store, recorded):
-            return prepare(sources, store, tokenizer, requested)
+            return prepare(sources, store, tokenizer, requested, remote)
         labels = labels_of_grown(labels, parts, found, settings, recorded, asked=requested.labels)
     plan = Plan(parts, labels, found)
     recorded = _publish_plans(store, recorded, plan)
     if new is not None:
         if not _publish_extension(store, recorded, describe_extension(settings, new, recorded, plan), new):
-            return prepare(sources, store, tokenizer, requested)
+            return prepare(sources, store, tokenizer, requested, remote)
         plan = Plan([*parts, new], labels, found)
         recorded = read_info(store)
     else:

@@ -88,7 +88,7 @@ def count_skips(store: Store, plan: Plan, units: Iterable[int]) -> dict[str, Ski
     for unit in units:
         shard = read_shard(store.file(shard_path(unit)))
         container = plan.container(unit)
-        tar = f"{container.address}: " if container else ""
+        tar = f"{container.shown}: " if container else ""
         for key, reason in zip(shard.skip_keys, shard.skip_reasons, strict=True):
             counts[reason] += 1
             if counts[reason] <= _EXAMPLES:

@@ -1,7 +1,8 @@
 """The search for labels: what a first look at the sources shows, and the names of all classes where they are text.
 
-The first look opens up to 64 containers, evenly spaced, and reads what lies beside up to 256 images of each. Containers
-with names of classes are all read once before a job begins, since a number is a place in the list of all names.
+The first look opens up to 64 containers, evenly spaced, and reads what lies beside up to 256 images of each. Of
+containers on other machines it fetches four. Containers with names of classes are all read once before a job begins,
+since a number is a place in the list of all names.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, TypeVar
 
-from imtok.data.containers import Container, SourceImage
+from imtok.data.addresses import is_remote
+from imtok.data.containers import Container, SourceImage, read_small
 from imtok.data.labels.folders import ClassFolders, FolderTally
 from imtok.data.labels.texts import Label, read_cls, read_dataset_json, read_fields
 from imtok.data.packed_images import keys_of
 from imtok.data.sources import ContainerFile, Sources
-from imtok.data.storage import storage_of
 from imtok.errors import SourceError
 from imtok.parallel import in_order
 
@@ -26,6 +27,7 @@ LabelSource = Literal["folders", "cls", "json", "none"]
 _T = TypeVar("_T")
 
 _CONTAINERS, _IMAGES = 64, 256  # of the first look
+_FETCHED = 4  # containers of the first look where they have to be fetched from other machines
 _READERS = 8  # threads that read containers
 _TABLE = "dataset.json"
 
@@ -132,7 +134,8 @@ class Search:
 
     def __init__(self, sources: Sources, choice: LabelChoice) -> None:
         self._sources, self._choice = sources, choice
-        self._chosen = spread(sources.containers, _CONTAINERS)
+        self._fetched = any(file.remote is not None for file in sources.containers)
+        self._chosen = spread(sources.containers, _FETCHED if self._fetched else _CONTAINERS)
         self._tallies: dict[str, FolderTally] = {}  # folders in the containers of the first look, by address
         self._looks: list[Look] = []
         self._folder_notes: tuple[str, ...] = ()
@@ -202,10 +205,13 @@ class Search:
 
     def _look(self) -> Iterator[Look]:
         if self._sources.files:
-            yield look_at("the folder list", self._sources.files, self._sources.roots, self._choice)
+            # Of stores the listing says whether anything lies beside images; to ask for each would take minutes.
+            bare = not any(self._sources.texts.values()) and is_remote(self._sources.files[0].address)
+            choice = "folders" if bare else self._choice
+            yield look_at("the folder list", self._sources.files, self._sources.roots, choice)
         for file, container in self._opened(self._chosen):
-            self._tallies[file.address] = FolderTally().add(image.key for image in container.images)
-            yield look_at(file.address, container.images, [("", container)], self._choice)
+            self._tallies[file.shown] = FolderTally().add(image.key for image in container.images)
+            yield look_at(file.shown, container.images, [("", container)], self._choice)
 
     def _refuse_folders_beside(self, place: str, numbering: Numbering, numbered: set[str]) -> None:
         """Raise SourceError where some places have class folders, and others numbers."""
@@ -227,16 +233,16 @@ class Search:
 
     def _inner_tally(self, *, everything: bool = False) -> FolderTally:
         if everything:
-            rest = [file for file in self._sources.containers if file.address not in self._tallies]
+            rest = [file for file in self._sources.containers if file.shown not in self._tallies]
             for file, container in self._opened(rest):
-                self._tallies[file.address] = FolderTally().add(image.key for image in container.images)
+                self._tallies[file.shown] = FolderTally().add(image.key for image in container.images)
         return FolderTally.union(self._tallies.values())
 
     def _inner_names(self, numbering: Numbering) -> Iterator[Counter[str]]:
         for file, container in self._opened(self._sources.containers):
-            look = look_at(file.address, container.images, [("", container)], numbering.source)
+            look = look_at(file.shown, container.images, [("", container)], numbering.source)
             if look.numbering is not None and look.numbering != numbering:
-                raise _mixed((self._looks[0].place, numbering), (file.address, look.numbering))
+                raise _mixed((self._looks[0].place, numbering), (file.shown, look.numbering))
             table = table_of([("", container)])[0] if numbering.table else {}
             yield _names_of(container.images, table, numbering)
 
@@ -249,10 +255,14 @@ class Search:
             except SourceError:
                 return None
 
-        opening = in_order(opened, files, workers=_READERS, ahead=2 * _READERS, one_core=False)
+        workers, ahead = (2, 1) if self._fetched else (_READERS, 2 * _READERS)  # few copies take room at one time
+        opening = in_order(opened, files, workers=workers, ahead=ahead, one_core=False)
         for file, container in zip(files, opening, strict=True):
             if container is not None:
-                yield file, container
+                try:
+                    yield file, container
+                finally:
+                    container.close()
 
 
 def _mixed(*found: tuple[str, Numbering | str]) -> SourceError:
@@ -297,10 +307,7 @@ def _root_file(root: Container | str) -> bytes | None:
     if isinstance(root, Container):
         reader = root.files.get(_TABLE)
         return reader() if reader else None
-    try:
-        return storage_of(root).read(f"{root.rstrip('/')}/{_TABLE}")
-    except OSError:
-        return None
+    return read_small(f"{root.rstrip('/')}/{_TABLE}", None)
 
 
 def _listed(names: Sequence[str]) -> str:

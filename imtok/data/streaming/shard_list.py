@@ -56,7 +56,7 @@ def find_shards(arguments: Sequence[str | Path], reading: Reading = DEFAULT_READ
     if twice:
         raise SourceError(f"{redacted(twice[0])}: given more than once; give each shard once")
     names = list(_distinct([redacted(address) for address in addresses]))
-    stems = [stem for stem, _ in name_containers(names, {}, reading.rules)]
+    stems = [stem for stem, _ in name_containers(names, {}, reading.rules, {})]
     return ShardList(tuple(addresses), tuple(names), tuple(stems))
 
 

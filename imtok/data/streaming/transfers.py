@@ -6,11 +6,14 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from threading import Event, Thread
+from typing import TypeVar
 
 from imtok.data.remote import RemoteStorage
 from imtok.data.remote_errors import RemoteError
 from imtok.data.streaming.source import STOPPED
 from imtok.errors import Interrupted
+
+T = TypeVar("T")
 
 _CHUNK_BYTES = 2**20
 _LOOKS_EVERY = 0.1  # seconds between looks at `should_stop`
@@ -42,6 +45,25 @@ def pause(seconds: float, should_stop: Callable[[], bool]) -> None:
             raise Interrupted(STOPPED)
         nothing.wait(min(seconds, _LOOKS_EVERY))
         seconds -= _LOOKS_EVERY
+
+
+def patiently(call: Callable[[], T], patience: Patience, should_stop: Callable[[], bool]) -> T:
+    """Return what a call returns, tried again as its faults deserve.
+
+    Raises the RemoteError of the last try, whose reason then says how many there were, and Interrupted as `pause` does.
+    """
+    failed = 0
+    while True:
+        try:
+            return call()
+        except RemoteError as error:
+            last = error
+        failed += 1
+        if failed >= (patience.tries_of_refusals if last.permanent else patience.tries):
+            break
+        pause(patience.wait(failed), should_stop)
+    reason = last.reason if failed == 1 else f"{last.reason}, after {failed} tries"
+    raise RemoteError(reason, permanent=last.permanent, advice=last.advice, status=last.status)
 
 
 def fetch(storage: RemoteStorage, address: str, should_stop: Callable[[], bool]) -> bytes:
@@ -84,10 +106,20 @@ class _Transfer:
 
     def _received(self) -> bytes:
         data = bytearray()
-        with self._storage.chunks(self._address) as chunks:
-            while not self.dropped and (chunk := chunks.read(_CHUNK_BYTES)):
-                data += chunk
-            length = chunks.length
-        if length is not None and len(data) != length and not self.dropped:
-            raise RemoteError(f"{len(data)} of {length} bytes came")
+        receive(self._storage, self._address, data.extend, lambda: self.dropped)
         return bytes(data)
+
+
+def receive(storage: RemoteStorage, address: str, take: Callable[[bytes], object], dropped: Callable[[], bool]) -> None:
+    """Read a file once, chunk by chunk, until `dropped` says so.
+
+    Raises RemoteError, also where its bytes are not as many as its server states.
+    """
+    received = 0
+    with storage.chunks(address) as chunks:
+        while not dropped() and (chunk := chunks.read(_CHUNK_BYTES)):
+            take(chunk)
+            received += len(chunk)
+        length = chunks.length
+    if length is not None and received != length and not dropped():
+        raise RemoteError(f"{received} of {length} bytes came")
