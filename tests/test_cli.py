@@ -248,7 +248,7 @@ def test_a_reader_that_leaves_early_is_no_error(tokens: Path) -> None:
 MISTAKES = {
     "no such source": (["encode", "{tmp}/nope", "-o", "{tmp}/t", "-t", "{run}"], 1, "no such file"),
     "empty source": (["encode", "{tmp}", "-o", "{tmp}/t", "-t", "{run}"], 1, "holds no images"),
-    "remote source": (["encode", "s3://x/y.tar", "-o", "{tmp}/t", "-t", "{run}"], 1, "remote"),
+    "unknown scheme": (["encode", "ftp://x/y.tar", "-o", "{tmp}/t", "-t", "{run}"], 1, "nothing reads this"),
     "source is empty text": (["encode", "", "-o", "{tmp}/t", "-t", "{run}"], 1, "empty text"),
     "source is no tar": (["encode", "{run}/config.yaml", "-o", "{tmp}/t", "-t", "{run}"], 1, "neither a folder"),
     "decode into a run": (["decode", "{tokens}", "-o", "{run}"], 1, "choose another -o"),

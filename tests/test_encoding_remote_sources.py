@@ -245,7 +245,7 @@ def test_a_full_disk_of_temporary_files_ends_the_job(
 
 
 def test_little_room_lets_few_copies_lie_at_once(
-    web: Web, tokenizer: Path, from_disk: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    web: Web, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     most = 0
     opened = remote_files.RemoteFiles.path
@@ -256,11 +256,12 @@ def test_little_room_lets_few_copies_lie_at_once(
         most = max(most, len(list(found.parent.iterdir())))
         return found
 
+    web.files = {f"/t-{number:02d}.tar": web.files["/s-0.tar"] for number in range(14)}
     monkeypatch.setattr(remote_files.RemoteFiles, "path", path)
     monkeypatch.setattr(remote_files.RemoteFiles.__init__, "__defaults__", (None, 1))
-    encode([f"{web.url}/s-{{0..3}}.tar"], tmp_path / "tokens", tokenizer)
-    assert contents(tmp_path / "tokens") == from_disk
-    assert 1 <= most <= 3
+    report = encode([f"{web.url}/t-{{00..13}}.tar"], tmp_path / "tokens", tokenizer, labels="none", workers=1)
+    assert report.complete
+    assert 2 <= most <= 5  # with enough room there are nine
 
 
 def test_an_encode_report_is_that_of_the_disk(web: Web, tokenizer: Path, shards: Path, tmp_path: Path) -> None:
