@@ -13,7 +13,7 @@ import hashlib
 import itertools
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -189,7 +189,8 @@ class Plan:
     def _open_container(self, unit: int, file: ContainerFile, salvage: bool, on_duplicate: OnDuplicate) -> OpenUnit:
         container = file.open()
         try:
-            return self._with_container(unit, container, salvage, on_duplicate)
+            opened = self._with_container(unit, container, salvage, on_duplicate)
+            return replace(opened, name=file.name)
         except SourceError:
             container.close()
             raise
@@ -204,9 +205,7 @@ class Plan:
             count, first = counted(len(container.duplicates), "key occurs", "keys occur"), container.duplicates[0]
             raise SourceError(f"{count} more than once, first {first}; rename with --on-duplicate suffix")
         keys = _unique_keys(container.images)
-        return OpenUnit(
-            unit, container.images, keys, self.labels, container, salvaged=container.problem, name=file.name
-        )
+        return OpenUnit(unit, container.images, keys, self.labels, container, salvaged=container.problem)
 
 
 def _unique_keys(images: Sequence[SourceImage]) -> list[str]:
