@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import signal
 import time
-from collections.abc import Callable
 from multiprocessing.context import ForkServerContext
 from pathlib import Path
 from typing import Any
@@ -38,7 +35,7 @@ from imtok.errors import (
     TooManySkips,
 )
 from imtok.tokens import open_tokens, read_shard, verify_tokens
-from imtok.tokens.folder import find_shards, shard_path
+from imtok.tokens.folder import shard_path
 from imtok.tokens.store import LocalStore
 
 
@@ -302,6 +299,24 @@ def test_an_input_of_which_nothing_is_committed_may_be_mended(tokenizer: Path, t
         encode([good, tmp_path / "cut.tar"], tmp_path / "t", tokenizer)
 
 
+def test_no_unit_is_committed_under_a_plan_of_other_inputs(tokenizer: Path, tmp_path: Path) -> None:
+    tars = [pictures_tar(tmp_path / f"{name}.tar", [f"{name}.png"]) for name in "xy"]
+    whole = tars[1].read_bytes()
+    encode(tars, tmp_path / "whole", tokenizer)
+
+    def disturb(step: EncodeProgress) -> None:
+        """Before this process commits its second unit, another one finds that tar cut and plans with it."""
+        if step.units_done == 1:
+            tars[1].write_bytes(whole[:1000])
+            assert len(encode(tars, tmp_path / "t", tokenizer).failed) == 1
+            tars[1].write_bytes(whole)
+
+    report = encode(tars, tmp_path / "t", tokenizer, progress=disturb)
+    assert "its inputs changed meanwhile" in report.failed[0].reason
+    assert encode(tars, tmp_path / "t", tokenizer).complete
+    assert contents(tmp_path / "t") == contents(tmp_path / "whole")
+
+
 def test_a_damaged_plan_is_restored(photos: Path, tokenizer: Path, tmp_path: Path) -> None:
     encode([photos], tmp_path / "t", tokenizer)
     before = contents(tmp_path / "t")
@@ -537,41 +552,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(0, 120, 20):
         (folder / f"{number:03d}.png").write_bytes(b"broken")
     return folder
-
-
-def test_jobs_killed_at_random_end_bit_identical(
-    many: Path, tokenizer: Path, tmp_path: Path, processes: ForkServerContext
-) -> None:
-    tars = [pictures_tar(tmp_path / f"{n}.tar", [f"{n}-{i}.png" for i in range(12)]) for n in range(3)]
-    sources, broken = [many, *tars], tmp_path / "killed"
-    options: dict[str, Any] = {"unit_size": 2, "batch_size": 1}
-    encode(sources, tmp_path / "unbroken", tokenizer, **options)
-    moments = random.Random(20)
-    kills = 0
-    deadline = time.monotonic() + 60
-    while not (broken / "MANIFEST.jsonl").exists() and time.monotonic() < deadline:
-        # Another number of processes after every kill; whichever comes last finds nothing missing.
-        world, number = moments.choice([(1, 0), (2, 0), (2, 1), (3, 0), (3, 1), (3, 2)])
-        place = moments.choice([{"rank": number, "world_size": world}, {"shard": (number, world)}])
-        process = processes.Process(target=encode, args=(sources, broken, tokenizer), kwargs=options | place)
-        process.start()
-        _let_it_commit(moments.randrange(8), broken, process.is_alive)
-        process.join(moments.uniform(0, 0.01 if (broken / "shards").exists() else 0.05))
-        if process.is_alive():
-            os.kill(process.pid or 0, signal.SIGKILL)
-            kills += 1
-        process.join()
-    assert kills >= 5
-    encode(sources, broken, tokenizer)
-    assert contents(broken) == contents(tmp_path / "unbroken")
-    assert verify_tokens(broken).ok
-
-
-def _let_it_commit(units: int, folder: Path, is_alive: Callable[[], bool]) -> None:
-    """Wait until so many more shards are there."""
-    goal = len(find_shards(folder)[0]) + units
-    while is_alive() and len(find_shards(folder)[0]) < goal:
-        time.sleep(0.001)
 
 
 def test_two_processes_on_the_same_units_make_one_folder(

@@ -127,6 +127,9 @@ class _Run:
         if failure is not None:
             self._fail(unit.number, failure)
             return
+        if self._job.has_other_inputs():
+            self._fail(unit.number, "its inputs changed meanwhile, another process found; run the same command again")
+            return
         entry = commit(self._job.store, build_shard(batches, self._job.info))
         self.done.entries[unit.number] = entry
         self.done.renamed += unit.renamed

@@ -31,6 +31,16 @@ class Job:
     info: TokensInfo  # as the folder has it
     units_added: int = 0  # by this call
 
+    def has_other_inputs(self) -> bool:
+        """Return whether another process has meanwhile replaced inputs in the plan, which this job still has.
+
+        That process found an input changed whose unit was not committed. If this one committed the unit as it was
+        before, the plan and the shard would contradict each other for ever.
+        """
+        now = read_info(self.store)
+        recorded = zip(now.extensions, self.info.extensions, strict=False)  # others may have come since
+        return now.plan != self.info.plan or any(after.entries != before.entries for after, before in recorded)
+
 
 def prepare(
     sources: Sequence[str | Path | AddressList],
