@@ -50,6 +50,7 @@ from imtok.encoding.settings import Requested
 from imtok.encoding.setup import prepare
 from imtok.quantizer_config import FSQConfig
 from imtok.tokenizer import Tokenizer
+from imtok.tokens.store import LocalStore
 
 _IN_A_FOLDER = 1000
 _STEPS = ("begin", "resume", "grow", "regrow")
@@ -109,7 +110,8 @@ def measured(step: str, source: str, images: int, folder: Path) -> dict[str, Any
     tokenizer = small_tokenizer()
     start_bytes = status("VmRSS")
     started, cpu_started = time.perf_counter(), time.process_time()
-    job = prepare([f"made://{source}/{images}/{'grown' if step in _GROWN else 'first'}"], folder, tokenizer, options())
+    address = f"made://{source}/{images}/{'grown' if step in _GROWN else 'first'}"
+    job = prepare([address], LocalStore(folder), tokenizer, options())
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     peak = status("VmHWM")
     check(step, images, folder, len(job.plan))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from imtok.data.sources import ContainerFile
 from imtok.encoding.inputs import PlanPart
 from imtok.tokens.json_lines import to_line
 from imtok.tokens.plan import PlanEntry
-from imtok.tokens.plan_lines import image_lines
+from imtok.tokens.plan_lines import image_lines, image_row
 
 ODD = [
     "a\n.jpg",
@@ -57,3 +58,28 @@ def test_images_that_are_objects_have_the_same_lines() -> None:
     assert b"".join(PlanPart(images, [], 1).lines()) == (
         b'{"unit":0,"key":"a.png","bytes":5}\n{"unit":1,"key":"b.png","bytes":-1}\n'
     )
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), keys, st.integers(-1, 2**63))))
+def test_rows_are_what_the_records_of_lines_hold(entries: list[tuple[int, str, int]]) -> None:
+    for unit, key, size in entries:
+        line = to_line(PlanEntry(unit=unit, key=key, bytes=size), exclude_none=True)
+        plain = not set(key) & {'"', "\\", *map(chr, range(32))}
+        assert image_row(line) == ((unit, key.encode(), size) if plain else None)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"unit":1,"tar":"a","bytes":5}\n',
+        b'{"unit":01,"key":"a","bytes":5}\n',
+        b'{"unit":1,"key":"a","bytes":5}',
+        b'{"unit":1,"key":"a","bytes":5,"x":1}\n',
+        b'{"unit":1,"key":"\xff","bytes":5}\n',
+        b'{"unit":1,"key":"a\x1f","bytes":5}\n',
+        b'{"unit": 1,"key":"a","bytes":5}\n',
+        b"",
+    ],
+)
+def test_other_lines_are_left_to_their_record(line: bytes) -> None:
+    assert image_row(line) is None

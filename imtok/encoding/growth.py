@@ -6,20 +6,23 @@ keeps its units byte for byte.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import cast
 
-from imtok.data.containers import ImageFile, LostImage
+from imtok.data.archives.packed import packed
+from imtok.data.chosen_images import others
+from imtok.data.containers import SourceImage
 from imtok.data.labels.origin import LabelChoice, Labels, find_labels
 from imtok.data.sources import ContainerFile, Sources
 from imtok.encoding.inputs import PlanPart
 from imtok.encoding.settings import Settings
+from imtok.encoding.taking import Images, Inputs
 from imtok.errors import SourceError, TokensError
 from imtok.tokens.folder import TokensInfo, find_shards
-from imtok.tokens.plan import PlanEntry, plan_path, read_plan
+from imtok.tokens.plan import PlanEntry, plan_path, read_plan_rows
 from imtok.tokens.store import Store
-
-_Input = ImageFile | LostImage | ContainerFile
 
 
 def divide(whole: PlanPart, store: Store, recorded: TokensInfo) -> tuple[list[PlanPart], PlanPart | None]:
@@ -30,7 +33,7 @@ def divide(whole: PlanPart, store: Store, recorded: TokensInfo) -> tuple[list[Pl
     """
     if not recorded.extensions and whole.entries_hash == recorded.plan:
         return [whole], None
-    taken = _Inputs(whole)
+    taken = Inputs(whole)
     committed, _ = find_shards(store)
     parts = [_recorded_part(number, store, recorded, taken, committed) for number in range(recorded.parts)]
     files, containers = taken.rest()
@@ -56,6 +59,7 @@ def refuse_lost_list(store: Store, recorded: TokensInfo) -> bool:
 def labels_of_grown(
     labels: Labels,
     parts: Sequence[PlanPart],
+    new: PlanPart,
     found: Sources,
     settings: Settings,
     recorded: TokensInfo,
@@ -70,7 +74,8 @@ def labels_of_grown(
         return labels
     if labels.source == "none":
         return labels if asked == "none" else replace(labels, notes=(*labels.notes, *_left_out(found, settings)))
-    files = tuple(file for part in parts for file in part.files)
+    alone = parts[0].files if len(parts) == 1 else None  # most often, and then they need no list of their own
+    files = cast(Images, packed(alone) if alone else others(packed(found.files), packed(new.files)))
     containers = tuple(container for part in parts for container in part.containers)
     earlier = replace(found, files=files, containers=containers)
     before = find_labels(earlier, settings.labels, known=recorded.all_class_names, reading=settings.reading)
@@ -79,7 +84,7 @@ def labels_of_grown(
             f"the new inputs have {labels.numbering.words} for labels, the job has {before.numbering.words}; two "
             "numberings are never mixed: encode the new ones into a folder of their own"
         )
-    for file in files if labels.source == "folders" else ():
+    for file in _one_of_each_folder(files) if labels.source == "folders" else ():
         if before.label(file, None) != labels.label(file, None):
             raise _moved(file.key)
     if before.inner_folders and labels.inner_folders:
@@ -109,65 +114,53 @@ def _left_out(found: Sources, settings: Settings) -> tuple[str, ...]:
     return (f"the job was begun without, so it leaves out {words}; encode into another folder to have them",)
 
 
-class _Inputs:
-    """The inputs of a call by name, from which recorded ones are taken."""
-
-    def __init__(self, found: PlanPart) -> None:
-        self._files = {file.key: file for file in found.files}
-        self._containers = {file.name: file for file in found.containers}
-
-    def take(self, entry: PlanEntry) -> _Input | None:
-        if entry.tar is not None:
-            return self._containers.pop(entry.tar, None)
-        return self._files.pop(str(entry.key), None)
-
-    @property
-    def images(self) -> bool:
-        """Whether there are images in folders."""
-        return bool(self._files)
-
-    def longer(self, entry: PlanEntry) -> str | None:
-        """Return the key that an image has where several folders are given, None where there is no such key."""
-        names = (key for key in self._files if key.endswith(f"/{entry.key}"))
-        return next(names, None) if entry.key is not None else None
-
-    def rest(self) -> tuple[Sequence[ImageFile | LostImage], Sequence[ContainerFile]]:
-        """Return what nobody took, in order."""
-        return tuple(self._files.values()), tuple(self._containers.values())
+def _one_of_each_folder(files: Images) -> Iterator[SourceImage]:
+    """Yield the first image of each folder, whose images all have one class."""
+    last = None
+    for index, key in enumerate(files.keys):
+        folder = key.rpartition("/")[0]
+        if folder != last:
+            last = folder
+            yield files.image(index)
 
 
-def _recorded_part(number: int, store: Store, recorded: TokensInfo, inputs: _Inputs, committed: set[int]) -> PlanPart:
+def _recorded_part(number: int, store: Store, recorded: TokensInfo, inputs: Inputs, committed: set[int]) -> PlanPart:
     path = store.file(plan_path(number))
     record = recorded.extensions[number - 1] if number else recorded
     if not path.exists():
         raise TokensError(f"{path}: missing, and these inputs are not those it listed; encode into another folder")
-    files: list[ImageFile | LostImage] = []
+    positions = array("I")
     containers: list[ContainerFile] = []
-    for entry in read_plan(store, number):
-        found = inputs.take(entry)
+    for row in read_plan_rows(store, number):
+        unit, key, size = row if isinstance(row, tuple) else (row.unit, str(row.key).encode(), row.bytes)
+        if not isinstance(row, tuple) and row.tar is not None:
+            container = inputs.take_container(row.tar)
+            found = None if container is None else container.size
+            containers += [container] if container else []
+        else:
+            position = inputs.take_image(key)
+            found = None if position is None else inputs.size(position)
+            positions.append(position or 0)
         # Other bytes are a cut tar that was copied again, where nothing of it is committed.
-        if found is None or (found.size != entry.bytes and entry.unit in committed):
+        if found is None or (found != size and unit in committed):
+            entry = PlanEntry(unit=unit, key=key.decode(), bytes=size) if isinstance(row, tuple) else row
             raise SourceError(
                 f"{store}: the inputs are not those it was begun with: {_difference(entry, found, inputs)}; give the "
                 "same inputs, with new ones if there are any, or encode into another folder"
             )
-        if isinstance(found, ContainerFile):
-            containers.append(found)
-        else:
-            files.append(found)
-    if (len(files), len(containers)) != (record.images, record.tars):  # lines are lost
+    if (len(positions), len(containers)) != (record.images, record.tars):  # lines are lost
         raise TokensError(
-            f"{path}: damaged, it lists {len(files) + len(containers)} inputs of {record.images + record.tars}; copy "
-            "the folder again, or encode into another"
+            f"{path}: damaged, it lists {len(positions) + len(containers)} inputs of {record.images + record.tars}; "
+            "copy the folder again, or encode into another"
         )
-    return PlanPart(files, containers, recorded.unit_size, record.first_unit)
+    return PlanPart(inputs.images(positions), containers, recorded.unit_size, record.first_unit)
 
 
-def _difference(known: PlanEntry, found: _Input | None, inputs: _Inputs) -> str:
+def _difference(known: PlanEntry, found: int | None, inputs: Inputs) -> str:
     if found is None and (renamed := inputs.longer(known)):
         return f"{known.name} is {renamed} beside other folders, put the new images into its own folder"
-    if found is None and known.tar is not None and inputs.images:
+    if found is None and known.tar is not None and inputs.images_left:
         return f"{known.name} is missing (in a folder that holds images, containers are not read: name them)"
     if found is None:
         return f"{known.name} is missing"
-    return f"{known.name} had {known.bytes} bytes, has {found.size}"
+    return f"{known.name} had {known.bytes} bytes, has {found}"

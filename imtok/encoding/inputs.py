@@ -161,6 +161,11 @@ class Plan:
         start = (unit - part.first_unit) * part.unit_size
         return part.files[start : start + part.unit_size]
 
+    def images(self, unit: int) -> int:
+        """Count the images of a unit of the folder list; 0 for a container, whose number only reading it shows."""
+        part = self.parts[self.part_of(unit)]
+        return max(0, min(part.unit_size, len(part.files) - (unit - part.first_unit) * part.unit_size))
+
     def container(self, unit: int) -> ContainerFile | None:
         """Return the container that is a unit, None for one of the folder list."""
         part = self.parts[self.part_of(unit)]

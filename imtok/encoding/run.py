@@ -175,7 +175,7 @@ class _Run:
         plan = self._job.plan
         if any(plan.container(unit) for unit in self._units):
             return None
-        return sum(len(plan.files(unit)) for unit in self._units)
+        return sum(plan.images(unit) for unit in self._units)
 
 
 def _hardware(device: torch.device) -> str:

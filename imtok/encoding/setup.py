@@ -77,7 +77,7 @@ def prepare(
     if new is not None:
         if refuse_lost_list(store, recorded):
             return prepare(sources, store, tokenizer, requested, remote)
-        labels = labels_of_grown(labels, parts, found, settings, recorded, asked=requested.labels)
+        labels = labels_of_grown(labels, parts, new, found, settings, recorded, asked=requested.labels)
     plan = Plan(parts, labels, found)
     recorded = _publish_plans(store, recorded, plan)
     if new is not None:

@@ -17,7 +17,8 @@ from pydantic import Field
 
 from imtok.errors import TokensError
 from imtok.tokens.json_lines import JsonRecord, parse, read_lines, to_line
-from imtok.tokens.store import Location, store_of
+from imtok.tokens.plan_lines import ImageRow, image_row
+from imtok.tokens.store import Location, StoredFile, store_of
 
 _HINT = "copy the folder again, or encode into another"
 _WITH_SUFFIX = (".zip", ".parquet")  # names of other containers than tars end so
@@ -74,13 +75,24 @@ def read_plan(folder: Location, number: int = 0) -> Iterator[PlanEntry]:
     """Read a list of inputs in order; raises TokensError where it is missing or damaged."""
     path = store_of(folder).file(plan_path(number))
     for line_number, line in itertools.islice(read_lines(path), 1 if number else 0, None):
-        yield parse(PlanEntry, line, f"{path}: line {line_number}", *([_HINT] if number else []))
+        yield _parsed(path, number, line_number, line)
+
+
+def read_plan_rows(folder: Location, number: int = 0) -> Iterator[ImageRow | PlanEntry]:
+    """Read a list of inputs as `read_plan` does, but without a record for each image whose key is plain text."""
+    path = store_of(folder).file(plan_path(number))
+    for line_number, line in itertools.islice(read_lines(path), 1 if number else 0, None):
+        yield image_row(line) or _parsed(path, number, line_number, line)
 
 
 def read_plans(folder: Location, extensions: int) -> Iterator[PlanEntry]:
     """Read the first list of inputs and as many later ones; raises TokensError as `read_plan` does."""
     for number in range(extensions + 1):
         yield from read_plan(folder, number)
+
+
+def _parsed(path: StoredFile, number: int, line_number: int, line: bytes) -> PlanEntry:
+    return parse(PlanEntry, line, f"{path}: line {line_number}", *([_HINT] if number else []))
 
 
 def plan_to_bytes(entries: Iterable[PlanEntry]) -> bytes:

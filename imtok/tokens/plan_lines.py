@@ -8,9 +8,13 @@ it, which the keys of a block show together.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from json.encoder import encode_basestring
 
+ImageRow = tuple[int, bytes, int]  # unit, key as UTF-8, bytes
+
+_ROW = re.compile(rb'\{"unit":(0|[1-9]\d*),"key":"([^"\\\x00-\x1f]*)","bytes":(-?(?:0|[1-9]\d*))\}\n')
 _ESCAPED = bytes(range(0x20)) + b'"\\'  # what JSON escapes in text that is not held to ASCII
 
 
@@ -22,6 +26,24 @@ def image_lines(blocks: Iterable[tuple[list[bytes], list[int]]], unit_size: int,
         position += len(keys)
         texts = keys if _is_plain(keys) else [_escaped(key) for key in keys]
         yield b"".join(map(b'{"unit":%d,"key":"%b","bytes":%d}\n'.__mod__, zip(units, texts, sizes, strict=True)))
+
+
+def image_row(line: bytes) -> ImageRow | None:
+    """Return what the line of an image says, None for other lines, for escaped keys and for damage."""
+    match = _ROW.fullmatch(line)
+    if match is None:
+        return None
+    unit, key, size = match.groups()
+    return (int(unit), key, int(size)) if _is_utf8(key) else None
+
+
+def _is_utf8(key: bytes) -> bool:
+    if not key.isascii():
+        try:
+            key.decode()
+        except UnicodeDecodeError:
+            return False
+    return True
 
 
 def _is_plain(keys: list[bytes]) -> bool:

@@ -47,19 +47,35 @@ class FolderTally:
 
     def add(self, keys: Iterable[str]) -> FolderTally:
         """Count some keys; returns itself."""
+        last, last_count = "", 0  # images that follow each other mostly lie in one folder
         for key in keys:
-            top, slash, rest = key.partition("/")
+            folder, slash, _ = key.rpartition("/")
             if not slash:
                 self.first_flat = self.first_flat or key
                 self.flat += 1
                 continue
-            second, deeper, name = rest.partition("/")
-            self.images[top, second if deeper else ""] += 1
-            if self.shards[0]:
-                self.shards[0] = _in_shard(top, key)
-            if self.shards[1] and deeper:
-                self.shards[1] = _in_shard(second, name)
+            if folder != last:
+                self._count(last, last_count)
+                last, last_count = folder, 0
+            last_count += 1
+            if self.shards[0] or (self.shards[1] and "/" in folder):
+                self._look(key)
+        self._count(last, last_count)
         return self
+
+    def _count(self, folder: str, count: int) -> None:
+        top, _, rest = folder.partition("/")
+        if count:
+            self.images[top, rest.partition("/")[0]] += count
+
+    def _look(self, key: str) -> None:
+        """See whether the folders of an image are no shards."""
+        top, _, rest = key.partition("/")
+        second, deeper, name = rest.partition("/")
+        if self.shards[0]:
+            self.shards[0] = _in_shard(top, key)
+        if self.shards[1] and deeper:
+            self.shards[1] = _in_shard(second, name)
 
     @staticmethod
     def union(tallies: Iterable[FolderTally]) -> FolderTally:
