@@ -17,8 +17,8 @@ from imtok.data.containers import SourceImage
 from imtok.data.labels.origin import LabelChoice, Labels, find_labels
 from imtok.data.sources import ContainerFile, Sources
 from imtok.encoding.inputs import PlanPart
+from imtok.encoding.matching import Images, Inputs
 from imtok.encoding.settings import Settings
-from imtok.encoding.taking import Images, Inputs
 from imtok.errors import SourceError, TokensError
 from imtok.tokens.folder import TokensInfo, find_shards
 from imtok.tokens.plan import PlanEntry, plan_path, read_plan_rows

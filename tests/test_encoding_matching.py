@@ -9,7 +9,7 @@ import pytest
 from imtok.data.file_list import GrowingFileList, Place
 from imtok.data.sources import ContainerFile
 from imtok.encoding.inputs import PlanPart
-from imtok.encoding.taking import Inputs
+from imtok.encoding.matching import Inputs
 from imtok.tokens.plan import PlanEntry
 
 
@@ -27,7 +27,7 @@ NAMES = [f"{number:03d}.jpg" for number in range(40)]
     "recorded", [NAMES, NAMES[::-1], NAMES[::2], NAMES[::7], NAMES[20:] + NAMES[:20], ["039.jpg", "000.jpg"]]
 )
 def test_images_are_found_in_any_order(recorded: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imtok.encoding.taking._BLOCK", 3)
+    monkeypatch.setattr("imtok.encoding.matching._BLOCK", 3)
     found = inputs(*NAMES)
     positions = array("I", [found.take_image(name.encode()) or 0 for name in recorded])
     assert [image.key for image in found.images(positions)] == recorded
