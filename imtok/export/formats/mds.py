@@ -13,7 +13,9 @@ type from elsewhere; a value holds its number of axes, its shape and its ids. Ea
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -28,6 +30,7 @@ from imtok.files import atomic_writer, write_atomically
 INDEX = "index.json"
 MOST_BYTES = 2**32 - 1  # of a shard: its offsets are uint32
 _KEY_BYTES = 4096  # more than the keys of a shard have on average
+_SIZES = struct.Struct("<II")  # bytes of key and ids of a sample, the columns without a fixed size
 
 
 class Mds(Format):
@@ -60,9 +63,9 @@ class Mds(Format):
         with atomic_writer(make_target(folder, path)) as file:
             file.seek(start)
             for block in whole_blocks(piece, blocks):
-                samples = _samples(block, plan)
-                file.writelines(samples)
-                sizes.append(np.fromiter(map(len, samples), np.int64, len(samples)))
+                samples, lengths = _samples(block, plan)
+                file.write(samples)
+                sizes.append(lengths)
             offsets = np.concatenate(sizes).cumsum()  # N + 1
             if offsets[-1] > MOST_BYTES:
                 raise ConfigError(f"{path}: {offsets[-1]:,} bytes, and a shard of mds has at most {MOST_BYTES:,}")
@@ -148,22 +151,22 @@ def _prefix(plan: ExportPlan) -> bytes:
     return bytes([1 << 2 | width]) + plan.ids_per_image.to_bytes(1 << width, "little")
 
 
-def _samples(block: Block, plan: ExportPlan) -> list[bytes]:
-    """Return the samples of a block, in the order of its images and their crops."""
+def _samples(block: Block, plan: ExportPlan) -> tuple[bytes, npt.NDArray[np.int64]]:
+    """Return the samples of a block, in the order of its images and their crops, and the bytes of each."""
     prefix, (images, crops, length) = _prefix(plan), block.ids.shape
     label = plan.labelled > 0
-    sample = np.dtype(
-        [("label", "<i8", (int(label),)), ("prefix", "u1", (len(prefix),)), ("ids", plan.dtype, (length,))]
-    )
-    rows = np.zeros((images, crops), sample)  # what follows the key
+    ids_bytes = len(prefix) + length * plan.dtype.itemsize
+    fields = [("label", "<i8", (int(label),)), ("prefix", "u1", (len(prefix),)), ("ids", plan.dtype, (length,))]
+    rows = np.zeros((images, crops), fields)  # what follows the key
     if label:
         rows["label"] = -1 if block.labels is None else block.labels[:, None, None]
     rows["prefix"] = np.frombuffer(prefix, np.uint8)
     rows["ids"] = block.ids.astype(plan.dtype, casting="equiv", copy=False)
-    data, width = rows.tobytes(), sample.itemsize
-    size = (len(prefix) + length * plan.dtype.itemsize).to_bytes(4, "little")
-    heads = [b"".join((len(key).to_bytes(4, "little"), size, key)) for key in map(str.encode, block.keys)]
-    return [heads[row // crops] + data[row * width : (row + 1) * width] for row in range(images * crops)]
+    bodies = rows.reshape(-1).view(f"V{rows.itemsize}").tolist()  # bytes of each row
+    keys = [key for key in map(str.encode, block.keys) for _ in range(crops)]
+    heads = map(_SIZES.pack, map(len, keys), repeat(ids_bytes))
+    lengths = np.fromiter(map(len, keys), np.int64, len(keys)) + (_SIZES.size + rows.itemsize)
+    return b"".join(chain.from_iterable(zip(heads, keys, bodies, strict=True))), lengths
 
 
 def _read_shard(path: Path, piece: Piece, plan: ExportPlan) -> Iterator[ReadImage]:
@@ -187,7 +190,7 @@ def _read_shard(path: Path, piece: Piece, plan: ExportPlan) -> Iterator[ReadImag
 def _parse(path: Path, sample: bytes, plan: ExportPlan) -> dict[str, Any]:
     """Return the columns of a sample; raises TokensError unless its sizes and the shape of its ids are right."""
     prefix, label = _prefix(plan), 8 if plan.labelled else 0
-    key_bytes, tokens_bytes = (int.from_bytes(sample[at : at + 4], "little") for at in (0, 4))
+    key_bytes, tokens_bytes = _SIZES.unpack(sample[:8].ljust(8, b"\0"))
     tokens = sample[8 + key_bytes + label :]
     expected = len(prefix) + plan.ids_per_image * plan.dtype.itemsize
     if not len(tokens) == tokens_bytes == expected or not tokens.startswith(prefix):
@@ -202,5 +205,5 @@ def _parse(path: Path, sample: bytes, plan: ExportPlan) -> dict[str, Any]:
 def _image(split: Split, samples: Sequence[dict[str, Any]]) -> ReadImage:
     """Return the image whose crops are these samples."""
     label = int(samples[0].get("label", -1))
-    ids = np.stack([sample["tokens"] for sample in samples])
+    ids = np.array([sample["tokens"] for sample in samples])
     return ReadImage(split, ids, key=samples[0]["key"], label=None if label < 0 else label)
