@@ -105,10 +105,8 @@ def test_token_set_comes_back(tmp_path: Path, crops: int, library: bool) -> None
     check_equal(tokens, images, keys=False, labels=False)
 
 
-def test_trainer_is_given_vocabulary_and_length() -> None:
-    note = LitData().trainer_note(plan_of(5))
-    assert note.startswith("vocabulary of 1000 ids")
-    assert "block_size=6 " in note
+def test_trainer_is_given_the_length_of_an_image() -> None:
+    assert "block_size=6)" in LitData().trainer_note(plan_of(5))
 
 
 def test_verification_compares_every_image(tmp_path: Path) -> None:

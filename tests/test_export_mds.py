@@ -134,10 +134,8 @@ def test_token_set_comes_back(tmp_path: Path, crops: int) -> None:
     check_equal(tokens, images)
 
 
-def test_trainer_is_given_vocabulary_and_length() -> None:
-    note = Mds().trainer_note(plan_of(5, dtype="int32"))
-    assert note.startswith("vocabulary of 1000 ids")
-    assert "max_seq_len=6," in note
+def test_trainer_is_given_the_length_of_an_image() -> None:
+    assert "max_seq_len=6)" in Mds().trainer_note(plan_of(5, dtype="int32"))
 
 
 @pytest.mark.filterwarnings("ignore")  # of streaming's own

@@ -58,9 +58,8 @@ class Automodel(Format):
             )
 
     def trainer_note(self, plan: ExportPlan) -> str:
-        """Return the vocabulary, and the length with which a sample is one image."""
-        length = plan.ids_per_image - 1
-        return f"{super().trainer_note(plan)}; NanogptDataset: seq_len={length} makes a sample of each image"
+        """Return the length with which a sample is one image."""
+        return f'NanogptDataset("OUT/train/*.bin", seq_len={plan.ids_per_image - 1}): a sample is an image'
 
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the ids of a piece, and where its images begin."""

@@ -45,9 +45,9 @@ class Datatrove(Format):
     default_images: ClassVar[int | None] = 1 << 18
 
     def trainer_note(self, plan: ExportPlan) -> str:
-        """Return the vocabulary, the bytes of an id, and the length with which a window is one image."""
+        """Return the bytes of an id, and the length with which a window is one image."""
         options = f"seq_len={plan.ids_per_image - 1}, token_size={plan.dtype.itemsize}"
-        return f"{super().trainer_note(plan)}; DatatroveFolderDataset: {options} make a window of each image"
+        return f'DatatroveFolderDataset("OUT/train", filename_pattern="*.ds", {options}): a window is an image'
 
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the ids of a piece, the ends of its images, and the text about it."""

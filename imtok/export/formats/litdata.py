@@ -57,9 +57,9 @@ class LitData(Format):
             )
 
     def trainer_note(self, plan: ExportPlan) -> str:
-        """Return the vocabulary, and the block size that leaves no ids over at the end of a chunk."""
-        size = f"block_size={plan.ids_per_image} makes a block of each image"
-        return f"{super().trainer_note(plan)}; TokensLoader: {size}, other sizes drop ids at the end of each chunk"
+        """Return the block size that leaves no ids over at the end of a chunk."""
+        loader = f"TokensLoader(block_size={plan.ids_per_image})"
+        return f'StreamingDataset("OUT/train", item_loader={loader}): other sizes drop ids at the end of each chunk'
 
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the chunk of a piece."""

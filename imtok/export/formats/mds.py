@@ -52,8 +52,10 @@ class Mds(Format):
             )
 
     def trainer_note(self, plan: ExportPlan) -> str:
-        """Return the vocabulary, and the length that cuts no image."""
-        return f"{super().trainer_note(plan)}; StreamingTextDataset: max_seq_len={plan.ids_per_image}, column tokens"
+        """Return the length that cuts no image."""
+        return (
+            f'StreamingTextDataset(local="OUT", split="train", max_seq_len={plan.ids_per_image}): a sample is an image'
+        )
 
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the shard of a piece: the samples first, as their sizes are known when they are written."""

@@ -30,9 +30,9 @@ class Olmo(Format):
     default_images: ClassVar[int | None] = 1 << 18
 
     def trainer_note(self, plan: ExportPlan) -> str:
-        """Return the vocabulary, the type that the files do not state, and the length that leaves no ids over."""
+        """Return the type, which the files do not state, and the length that leaves no ids over."""
         options = f"dtype={plan.dtype.name}, sequence_length={plan.ids_per_image}"
-        return f"{super().trainer_note(plan)}; NumpyFSLDatasetConfig: {options} make an instance of each image"
+        return f'NumpyFSLDatasetConfig(paths=["OUT/train/*.npy"], expand_glob=True, {options}): an instance is an image'
 
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the ids of a piece, and the bounds of its images."""

@@ -35,8 +35,9 @@ class Torchtitan(Format):
     dtypes: ClassVar[tuple[str, ...]] = ("uint32",)
 
     def trainer_note(self, plan: ExportPlan) -> str:
-        """Return the vocabulary, and what a document is."""
-        return f"{super().trainer_note(plan)}; PretokenizedMemmapSource: uint32, a document is an image"
+        """Return the names of the files in the recipe."""
+        del plan
+        return 'PretokenizedMemmapSource: tokens_path="OUT/train/tokens.bin"; a document is an image'
 
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the ids of a piece, and the bounds of its images."""
