@@ -12,9 +12,11 @@ from imtok.version import __version__
 
 if TYPE_CHECKING:
     from imtok import analysis, evaluation, kernels, losses, networks, quantizers, tokens
+    from imtok.batch_encoder import BatchEncoder
     from imtok.tokenizer import Tokenizer, load
 
 __all__ = [
+    "BatchEncoder",
     "Tokenizer",
     "__version__",
     "analysis",
@@ -29,6 +31,6 @@ __all__ = [
 
 __getattr__, __dir__ = lazy_names(
     __name__,
-    {"Tokenizer": "imtok.tokenizer", "load": "imtok.tokenizer"},
+    {"BatchEncoder": "imtok.batch_encoder", "Tokenizer": "imtok.tokenizer", "load": "imtok.tokenizer"},
     ("analysis", "evaluation", "kernels", "losses", "networks", "quantizers", "tokens"),
 )

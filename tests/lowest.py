@@ -13,7 +13,8 @@ def lowest() -> list[str]:
     """Return the lower bound of each dependency, those of the extras included; what has no bound is left out."""
     project = tomllib.loads(PROJECT.read_text())["project"]
     every = sum(project["optional-dependencies"].values(), project["dependencies"])
-    bounds = (re.fullmatch(r"([\w-]+)>=([\d.]+)", requirement) for requirement in every)
+    # pip takes no extras in constraints.
+    bounds = (re.fullmatch(r"([\w-]+)(?:\[[\w,-]+\])?>=([\d.]+)", requirement) for requirement in every)
     return [f"{bound[1]}=={bound[2]}" for bound in bounds if bound]
 
 

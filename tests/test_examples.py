@@ -7,12 +7,15 @@ import re
 import shlex
 import signal
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from launching import TINY, Started, newest
-from making import fill
+from making import contents, fill, pictures_tar, tiny_tokenizer
+
+from imtok.encoding import encode
 
 ROOT = Path(__file__).parents[1]
 SECTION = re.search(r"^## More than one GPU$(.*?)^## ", (ROOT / "README.md").read_text(), re.M | re.S)
@@ -131,3 +134,23 @@ def test_a_finished_slurm_job_leaves_the_queue(started: Path) -> None:
     assert job.process.wait(400) == 0, job.text
     assert "this run is finished" in job.text
     assert queue.read_text() == before
+
+
+@pytest.mark.slow
+def test_ray_makes_the_token_folder_of_one_process(tmp_path: Path) -> None:
+    sources = [fill(tmp_path / "photos", [f"{n}.png" for n in range(5)])]
+    sources += [pictures_tar(tmp_path / f"{name}.tar", ["0.png", "1.png"]) for name in "abc"]
+    tokenizer = tiny_tokenizer(tmp_path / "tokenizer")
+    encode(sources, tmp_path / "one", tokenizer)
+    words = [*(source.name for source in sources), "-o", "ray", "-t", "tokenizer", "--processes", "2"]
+    quiet = os.environ | {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "disabled"}
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "encode_ray.py", *words],
+        cwd=tmp_path,
+        env=quiet,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"{tmp_path}/ray: 11 images\n"
+    assert contents(tmp_path / "ray") == contents(tmp_path / "one")

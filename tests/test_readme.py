@@ -20,8 +20,9 @@ from imtok.cli import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-# The recipes of extending.md need names of their own: tests/test_extending.py runs them.
-PAGES = sorted(page for page in (ROOT / "docs").glob("*.md") if page.name != "extending.md")
+# tests/test_extending.py and tests/test_batch_encoder.py run the samples of these, in processes of their own.
+ELSEWHERE = {"extending.md", "ray.md"}
+PAGES = sorted(page for page in (ROOT / "docs").glob("*.md") if page.name not in ELSEWHERE)
 # Short of length, the commands run as they stand.
 SHORT = ["--images", "64", "--set", "network.channels=[8,16]"]
 SHORT_VQGAN = ["--images", "64", "--set", "network.channels=[32,32]", "--set", "network.attention_stages=[1]"]

@@ -34,7 +34,7 @@ class EncoderForward:
         # Two forwards at once would only double the memory of a GPU; on a CPU each thread has its own core.
         self._turn = threading.Lock() if on_gpu else nullcontext()
         self._pinned = on_gpu
-        self._dtype = smallest_dtype(tokenizer.num_codes)
+        self.dtype = smallest_dtype(tokenizer.num_codes)
 
     def black(self, crops: int, side: int) -> Tensor:
         """Return a batch of black images to be filled: (A, B, 3, S, S) uint8."""
@@ -61,4 +61,4 @@ class EncoderForward:
         on_device = pixels.to(self._device, non_blocking=True)
         with self._turn, autocast(self._device, self._precision):
             codes = self._tokenizer.encode(on_device)
-        return codes.cpu().numpy().astype(self._dtype)
+        return codes.cpu().numpy().astype(self.dtype)

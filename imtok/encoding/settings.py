@@ -75,12 +75,12 @@ def settle(requested: Requested, recorded: TokensInfo | None, tokenizer: Tokeniz
         return next(value for value in (requested, recorded, default) if value is not None)
 
     size = choose("--size", requested.size, known.size, tokenizer.config.size)
-    _check_size(size, tokenizer.config.network)
+    check_size(size, tokenizer.config.network)
     fit: Fit = choose("--fit", requested.fit, known.fit, "crop")
     precision: Precision = choose("--precision", requested.precision, known.precision, "fp32")
     batch_size = choose("--batch-size", requested.batch_size, known.batch_size, BATCH_SIZE[device.type])
     unit_size = choose("--unit-size", requested.unit_size, known.unit_size, _UNIT_SIZE)
-    _check_values(fit, precision, batch_size, unit_size)
+    check_values(fit, precision, batch_size, unit_size)
     asked = None if requested.augment is None else parse_augmentation(requested.augment).name
     augmentation = parse_augmentation(
         choose("--augment", asked, known.augment, "none"),
@@ -234,7 +234,8 @@ def _versions() -> dict[str, str]:
     return {"imtok": __version__, "torch": str(torch.__version__), "pillow": PIL.__version__}
 
 
-def _check_values(fit: str, precision: str, batch_size: int, unit_size: int) -> None:
+def check_values(fit: str, precision: str, batch_size: int, unit_size: int) -> None:
+    """Raise ConfigError on a value that no job can have."""
     for name, value, choices in (("--fit", fit, ("crop", "pad")), ("--precision", precision, ("fp32", "bf16"))):
         if value not in choices:
             raise ConfigError(f"{name} {value}: expected {' or '.join(choices)}")
@@ -243,7 +244,8 @@ def _check_values(fit: str, precision: str, batch_size: int, unit_size: int) -> 
             raise ConfigError(f"{name} {number}: expected 1 or more")
 
 
-def _check_size(size: int, network: NetworkRecord) -> None:
+def check_size(size: int, network: NetworkRecord) -> None:
+    """Raise ConfigError where the network takes no squares of `size` pixels."""
     downsample = network.downsample
     if downsample is None:
         if not network.takes(size, size):
