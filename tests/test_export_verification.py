@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from exporting import random_tokens
+from scripts import call_script, import_script
 
 from imtok.errors import Interrupted, TokensError
 from imtok.export import ExportOptions, export_tokens
@@ -115,3 +117,17 @@ def test_the_check_stops_on_request(tokens: Path, tmp_path: Path) -> None:
     export_tokens(tokens, tmp_path / "out", "npy")
     with pytest.raises(Interrupted):
         verify_export(tmp_path / "out", tokens, should_stop=lambda: True)
+
+
+def test_the_benchmark_measures_formats_and_reads_them_back(
+    tokens: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = import_script("exports", monkeypatch)
+    call_script(script, monkeypatch, tokens, "--formats", "npy", "4m", "nanogpt", "--rounds", "1", "--shuffle", "1")
+    *table, last = capsys.readouterr().out.splitlines()
+    facts = json.loads(last)
+    assert [row.split()[0] for row in table] == ["format", "npy", "4m", "nanogpt"]
+    assert (facts["images"], facts["options"]) == (20, {"shuffle": 1})
+    assert all(row["equal"] for row in facts["formats"].values())
+    assert facts["formats"]["nanogpt"]["bytes"] > 20 * 12 * 2
+    assert facts["formats"]["npy"]["read_by"].startswith("numpy ")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, overload
 
 import numpy as np
@@ -25,7 +24,6 @@ from imtok.tokens.shard import NO_LABEL, Shard
 
 _Part = tuple[Numbers, Shard, Numbers]  # places in a block, and the shard and the rows of it that go there
 
-_OPEN_SHARDS = 1024
 _BLOCK_BYTES = 16 << 20  # of ids; a gather of this many touches each unit of a large set often enough
 
 
@@ -77,7 +75,6 @@ class BlockReader:
         self._selection, self._plan, self._should_stop = selection, plan, should_stop
         row_bytes = plan.crops * plan.ids_per_image * plan.dtype.itemsize
         self._most = max(1, _BLOCK_BYTES // row_bytes)  # images of a block
-        self._shard = lru_cache(maxsize=_OPEN_SHARDS)(lambda position: selection.tokens.unit(position)[1])
 
     def blocks(self, piece: Piece, layout: SequenceLayout, advance: Callable[[int], None]) -> Iterator[Block]:
         """Yield the images of a piece in their order, as ids; `advance` receives the images of each block after it."""
@@ -103,7 +100,7 @@ class BlockReader:
         units, starts = np.unique(positions[order], return_index=True)
         parts = []
         for unit, places in zip(units.tolist(), np.split(order, starts[1:]), strict=True):
-            parts.append((places, self._shard(unit), rows[places]))
+            parts.append((places, self._selection.shard(unit), rows[places]))
         augmented = all(shard.crops is not None for _, shard, _ in parts)
         return CodeBlock(
             keys=Keys(images, [(places, shard.keys, chosen) for places, shard, chosen in parts]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from imtok.errors import ImtokError, Interrupted, TokensError, disk_errors
 from imtok.export import record as records
 from imtok.export.blocks import BlockReader
 from imtok.export.format import ExportPlan, Format, Piece
+from imtok.export.hashing import describe_file
 from imtok.export.options import ExportOptions
 from imtok.export.planning import cut_pieces, find_format, make_layout, make_plan, refuse_options
 from imtok.export.record import ExportedFile, ExportRecord
@@ -149,18 +149,11 @@ class _Writing:
             if known is None:
                 blocks = reader.blocks(piece, layout, self.advance)
                 paths = self._target.write(piece, blocks, self._plan, self._folder)
-                known = tuple(_described(self._folder, path) for path in paths)
+                known = tuple(describe_file(self._folder, path) for path in paths)
                 records.save_piece(self._folder, piece, known)
             else:
                 self.before += piece.images
                 self.advance(piece.images)
             files += known
         beside = self._target.finish(self._pieces, self._plan, self._folder)
-        return [*files, *(_described(self._folder, path) for path in beside)]
-
-
-def _described(folder: Path, path: str) -> ExportedFile:
-    """Return the record's line of a file."""
-    with (folder / path).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-        return ExportedFile(path=path, bytes=file.tell(), sha256=digest.hexdigest())
+        return [*files, *(describe_file(self._folder, path) for path in beside)]

@@ -23,10 +23,13 @@ from imtok.packed_strings import PackedStrings
 from imtok.permutation import Permutation
 from imtok.tokens import TokenDataset
 from imtok.tokens.shard import NO_LABEL
+from imtok.tokens.store import LocalStore
 
 Numbers = npt.NDArray[np.int64]
 
 _KEYS_AT_ONCE = 4096
+_OPEN_SHARDS = 1024  # of this machine, which are memory-mapped
+_HELD_SHARDS = 64  # of an object store, which are in memory, about 1 MB each
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,16 @@ class Selection:
 
     def __init__(self, tokens: TokenDataset, options: ExportOptions, should_stop: Callable[[], bool] | None) -> None:
         """Read the keys or labels of every unit, as far as the options need them."""
-        self.tokens = tokens
+        many = _OPEN_SHARDS if isinstance(tokens.store, LocalStore) else _HELD_SHARDS
+        # In input order no unit comes back; in another each block touches all of them.
+        self.shard = lru_cache(many if options.shuffle is not None else 1)(lambda position: tokens.unit(position)[1])
         counts = np.zeros((2, len(tokens.units)), np.int64)  # of train and val in each unit
         self._held_out: list[bytes] = []  # for each unit, a bit for each image: it is of val
         labels = _Labels()
         for position in range(len(tokens.units)):
             if should_stop and should_stop():
                 raise Interrupted("stopped on request before anything was written")
-            shard = tokens.unit(position)[1]
+            shard = self.shard(position)
             labels.add(shard.labels, shard.keys)
             held_out = 0
             if options.val_fraction:

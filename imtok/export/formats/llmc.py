@@ -17,8 +17,8 @@ import numpy as np
 
 from imtok.errors import ConfigError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
+from imtok.export.hashing import hashed_writer
 from imtok.export.rows import Numbers, check_equal, check_size, ids_in, largest_piece, read_rows, write_rows
-from imtok.files import atomic_writer
 
 HEADER = 256  # int32 numbers
 VARIANTS = {"uint16": (20240520, 1), "uint32": (20240801, 7)}  # magic number and version by type
@@ -51,7 +51,7 @@ class LlmC(Format):
 
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write one file."""
-        with atomic_writer(folder / _name(piece)) as file:
+        with hashed_writer(folder / _name(piece)) as file:
             file.write(_header(piece, plan).tobytes())
             write_rows(file, piece, blocks, plan)
         return [_name(piece)]

@@ -23,6 +23,7 @@ import numpy as np
 
 from imtok.errors import ConfigError, TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
+from imtok.export.hashing import hashed_writer
 from imtok.export.rows import (
     Numbers,
     check_equal,
@@ -35,7 +36,6 @@ from imtok.export.rows import (
     write_rows,
 )
 from imtok.export.stems import stem_of
-from imtok.files import atomic_writer
 
 CODES = {"uint16": 8, "int32": 4, "int64": 5}  # of types
 FIRST_INT32 = 65500  # ids from which Megatron takes int32
@@ -73,9 +73,9 @@ class Megatron(Format):
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the ids of a piece and their index."""
         names = [f"{stem_of(piece)}.bin", f"{stem_of(piece)}.idx"]
-        with atomic_writer(folder / names[0]) as file:
+        with hashed_writer(folder / names[0]) as file:
             write_rows(file, piece, blocks, plan)
-        with atomic_writer(folder / names[1]) as file:
+        with hashed_writer(folder / names[1]) as file:
             file.write(_header(piece, plan))
             write_numbers(file, _index(piece, plan))
         return names

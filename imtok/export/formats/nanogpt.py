@@ -17,8 +17,9 @@ from typing import ClassVar
 
 from imtok.errors import TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
+from imtok.export.hashing import hashed_writer
 from imtok.export.rows import check_equal, read_rows, write_rows
-from imtok.files import atomic_writer, write_atomically
+from imtok.files import write_atomically
 
 
 class NanoGPT(Format):
@@ -35,7 +36,7 @@ class NanoGPT(Format):
 
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the file of a split."""
-        with atomic_writer(folder / _name(piece)) as file:
+        with hashed_writer(folder / _name(piece)) as file:
             write_rows(file, piece, blocks, plan)
         return [_name(piece)]
 

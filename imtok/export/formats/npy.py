@@ -25,8 +25,8 @@ import numpy.typing as npt
 
 from imtok.errors import TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
+from imtok.export.hashing import hashed_writer
 from imtok.export.stems import stem_of
-from imtok.files import atomic_writer
 from imtok.tokens.shard import NO_LABEL
 
 
@@ -42,7 +42,7 @@ class Npy(Format):
         stem, labelled = stem_of(piece), plan.labelled > 0
         names = [f"{stem}.npy", f"{stem}.keys.txt", *([f"{stem}.labels.npy"] if labelled else [])]
         with ExitStack() as files:
-            ids, keys, *labels = (files.enter_context(atomic_writer(folder / name)) for name in names)
+            ids, keys, *labels = (files.enter_context(hashed_writer(folder / name)) for name in names)
             ids.write(_header(plan.dtype, _shape(piece, plan)))
             for file in labels:
                 file.write(_header(np.dtype("<i8"), (piece.images,)))
