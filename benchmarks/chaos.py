@@ -6,7 +6,7 @@ several, as shares of `--shard`, as ranks, below torchrun, or as a mixture. It d
 - SIGKILL, SIGTERM and SIGINT to any process; SIGSTOP, while another process goes on, and then SIGCONT or SIGKILL;
 - a disk without bytes or without inodes, for a while or until all have ended;
 - tars that are cut, inputs that change or vanish, and that are mended after all have ended;
-- connections to the server of some tars that break, or a server that is away for a while.
+- connections that break, and servers that are away for a while: of some tars, and of tokens that are objects.
 
 After each start, every committed shard must have the bytes of the undisturbed one. Once the set is complete, all of
 its files outside `journal/` must, `imtok verify` must accept it, and its images and skips must be as many as the
@@ -14,7 +14,7 @@ inputs. Then it is exported under kills, and the export must have the bytes of o
 begun, until there were enough starts.
 
     python benchmarks/chaos.py
-    python benchmarks/chaos.py --restarts 30 --seed 7 --scale 2
+    python benchmarks/chaos.py --restarts 30 --seed 7 --scale 3 --in-bucket 0
 
 A small disk is mounted where the system lets it (`unshare`, as root or not). Otherwise the disturbed processes may not
 let a file grow beyond some bytes.
@@ -30,9 +30,11 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import torch
+from chaos_places import Bucket, bucket_served
 from chaos_rounds import Choices, Rounds
 from chaos_world import Disk, folder_served
 from machine import machine
@@ -52,9 +54,14 @@ def main() -> None:
         links = {}
         if args.served:
             links["source"] = stack.enter_context(folder_served(scratch / "inputs" / "served", scratch / "server.txt"))
-        choices = Choices(args.restarts, args.seed, args.scale, args.torchrun, args.fresh, args.formats)
+        bucket = None
+        if args.in_bucket:
+            links["store"], client = stack.enter_context(bucket_served(scratch / "store.txt"))
+            bucket = partial(Bucket, client)
+        names = ("restarts", "seed", "scale", "torchrun", "fresh", "in_bucket", "formats")
+        choices = Choices(**{name: getattr(args, name) for name in names})
         started = time.monotonic()
-        rounds = Rounds(choices, scratch, disk, links)
+        rounds = Rounds(choices, scratch, disk, links, bucket)
         rounds.run()
         report(rounds, disk, choices, time.monotonic() - started)
 
@@ -70,10 +77,9 @@ def report(rounds: Rounds, disk: Disk, choices: Choices, seconds: float) -> None
     print("|---|---|")
     for name, times in sorted(tally.layouts.items()):
         print(f"| {name} | {times} |")
-    print(
-        f"{tally.restarts} restarts with {tally.processes} processes in {tally.rounds} rounds and {seconds:.0f} s: "
-        f"{tally.bytes_compared:,} bytes compared, {tally.exports} exports, all equal to the undisturbed ones"
-    )
+    rounds_said = f"{tally.rounds} rounds, {tally.rounds_in_bucket} of them on S3"
+    print(f"{tally.restarts} restarts with {tally.processes} processes in {rounds_said}, in {seconds:.0f} s")
+    print(f"{tally.bytes_compared:,} bytes and {tally.exports} exports compared, all equal to the undisturbed ones")
     record = {"benchmark": "chaos", **vars(choices), **vars(tally), "events": events, "small_disk": disk.mounted}
     print(json.dumps(record | {"seconds": round(seconds, 1)} | machine(torch.device("cpu"))))
 
@@ -98,6 +104,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--scale", type=int, default=8, help="size of the set: 12 pictures and 3 tars for each")
     parser.add_argument("--torchrun", type=float, default=0.05, help="share of the starts that torchrun does")
     parser.add_argument("--fresh", type=float, default=0.1, help="share of the other starts without loaded packages")
+    parser.add_argument("--in-bucket", type=float, default=0.2, help="share of the rounds with tokens on an S3 server")
     parser.add_argument("--formats", nargs="*", default=_FORMATS, help="formats of the exports")
     parser.add_argument("--small-disk", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--served", action=argparse.BooleanOptionalAction, default=False)

@@ -41,10 +41,11 @@ class Disturbances:
         self._draw, self._inputs, self._disk, self._links = draw, inputs, disk, links
         self._is_planned, self._committed, self._start_another = is_planned, committed, start_another
 
-    def draw(self) -> tuple[list[Disturb], list[Disturb]]:
+    def draw(self, *, in_bucket: bool) -> tuple[list[Disturb], list[Disturb]]:
         """Draw those before a start and those after it, one to three in all."""
-        kinds = [self.kill, self.kill, self.end, self.end, self.stop, self.fill_disk, self.damage_input]
-        for name in self._links:
+        kinds = [self.kill, self.kill, self.end, self.end, self.stop, self.damage_input]
+        kinds += [] if in_bucket else [self.fill_disk]
+        for name in (each for each in self._links if in_bucket or each != "store"):
             kinds += [self._breaking(name), self._taking_away(name)]
         drawn = self._draw.choices(kinds, k=self._draw.choice([1, 1, 1, 2, 2, 3]))
         early = [each for each in drawn if each in (self.fill_disk, self.damage_input) and self._draw.random() < 0.3]

@@ -78,7 +78,7 @@ class _Forked:
     def __init__(self, command: Command, log: Path) -> None:
         self.log = log
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["imtok.encoding", "imtok.cli"])
+        context.set_forkserver_preload(["imtok.encoding", "imtok.cli", "s3fs", "fsspec.implementations.http"])
         environment = os.environ | command.environment
         self._process = context.Process(target=_run, args=(command, log, environment))
         self._process.start()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
-import shutil
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from chaos_disturbances import Disturbances
+from chaos_places import Folder, Place, contents
 from chaos_processes import Command, Process, start, wait
 from chaos_world import UNIT_SIZE, Disk, Link, Undo, draw_inputs
 
@@ -34,6 +34,7 @@ class Choices:
     scale: int
     torchrun: float  # share of the starts
     fresh: float  # share of the other starts
+    in_bucket: float  # share of the rounds whose tokens are objects
     formats: Sequence[str]
 
 
@@ -44,6 +45,7 @@ class Tally:
     restarts: int = 0
     processes: int = 0
     rounds: int = 0
+    rounds_in_bucket: int = 0
     exports: int = 0
     layouts: Counter[str] = field(default_factory=Counter)
     exits: Counter[int] = field(default_factory=Counter)
@@ -53,22 +55,28 @@ class Tally:
 class Rounds:
     """Rounds of one set of inputs."""
 
-    def __init__(self, choices: Choices, scratch: Path, disk: Disk, links: dict[str, Link]) -> None:
+    def __init__(
+        self, choices: Choices, scratch: Path, disk: Disk, links: dict[str, Link], bucket: Callable[[str], Place] | None
+    ) -> None:
         self.tally, self._choices, self._draw = Tally(), choices, random.Random(choices.seed)
-        self._scratch, self._disk, self._links = scratch, disk, links
+        self._scratch, self._disk, self._links, self._bucket = scratch, disk, links, bucket
         self._logs = 0
-        self._inputs, self._whole, self._tokens = scratch / "inputs", scratch / "whole", disk.folder / "tokens"
-        self._count, self._broken = draw_inputs(self._inputs, choices.scale)
+        self._inputs, self._whole = scratch / "inputs", Folder(scratch / "whole")
+        self._tokens: Place = Folder(disk.folder / "tokens")
+        count, broken = draw_inputs(self._inputs, choices.scale)
         _tiny_tokenizer().save(scratch / "tokenizer")
         self._in_peace(self._encode(self._whole))
         self._expected = contents(self._whole)
+        dataset = open_tokens(self._whole.address)
+        skipped = sum(shard.skipped for shard in dataset.shards())
+        assert (len(dataset) + skipped, skipped) == (count, broken), (len(dataset), skipped)
         self.disturbances = Disturbances(
             self._draw,
             self._inputs,
             disk,
             links,
-            self._is_planned,
-            lambda: {int(path.stem) for path in self._shards()},
+            lambda: "plan/inputs-00000.jsonl" in self._tokens.names("plan"),
+            lambda: {int(Path(name).stem) for name in self._shards()},
             lambda: self._start(self._encode(self._tokens)),
         )
 
@@ -78,32 +86,34 @@ class Rounds:
             self._round()
 
     def _round(self) -> None:
-        tokens = self._tokens
+        self.tally.rounds += 1
+        in_bucket = self._bucket is not None and self._draw.random() < self._choices.in_bucket
+        self._tokens = Folder(self._disk.folder / "tokens")
+        if in_bucket and self._bucket:
+            self._tokens = self._bucket(f"tokens-{self.tally.rounds}")
+            self.tally.rounds_in_bucket += 1
         for _ in range(_MOST_STARTS):
-            if self.tally.restarts >= self._choices.restarts or (tokens / "MANIFEST.jsonl").exists():
+            if self.tally.restarts >= self._choices.restarts or "MANIFEST.jsonl" in self._tokens.names():
                 break
             self._restart()
-            for path in self._shards():
-                self._compare_bytes(str(path), path.read_bytes(), self._expected[path.relative_to(tokens).as_posix()])
-        self._in_peace(self._encode(tokens))
-        self._compare(tokens, self._expected)
-        self._in_peace(Command(["verify", str(tokens)]))
-        dataset = open_tokens(tokens)
-        skipped = sum(shard.skipped for shard in dataset.shards())
-        assert (len(dataset) + skipped, skipped) == (self._count, self._broken), (len(dataset), skipped)
+            for name in self._shards():
+                self._compare_bytes(name, self._tokens.read(name), self._expected[name])
+        self._in_peace(self._encode(self._tokens))
+        self._compare(self._tokens, self._expected)
+        self._in_peace(Command(["verify", self._tokens.address]))
         for name in self._draw.sample(self._choices.formats, min(2, len(self._choices.formats))):
             self._export(name)
-        shutil.rmtree(tokens)
-        self.tally.rounds += 1
+        self._tokens.clear()
 
     def _restart(self) -> None:
         """Start the command in some layout, disturb it at random moments, and wait until all have ended."""
         draw, undo, allowed = self._draw, list[Undo](), {0}
         name, commands = self._layout()
-        early, late = self.disturbances.draw()
+        in_bucket = not isinstance(self._tokens, Folder)
+        early, late = self.disturbances.draw(in_bucket=in_bucket)
         for disturb in early:
             allowed |= disturb([], undo)
-        if not self._disk.mounted and draw.random() < 0.2:
+        if not self._disk.mounted and not in_bucket and draw.random() < 0.2:
             self.disturbances.events["files may not grow"] += 1
             commands, allowed = [replace(each, largest_file=_SMALL_FILE) for each in commands], allowed | {74}
         group = [self._start(each) for each in commands]
@@ -168,13 +178,13 @@ class Rounds:
             time.sleep(0.002)
         time.sleep(self._draw.uniform(0, 0.02))
 
-    def _encode(self, tokens: Path, *options: object, **how: Any) -> Command:
+    def _encode(self, tokens: Place, *options: object, **how: Any) -> Command:
         served: list[object] = sorted((self._inputs / "served").iterdir())
         if "source" in self._links:
             address = f"http://127.0.0.1:{self._links['source'].port}"
             served = [f"{address}/{path.name}" for path in served if isinstance(path, Path)]
         sources = [self._inputs / "photos", self._inputs / "tars", *served]
-        words = ["encode", *sources, "-o", tokens, "-t", self._scratch / "tokenizer", "--device", "cpu"]
+        words = ["encode", *sources, "-o", tokens.address, "-t", self._scratch / "tokenizer", "--device", "cpu"]
         return Command([*map(str, [*words, "--unit-size", UNIT_SIZE, "--batch-size", 2, *options])], **how)
 
     def _start(self, command: Command) -> Process:
@@ -190,10 +200,10 @@ class Rounds:
 
     def _export(self, name: str) -> None:
         """Export the set under kills; the result is that of an export of the undisturbed set in peace."""
-        peace, output = self._scratch / f"export-{name}", self._scratch / "export"
-        if not peace.exists():
-            self._in_peace(Command(["export", str(self._whole), "--to", name, "-o", str(peace)]))
-        command = Command(["export", str(self._tokens), "--to", name, "-o", str(output)])
+        peace, output = Folder(self._scratch / f"export-{name}"), Folder(self._scratch / "export")
+        if not peace.names():
+            self._in_peace(Command(["export", self._whole.address, "--to", name, "-o", peace.address]))
+        command = Command(["export", self._tokens.address, "--to", name, "-o", output.address])
         for _ in range(self._draw.randrange(3)):
             process = self._start(command)
             time.sleep(self._draw.uniform(0.05, 0.4))
@@ -202,19 +212,16 @@ class Rounds:
         self._in_peace(command)
         self._compare(output, contents(peace))
         self.tally.exports += 1
-        shutil.rmtree(output)
+        output.clear()
 
-    def _is_planned(self) -> bool:
-        return (self._tokens / "plan/inputs-00000.jsonl").exists()
+    def _shards(self) -> list[str]:
+        return [name for name in self._tokens.names("shards") if not Path(name).name.startswith(".")]
 
-    def _shards(self) -> list[Path]:
-        return [path for path in self._tokens.glob("shards/*/*.safetensors") if not path.name.startswith(".")]
-
-    def _compare(self, folder: Path, expected: dict[str, bytes]) -> None:
-        found = contents(folder)
-        assert set(found) == set(expected), f"{folder}: only here or only there: {set(found) ^ set(expected)}"
+    def _compare(self, place: Place, expected: dict[str, bytes]) -> None:
+        found = contents(place)
+        assert set(found) == set(expected), f"{place.address}: only here or only there: {set(found) ^ set(expected)}"
         for name, data in found.items():
-            self._compare_bytes(f"{folder}/{name}", data, expected[name])
+            self._compare_bytes(name, data, expected[name])
 
     def _compare_bytes(self, name: str, found: bytes, expected: bytes) -> None:
         assert found == expected, f"{name} differs from the undisturbed one"
@@ -225,12 +232,6 @@ def mend(undo: list[Undo]) -> None:
     """Mend all that was disturbed."""
     while undo:
         undo.pop()()
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Return the files of a folder outside its journal, temporaries included."""
-    files = (path for path in folder.rglob("*") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files if "journal" not in path.parts}
 
 
 def _tiny_tokenizer() -> Tokenizer:
