@@ -120,7 +120,7 @@ def test_a_tar_that_is_cut_at_its_source_fails(web: Web, tokenizer: Path, tmp_pa
 
 
 def test_a_file_that_changes_after_its_listing_is_refused(web: Web, tokenizer: Path, tmp_path: Path) -> None:
-    web.faults = {"/s-0.tar": ["length too small"] * 9}
+    web.faults = {"/s-0.tar": ["html"] * 9}
     report = encode([f"{web.url}/s-0.tar"], tmp_path / "tokens", tokenizer)
     assert "when it was listed; it changes meanwhile" in report.failed[0].reason
 

@@ -8,11 +8,11 @@ its own line alone, and a list may grow.
 from __future__ import annotations
 
 import codecs
-import io
 import os
 import shutil
 import stat
 import tempfile
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,15 +58,18 @@ class AddressList:
     @classmethod
     def of_stream(cls, stream: BinaryIO, name: str = "standard input") -> AddressList:
         """Take a stream that can be read once, whose relative paths begin at the current folder."""
-        kept = tempfile.TemporaryFile()  # noqa: SIM115  (it goes with the list)
-        shutil.copyfileobj(stream, kept)
+        with tempfile.TemporaryFile() as kept:
+            shutil.copyfileobj(stream, kept)
+            kept.flush()
+            descriptor = os.dup(kept.fileno())
 
         def opened() -> BinaryIO:
-            kept.seek(0)
-            return io.BufferedReader(io.FileIO(os.dup(kept.fileno())))
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            return os.fdopen(os.dup(descriptor), "rb")
 
-        kept.flush()
-        return cls(name, "", opened)
+        found = cls(name, "", opened)
+        weakref.finalize(found, os.close, descriptor)
+        return found
 
     def lines(self) -> Iterator[Line]:
         """Read the lines that are not empty; raises SourceError where this is no list."""

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from imtok.data.addresses import redacted
 from imtok.data.containers import ImageFile, LostImage, as_text
 from imtok.data.packed_images import PackedImages
 from imtok.errors import SourceError
@@ -168,4 +169,5 @@ def _joined(keys: PackedStrings, runs: list[range]) -> npt.NDArray[np.int64] | N
 
 
 def _refuse_twins(one: ImageFile | LostImage, other: ImageFile | LostImage) -> NoReturn:
-    raise SourceError(f"{one.address} and {other.address}: both would have the key {one.key}; give one of them")
+    first, second = redacted(one.address), redacted(other.address)
+    raise SourceError(f"{first} and {second}: both would have the key {one.key}; give one of them")
