@@ -18,7 +18,7 @@ from imtok.data.remote import RemoteStorage
 from imtok.data.remote_errors import RemoteError
 from imtok.data.storage import storage_of
 from imtok.data.streaming.source import never
-from imtok.data.streaming.transfers import Patience, patiently
+from imtok.data.streaming.transfers import Patience, patiently, unless_missing
 from imtok.errors import ImageError, SourceError
 
 UNKNOWN_SIZE = -1  # bytes of an image that only reading it shows
@@ -152,16 +152,14 @@ def read_small(address: str, longest: int | None = BESIDE_BYTES) -> bytes | None
     storage = storage_of(address)
     try:
         if isinstance(storage, RemoteStorage):
-            data = patiently(lambda: storage.read(address), Patience(), never)
+            data = patiently(lambda: unless_missing(lambda: storage.read(address)), Patience(), never)
         else:
             data = storage.read(address, 0, -1 if longest is None else longest + 1)
     except RemoteError as error:
-        if error.missing:
-            return None
         raise unreadable(address, error) from None
     except OSError:
         return None
-    return data if longest is None or len(data) <= longest else None
+    return data if data is not None and (longest is None or len(data) <= longest) else None
 
 
 def is_unsafe(key: str) -> bool:

@@ -9,7 +9,7 @@ from braceexpand import UnbalancedBracesError, braceexpand  # type: ignore[attr-
 
 from imtok.data.address_lists import SUFFIX, AddressList
 from imtok.data.addresses import file_name, is_remote, plain_address, redacted, scheme_of
-from imtok.data.kinds import CONTAINER_SUFFIXES, is_hidden, suffix_of
+from imtok.data.kinds import is_hidden, suffix_of
 from imtok.data.reading import Reading
 from imtok.data.remote_files import RemoteFiles, storage_for
 from imtok.data.storage import storage_of
@@ -33,9 +33,7 @@ def expand(
 
 
 def is_folder(address: str, remote: RemoteFiles | None) -> bool:
-    """Say whether an address is a folder; a container by its name is none, whose kind need not be asked for."""
-    if is_remote(address) and suffix_of(file_name(address)) in CONTAINER_SUFFIXES:
-        return False
+    """Say whether an address is a folder, such as one of Parquet files that is called `x.parquet`."""
     return storage_for(address, remote).kind(address) == "folder"
 
 

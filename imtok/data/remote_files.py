@@ -27,7 +27,7 @@ from imtok.data.remote_errors import RemoteError
 from imtok.data.remote_images import ImagePool
 from imtok.data.storage import Storage, storage_of
 from imtok.data.streaming.source import never
-from imtok.data.streaming.transfers import Patience, patiently, receive
+from imtok.data.streaming.transfers import Patience, patiently, receive, unless_missing
 from imtok.errors import DiskError, SourceError, disk_errors
 from imtok.files import working_folder
 from imtok.parallel import LeftBehind, result_of
@@ -193,12 +193,8 @@ class RemoteFiles:
             raise unreadable(address, error) from None
 
     def _look(self, address: str) -> Entry | None:
-        try:
-            return patiently(lambda: _storage(address).look(address), self.patience, self._stopped)
-        except RemoteError as error:
-            if error.missing:
-                return None
-            raise
+        look = partial(_storage(address).look, address)
+        return patiently(lambda: unless_missing(look), self.patience, self._stopped)
 
     def _answer(self, address: str, call: Callable[[], T]) -> T:
         """Return what a call on another thread returns, so that a stop need not wait for it."""

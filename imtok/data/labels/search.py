@@ -205,13 +205,20 @@ class Search:
 
     def _look(self) -> Iterator[Look]:
         if self._sources.files:
-            # Of stores the listing says whether anything lies beside images; to ask for each would take minutes.
-            bare = not any(self._sources.texts.values()) and is_remote(self._sources.files[0].address)
-            choice = "folders" if bare else self._choice
-            yield look_at("the folder list", self._sources.files, self._sources.roots, choice)
+            yield look_at("the folder list", self._sources.files, self._sources.roots, self._choice_of_files())
         for file, container in self._opened(self._chosen):
             self._tallies[file.shown] = FolderTally().add(image.key for image in container.images)
             yield look_at(file.shown, container.images, [("", container)], self._choice)
+
+    def _choice_of_files(self) -> str:
+        """Return the choice for the folder list, without what no listing of a store shows: each look is a request."""
+        if not is_remote(self._sources.files[0].address):
+            return self._choice
+        texts = self._sources.texts
+        shown = {"cls": bool(texts.get(".cls")), "json": bool(texts.get(".json") or texts.get(_TABLE))}
+        if self._choice == "auto" and not all(shown.values()):
+            return next((choice for choice, there in shown.items() if there), "folders")
+        return self._choice if shown.get(self._choice, True) else "folders"
 
     def _refuse_folders_beside(self, place: str, numbering: Numbering, numbered: set[str]) -> None:
         """Raise SourceError where some places have class folders, and others numbers."""

@@ -66,6 +66,16 @@ def patiently(call: Callable[[], T], patience: Patience, should_stop: Callable[[
     raise RemoteError(reason, permanent=last.permanent, advice=last.advice, status=last.status)
 
 
+def unless_missing(call: Callable[[], T]) -> T | None:
+    """Return what a call returns, None where the server knows no such file: to ask again would be in vain."""
+    try:
+        return call()
+    except RemoteError as error:
+        if error.missing:
+            return None
+        raise
+
+
 def fetch(storage: RemoteStorage, address: str, should_stop: Callable[[], bool]) -> bytes:
     """Fetch all bytes of a file once; raises RemoteError, also where they are not as many as its server states.
 
