@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from exporting import check_equal, export_and_read, random_tokens
-from flat_exports import assert_read, export, files_in, ids_of, plan_of
+from flat_exports import assert_read, export, ids_of, plan_of
 
 from imtok.errors import ConfigError, TokensError
 from imtok.export.formats.automodel import Automodel
@@ -78,15 +78,6 @@ def test_another_header_is_refused(tmp_path: Path, field: int, value: int) -> No
     data.flush()
     with pytest.raises(TokensError, match=r"000000\.bin: header is"):
         next(Automodel().read(pieces, plan, tmp_path))
-
-
-def test_same_images_give_the_same_bytes(tmp_path: Path) -> None:
-    plan = plan_of(7, 3, shard_size=4)
-    for name in ("a", "b"):
-        export(Automodel, plan, tmp_path / name)
-    assert files_in(tmp_path / "a") == files_in(tmp_path / "b")
-    for name in files_in(tmp_path / "a"):
-        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
 @pytest.mark.parametrize("crops", [0, 2])

@@ -110,6 +110,12 @@ def test_trainer_is_given_the_length_of_an_image() -> None:
     assert "seq_len=5, token_size=2)" in Datatrove().trainer_note(plan_of(5))
 
 
+def test_order_of_inputs_is_pointed_out() -> None:
+    """datatrove and nanotron read windows in the order of the files."""
+    assert "--shuffle" in Datatrove().trainer_note(plan_of(5))
+    assert "--shuffle" not in Datatrove().trainer_note(plan_of(5, shuffle=0))
+
+
 def test_verification_compares_every_image(tmp_path: Path) -> None:
     tokens = random_tokens(tmp_path / "tokens", units=(9, 7), codebooks=2, classes=5)
     options = {"offset": 7, "boi": 1, "eol": 2, "eod": 3, "label": "before", "shuffle": 5, "val_fraction": 0.4}

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from flat_exports import assert_read, blocks_of, ids_of, pieces_of, plan_of
+from flat_exports import assert_read, blocks_of, export, files_in, ids_of, pieces_of, plan_of
 
+import imtok.export.formats.olmo
 import imtok.export.rows
-from imtok.errors import TokensError
+from imtok.errors import Interrupted, TokensError
+from imtok.export.format import Block
+from imtok.export.formats import FORMATS
 from imtok.export.rows import check_numbers, largest_piece, multiples, read_rows, write_numbers, write_rows
+
+FLAT = ("automodel", "torchtitan", "datatrove", "olmo", "litdata", "mds")
 
 
 def test_rows_come_back_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,3 +79,50 @@ def test_other_bounds_are_refused(tmp_path: Path, numbers: list[int]) -> None:
 @pytest.mark.parametrize(("shard_size", "default", "images"), [(None, None, 9), (None, 5, 5), (3, 5, 3), (20, 5, 9)])
 def test_largest_piece_follows_options(shard_size: int | None, default: int | None, images: int) -> None:
     assert largest_piece(plan_of(9, 4, shard_size=shard_size), default) == images
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_same_images_give_the_same_bytes(tmp_path: Path, name: str) -> None:
+    plan = plan_of(7, 3, crops=2, dtype=FORMATS[name].dtypes[-1], labelled=5, shard_size=4)
+    for folder in ("a", "b"):
+        export(FORMATS[name], plan, tmp_path / folder)
+    assert files_in(tmp_path / "a") == files_in(tmp_path / "b")
+    for path in files_in(tmp_path / "a"):
+        assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_stopped_piece_leaves_no_file(tmp_path: Path, name: str) -> None:
+    plan = plan_of(7, dtype=FORMATS[name].dtypes[-1])
+    [piece] = pieces_of(plan)
+
+    def stopped() -> Iterator[Block]:
+        yield next(blocks_of(piece, plan))
+        raise Interrupted("stopped")
+
+    with pytest.raises(Interrupted):
+        FORMATS[name]().write(piece, stopped(), plan, tmp_path)
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_memory_does_not_grow_with_images(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(imtok.export.rows, "_CHUNK", 1024)
+    monkeypatch.setattr(imtok.export.formats.olmo, "_LINES", 64)
+    block = np.zeros((64, 1, 256), FORMATS[name].dtypes[-1])
+    keys = ["key"] * 64
+
+    def peak(images: int) -> int:
+        plan = plan_of(images, ids=256, dtype=FORMATS[name].dtypes[-1])
+        [piece] = pieces_of(plan)
+        blocks = (Block("train", first, keys, block, None) for first in range(0, images, 64))
+        tracemalloc.start()
+        try:
+            FORMATS[name]().write(piece, blocks, plan, tmp_path)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(64)
+    ids_bytes = block[0].nbytes * (2048 - 256)
+    assert peak(2048) - peak(256) < ids_bytes / 10

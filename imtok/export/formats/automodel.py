@@ -5,6 +5,8 @@
 
 Beside each file `.bos.idx` holds where each image begins, int32, counted in ids. NVIDIA's description calls them
 byte positions; `NanogptDataset` compares them with positions in ids, and what it does counts here.
+
+A worker of `NanogptDataset` that has one file alone reads a share of it, so each needs two files, or all share one.
 """
 
 from __future__ import annotations
@@ -58,8 +60,9 @@ class Automodel(Format):
             )
 
     def trainer_note(self, plan: ExportPlan) -> str:
-        """Return the length with which a sample is one image."""
-        return f'NanogptDataset("OUT/train/*.bin", seq_len={plan.ids_per_image - 1}): a sample is an image'
+        """Return the length with which a sample is one image, and the number of files that loses none."""
+        call = f'NanogptDataset("OUT/train/*.bin", seq_len={plan.ids_per_image - 1}): a sample is an image'
+        return f"{call}; have one file, or two and more for each worker of all ranks"
 
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the ids of a piece, and where its images begin."""

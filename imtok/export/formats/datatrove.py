@@ -47,7 +47,8 @@ class Datatrove(Format):
     def trainer_note(self, plan: ExportPlan) -> str:
         """Return the bytes of an id, and the length with which a window is one image."""
         options = f"seq_len={plan.ids_per_image - 1}, token_size={plan.dtype.itemsize}"
-        return f'DatatroveFolderDataset("OUT/train", filename_pattern="*.ds", {options}): a window is an image'
+        order = "" if plan.options.shuffle is not None else "; it keeps this order, which --shuffle SEED changes"
+        return f'DatatroveFolderDataset("OUT/train", filename_pattern="*.ds", {options}): a window is an image{order}'
 
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the ids of a piece, the ends of its images, and the text about it."""
