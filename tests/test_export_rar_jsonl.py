@@ -12,7 +12,7 @@ from export_pieces import Exporting
 from exporting import check_equal, export_and_read, random_tokens
 
 from imtok.errors import ConfigError, TokensError
-from imtok.export.decimal_text import DecimalRows
+from imtok.export.decimal_text import DecimalLines
 from imtok.export.formats.rar_jsonl import RarJsonl
 
 EXPORT = Exporting(RarJsonl(), "int32", shard_size=None)
@@ -81,10 +81,12 @@ def test_damage_is_found(tmp_path: Path, damage: str) -> None:
 
 
 @pytest.mark.parametrize("num_ids", [1, 2, 10, 11, 1000, 2**18, 2**18 + 1, 2**31])
-def test_rows_of_ids_become_decimal_text(num_ids: int) -> None:
+def test_lines_of_ids_become_decimal_text(num_ids: int) -> None:
     ids = np.random.default_rng(0).integers(0, num_ids, (70, 1000))
     ids[0, :3] = 0, num_ids - 1, num_ids // 2
-    assert [row.decode() for row in DecimalRows(num_ids)(ids)] == [",".join(map(str, row)) for row in ids.tolist()]
+    begins = [b"%d:" % number for number in range(70)]
+    expected = [f"{number}:{','.join(map(str, row))};" for number, row in enumerate(ids.tolist())]
+    assert b"".join(DecimalLines(num_ids)(begins, ids, b";")).decode() == "".join(expected)
 
 
 @pytest.mark.parametrize("crops", [0, 2])

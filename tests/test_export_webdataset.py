@@ -13,8 +13,10 @@ from export_pieces import Exporting
 from exporting import check_equal, export_and_read, random_tokens
 
 from imtok.errors import TokensError
+from imtok.export import tar_writing
 from imtok.export.formats.webdataset import WebDataset
 from imtok.export.member_names import MemberNames, member_name
+from imtok.export.npy_files import npy_files
 from imtok.export.tar_writing import Member, TarWriter, read_members
 
 # webdataset leaves its files open.
@@ -72,6 +74,8 @@ def test_equal_keys_of_two_containers_stay_two_samples(tmp_path: Path) -> None:
         ("a.b/c.png", "a_b/c"),
         ("clip.v2", "clip_v2"),
         (".png", "_png"),
+        ("a/.png", "a/_png"),
+        ("a", "a"),
         ("__x__/a.png", "_x__/a"),
     ],
 )
@@ -83,26 +87,46 @@ def test_names_repeat_neither_each_other_nor_their_numbers() -> None:
     assert MemberNames().take(["a.jpg", "a-1.jpg", "a.png", "a.jpg"]) == ["a", "a-1", "a-2", "a-3"]
 
 
-def test_tars_are_those_of_tarfile_byte_for_byte(tmp_path: Path) -> None:
-    members = [
-        Member("a", b""),
-        Member("b/" + "c" * 98, bytes(512)),
-        Member("long/" + "d" * 200, b"1"),
-        Member("grün.npy", b"2" * 600),
-    ]
-    expected = io.BytesIO()
-    with tarfile.open(fileobj=expected, mode="w", format=tarfile.PAX_FORMAT) as tar:
+def tar_by_tarfile(members: list[Member]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for member in members:
             info = tarfile.TarInfo(member.name)
             info.size = len(member.data)
             tar.addfile(info, io.BytesIO(member.data))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("b/c", b"12"), ("d" * 96, b"1"), ("d" * 97, b"1"), ("grün", b"1"), ("e", b""), ("e", bytes(513)), ("e", None)],
+)
+def test_tars_are_those_of_tarfile_byte_for_byte(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: bytes | None
+) -> None:
+    monkeypatch.setattr(tar_writing, "_CHUNK", 3)
+    names = ["a", name, *(f"f/{number}" for number in range(5))]
+    texts = [b"0", text, *(b"%d" % number for number in range(5))]
+    arrays = np.arange(7 * 600, dtype=np.uint32).view(np.uint8).reshape(7, -1)
+    members = []
+    for stem, array, data in zip(names, arrays, texts, strict=True):
+        members.append(Member(f"{stem}.npy", array.tobytes()))
+        members += [Member(f"{stem}.txt", data)] if data is not None else []
     with (tmp_path / "a.tar").open("wb") as file:
         writer = TarWriter(file)
-        writer.write(members[:2])  # all names are short
-        writer.write(members[2:])
+        writer.write_samples(names, {"npy": arrays, "txt": texts})
         writer.close()
-    assert (tmp_path / "a.tar").read_bytes() == expected.getvalue()
+    assert (tmp_path / "a.tar").read_bytes() == tar_by_tarfile(members)
     assert list(read_members(tmp_path / "a.tar")) == members
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2, 1, 4, 6)])
+def test_npy_files_are_those_of_numpy(shape: tuple[int, ...]) -> None:
+    arrays = np.random.default_rng(0).integers(0, 99, shape, np.int16)
+    for array, found in zip(arrays, npy_files(arrays), strict=True):
+        file = io.BytesIO()
+        np.save(file, array)
+        assert found.tobytes() == file.getvalue()
 
 
 def test_tars_do_not_depend_on_blocks_or_on_when(tmp_path: Path) -> None:

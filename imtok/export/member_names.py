@@ -7,7 +7,6 @@ the picture, which is the name that the pictures themselves have in a tar; its d
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 
 from imtok.data.pixels.formats import SUFFIXES
@@ -15,8 +14,10 @@ from imtok.data.pixels.formats import SUFFIXES
 
 def member_name(key: str) -> str:
     """Return the name of a sample that stands for a key; different keys may have one name."""
-    stem, suffix = os.path.splitext(key)  # noqa: PTH122  (a Path per key is slow for millions)
-    name = (stem if suffix.lower() in SUFFIXES else key).replace(".", "_").replace("\0", "_")
+    stem, _, suffix = key.rpartition(".")
+    name = stem if f".{suffix.lower()}" in SUFFIXES and stem and stem[-1] != "/" else key
+    if "." in name or "\0" in name:
+        name = name.replace(".", "_").replace("\0", "_")
     return "_" + name.lstrip("_") if name.startswith("__") else name
 
 

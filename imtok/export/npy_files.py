@@ -1,5 +1,7 @@
 """Arrays of one shape as the bytes of .npy files; the header is made once."""
 
+# Axes: n arrays, L bytes of a file.
+
 from __future__ import annotations
 
 import io
@@ -9,17 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 
-class NpyEncoder:
-    """Returns the bytes that `numpy.save` writes for arrays of one shape and type."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-        file = io.BytesIO()
-        np.save(file, np.empty(shape, dtype))
-        self._header = file.getvalue()[: -np.empty(shape, dtype).nbytes]
-        self._shape, self._dtype = shape, dtype
-
-    def __call__(self, array: npt.NDArray[Any]) -> bytes:
-        """Return the file of an array of this shape and type."""
-        if array.shape != self._shape or array.dtype != self._dtype:
-            raise ValueError(f"{array.dtype}{list(array.shape)}, expected {self._dtype}{list(self._shape)}")
-        return self._header + array.tobytes()
+def npy_files(arrays: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Return the bytes that `numpy.save` writes for each array of (n, ...): (n, L)."""
+    one = np.zeros(arrays.shape[1:], arrays.dtype)
+    file = io.BytesIO()
+    np.save(file, one)
+    header = np.frombuffer(file.getvalue()[: file.tell() - one.nbytes], np.uint8)
+    data = np.ascontiguousarray(arrays).view(np.uint8).reshape(len(arrays), one.nbytes)
+    return np.concatenate((np.broadcast_to(header, (len(arrays), len(header))), data), axis=1)

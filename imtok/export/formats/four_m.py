@@ -23,7 +23,7 @@ import numpy.typing as npt
 from imtok.errors import TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
 from imtok.export.member_names import MemberNames
-from imtok.export.npy_files import NpyEncoder
+from imtok.export.npy_files import npy_files
 from imtok.export.tar_writing import Member, TarWriter, read_members
 from imtok.files import atomic_writer
 
@@ -49,15 +49,12 @@ class FourM(Format):
         """Write a tar of tokens and a tar of crop settings."""
         paths = _paths(piece, plan)
         names = MemberNames()
-        ids_file = NpyEncoder((plan.crops, plan.ids_per_image), plan.dtype)
-        crops_file = NpyEncoder((plan.crops, 5), _CROPS_DTYPE)
         with atomic_writer(folder / paths[0]) as tokens_file, atomic_writer(folder / paths[1]) as settings_file:
             tokens, settings = TarWriter(tokens_file), TarWriter(settings_file)
             for block in blocks:
-                members = [f"{name}.npy" for name in names.take(block.keys)]
-                crops = _crop_settings(block, plan)
-                tokens.write([Member(name, ids_file(ids)) for name, ids in zip(members, block.ids, strict=True)])
-                settings.write([Member(name, crops_file(crop)) for name, crop in zip(members, crops, strict=True)])
+                taken = names.take(block.keys)
+                tokens.write_samples(taken, {"npy": npy_files(block.ids)})
+                settings.write_samples(taken, {"npy": npy_files(_crop_settings(block, plan))})
             tokens.close()
             settings.close()
         return list(paths)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from imtok.errors import ConfigError, TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage, Split
 from imtok.export.labelled import check_all_labelled
-from imtok.export.npy_files import NpyEncoder
+from imtok.export.npy_files import npy_files
 from imtok.export.small_files import write_small_files
 
 _NAMES = 1_281_167  # images of ImageNet-1k
@@ -88,13 +88,12 @@ def _folders(split: Split, plan: ExportPlan) -> tuple[str, str]:
 
 def _files(piece: Piece, blocks: Iterable[Block], plan: ExportPlan) -> Iterator[tuple[str, bytes]]:
     codes, labels = _folders(piece.split, plan)
-    ids_file = NpyEncoder((1, plan.crops, plan.ids_per_image), plan.dtype)
-    label_file = NpyEncoder((1,), np.dtype("<i8"))
     for block in blocks:
         assert block.labels is not None  # checked before
-        for i, number in enumerate(range(block.first, block.first + len(block))):
-            yield f"{codes}/{number}.npy", ids_file(block.ids[i : i + 1])
-            yield f"{labels}/{number}.npy", label_file(block.labels[i : i + 1])
+        files = zip(npy_files(block.ids[:, None]), npy_files(block.labels[:, None]), strict=True)
+        for number, (ids, label) in enumerate(files, block.first):
+            yield f"{codes}/{number}.npy", ids.tobytes()
+            yield f"{labels}/{number}.npy", label.tobytes()
 
 
 def _load(path: Path, shape: tuple[int, ...]) -> npt.NDArray[np.integer[Any]]:

@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imtok.errors import TokensError
-from imtok.export.decimal_text import DecimalRows
+from imtok.export.decimal_text import DecimalLines
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
 from imtok.export.labelled import check_all_labelled
 from imtok.files import atomic_writer
@@ -48,14 +48,14 @@ class RarJsonl(Format):
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write one file of lines."""
         name = _file_name(piece)
-        text_of = DecimalRows(plan.num_ids)
+        lines = DecimalLines(plan.num_ids)
         with atomic_writer(folder / name) as file:
             for block in blocks:
                 assert block.labels is not None  # checked before
-                labels = np.repeat(block.labels, plan.crops).tolist()
-                rows = text_of(block.ids.reshape(len(labels), -1))
-                for label, row in zip(labels, rows, strict=True):
-                    file.write(b'{"class_id":%d,"tokens":[%b]}\n' % (label, row))
+                begins = [b'{"class_id":%d,"tokens":[' % label for label in block.labels.tolist()]
+                if plan.crops > 1:
+                    begins = [begin for begin in begins for _ in range(plan.crops)]
+                file.writelines(lines(begins, block.ids.reshape(len(begins), -1), b"]}\n"))
         return [name]
 
     def read(self, pieces: Sequence[Piece], plan: ExportPlan, folder: Path) -> Iterator[ReadImage]:

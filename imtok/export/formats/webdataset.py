@@ -13,7 +13,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, repeat
+from json.encoder import encode_basestring_ascii
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,8 +24,8 @@ import numpy.typing as npt
 from imtok.errors import TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
 from imtok.export.member_names import MemberNames
-from imtok.export.npy_files import NpyEncoder
-from imtok.export.tar_writing import Member, TarWriter, read_members
+from imtok.export.npy_files import npy_files
+from imtok.export.tar_writing import Content, TarWriter, read_members
 from imtok.files import atomic_writer
 
 
@@ -47,7 +48,7 @@ class WebDataset(Format):
         with atomic_writer(folder / name) as file:
             tar = TarWriter(file)
             for block in blocks:
-                tar.write(list(_members(block, names.take(block.keys), plan)))
+                tar.write_samples(names.take(block.keys), _contents(block, plan))
             tar.close()
         return [name]
 
@@ -91,19 +92,18 @@ def _suffix(name: str) -> str:
     return name.rpartition("/")[2].partition(".")[2]
 
 
-def _members(block: Block, names: Sequence[str], plan: ExportPlan) -> Iterator[Member]:
-    """Yield the members of a block's samples, those of one sample side by side."""
-    ids = block.ids if plan.crops > 1 else block.ids[:, 0]
-    encode = NpyEncoder(ids.shape[1:], ids.dtype)
-    labels = [-1] * len(block) if block.labels is None else block.labels.tolist()
+def _contents(block: Block, plan: ExportPlan) -> dict[str, Content]:
+    """Return the members of a block's samples by their suffixes."""
+    contents: dict[str, Content] = {"npy": npy_files(block.ids if plan.crops > 1 else block.ids[:, 0])}
+    if block.labels is not None:
+        contents["cls"] = [b"%d" % label if label >= 0 else None for label in block.labels.tolist()]
     height, width = plan.info.grid
     tail = f',"height":{height},"width":{width}'
-    for i, (name, key, label) in enumerate(zip(names, block.keys, labels, strict=True)):
-        yield Member(f"{name}.npy", encode(ids[i]))
-        if label >= 0:
-            yield Member(f"{name}.cls", b"%d" % label)
-        crops = "" if block.crops is None else f',"crops":{json.dumps(block.crops[i].tolist())}'
-        yield Member(f"{name}.json", f'{{"key":{json.dumps(key)}{tail}{crops}}}'.encode())
+    tails = repeat(tail) if block.crops is None else [f'{tail},"crops":{crops}' for crops in block.crops.tolist()]
+    # The strings of json.dumps, without its overhead for each.
+    keys = map(encode_basestring_ascii, block.keys)
+    contents["json"] = [f'{{"key":{key}{end}}}'.encode() for key, end in zip(keys, tails, strict=False)]
+    return contents
 
 
 def _read_image(piece: Piece, members: dict[str, bytes], place: str) -> ReadImage:
