@@ -10,6 +10,7 @@ from export_pieces import Exporting
 from exporting import check_equal, export_and_read, random_tokens
 
 from imtok.errors import ConfigError, DiskError, TokensError
+from imtok.export import small_files
 from imtok.export.formats.llamagen import LlamaGen
 from imtok.export.small_files import write_small_files
 
@@ -121,3 +122,11 @@ def test_a_missing_or_damaged_file_is_named(tmp_path: Path, damage: bytes | None
 def test_a_token_set_goes_through_the_files_unharmed(tmp_path: Path, crops: int) -> None:
     tokens = random_tokens(tmp_path / "tokens", classes=5, crops=crops)
     check_equal(tokens, export_and_read(tokens, "llamagen", tmp_path)[3], keys=False)
+
+
+def test_files_are_synced_each_where_the_system_syncs_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced = []
+    monkeypatch.setattr(small_files, "_sync_file_system", lambda folder: False)
+    monkeypatch.setattr(small_files, "sync_file", lambda file: synced.append(Path(file.name).name))
+    write_small_files(tmp_path, [("a/0", b"0"), ("a/1", b"1"), ("b/2", b"2")])
+    assert synced == ["0", "1"]  # the last is synced by its own writer

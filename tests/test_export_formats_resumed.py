@@ -1,0 +1,68 @@
+"""Formats with keys, labels or a file an image: stopped at every block, resumed, and checked against the token set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from exporting import random_tokens
+from making import contents
+
+from imtok.errors import Interrupted
+from imtok.export import ExportOptions, export_tokens
+from imtok.export.formats import FORMATS
+from imtok.export.verification import verify_export
+
+KEYED = ["4m", "emu3", "llamagen", "parquet", "rar-jsonl", "webdataset"]
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_an_export_stopped_anywhere_resumes_to_equal_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    tokens = random_tokens(tmp_path / "tokens", units=(6, 9, 5), classes=4, crops=2)
+    monkeypatch.setattr(FORMATS[name], "default_images", 8)  # pieces end within units
+    options = ExportOptions(val_fraction=0.3)
+    export_tokens(tokens, tmp_path / "whole", name, options)
+    stops = 0
+    while not (tmp_path / "out" / "imtok-export.json").exists():
+        # Each run gets one block further than the one before.
+        answers = iter([False] * (3 + stops))
+        try:
+            export_tokens(tokens, tmp_path / "out", name, options, should_stop=lambda: next(answers, True))  # noqa: B023
+        except Interrupted:
+            stops += 1
+    assert stops > 3
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("crops", [0, 3])
+@pytest.mark.parametrize("name", KEYED)
+def test_a_shuffled_and_split_export_equals_its_token_set(tmp_path: Path, name: str, crops: int) -> None:
+    tokens = random_tokens(tmp_path / "tokens", units=(6, 9, 5), classes=4, crops=crops)
+    export_tokens(tokens, tmp_path / "out", name, ExportOptions(val_fraction=0.3, shuffle=7))
+    result = verify_export(tmp_path / "out", tokens)
+    assert (result.problems, result.images) == ([], 20)
+
+
+@pytest.mark.parametrize("name", KEYED)
+def test_a_changed_byte_of_any_file_is_found(tmp_path: Path, name: str) -> None:
+    tokens = random_tokens(tmp_path / "tokens", units=(3,), classes=4)
+    export_tokens(tokens, tmp_path / "out", name)
+    for path in sorted((tmp_path / "out").rglob("*")):
+        if path.is_file() and path.name != "imtok-export.json":
+            whole = path.read_bytes()
+            path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+            assert not verify_export(tmp_path / "out", tokens).ok, path
+            path.write_bytes(whole)
+    assert verify_export(tmp_path / "out", tokens).ok
+
+
+def test_ids_around_codes_go_through_formats_that_take_them(tmp_path: Path) -> None:
+    tokens = random_tokens(tmp_path / "tokens", codebooks=2, classes=4)
+    options = ExportOptions(
+        offset=10, boi=1, eoi=2, eol=3, eod=4, label="before", order="concatenated", codebook_offsets=True
+    )
+    for name in ("parquet", "webdataset"):
+        export_tokens(tokens, tmp_path / name, name, options)
+        assert verify_export(tmp_path / name, tokens).ok
