@@ -126,7 +126,7 @@ def test_a_token_set_goes_through_the_files_unharmed(tmp_path: Path, crops: int)
 
 def test_files_are_synced_each_where_the_system_syncs_no_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced = []
-    monkeypatch.setattr(small_files, "_sync_file_system", lambda folder: False)
+    monkeypatch.setattr(small_files, "_sync_file_system", lambda _: False)
     monkeypatch.setattr(small_files, "sync_file", lambda file: synced.append(Path(file.name).name))
     write_small_files(tmp_path, [("a/0", b"0"), ("a/1", b"1"), ("b/2", b"2")])
     assert synced == ["0", "1"]  # the last is synced by its own writer
