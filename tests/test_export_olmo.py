@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from exporting import check_equal, export_and_read, random_tokens
 from flat_exports import assert_read, export, ids_of, plan_of
 
 from imtok.errors import TokensError
-from imtok.export.formats.olmo import Olmo
+from imtok.export.formats.olmo import Olmo, bound_lines
 from imtok.export.verification import verify_export
 
 
@@ -61,6 +62,12 @@ def test_sequences_of_an_image_lose_no_ids(tmp_path: Path) -> None:
     sizes = [(tmp_path / f"train/{piece.number:06d}.npy").stat().st_size // 2 for piece in pieces]
     assert [size % plan.ids_per_image for size in sizes] == [0, 0]
     assert [size % 5 for size in sizes] == [4, 3]
+
+
+@pytest.mark.parametrize(("step", "count"), [(1, 1), (1, 2), (1, 120), (3, 400), (256, 5), (10, 11), (10**9, 40)])
+def test_lines_are_the_numbers_as_text(step: int, count: int) -> None:
+    bounds = np.arange(count + 1) * step
+    assert bound_lines(bounds).decode() == "".join(f"{start},{end}\n" for start, end in pairwise(bounds))
 
 
 def test_bounds_hold_no_time_and_no_name(tmp_path: Path) -> None:
