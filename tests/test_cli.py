@@ -592,3 +592,16 @@ def test_a_settings_file_overrides_the_tokenizer_started_from(pictures: Path, tm
 def test_signs_that_an_encoding_lacks_become_ascii() -> None:
     assert "never ██▎ ▁▄█ ░▒▓ … é".encode("ascii", "imtok.ascii") == b"never ##: .=# .-* . ?"
     assert "é\udcff".encode("latin-1", "imtok.ascii") == b"\xe9?"
+
+
+def test_encode_reads_a_list_on_standard_input(pictures: Path, run: Path, tmp_path: Path) -> None:
+    paths = sorted(path for path in pictures.rglob("*") if path.is_file())
+    words = ["-o", str(tmp_path / "tokens"), "-t", str(run)]
+    for end in (b"\n", b"\0"):
+        done = CliRunner().invoke(app, ["encode", "-", *words], input=b"".join(bytes(path) + end for path in paths))
+        assert done.exit_code == 0, done.output
+    assert f"{len(paths)} images in" in done.output
+    twice = CliRunner().invoke(app, ["encode", "-", "-", *words], input=b"x.png\n")
+    assert (twice.exit_code, "standard input can be read once" in twice.output) == (1, True)
+    ranks = CliRunner().invoke(app, ["encode", "-", *words], input=b"x.png\n", env={"RANK": "0", "WORLD_SIZE": "2"})
+    assert (ranks.exit_code, "standard input reaches one process alone" in ranks.output) == (1, True)
