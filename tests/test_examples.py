@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -11,11 +12,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from launching import TINY, Started, newest
 from making import contents, fill, pictures_tar, tiny_tokenizer
+from PIL import Image
 
 from imtok.encoding import encode
+from imtok.export import ExportOptions, export_tokens
+from imtok.tokens import open_tokens, write_tokens
 
 ROOT = Path(__file__).parents[1]
 SECTION = re.search(r"^## More than one GPU$(.*?)^## ", (ROOT / "README.md").read_text(), re.M | re.S)
@@ -154,3 +159,30 @@ def test_ray_makes_the_token_folder_of_one_process(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path}/ray: 11 images\n"
     assert contents(tmp_path / "ray") == contents(tmp_path / "one")
+
+
+def test_the_gpt_trains_and_its_samples_are_decoded(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    classes = np.arange(60) % 3
+    codes = np.where(random.random((60, 4, 4)) < 0.9, classes[:, None, None], random.integers(125, size=(60, 4, 4)))
+    tokens = tmp_path / "tokens"
+    tokenizer = tiny_tokenizer(tmp_path / "tokenizer")
+    keys = [f"{number}.png" for number in range(60)]
+    write_tokens(tokens, keys, codes, tokenizer=tokenizer, labels=classes.tolist(), class_names=("a", "b", "c"))
+    options = ExportOptions(label="before", val_fraction=0.2)
+    export_tokens(tokens, tmp_path / "data", "nanogpt", options)
+    small = "--steps 60 --batch-size 16 --layers 1 --width 32 --heads 2 --samples 4 --top-k 5"
+    script = [sys.executable, ROOT / "examples" / "gpt.py", tmp_path / "data", tokenizer, "-o", tmp_path / "gpt"]
+    subprocess.run([*script, *small.split()], check=True)
+    log = [json.loads(line) for line in (tmp_path / "gpt" / "loss.jsonl").read_text().splitlines()]
+    assert log[-1]["val"] < 0.5 * log[0]["val"]
+    drawn = open_tokens(tmp_path / "gpt" / "tokens")
+    assert [drawn.label(number) for number in range(12)] == [0] * 4 + [1] * 4 + [2] * 4
+    means = [float((codes == drawn.label(number)).float().mean()) for number, (_, codes) in enumerate(drawn)]
+    assert min(np.mean(means[start : start + 4]) for start in (0, 4, 8)) > 0.5
+    assert Image.open(tmp_path / "gpt" / "samples.png").size == (2 * 4 * 32, 2 * 3 * 32)
+    assert (tmp_path / "gpt" / "loss.png").stat().st_size > 5000
+
+
+def test_the_gpt_has_at_most_200_lines() -> None:
+    assert len((ROOT / "examples" / "gpt.py").read_text().splitlines()) <= 200
