@@ -35,16 +35,15 @@ from imtok.tokens import TokenBatchSampler, write_tokens
 
 mpl.use("agg")
 
-WARMUP, WEIGHT_DECAY, CLIP = 100, 0.05, 1.0
 VALIDATED = 1000  # images
 
 
 class Block(nn.Module):
     """Attention and a perceptron, each added to what comes in: (B, T, D) to (B, T, D)."""
 
-    def __init__(self, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.heads, self.dropout = heads, dropout
+        self.heads = heads
         self.norm1, self.norm2 = nn.RMSNorm(width), nn.RMSNorm(width)
         self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
@@ -52,17 +51,17 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         q, k, v = self.qkv(self.norm1(x)).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, T, d)
         attended = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(2)
-        x = x + F.dropout(self.out(attended), self.dropout, self.training)
-        return x + F.dropout(self.mlp(self.norm2(x)), self.dropout, self.training)
+        x = x + self.out(attended)
+        return x + self.mlp(self.norm2(x))
 
 
 class GPT(nn.Module):
     """Ids (B, T) to logits (B, T, V)."""
 
-    def __init__(self, vocabulary: int, length: int, layers: int, width: int, heads: int, dropout: float) -> None:
+    def __init__(self, vocabulary: int, length: int, layers: int, width: int, heads: int) -> None:
         super().__init__()
         self.ids, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(length, width)
-        self.blocks = nn.Sequential(*(Block(width, heads, dropout) for _ in range(layers)))
+        self.blocks = nn.Sequential(*(Block(width, heads) for _ in range(layers)))
         self.norm = nn.RMSNorm(width)
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
@@ -99,10 +98,8 @@ def validate(model: GPT, images: np.ndarray, no_class: int) -> float:
 def train(model: GPT, folder: Path, facts: dict, args: argparse.Namespace) -> list[dict[str, float]]:
     """Train for `args.steps` batches; return the losses along the way."""
     images, held_out = (images_of(folder, split, facts) for split in ("train", "val"))
-    matrices = [weight for weight in model.parameters() if weight.dim() == 2]
-    others = [weight for weight in model.parameters() if weight.dim() != 2]
-    groups = [{"params": matrices, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=args.learning_rate, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(model.parameters(), args.learning_rate, betas=(0.9, 0.95), weight_decay=0.05)
+    warmup = min(100, args.steps // 10)
     log, losses, start = [], [], time.perf_counter()
     for step, rows in enumerate(islice(TokenBatchSampler(images, args.batch_size, seed=args.seed), args.steps + 1)):
         if step % 100 == 0 or step == args.steps:
@@ -113,16 +110,16 @@ def train(model: GPT, folder: Path, facts: dict, args: argparse.Namespace) -> li
             losses = []
         if step == args.steps:
             break
-        share = min(step / WARMUP, 1.0) * 0.5 * (1 + math.cos(math.pi * step / args.steps))
+        share = min(step / warmup, 1.0) * 0.5 * (1 + math.cos(math.pi * step / args.steps))
         for group in optimizer.param_groups:
             group["lr"] = args.learning_rate * share
         ids = torch.from_numpy(images[rows].astype(np.int64))
         loss = loss_of(model, ids, facts["no_class"], torch.rand(len(ids)) < 0.1)
         optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     return log
 
 
@@ -170,26 +167,17 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of imtok export")
     parser.add_argument("tokenizer", type=Path, help="the tokenizer that made the tokens, to decode the samples")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    for name, default in (
-        ("steps", 2400),
-        ("batch-size", 64),
-        ("layers", 5),
-        ("width", 160),
-        ("heads", 5),
-        ("seed", 0),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    for name, default in (("learning-rate", 2e-3), ("dropout", 0.0), ("guidance", 2.0), ("temperature", 1.0)):
-        parser.add_argument(f"--{name}", type=float, default=default)
-    parser.add_argument("--samples", type=int, default=10, help="of each class")
-    parser.add_argument("--top-k", type=int, default=200)
+    integers = {"steps": 2400, "batch-size": 64, "layers": 5, "width": 160, "heads": 5, "samples": 10, "seed": 0}
+    numbers = {"learning-rate": 2e-3, "guidance": 2.0, "temperature": 1.0, "top-k": 200}
+    for name, default in (integers | numbers).items():
+        parser.add_argument(f"--{name}", type=type(default), default=default)
     args = parser.parse_args()
     torch.manual_seed(args.seed)
     facts = json.loads((args.data / "imtok-export.json").read_text())
     first, end = facts["label_ids"]  # of the classes; codes have the ids below
     classes = end - first
     facts |= {"codes": facts["code_ids"][1], "no_class": facts["num_ids"]}
-    model = GPT(facts["num_ids"] + 1, facts["ids_per_image"] - 1, args.layers, args.width, args.heads, args.dropout)
+    model = GPT(facts["num_ids"] + 1, facts["ids_per_image"] - 1, args.layers, args.width, args.heads)
     print(f"{sum(weight.numel() for weight in model.parameters()):,} parameters, {classes} classes")
     args.output.mkdir(parents=True)
     log = train(model, args.data, facts, args)

@@ -171,7 +171,7 @@ def test_the_gpt_trains_and_its_samples_are_decoded(tmp_path: Path) -> None:
     write_tokens(tokens, keys, codes, tokenizer=tokenizer, labels=classes.tolist(), class_names=("a", "b", "c"))
     options = ExportOptions(label="before", val_fraction=0.2)
     export_tokens(tokens, tmp_path / "data", "nanogpt", options)
-    small = "--steps 60 --batch-size 16 --layers 1 --width 32 --heads 2 --samples 4 --top-k 5"
+    small = "--steps 200 --batch-size 16 --layers 1 --width 32 --heads 2 --samples 4 --top-k 5"
     script = [sys.executable, ROOT / "examples" / "gpt.py", tmp_path / "data", tokenizer, "-o", tmp_path / "gpt"]
     subprocess.run([*script, *small.split()], check=True)
     log = [json.loads(line) for line in (tmp_path / "gpt" / "loss.jsonl").read_text().splitlines()]
@@ -180,7 +180,8 @@ def test_the_gpt_trains_and_its_samples_are_decoded(tmp_path: Path) -> None:
     assert [drawn.label(number) for number in range(12)] == [0] * 4 + [1] * 4 + [2] * 4
     means = [float((codes == drawn.label(number)).float().mean()) for number, (_, codes) in enumerate(drawn)]
     assert min(np.mean(means[start : start + 4]) for start in (0, 4, 8)) > 0.5
-    assert Image.open(tmp_path / "gpt" / "samples.png").size == (2 * 4 * 32, 2 * 3 * 32)
+    with Image.open(tmp_path / "gpt" / "samples.png") as sheet:
+        assert sheet.size == (2 * 4 * 32, 2 * 3 * 32)
     assert (tmp_path / "gpt" / "loss.png").stat().st_size > 5000
 
 
