@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 from making import contents, encoded, fill, picture, pictures_tar, tiny_tokenizer, write_tar
+from typer.testing import CliRunner
 
 import imtok
 from imtok.analysis import analyze
+from imtok.cli import app
 from imtok.data.augmentation import Augmentation, augment, parse_augmentation
 from imtok.data.images import decode_image, fit_image, to_picture
 from imtok.decoding import decode
@@ -208,3 +210,22 @@ def test_flip_of_padded_pictures_keeps_all_of_them(tokenizer: Path, tmp_path: Pa
     crops = tokens.crops(0)
     assert crops is not None
     assert crops.tolist() == [[0, 0, 48, 40, 0], [0, 0, 48, 40, 1]]
+
+
+def test_the_command_line_names_the_crops(tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path / "in", ["a.png", "b.png"])
+
+    def run(command: str) -> str:
+        result = CliRunner().invoke(app, command.split())
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    printed = run(f"encode in -o t -t {tokenizer} --augment random-crops=3 --augment-seed 4")
+    assert "2 images in t: 3 crops, 4x4 = 16 tokens each" in printed
+    assert "t: the statistics are of the first of 3 crops of each image" in run("stats t")
+    run("decode t -o crop --crop 2")
+    decode(tmp_path / "t", tmp_path / "again", crop=2)
+    assert (tmp_path / "crop/a.png.png").read_bytes() == (tmp_path / "again/a.png.png").read_bytes()
+    run("decode t -o first")
+    assert (tmp_path / "first/a.png.png").read_bytes() != (tmp_path / "crop/a.png.png").read_bytes()
