@@ -56,10 +56,12 @@ class TarWriter:
 
     def write(self, members: Sequence[Member]) -> None:
         """Append members of any names and sizes."""
+        parts: list[bytes] = []
         for member in members:
             info = tarfile.TarInfo(member.name)
             info.size = len(member.data)
-            self._append(info.tobuf(tarfile.PAX_FORMAT) + member.data + bytes(-info.size % _BLOCK))
+            parts += (info.tobuf(tarfile.PAX_FORMAT), member.data, bytes(-info.size % _BLOCK))
+        self._append(b"".join(parts))
 
     def close(self) -> None:
         """Write the end of the archive, without which a cut tar reads as a whole one."""

@@ -22,10 +22,10 @@ import numpy.typing as npt
 
 from imtok.errors import TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
+from imtok.export.hashing import hashed_writer
 from imtok.export.member_names import MemberNames
 from imtok.export.npy_files import npy_files
 from imtok.export.tar_writing import Member, TarWriter, read_members
-from imtok.files import atomic_writer
 
 _CROPS_DTYPE = np.dtype("<i8")
 
@@ -49,7 +49,7 @@ class FourM(Format):
         """Write a tar of tokens and a tar of crop settings."""
         paths = _paths(piece, plan)
         names = MemberNames()
-        with atomic_writer(folder / paths[0]) as tokens_file, atomic_writer(folder / paths[1]) as settings_file:
+        with hashed_writer(folder / paths[0]) as tokens_file, hashed_writer(folder / paths[1]) as settings_file:
             tokens, settings = TarWriter(tokens_file), TarWriter(settings_file)
             for block in blocks:
                 taken = names.take(block.keys)

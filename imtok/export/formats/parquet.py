@@ -24,7 +24,8 @@ import numpy as np
 
 from imtok.errors import TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage, Split
-from imtok.files import atomic_writer, write_atomically
+from imtok.export.hashing import hashed_writer
+from imtok.files import write_atomically
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +59,7 @@ class Parquet(Format):
         rows = max(1, _GROUP_IDS // (plan.crops * plan.ids_per_image)) * plan.crops
         options: dict[str, Any] = {"compression": "snappy", "use_dictionary": False, "write_statistics": False}
         with (
-            atomic_writer(folder / name) as file,
+            hashed_writer(folder / name) as file,
             pyarrow.parquet.ParquetWriter(file, schema, **options) as writer,
         ):
             for table in _groups((_table(block, plan, schema) for block in blocks), rows):

@@ -23,8 +23,9 @@ import numpy.typing as npt
 from imtok.errors import TokensError
 from imtok.export.decimal_text import DecimalLines
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
+from imtok.export.hashing import hashed_writer
 from imtok.export.labelled import check_all_labelled
-from imtok.files import atomic_writer
+from imtok.export.stems import stem_of
 
 
 class RarJsonl(Format):
@@ -49,7 +50,7 @@ class RarJsonl(Format):
         """Write one file of lines."""
         name = _file_name(piece)
         lines = DecimalLines(plan.num_ids)
-        with atomic_writer(folder / name) as file:
+        with hashed_writer(folder / name) as file:
             for block in blocks:
                 assert block.labels is not None  # checked before
                 begins = [b'{"class_id":%d,"tokens":[' % label for label in block.labels.tolist()]
@@ -70,8 +71,7 @@ class RarJsonl(Format):
 
 
 def _file_name(piece: Piece) -> str:
-    part = "" if piece.pieces == 1 else f"-{piece.number:05}-of-{piece.pieces:05}"
-    return f"{piece.split}{part}.jsonl"
+    return f"{stem_of(piece)}.jsonl"
 
 
 def _read_image(piece: Piece, lines: Sequence[bytes], plan: ExportPlan, place: str) -> ReadImage:

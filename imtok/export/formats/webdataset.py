@@ -23,10 +23,10 @@ import numpy.typing as npt
 
 from imtok.errors import TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
+from imtok.export.hashing import hashed_writer
 from imtok.export.member_names import MemberNames
 from imtok.export.npy_files import npy_files
 from imtok.export.tar_writing import Content, TarWriter, read_members
-from imtok.files import atomic_writer
 
 
 class WebDataset(Format):
@@ -45,7 +45,7 @@ class WebDataset(Format):
         """Write one tar."""
         name = _tar_name(piece)
         names = MemberNames()
-        with atomic_writer(folder / name) as file:
+        with hashed_writer(folder / name) as file:
             tar = TarWriter(file)
             for block in blocks:
                 tar.write_samples(names.take(block.keys), _contents(block, plan))
