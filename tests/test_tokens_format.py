@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 from making import contents, picture
 
@@ -11,7 +12,8 @@ import imtok
 from imtok.data.images import fit_image, image_size
 from imtok.decoding import decode
 from imtok.description import describe
-from imtok.tokens import open_tokens, read_manifest, verify_tokens
+from imtok.packed_strings import PackedStrings
+from imtok.tokens import Shard, ShardHeader, open_tokens, read_manifest, read_shard, shard_to_bytes, verify_tokens
 
 FORMATS = Path(__file__).parent / "formats"
 FINGERPRINT = "22566e9c718db44cfe465896f613c678f5624ff796ac175e5e803a6c5f6168e5"
@@ -75,3 +77,25 @@ def test_tokens_of_format_1_decode_to_images(tmp_path: Path) -> None:
     assert [path.relative_to(tmp_path / "images").as_posix() for path in files] == names
     assert {image_size(path.read_bytes()) for path in files} == {(16, 16)}
     assert contents(FORMATS / "tokens-v1") == before
+
+
+def test_an_image_takes_33_bytes_beside_codes_and_key(tmp_path: Path) -> None:
+    images = 2048  # in a unit of the folder list
+    shard = Shard(
+        header=ShardHeader(unit=4882, inputs=images, fingerprint=FINGERPRINT, codebook_size=65536),
+        codes=np.zeros((images, 32, 32), np.uint16),
+        keys=PackedStrings.pack(f"n00000007/{number:08d}.jpg" for number in range(images)),
+        index=np.arange(images),
+        original_size=np.full((images, 2), 500, np.int32),
+        labels=np.zeros(images, np.int64),
+        skip_index=np.empty(0, np.int64),
+        skip_keys=PackedStrings.pack([]),
+        skip_reasons=PackedStrings.pack([]),
+    )
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(shard_to_bytes(shard))
+    read = read_shard(path)
+    assert read.labels is not None
+    assert len(read) == images
+    others = path.stat().st_size - read.codes.nbytes - read.keys.data.nbytes
+    assert 32 < others / images <= 33
