@@ -275,6 +275,19 @@ def test_adversarial_training_on_the_gpu_ends_with_finite_figures(kind: str, pic
     assert last["skipped_steps"] == 0
 
 
+def test_crops_and_pipelines_on_the_gpu_have_encodes_codes(pictures: Path, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"device": "cuda", "batch_size": 8}
+    encode([pictures], tmp_path / "plain", "imtok-f8", **options)
+    encode([pictures], tmp_path / "flip", "imtok-f8", **options, augment="flip")
+    plain, flip = open_tokens(tmp_path / "plain"), open_tokens(tmp_path / "flip")
+    codes = torch.stack([codes for _, codes in plain])
+    assert torch.equal(torch.stack([codes for _, codes in flip]), codes)
+    assert not torch.equal(flip.all_codes(0)[1], codes[0])
+    files = [path.read_bytes() for path in sorted(pictures.iterdir())]
+    found = imtok.BatchEncoder("imtok-f8", **options, workers=2)(files)
+    assert np.array_equal(found["codes"], codes.numpy())
+
+
 def test_a_non_finite_step_changes_nothing_on_the_gpu() -> None:
     settings = ["size=32", "data.crop=32", "network.channels=[16,32]", "device=cuda", "precision=fp32", "images=80"]
     state = TrainState(load_train_config(parse_settings(settings)), torch.device("cuda"))
