@@ -26,6 +26,8 @@ from imtok.data.sources import CONTAINERS
 from imtok.data.storage import STORAGES
 from imtok.encoding import encode
 from imtok.evaluation import METRICS
+from imtok.export.format import Format
+from imtok.export.formats import FORMATS
 from imtok.interop.families import FAMILIES
 from imtok.interop.families.names import renamed
 from imtok.interop.skeleton import skeleton
@@ -180,9 +182,12 @@ def test_an_added_storage_and_container_are_read(tmp_path: Path, monkeypatch: py
     assert "no database" in report.failed[0].reason
 
 
-def test_an_added_export_is_read_back_by_numpy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_added_export_is_written_and_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(Path(__file__).parent / "formats/tokens-v1", tmp_path / "tokens")
-    codes = run("Add an export")["codes"]
-    assert codes.dtype == np.uint16
-    assert codes.tolist() == [codes.tolist() for _, codes in open_tokens(tmp_path / "tokens")]
+    monkeypatch.setitem(FORMATS, "lines", Format)  # taken out again after the test
+    verification = run("Add an export")["verification"]
+    assert (verification.ok, verification.images) == (True, len(open_tokens(tmp_path / "tokens")))
+    lines = (tmp_path / "exported" / "train-00000.txt").read_text().splitlines()
+    codes = [[*codes.flatten().tolist(), 20_000] for _, codes in open_tokens(tmp_path / "tokens")]
+    assert [[int(each) for each in line.split()] for line in lines] == codes
