@@ -47,6 +47,13 @@ def test_an_image_is_taken_once() -> None:
     assert inputs().take_image(b"a.jpg") is None
 
 
+def test_a_search_backwards_finds_what_was_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imtok.encoding.matching._BLOCK", 3)
+    found = inputs(*NAMES)
+    taken = [found.take_image(f"{number:03d}.jpg".encode()) for number in (20, 21, 5, 5, 20, 6, 30, 7, 22)]
+    assert taken == [20, 21, 5, None, None, 6, 30, 7, 22]
+
+
 def test_containers_are_taken_once_by_name() -> None:
     found = inputs(tars=("x", "y"))
     taken = found.take_container("x")

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from imtok.data.packed_images import PackedImages
 from imtok.packed_strings import PackedStrings
 
 _CHUNK = 2**16  # marks that are looked at at once
+_BLOCK = 4096  # images that are unpacked at once
 
 _Image = TypeVar("_Image", bound=SourceImage, covariant=True)
 
@@ -46,8 +48,19 @@ class ChosenImages(PackedImages[_Image]):
     """Images at some positions (N,) of a packed list, in the order of these."""
 
     def __init__(self, whole: PackedImages[_Image], positions: Positions) -> None:
-        super().__init__(_ChosenStrings(whole.keys, positions), whole.sizes[positions])
+        super().__init__(_ChosenStrings(whole.keys, positions), whole.sizes)
         self.whole, self.positions = whole, positions
+
+    @property
+    def sizes(self) -> npt.NDArray[np.signedinteger[Any]]:
+        """The images' bytes: (N,) int64 or int32, made anew each time."""
+        return self._sizes[self.positions]
+
+    def blocks(self) -> Iterator[tuple[list[bytes], list[int]]]:
+        """Yield keys as UTF-8, and sizes, of some thousand images at a time, in order."""
+        for start in range(0, len(self), _BLOCK):
+            some = self.positions[start : start + _BLOCK].astype(np.int64)
+            yield self.whole.keys.encoded_at(some), self._sizes[some].tolist()
 
     def image(self, index: int) -> _Image:
         """Make the image with this index."""

@@ -27,7 +27,12 @@ class PackedImages(Sequence[_Image]):
     """A list of images that makes one as it is used: `keys` N strings, `sizes` (N,) bytes, int64 or int32."""
 
     def __init__(self, keys: PackedStrings, sizes: npt.NDArray[np.signedinteger[Any]]) -> None:
-        self.keys, self.sizes = keys, sizes
+        self.keys, self._sizes = keys, sizes
+
+    @property
+    def sizes(self) -> npt.NDArray[np.signedinteger[Any]]:
+        """The images' bytes: (N,) int64 or int32."""
+        return self._sizes
 
     @abstractmethod
     def image(self, index: int) -> _Image:

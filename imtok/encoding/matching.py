@@ -35,14 +35,18 @@ class Inputs:
     def __init__(self, found: PlanPart) -> None:
         self._images = cast(Images, packed(found.files))
         self._keys = self._images.keys
-        self._taken = np.zeros(len(self._images), np.bool_)  # (N,)
+        self._sizes = np.ascontiguousarray(self._images.sizes).data  # gives single numbers sooner than an array
+        self._taken = bytearray(len(self._images))  # (N,) 1 where an image is taken
         self._next = 0  # the image after the one that was taken last
         self._first, self._block = 0, list[bytes]()  # some keys around it, from the first position on
         self._containers = {file.name: file for file in found.containers}
 
     def take_image(self, key: bytes) -> int | None:
         """Take the image of this key; return its position, None where there is none that is not taken."""
-        position = self._find(key)
+        position: int | None = self._next
+        place = self._next - self._first
+        if not (0 <= place < len(self._block) and self._block[place] == key):
+            position = self._find(key)
         if position is None or self._taken[position]:
             return None
         self._taken[position] = True
@@ -52,18 +56,17 @@ class Inputs:
     def _find(self, key: bytes) -> int | None:
         """Return the position of a key, which mostly is the next one or follows a few new ones."""
         for position in range(self._next, min(self._next + _NEAR, len(self._keys))):
-            place = position - self._first
-            if not 0 <= place < len(self._block):
-                self._first, place = position, 0
+            if not 0 <= position - self._first < len(self._block):
+                self._first = position
                 self._block = self._keys.encoded_at(np.arange(position, min(position + _BLOCK, len(self._keys))))
-            if self._block[place] == key:
+            if self._block[position - self._first] == key:
                 return position
         position = bisect_left(range(len(self._keys)), key, key=self._keys.encoded)
         return position if position < len(self._keys) and self._keys.encoded(position) == key else None
 
     def size(self, position: int) -> int:
         """Return the bytes of an image."""
-        return int(self._images.sizes[position])
+        return int(self._sizes[position])
 
     def take_container(self, name: str) -> ContainerFile | None:
         """Take the container of this name, None where there is none that is not taken."""
@@ -72,7 +75,7 @@ class Inputs:
     @property
     def images_left(self) -> bool:
         """Whether there are images in folders that nobody took."""
-        return not self._taken.all()
+        return 0 in self._taken
 
     def longer(self, entry: PlanEntry) -> str | None:
         """Return the key that an image has where several folders are given, None where there is no such key."""
@@ -87,4 +90,4 @@ class Inputs:
 
     def rest(self) -> tuple[Images, Sequence[ContainerFile]]:
         """Return the inputs that nobody took, in order."""
-        return choose_marked(self._images, ~self._taken), tuple(self._containers.values())
+        return choose_marked(self._images, np.frombuffer(self._taken, np.uint8) == 0), tuple(self._containers.values())

@@ -34,15 +34,14 @@ def image_row(line: bytes) -> ImageRow | None:
     if match is None:
         return None
     unit, key, size = match.groups()
-    return (int(unit), key, int(size)) if _is_utf8(key) else None
+    return (int(unit), key, int(size)) if key.isascii() or _is_utf8(key) else None
 
 
 def _is_utf8(key: bytes) -> bool:
-    if not key.isascii():
-        try:
-            key.decode()
-        except UnicodeDecodeError:
-            return False
+    try:
+        key.decode()
+    except UnicodeDecodeError:
+        return False
     return True
 
 
