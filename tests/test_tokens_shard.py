@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,3 +123,9 @@ def test_only_augmented_sets_have_version_3(tmp_path: Path) -> None:
     assert b"augment" not in plain.to_bytes()
     with pytest.raises(ValueError, match="version 3 holds augmented sets"):
         TokensInfo.model_validate(info.model_dump() | {"version": 2})
+
+
+def test_the_bytes_of_an_augmented_set_do_not_change(tmp_path: Path) -> None:
+    folder, _ = augmented(tmp_path / "t")
+    digests = [hashlib.sha256((folder / name).read_bytes()).hexdigest()[:16] for name in (INFO, shard_path(1))]
+    assert digests == ["dd6ff3469dbedb29", "bb1a2d3d572775b8"]
