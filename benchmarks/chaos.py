@@ -42,7 +42,11 @@ from machine import machine
 _OWN_DISKS = ["unshare", "--user", "--map-root-user", "--mount"]
 _INSIDE = "CHAOS_HAS_OWN_DISKS"
 _DISK_MEGABYTES = 24
-_FORMATS = ()
+# All but those whose trainers need a label for each image.
+_FORMATS = (
+    *("megatron", "nanogpt", "llmc", "automodel", "torchtitan", "datatrove", "olmo", "litdata", "mds", "parquet"),
+    *("webdataset", "npy", "4m", "emu3"),
+)
 
 
 def main() -> None:

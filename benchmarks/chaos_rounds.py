@@ -22,6 +22,7 @@ from imtok.tokenizer import Tokenizer
 from imtok.tokens import open_tokens
 
 _MOST_STARTS = 25  # of a round, which is then finished in peace
+_UNSHARDED = {"nanogpt", "emu3"}  # formats of one file, or of one for each image
 _SMALL_FILE = 500  # bytes: the largest file that a process may write, where no disk can be filled
 
 
@@ -201,9 +202,11 @@ class Rounds:
     def _export(self, name: str) -> None:
         """Export the set under kills; the result is that of an export of the undisturbed set in peace."""
         peace, output = Folder(self._scratch / f"export-{name}"), Folder(self._scratch / "export")
+        options = ["--to", name, "--shuffle", "3", "--val-fraction", "0.2"]
+        options += [] if name in _UNSHARDED else ["--shard-size", "20"]
         if not peace.names():
-            self._in_peace(Command(["export", self._whole.address, "--to", name, "-o", peace.address]))
-        command = Command(["export", self._tokens.address, "--to", name, "-o", output.address])
+            self._in_peace(Command(["export", self._whole.address, *options, "-o", peace.address]))
+        command = Command(["export", self._tokens.address, *options, "-o", output.address])
         for _ in range(self._draw.randrange(3)):
             process = self._start(command)
             time.sleep(self._draw.uniform(0.05, 0.4))
