@@ -68,6 +68,15 @@ class Command:
         """Send a signal to the process."""
         os.kill(self.pid, number)
 
+    def kill(self) -> None:
+        """End the process, whatever it does."""
+        self._process.kill()
+        self._process.join()
+
+    def is_alive(self) -> bool:
+        """Return whether the process has not ended."""
+        return self._process.is_alive()
+
     def is_stopped(self) -> bool:
         """Return whether SIGSTOP holds the process."""
         return Path(f"/proc/{self.pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "T"

@@ -92,8 +92,21 @@ def encode(
         ),
     ] = None,
     shard: Annotated[
-        str, typer.Option(metavar="I/N", help="Encode only every N-th unit, from I = 0: for job arrays.")
+        str,
+        typer.Option(
+            metavar="I/N",
+            help="Begin with every N-th unit, from I = 0, then help those of the N that have begun. Without, processes "
+            "of the same command share all units.",
+        ),
     ] = "0/1",
+    lease: Annotated[
+        float | None,
+        typer.Option(
+            min=0.1,
+            metavar="SECONDS",
+            help="On s3:// and gs://, take over the units of a process that was silent for so long. (default: 60)",
+        ),
+    ] = None,
 ) -> None:
     """Turn images into tokens.
 
@@ -129,6 +142,7 @@ def encode(
             shard=parse_shard(shard),
             rank=launcher_number("RANK", 0),
             world_size=launcher_number("WORLD_SIZE", 1),
+            lease_seconds=lease,
             progress=lambda p: bar(p.done, p.total),
             should_stop=should_stop,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from imtok.encoding.claims import clear_claims
 from imtok.encoding.report import EncodeReport
 from imtok.encoding.run import Done
 from imtok.encoding.setup import Job
@@ -29,16 +30,17 @@ def finish(job: Job, done: Done, share: Sequence[int], before: int) -> EncodeRep
 
     `share` are the units of this process, `before` how many of them were committed before this call.
     """
+    job.store.flush()
     present, _ = find_shards(job.store)
     complete = all(unit in present for unit in range(len(job.plan)))
     known = read_manifest(job.store) if complete and not done.entries else None
     if known is not None and len(known.entries) < len(job.plan):  # from before its inputs grew
         known = None
-    manifest = known or (_write_manifest(job, done) if complete else None)
+    manifest = known or (_write_manifest(job, done, present) if complete else None)
     if manifest:
         entries = manifest.entries[: len(job.plan)]  # another process may have added units meanwhile
     else:
-        entries = _entries(job, done, [unit for unit in share if unit in present])
+        entries = _entries(job, done, sorted(present & {*share, *done.entries}))
     info = job.info
     labels = None if known else count_labels(job.store, info, job.plan, [entry.unit for entry in entries])
     tokens = math.prod(info.grid) * info.num_codebooks
@@ -85,16 +87,24 @@ def _read_as_labels(job: Job) -> int:
     return job.plan.sources.texts.get(labels.numbering.where, 0) if taken else 0
 
 
-def _write_manifest(job: Job, done: Done) -> Manifest:
-    """Publish the manifest of a complete folder; one that is there already must be equal, or its beginning."""
-    data = manifest_to_bytes(_entries(job, done, range(len(job.plan))))
+def _write_manifest(job: Job, done: Done, present: set[int]) -> Manifest:
+    """Publish the manifest of a complete folder; one that is there already must be equal, or its beginning.
+
+    It has the units that other processes added meanwhile, once all of them are there.
+    """
     store, path = job.store, job.store.file(MANIFEST)
+    planned = read_info(store).all_units
+    if all(unit in present for unit in range(planned)):
+        clear_claims(store)
+    else:  # another process has added units meanwhile, and has them still to do
+        planned = len(job.plan)
+    data = manifest_to_bytes(_entries(job, done, range(planned)))
     store.sweep()  # a call killed right here left no unit to encode, before which all calls sweep
     if not store.publish_once(MANIFEST, data) and (before := path.read_bytes()) != data:
-        if before.endswith(b"\n") and data.startswith(before) and len(job.plan.parts) > 1:
+        if before.endswith(b"\n") and data.startswith(before) and planned > len(job.plan.parts[0]):
             store.replace(MANIFEST, data)
             return _read_again(job)
-        if before.startswith(data) and read_info(job.store).all_units > len(job.plan):
+        if before.startswith(data) and read_info(store).all_units > planned:
             return _read_again(job)  # another process has added units meanwhile
         raise TokensError(
             f"{path}: not about the units that are there now; delete it and run the same `imtok encode` again if you "

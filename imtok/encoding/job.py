@@ -1,13 +1,13 @@
 """The encoding job: units in, committed shards out, exactly once.
 
-Files are the truth: a unit is done when its shard is there. Who encodes which unit is a hint (unit modulo number of
-processes), so a restart with another world size changes nothing, and a unit done twice is harmless.
+Files are the truth: a unit is done when its shard is there. Who encodes which unit is a hint: a free process takes what
+nobody holds. So a restart with another world size changes nothing, and a unit done twice is harmless.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from contextlib import closing
 from pathlib import Path
 
 from imtok.cores import usable_cores
@@ -20,11 +20,14 @@ from imtok.data.remote_files import RemoteFiles
 from imtok.devices import Precision
 from imtok.encoding.finish import finish
 from imtok.encoding.inputs import OnDuplicate
+from imtok.encoding.leases import open_claims
 from imtok.encoding.report import EncodeProgress, EncodeReport
 from imtok.encoding.run import Done, Options, encode_units
 from imtok.encoding.settings import Requested, check_machine
-from imtok.encoding.setup import prepare
-from imtok.errors import ConfigError, Interrupted, TooManySkips
+from imtok.encoding.setup import Job, prepare
+from imtok.encoding.share import Share
+from imtok.encoding.taking import Taker
+from imtok.errors import Interrupted, TooManySkips
 from imtok.hub import is_hub_address, parse_address
 from imtok.tokenizer import PRETRAINED, Tokenizer, load
 from imtok.tokens.folder import TOKENIZER, find_shards
@@ -56,6 +59,7 @@ def encode(
     shard: tuple[int, int] = (0, 1),
     rank: int = 0,
     world_size: int = 1,
+    lease_seconds: float | None = None,
     progress: Callable[[EncodeProgress], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> EncodeReport:
@@ -64,15 +68,18 @@ def encode(
     Options left at None take the value that `output` has recorded or, in a new folder, the default: the tokenizer's
     size, crop, a GPU where there is one, fp32, 16 images a batch (64 on a GPU), 2048 images a unit, labels where they
     are found, pictures of up to 178 megapixels, no truncated ones, the newest rules of reading, and one crop an image.
-    `augment` is what `imtok.data.augmentation.parse_augmentation` takes. This process does the units that fall to it as
-    one of `shard` = (index, count) and of `world_size` ranks. Without a tokenizer the job takes the one in `output`,
-    and in a new folder the one that comes with imtok.
+    `augment` is what `imtok.data.augmentation.parse_augmentation` takes. Without a tokenizer the job takes the one in
+    `output`, and in a new folder the one that comes with imtok.
+
+    Several processes may make the same call. Each takes units that nobody holds, first those that fall to it as one of
+    `shard` = (index, count) and of `world_size` ranks, then those of other processes that have begun. On an object
+    store the units of a process that was silent for `lease_seconds`, by default 60, are taken over.
 
     Units that fail are named in the report, and the others are encoded. Raises SourceError, ConfigError, TokenizerError
     or TokensError before anything is encoded, Interrupted when `should_stop` says so, DiskError when the disk is full,
     and TooManySkips, with everything committed, when more than `max_skip` inputs were skipped.
     """
-    mine = _Share(*shard, rank, world_size)
+    mine = Share(*shard, rank, world_size)
     requested = Requested(
         size=size,
         fit=fit,
@@ -91,26 +98,33 @@ def encode(
     tokenizer = _load_tokenizer(store, tokenizer_path)
     with RemoteFiles(should_stop) as remote:
         job = prepare(sources, store, tokenizer, requested, remote)
-        units = mine.units(len(job.plan))
         present, _ = find_shards(store)
-        missing = [unit for unit in units if unit not in present]
         done = Done()
-        if missing:
-            check_machine(job.info, {job.plan.part_of(unit) for unit in missing}, store)
-            store.sweep()
-            options = Options(workers or usable_cores(), salvage, on_duplicate, progress, should_stop, mine.journal)
-            try:
-                done = encode_units(job, missing, tokenizer, options)
-            except (KeyboardInterrupt, Interrupted) as error:
-                committed = len(find_shards(store)[0])
-                raise Interrupted(
-                    f"{store}: stopped with {committed} of {counted(len(job.plan), 'unit')} committed; run the same "
-                    "command again to resume"
-                ) from error
-        report = finish(job, done, units, len(units) - len(missing))
+        if any(unit not in present for unit in range(len(job.plan))):
+            options = Options(
+                workers or usable_cores(), salvage, on_duplicate, progress, should_stop, f"{mine.name()}.jsonl"
+            )
+            with closing(open_claims(store, mine, lease_seconds)) as claims:
+                done = _encode_missing(job, Taker(claims, len(job.plan), present), tokenizer, options)
+        units = mine.units(len(job.plan))
+        report = finish(job, done, units, sum(unit in present for unit in units))
     if max_skip is not None and report.skipped > max_skip and not report.failed:
         raise TooManySkips(_too_many(report, max_skip))
     return report
+
+
+def _encode_missing(job: Job, taker: Taker, tokenizer: Tokenizer, options: Options) -> Done:
+    """Encode what is missing, as far as this process gets it; raises Interrupted on a request to stop."""
+    check_machine(job.info, {job.plan.part_of(unit) for unit in taker.missing()}, job.store)
+    job.store.sweep()
+    try:
+        return encode_units(job, taker, tokenizer, options)
+    except (KeyboardInterrupt, Interrupted) as error:
+        committed = len(find_shards(job.store)[0])
+        raise Interrupted(
+            f"{job.store}: stopped with {committed} of {counted(len(job.plan), 'unit')} committed; run the same "
+            "command again to resume"
+        ) from error
 
 
 def _load_tokenizer(store: Store, name: str | Path | None) -> Tokenizer:
@@ -127,29 +141,6 @@ def _load_tokenizer(store: Store, name: str | Path | None) -> Tokenizer:
     origin = copy.config.origin
     same = origin is not None and origin.hub and parse_address(name).may_mean(parse_address(origin.hub))
     return copy if same else load(name)
-
-
-@dataclass(frozen=True)
-class _Share:
-    """The units of this process, which is one of `count` jobs of `world_size` ranks each."""
-
-    index: int
-    count: int
-    rank: int
-    world_size: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.index < self.count:
-            raise ConfigError(f"--shard {self.index}/{self.count}: expected I/N with 0 <= I < N, for instance 0/8")
-        if not 0 <= self.rank < self.world_size:
-            raise ConfigError(f"rank {self.rank} of world size {self.world_size}: expected 0 <= rank < world size")
-
-    def units(self, total: int) -> range:
-        return range(self.index * self.world_size + self.rank, total, self.count * self.world_size)
-
-    @property
-    def journal(self) -> str:
-        return f"{self.index * self.world_size + self.rank:05d}-of-{self.count * self.world_size:05d}.jsonl"
 
 
 def _too_many(report: EncodeReport, max_skip: int) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -21,11 +21,12 @@ from imtok.encoding.inputs import OnDuplicate
 from imtok.encoding.opening import open_ahead
 from imtok.encoding.report import EncodeProgress, FailedUnit
 from imtok.encoding.setup import Job
+from imtok.encoding.taking import Taker
 from imtok.encoding.units import build_shard, commit
 from imtok.errors import SourceError
 from imtok.parallel import in_order
 from imtok.tokenizer import Tokenizer
-from imtok.tokens.folder import JOURNAL, ManifestEntry, shard_path
+from imtok.tokens.folder import JOURNAL, ManifestEntry
 
 
 @dataclass(frozen=True)
@@ -62,35 +63,45 @@ class Done:
         return self.images / self.seconds if self.seconds else 0.0
 
 
-def encode_units(job: Job, units: Sequence[int], tokenizer: Tokenizer, options: Options) -> Done:
-    """Encode and commit `units`; those whose inputs cannot be used are named in `Done.failed`."""
+def encode_units(job: Job, taker: Taker, tokenizer: Tokenizer, options: Options) -> Done:
+    """Encode and commit what `taker` takes; units whose inputs cannot be used are named in `Done.failed`."""
     device = resolve_device(str(job.settings.device))
     encoder = UnitEncoder(tokenizer.to(device), job.settings)
-    run = _Run(job, units, options)
-    results = in_order(
-        encoder, run.batches(), workers=options.workers, ahead=2 * options.workers, should_stop=options.should_stop
-    )
-    with deterministic(device, job.settings.precision), closing(results):
-        for encoded in results:
-            run.take(encoded)
+    run = _Run(job, taker, options)
+    with deterministic(device, job.settings.precision):
+        more = True
+        while more:
+            results = in_order(
+                encoder,
+                run.batches(),
+                workers=options.workers,
+                ahead=2 * options.workers,
+                should_stop=options.should_stop,
+            )
+            with closing(results):
+                for encoded in results:
+                    run.take(encoded)
+            more = taker.wait(options.should_stop)
     return run.done
 
 
 class _Run:
     """Batches out, encoded batches back in, shards committed."""
 
-    def __init__(self, job: Job, units: Sequence[int], options: Options) -> None:
+    def __init__(self, job: Job, taker: Taker, options: Options) -> None:
         self.done = Done(enlargement=Enlargement(job.settings.size, job.settings.fit))
-        self._job, self._units, self._options = job, units, options
+        self._job, self._taker, self._options = job, taker, options
         self._open: list[Encoded] = []  # batches of the unit in hand
         self._started = self._unit_started = time.perf_counter()
-        self._total = self._known_total()
+        self._units = set(taker.own())  # those that this process will have done in the end, as far as is known
+        self._taken: set[int] = set()
+        self._total = self._count_images()
 
     def batches(self) -> Iterator[Batch]:
         """All batches of all units, each unit opened when its turn comes."""
         size = self._job.settings.batch_size
         opening = open_ahead(
-            self._job.plan, self._missing(), salvage=self._options.salvage, on_duplicate=self._options.on_duplicate
+            self._job.plan, self._units_taken(), salvage=self._options.salvage, on_duplicate=self._options.on_duplicate
         )
         for unit, inputs in opening:
             if isinstance(inputs, SourceError):
@@ -100,10 +111,17 @@ class _Run:
             for start in range(0, max(1, count), size):  # a unit without inputs is one batch without images
                 stop = min(start + size, count)
                 yield Batch(inputs, range(start, stop), last=stop == count)
+        self._units = set(self._taken)  # without those that others have taken
+        self._total = self._count_images()
 
-    def _missing(self) -> Iterator[int]:
-        """Yield the units that no other process has committed meanwhile."""
-        return (unit for unit in self._units if not self._job.store.file(shard_path(unit)).exists())
+    def _units_taken(self) -> Iterator[int]:
+        """Yield units as they are taken."""
+        for unit in self._taker.units():
+            if unit not in self._units and self._total is not None:
+                self._total += len(self._job.plan.files(unit))
+            self._units.add(unit)
+            self._taken.add(unit)
+            yield unit
 
     def take(self, encoded: Encoded) -> None:
         """Take in the next batch, in order; the last of a unit commits it."""
@@ -132,6 +150,7 @@ class _Run:
             return
         entry = commit(self._job.store, build_shard(batches, self._job.info))
         self.done.entries[unit.number] = entry
+        self._taker.committed(unit.number)
         self.done.renamed += unit.renamed
         if unit.container is not None:
             self.done.notes += [f"{self._job.plan.name(unit.number)}: {note}" for note in unit.container.notes]
@@ -141,7 +160,9 @@ class _Run:
 
     def _fail(self, unit: int, reason: str) -> None:
         name = self._job.plan.name(unit)
-        self.done.failed.append(FailedUnit(unit, name, reason.removeprefix(f"{name}: ")))
+        reason = reason.removeprefix(f"{name}: ")
+        self.done.failed.append(FailedUnit(unit, name, reason))
+        self._taker.failed(unit, name, reason)
 
     def _note(self, entry: ManifestEntry) -> None:
         """Add a line to the journal, on which nothing relies."""
@@ -171,7 +192,7 @@ class _Run:
             )
         )
 
-    def _known_total(self) -> int | None:
+    def _count_images(self) -> int | None:
         plan = self._job.plan
         if any(plan.container(unit) for unit in self._units):
             return None

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import errno
 import io
+import math
 import posixpath
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -29,6 +32,7 @@ _T = TypeVar("_T")
 
 _BLOCK_BYTES = 2**23  # of one request, where a file is read from its beginning to its end
 _JOURNAL_SECONDS = 15.0  # between two puts of one object of the journal
+_JOURNAL_BYTES = 2**18  # of one object of the journal; the next line begins another
 
 _patience = Patience()
 
@@ -38,7 +42,7 @@ class ObjectStore(Store):
 
     def __init__(self, address: str) -> None:
         self.address = plain_address(address).rstrip("/")
-        self._journal: dict[str, tuple[float, bytes]] = {}  # when an object was put, and what it is to hold
+        self._journal: dict[str, _Growing] = {}
 
     def __str__(self) -> str:
         return redacted(self.address)
@@ -95,14 +99,31 @@ class ObjectStore(Store):
         patiently(file, "written", lambda: objects.put(self.storage, file.address, whole))
 
     def append(self, name: str, data: bytes) -> None:
-        """Add to an object of this process; a store cannot, so it is written anew from time to time."""
-        put_at, content = self._journal.get(name, (0.0, b""))
-        content += data
-        if time.monotonic() - put_at >= _JOURNAL_SECONDS:
-            put_at = time.monotonic()
-            with suppress(RemoteError):
-                objects.put(self.storage, _joined(self.address, name), content)
-        self._journal[name] = put_at, content
+        """Add to an object of this process alone; a store cannot, so it is written anew from time to time."""
+        growing = self._journal.setdefault(name, _Growing())
+        growing.content += data
+        if time.monotonic() - growing.put_at >= _JOURNAL_SECONDS:
+            self._put_journal(name)
+
+    def flush(self) -> None:
+        """Write what `append` holds back."""
+        for name, growing in self._journal.items():
+            if growing.content:
+                self._put_journal(name)
+
+    def _put_journal(self, name: str) -> None:
+        growing = self._journal[name]
+        growing.put_at = time.monotonic()
+        stem, dot, suffix = name.rpartition(".")
+        with suppress(RemoteError):
+            objects.put(self.storage, _joined(self.address, f"{stem}-{growing.own_name}{dot}{suffix}"), growing.content)
+        if len(growing.content) > _JOURNAL_BYTES:
+            self._journal[name] = _Growing(put_at=growing.put_at)
+
+    def remove(self, name: str) -> None:
+        """Remove an object, if it is there."""
+        file = self.file(name)
+        patiently(file, "removed", lambda: objects.remove(self.storage, file.address))
 
     def sweep(self) -> None:
         """Do nothing: an object is never half written."""
@@ -119,6 +140,15 @@ class ObjectStore(Store):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_journal": {}}
+
+
+@dataclass
+class _Growing:
+    """An object of the journal that is written anew as it grows."""
+
+    put_at: float = -math.inf  # seconds of this process's clock
+    content: bytes = b""
+    own_name: str = field(default_factory=lambda: uuid.uuid4().hex[:8])  # several processes may have one journal
 
 
 class ObjectFile:

@@ -73,6 +73,14 @@ class Store(ABC):
         """Add to a file on which nothing relies; failures are passed over."""
 
     @abstractmethod
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+
+    @abstractmethod
+    def flush(self) -> None:
+        """Write what `append` may still hold back."""
+
+    @abstractmethod
     def sweep(self) -> None:
         """Remove what dead processes left half written."""
 
@@ -143,9 +151,16 @@ class LocalStore(Store):
         """Add to a file, if the disk lets it."""
         path = self.folder / name
         with suppress(OSError):
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("ab") as file:
                 file.write(data)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        (self.folder / name).unlink(missing_ok=True)
+
+    def flush(self) -> None:
+        """Do nothing: `append` holds nothing back."""
 
     def sweep(self) -> None:
         """Remove temporaries that no living process holds."""
