@@ -117,12 +117,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _remove_dead_folders(path)
-        temporary = path.parent / f"{_PREFIX}{path.name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        temporary.mkdir()
-        descriptor = os.open(temporary, os.O_RDONLY)
+        temporary, descriptor = _held_folder(path.parent, path.name, 0o777)
         try:
-            with suppress(OSError):  # without locks nothing is removed as dead either
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield temporary
             for file in temporary.iterdir():
                 with file.open("rb") as opened:
@@ -144,16 +140,26 @@ def working_folder(parent: Path, name: str) -> Iterator[Path]:
     check_locks()
     with disk_errors(parent):
         _remove_dead_folders(parent / name)
-        folder = parent / f"{_PREFIX}{name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        folder.mkdir(mode=0o700)
-        descriptor = os.open(folder, os.O_RDONLY)
+        folder, descriptor = _held_folder(parent, name, 0o700)
     try:
-        with suppress(OSError):  # without locks nothing is removed as dead either
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield folder
     finally:
         os.close(descriptor)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _held_folder(parent: Path, name: str, mode: int) -> tuple[Path, int]:
+    """Make and lock a temporary folder; return it with the descriptor that holds it."""
+    while True:
+        folder = parent / f"{_PREFIX}{name}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(mode)
+        with suppress(FileNotFoundError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            with suppress(OSError):  # without locks nothing is removed as dead either
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if folder.exists():  # a sweep between creation and lock may have taken it
+                return folder, descriptor
+            os.close(descriptor)
 
 
 def _remove_dead_folders(path: Path) -> None:

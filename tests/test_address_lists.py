@@ -9,7 +9,7 @@ import pytest
 from making import fill, pictures_tar
 from servers import served
 
-from imtok.data.address_lists import AddressList, add_list
+from imtok.data.address_lists import AddressList, _Adding, add_list
 from imtok.data.containers import UNKNOWN_SIZE, LostImage
 from imtok.data.file_list import FileList, GrowingFileList
 from imtok.data.reading import Reading
@@ -82,6 +82,17 @@ def test_long_lists_are_read_in_pieces() -> None:
     lines = [f"https://host/{'x' * 50}/{number}.jpg" for number in range(5000)]
     files, _ = added("\n".join(lines).encode())
     assert sorted(file.address for file in files) == sorted(lines)
+
+
+@pytest.mark.parametrize("odd", ["", "https://host/a b.jpg?x", "s3://b/x.png", "https://host/x", "https://h/x.tar"])
+def test_plain_urls_are_added_as_single_lines_are(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [f"https://host/{number % 7}/{number:04d}.jpg" for number in range(50)] + [odd]
+    together, found = added("\n".join(lines).encode())
+    monkeypatch.setattr(_Adding, "add_plain", lambda *_: False)
+    one_by_one, found_so = added("\n".join(lines).encode())
+    assert facts(together) == facts(one_by_one)
+    assert (found.containers, found.urls) == (found_so.containers, True)
+    assert list(together.sizes) == [UNKNOWN_SIZE] * len(together)
 
 
 def test_files_of_other_kinds_and_missing_ones_are_told_apart(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ from imtok.files import (
     publish_once,
     sweep_temporaries,
     sync_folder,
+    working_folder,
     write_atomically,
 )
 
@@ -379,3 +380,32 @@ def test_folders_of_dead_processes_are_removed_and_no_others(tmp_path: Path) -> 
         assert first.is_dir()
         assert not (tmp_path / ".tmp-out-1-dead").exists()
         assert (tmp_path / ".tmp-outer-1-dead").exists()
+
+
+def test_a_working_folder_leaves_nothing_and_removes_dead_ones(tmp_path: Path) -> None:
+    (tmp_path / ".tmp-work-1-dead").mkdir()
+    (tmp_path / ".tmp-work-1-dead/file").write_bytes(b"left by a kill")
+    (tmp_path / "mine").mkdir()
+    with working_folder(tmp_path, "work") as folder, working_folder(tmp_path, "work") as other:
+        (folder / "file").write_bytes(b"x")
+        assert folder != other
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert {path.name for path in tmp_path.iterdir()} == {folder.name, other.name, "mine"}
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_folder_swept_before_its_lock_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    swept: list[str] = []
+    lock_file = fcntl.flock
+
+    def flock(descriptor: int, how: int) -> None:
+        if not swept:  # another process comes right here
+            (made,) = tmp_path.iterdir()
+            swept.append(made.name)
+            made.rmdir()
+        lock_file(descriptor, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with working_folder(tmp_path, "work") as folder:
+        assert folder.is_dir()
+        assert folder.name not in swept

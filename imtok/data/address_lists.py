@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import shutil
 import stat
 import tempfile
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote
 
-from imtok.data.addresses import is_remote, plain_address, redacted, scheme_of
-from imtok.data.containers import UNKNOWN_SIZE, LostImage, as_text, is_unsafe, unreadable
+from imtok.data.addresses import REMOTE_SCHEMES, is_remote, plain_address, redacted, scheme_of
+from imtok.data.containers import UNKNOWN_SIZE, ImageFile, LostImage, as_text, is_unsafe, unreadable
 from imtok.data.file_list import GrowingFileList, Place
 from imtok.data.kinds import container_kind_of
 from imtok.data.pixels.formats import HEAD_BYTES, looks_like_image
@@ -32,6 +33,7 @@ from imtok.errors import SourceError
 SUFFIX = ".txt"  # of a list that is named without a leading @
 _CHUNK_BYTES = 2**16
 _LONGEST_LINE = 2**16
+_SPECIAL = re.compile(rb"[\t\r\0?#@%]")  # what a plain URL has not, with a key or without
 
 
 class Line(NamedTuple):
@@ -40,6 +42,14 @@ class Line(NamedTuple):
     number: int  # from 1
     address: str
     key: str  # empty where none is given
+
+
+class Block(NamedTuple):
+    """Lines of a list that follow each other, as they are written."""
+
+    number: int  # of the first one
+    lines: Sequence[bytes]
+    end: bytes  # of each line
 
 
 @dataclass(frozen=True)
@@ -71,33 +81,38 @@ class AddressList:
         weakref.finalize(found, os.close, descriptor)
         return found
 
-    def lines(self) -> Iterator[Line]:
-        """Read the lines that are not empty; raises SourceError where this is no list."""
+    def blocks(self) -> Iterator[Block]:
+        """Read the lines, many at once; raises SourceError where this is no list."""
         try:
             with self.open() as file:
-                yield from self._lines(file)
+                yield from self._blocks(file)
         except OSError as error:
             raise unreadable(self.name, error) from error
 
-    def _lines(self, file: BinaryIO) -> Iterator[Line]:
+    def lines(self, block: Block) -> Iterator[Line]:
+        """Read the lines of a block that are not empty; raises SourceError where one is none."""
+        for number, data in enumerate(block.lines, block.number):
+            if line := self._line(number, data, block.end):
+                yield line
+
+    def _blocks(self, file: BinaryIO) -> Iterator[Block]:
         first = file.read(_CHUNK_BYTES).removeprefix(codecs.BOM_UTF8)
         end = b"\0" if b"\0" in first else b"\n"
         if end == b"\0" and first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise SourceError(f"{self.name}: in UTF-16; write it as UTF-8")
-        number, rest, chunk = 0, b"", first
+        number, rest, chunk = 1, b"", first
         while chunk:
             *whole, rest = (rest + chunk).split(end)
             if len(rest) > _LONGEST_LINE:
                 raise SourceError(
                     f"{self.name}: a line of more than {_LONGEST_LINE} bytes; give a path or URL on each line"
                 )
-            for data in whole:
-                number += 1
-                if line := self._line(number, data, end):
-                    yield line
+            if whole:
+                yield Block(number, whole, end)
+            number += len(whole)
             chunk = file.read(_CHUNK_BYTES)
-        if line := self._line(number + 1, rest, end):
-            yield line
+        if rest:
+            yield Block(number, [rest], end)
 
     def _line(self, number: int, data: bytes, end: bytes) -> Line | None:
         if end == b"\0":
@@ -118,10 +133,14 @@ def add_list(addresses: AddressList, reading: Reading, files: GrowingFileList, *
     adding = _Adding(addresses, reading, files, remote)
     count = missing = 0
     first_missing = ""
-    for line in addresses.lines():
-        count += 1
-        if not adding.add(line):
-            missing, first_missing = missing + 1, first_missing or line.address
+    for block in addresses.blocks():
+        if adding.add_plain(block):
+            count += len(block.lines)
+            continue
+        for line in addresses.lines(block):
+            count += 1
+            if not adding.add(line):
+                missing, first_missing = missing + 1, first_missing or line.address
     if not count:
         raise SourceError(f"{addresses.name}: holds no path and no URL")
     if missing == count:
@@ -139,6 +158,29 @@ class _Adding:
         self._list, self._reading, self._files, self._remote = addresses, reading, files, remote
         self.found = Found()
         self._places: dict[tuple[str, str], Place] = {}
+
+    def add_plain(self, block: Block) -> bool:
+        """Add a block of nothing but plain URLs of images all at once; returns False where it holds anything else."""
+        text = b"\n".join(block.lines)
+        start = text.find(b"://") + 3
+        scheme = text[:start].decode("ascii", "replace")
+        plain = (
+            self._remote
+            and scheme[:-3] in REMOTE_SCHEMES
+            and text.isascii()
+            and not _SPECIAL.search(text)
+            and text.count(b"\n" + text[:start]) == len(block.lines) - 1 == text.count(b"\n")
+        )
+        if not plain:
+            return False
+        names = [line[start:].decode() for line in block.lines]
+        kinds = {kind_by_rules(f"x{suffix}", self._reading) for suffix in {name[name.rfind(".") :] for name in names}}
+        if kinds != {"image"}:
+            return False
+        self.found.urls = True
+        place = self._places.setdefault(("", scheme), Place("", scheme))
+        self._files.add_folder(place, "", names, [UNKNOWN_SIZE] * len(names))
+        return True
 
     def add(self, line: Line) -> bool:
         """Add what a line names; returns False where nothing is there."""
@@ -198,6 +240,9 @@ class _Adding:
         if not address.endswith(key):
             common = _common_ending(key, address)
             cut = len(key) - key.find("/", len(key) - common) - 1 if "/" in key[len(key) - common :] else 0
+        if not cut:
+            self._files.add_object(ImageFile(as_text(key), address, size))
+            return
         prefix, folder = key[: len(key) - cut], address[: len(address) - cut]
         place = self._places.setdefault((prefix, folder), Place(as_text(prefix), folder))
         self._files.add(place, key[len(prefix) :], address, size)

@@ -129,7 +129,10 @@ class RemoteFiles:
         """List one folder of a store; raises SourceError."""
         entries = self._answer(folder, lambda: _storage(folder).list(folder))
         # A folder that was made by hand is an object of its own, which some stores list.
-        return [entry for entry in entries if entry.address.rstrip("/") != folder.rstrip("/")]
+        own = folder.rstrip("/")
+        if not any(entry.address.rstrip("/") == own for entry in entries):
+            return entries
+        return [entry for entry in entries if entry.address.rstrip("/") != own]
 
     def matching(self, pattern: str) -> Sequence[Entry]:
         """List what matches a pattern with `*` in a store; raises SourceError."""

@@ -75,8 +75,8 @@ class ImagePool:
             fetched, position = work
             try:
                 fetched.put(position, fetched.fetch(position))
-            except Interrupted:
-                return
+            except Exception as error:  # whoever waits for the image raises it
+                fetched.put(position, error)
 
     def _next(self) -> tuple[FetchedImages, int] | None:
         """Return the image to fetch next; None where none is left, or where too many bytes wait for their readers."""
@@ -102,7 +102,7 @@ class FetchedImages:
         self._place = 0  # of the next image to fetch
         self._begun: set[int] = set()
         self._outcomes: dict[int, Fetched | ImageError] = {}
-        self._failure: SourceError | None = None  # of one image, and so of the unit
+        self._failure: Exception | None = None  # of one image, and so of the unit
 
     def read(self, position: int) -> Fetched:
         """Wait for an image; raises ImageError to skip it, SourceError to fail its unit."""
@@ -154,10 +154,10 @@ class FetchedImages:
                 return ImageError("cannot be fetched", error.reason)
             return unreadable(image.address, error)
 
-    def put(self, position: int, outcome: Fetched | ImageError | SourceError) -> None:
-        """Keep what an image gave for its reader."""
+    def put(self, position: int, outcome: Fetched | Exception) -> None:
+        """Keep what an image gave for its reader; an error other than ImageError fails the unit."""
         with self._pool.lock:
-            if isinstance(outcome, SourceError):
+            if not isinstance(outcome, Fetched | ImageError):
                 self._failure = outcome
                 self._drop()
             elif self._place <= len(self._images):

@@ -65,6 +65,8 @@ def encode(
 ) -> EncodeReport:
     """Encode folders of images and tars into the token folder `output`; a second call resumes where the first stopped.
 
+    Sources may also be zip and Parquet files, lists of paths and URLs, and addresses of all these on other machines.
+
     Options left at None take the value that `output` has recorded or, in a new folder, the default: the tokenizer's
     size, crop, a GPU where there is one, fp32, 16 images a batch (64 on a GPU), 2048 images a unit, labels where they
     are found, pictures of up to 178 megapixels, no truncated ones, the newest rules of reading, and one crop an image.
