@@ -21,7 +21,7 @@ from imtok.cli import app
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 # tests/test_extending.py and tests/test_batch_encoder.py run the samples of these, in processes of their own.
-ELSEWHERE = {"extending.md", "ray.md", "export-flat.md"}  # the last has nothing to run
+ELSEWHERE = {"extending.md", "ray.md", "export-flat.md", "export-keyed.md"}  # the last two have nothing to run
 PAGES = sorted(page for page in (ROOT / "docs").glob("*.md") if page.name not in ELSEWHERE)
 # Short of length, the commands run as they stand.
 SHORT = ["--images", "64", "--set", "network.channels=[8,16]"]
