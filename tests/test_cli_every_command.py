@@ -21,6 +21,7 @@ SMALL = "size=16 data.crop=16 network.fold=2 network.channels=[8] network.blocks
 COMMANDS = {
     "train": f"train pictures -o run --preset cpu-fsq-f8 --set {' --set '.join(SMALL.split())}",
     "encode": "encode pictures -t run -o tokens",
+    "status": "status tokens --watch --json",
     "verify": "verify tokens",
     "info": "info tokens",
     "decode": "decode tokens -o back",
@@ -49,6 +50,7 @@ def test_every_command_runs_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert result.exit_code == 0, f"{name}\n{result.output}"
         printed[name] = result.stdout
     assert json.loads(printed["stats"])["images"] == 6
+    assert json.loads(printed["status"])["complete"]
     assert len(list((tmp_path / "back").glob("*.png"))) == 6
     assert "</html>" in (tmp_path / "report.html").read_text()
     assert list((tmp_path / "plots").glob("*.png"))

@@ -23,6 +23,7 @@ from imtok.cli.import_ import import_
 from imtok.cli.info import info
 from imtok.cli.push import push
 from imtok.cli.stats import stats
+from imtok.cli.status import status
 from imtok.cli.streams import flush_output, prepare_streams
 from imtok.cli.train import train
 from imtok.cli.verify import verify
@@ -48,6 +49,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo,
     "train": train,
     "encode": encode,
+    "status": status,
     "decode": decode,
     "stats": stats,
     "eval": evaluate,
