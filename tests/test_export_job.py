@@ -198,6 +198,19 @@ def test_shuffled_images_keep_their_keys_and_labels(tokens: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))
+def test_every_format_resumes_to_the_same_bytes(tokens: Path, tmp_path: Path, name: str) -> None:
+    wished = {"val_fraction": 0.3, "shard_size": 6}
+    options = {option: value for option, value in wished.items() if option not in FORMATS[name].refused}
+    chosen = ExportOptions.model_validate(options)
+    export_tokens(tokens, tmp_path / "whole", name, chosen)
+    answers = stopping_after(3 + 4)  # after the scan and the blocks of four units
+    with pytest.raises(Interrupted):
+        export_tokens(tokens, tmp_path / "out", name, chosen, should_stop=lambda: next(answers))
+    export_tokens(tokens, tmp_path / "out", name, chosen)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
 def test_two_exports_have_the_same_bytes(tokens: Path, tmp_path: Path, name: str) -> None:
     options = {} if "val_fraction" in FORMATS[name].refused else {"val_fraction": 0.3}
     for folder in ("a", "b"):

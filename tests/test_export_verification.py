@@ -13,8 +13,9 @@ import pytest
 from exporting import random_tokens
 from scripts import call_script, import_script
 
-from imtok.errors import Interrupted, TokensError
+from imtok.errors import ConfigError, Interrupted, TokensError
 from imtok.export import ExportOptions, export_tokens
+from imtok.export.formats import FORMATS
 from imtok.export.formats.npy import Npy
 from imtok.export.verification import verify_export
 
@@ -131,3 +132,23 @@ def test_the_benchmark_measures_formats_and_reads_them_back(
     assert all(row["equal"] for row in facts["formats"].values())
     assert facts["formats"]["nanogpt"]["bytes"] > 20 * 12 * 2
     assert facts["formats"]["npy"]["read_by"].startswith("numpy ")
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+@pytest.mark.parametrize(("crops", "codebooks"), [(0, 1), (2, 1), (2, 3)])
+def test_every_format_reads_back_what_it_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, crops: int, codebooks: int
+) -> None:
+    target = FORMATS[name]
+    monkeypatch.setattr(target, "library", None)  # tests of the format read with it
+    tokens = random_tokens(tmp_path / "tokens", (6, 9, 5), (2, 2), codebooks, crops=crops, classes=4)
+    wished = {"shuffle": 2, "val_fraction": 0.3, "shard_size": 6, "offset": 5, "eod": 4, "order": "concatenated"}
+    options = {option: value for option, value in wished.items() if option not in target.refused}
+    try:
+        export_tokens(tokens, tmp_path / "out", name, ExportOptions.model_validate(options))
+    except ConfigError:  # a format that holds no such set
+        assert not (tmp_path / "out").exists()
+        assert crops or codebooks > 1
+        return
+    result = verify_export(tmp_path / "out", tokens)
+    assert (result.problems, result.images) == ([], 20)
