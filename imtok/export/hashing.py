@@ -1,4 +1,4 @@
-"""Files of an export that a second thread hashes while they are written.
+"""Files of an export that a second thread hashes, and sends to the disk, while they are written.
 
 To read a file again for its hash would take as long as a third of its writing. hashlib and the system let go of the
 interpreter's lock, so the hash costs nothing on a second core.
@@ -6,9 +6,12 @@ interpreter's lock, so the hash costs nothing on a second core.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
+import os
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Queue
@@ -18,6 +21,8 @@ from typing import Any, BinaryIO, cast
 from imtok.export.record import ExportedFile
 from imtok.files import atomic_writer
 
+_SYNC_BYTES = 32 << 20  # after so many the disk begins to write, so that the sync at the end has little left to do
+_LACKING = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}  # answers of a file system without a sync
 _AHEAD = 4  # writes that may wait for the hash; each holds a block in memory
 
 _known: dict[Path, tuple[int, str]] = {}  # bytes and SHA-256 of files that were written and not yet described
@@ -29,12 +34,13 @@ def hashed_writer(path: Path) -> Iterator[BinaryIO]:
 
     What is written must not be changed before the block ends.
     """
-    with atomic_writer(path) as file:
-        hashing = _Hashing(file)
+    with atomic_writer(path) as file, ThreadPoolExecutor(1, "imtok-sync") as pool:
+        hashing = _Hashing(file, pool)
         try:
             yield cast(BinaryIO, hashing)
         finally:
-            digest = hashing.finish()
+            hashing.join()
+        digest = hashing.digest()
     _known[path] = hashing.size, digest
 
 
@@ -49,14 +55,15 @@ def describe_file(folder: Path, path: str) -> ExportedFile:
 
 
 class _Hashing(io.RawIOBase):
-    """Writes to a file and hands the same bytes to a thread that hashes them."""
+    """Writes to a file, and hands the same bytes to a thread that hashes them."""
 
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self._hash = file, hashlib.sha256()
+    def __init__(self, file: BinaryIO, pool: ThreadPoolExecutor) -> None:
+        self._file, self._pool, self._hash = file, pool, hashlib.sha256()
         self._queue: Queue[Any] = Queue(_AHEAD)
         self._thread = Thread(target=self._update, name="imtok-hash", daemon=True)
         self._thread.start()
-        self.size = 0
+        self._sync: Future[None] | None = None
+        self._unsynced = self.size = 0  # bytes
 
     def writable(self) -> bool:
         return True
@@ -67,13 +74,27 @@ class _Hashing(io.RawIOBase):
         size = memoryview(data).nbytes
         self._file.write(data)
         self.size += size
+        self._unsynced += size
+        if self._unsynced >= _SYNC_BYTES and (self._sync is None or self._sync.done()):
+            self._check_sync()
+            self._unsynced, self._sync = 0, self._pool.submit(os.fsync, self._file.fileno())
         return size
 
-    def finish(self) -> str:
-        """Wait for the thread; return the hash."""
+    def join(self) -> None:
+        """Wait for the thread that hashes."""
         self._queue.put(None)
         self._thread.join()
+
+    def digest(self) -> str:
+        """Return the hash of what was written. Raises OSError where the disk refused a sync."""
+        self._check_sync()
         return self._hash.hexdigest()
+
+    def _check_sync(self) -> None:
+        """Raise the error of the last sync: the system names a lost write once, so it must not be passed over."""
+        error = None if self._sync is None else self._sync.exception()
+        if error is not None and getattr(error, "errno", None) not in _LACKING:
+            raise error
 
     def _update(self) -> None:
         while (data := self._queue.get()) is not None:
