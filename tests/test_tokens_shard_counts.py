@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from making import token_folder
 
 from imtok.errors import TokensError
 from imtok.packed_strings import PackedStrings
 from imtok.tokens import Shard, ShardHeader, shard_counts, shard_to_bytes
-from imtok.tokens.shard_counts import ShardCounts, read_shard_counts
+from imtok.tokens.folder import shard_path
+from imtok.tokens.shard_counts import ShardCounts, read_shard_counts, read_shard_labels
 
 REASONS = ["truncated", "unreadable", "truncated"]
 
@@ -59,3 +61,15 @@ def test_a_shard_cut_before_its_reasons_end_is_refused(tmp_path: Path) -> None:
             read_shard_counts(tmp_path / "cut")
     with pytest.raises(TokensError, match="missing: cannot be read"):
         read_shard_counts(tmp_path / "missing")
+
+
+def test_labels_are_read_without_the_codes(tmp_path: Path) -> None:
+    codes = np.zeros((3, 2, 2), np.int64)
+    folder = token_folder(tmp_path / "tokens", [codes], 5, labels=[np.array([2, -1, 0])])
+    images, labels = read_shard_labels(folder / shard_path(0))
+    assert (images, labels.tolist() if labels is not None else None) == (3, [2, -1, 0])
+    bare = token_folder(tmp_path / "bare", [codes], 5)
+    assert read_shard_labels(bare / shard_path(0)) == (3, None)
+    (bare / shard_path(0)).write_bytes(b"short")
+    with pytest.raises(TokensError, match="damaged"):
+        read_shard_labels(bare / shard_path(0))

@@ -23,6 +23,7 @@ from imtok.packed_strings import PackedStrings
 from imtok.permutation import Permutation
 from imtok.tokens import TokenDataset
 from imtok.tokens.shard import NO_LABEL
+from imtok.tokens.shard_counts import read_shard_labels
 from imtok.tokens.store import LocalStore
 
 Numbers = npt.NDArray[np.int64]
@@ -46,6 +47,7 @@ class Selection:
 
     def __init__(self, tokens: TokenDataset, options: ExportOptions, should_stop: Callable[[], bool] | None) -> None:
         """Read the keys or labels of every unit, as far as the options need them."""
+        self._tokens = tokens
         many = _OPEN_SHARDS if isinstance(tokens.store, LocalStore) else _HELD_SHARDS
         # In input order no unit comes back; in another each block touches all of them.
         self.shard = lru_cache(many if options.shuffle is not None else 1)(lambda position: tokens.unit(position)[1])
@@ -55,19 +57,25 @@ class Selection:
         for position in range(len(tokens.units)):
             if should_stop and should_stop():
                 raise Interrupted("stopped on request before anything was written")
-            shard = self.shard(position)
-            labels.add(shard.labels, shard.keys)
-            held_out = 0
-            if options.val_fraction:
-                chosen = held_out_keys(shard.keys, options.val_fraction)
-                self._held_out.append(np.packbits(chosen).tobytes())
-                held_out = int(chosen.sum())
-            counts[:, position] = len(shard) - held_out, held_out
-        self.labels = labels.facts()
+            images, held_out = self._scan(position, options.val_fraction, labels)
+            counts[:, position] = images - held_out, held_out
+        self.labels = labels.facts(tokens)
         self._ends: dict[Split, Numbers] = {"train": counts[0].cumsum(), "val": counts[1].cumsum()}
         seed = options.shuffle
         self._orders = {} if seed is None else {split: Permutation(n, seed) for split, n in self.images.items()}
         self._rows = lru_cache(maxsize=1024)(self._rows_of)
+
+    def _scan(self, position: int, val_fraction: float, labels: _Labels) -> tuple[int, int]:
+        """Take in the labels of a unit; return how many images it has, and how many of them are of val."""
+        if not val_fraction:
+            found = read_shard_labels(self._tokens.shard_path(position))
+            labels.add(position, *found)
+            return found[0], 0
+        shard = self.shard(position)
+        labels.add(position, len(shard), shard.labels)
+        chosen = held_out_keys(shard.keys, val_fraction)
+        self._held_out.append(np.packbits(chosen).tobytes())
+        return len(shard), int(chosen.sum())
 
     @property
     def images(self) -> dict[Split, int]:
@@ -125,17 +133,21 @@ def held_out_keys(keys: PackedStrings, fraction: float) -> npt.NDArray[np.bool_]
 class _Labels:
     def __init__(self) -> None:
         self._labelled, self._largest = 0, NO_LABEL
-        self._unlabelled: str | None = None
+        self._unlabelled: tuple[int, int] | None = None  # unit and row of the first image without a label
 
-    def add(self, labels: npt.NDArray[np.int64] | None, keys: PackedStrings) -> None:
+    def add(self, position: int, images: int, labels: npt.NDArray[np.int64] | None) -> None:
         """Take in the labels of a unit."""
-        missing = np.arange(min(len(keys), 1)) if labels is None else np.flatnonzero(labels == NO_LABEL)
+        missing = np.arange(min(images, 1)) if labels is None else np.flatnonzero(labels == NO_LABEL)
         if len(missing) and self._unlabelled is None:
-            self._unlabelled = keys[int(missing[0])]
+            self._unlabelled = position, int(missing[0])
         if labels is not None and len(labels):
             self._labelled += len(labels) - len(missing)
             self._largest = max(self._largest, int(labels.max()))
 
-    def facts(self) -> LabelFacts:
+    def facts(self, tokens: TokenDataset) -> LabelFacts:
         """Return what was found."""
-        return LabelFacts(self._labelled, self._largest, self._unlabelled)
+        key = None
+        if self._unlabelled is not None:
+            position, row = self._unlabelled
+            key = tokens.unit(position)[1].keys[row]
+        return LabelFacts(self._labelled, self._largest, key)

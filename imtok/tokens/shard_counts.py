@@ -1,4 +1,4 @@
-"""The number of images of a shard and of what it skipped, from its first bytes: no codes and no keys are read.
+"""The number of images of a shard, of what it skipped, and its labels: no codes and no keys are read.
 
 So thousands of shards are counted in a moment, on a disk or by one short request each to an object store.
 """
@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from imtok.errors import TokensError
 from imtok.packed_strings import PackedStrings
@@ -41,14 +43,44 @@ class ShardCounts:
 
 def read_shard_counts(file: StoredFile) -> ShardCounts:
     """Count the images and skips of a shard; raises TokensError where it is missing or damaged."""
-    try:
-        head = _read(file, 0, _HEAD_BYTES)
-        start = 8 + int.from_bytes(head[:8], "little")
-        if len(head) < start <= _HEADER_BYTES:
-            head = _read(file, 0, start)
-        header = json.loads(head[8:start])
+    with _damage_named(file):
+        header, start = _header(file)
         images, skipped = (int(header[name]["shape"][0]) for name in ("codes", "skip_index"))
         return ShardCounts(images, _reasons(file, header, start, skipped) if skipped else {})
+
+
+def read_shard_labels(file: StoredFile) -> tuple[int, npt.NDArray[np.int64] | None]:
+    """Return the number of images of a shard and their labels (N,), None where it has none, and read nothing else.
+
+    Raises TokensError where it is missing or damaged.
+    """
+    with _damage_named(file):
+        header, start = _header(file)
+        images = int(header["codes"]["shape"][0])
+        if "labels" not in header:
+            return images, None
+        first, last = header["labels"]["data_offsets"]
+        labels = np.frombuffer(_read(file, start + first, last - first), "<i8")
+        if len(labels) != images:
+            raise ValueError("its labels do not fit its images")
+        return images, labels
+
+
+def _header(file: StoredFile) -> tuple[dict[str, Any], int]:
+    """Return the header of a shard, and where its arrays begin."""
+    head = _read(file, 0, _HEAD_BYTES)
+    start = 8 + int.from_bytes(head[:8], "little")
+    if len(head) < start <= _HEADER_BYTES:
+        head = _read(file, 0, start)
+    header: dict[str, Any] = json.loads(head[8:start])
+    return header, start
+
+
+@contextmanager
+def _damage_named(file: StoredFile) -> Iterator[None]:
+    """Turn what a damaged shard raises into a TokensError that names it."""
+    try:
+        yield
     except OSError as error:
         raise TokensError(f"{file}: cannot be read ({error.strerror or error})") from error
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:

@@ -19,6 +19,7 @@ import numpy as np
 
 from imtok.errors import ConfigError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
+from imtok.export.hashing import hashed_writer
 from imtok.export.rows import (
     Numbers,
     check_equal,
@@ -67,7 +68,7 @@ class Automodel(Format):
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the ids of a piece, and where its images begin."""
         paths = [path_of(piece, ".bin"), path_of(piece, ".bos.idx")]
-        with atomic_writer(make_target(folder, paths[0])) as file:
+        with hashed_writer(make_target(folder, paths[0])) as file:
             file.write(_header(piece, plan).tobytes())
             write_rows(file, piece, blocks, plan)
         with atomic_writer(folder / paths[1]) as file:

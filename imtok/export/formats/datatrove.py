@@ -19,6 +19,7 @@ from typing import ClassVar
 import numpy as np
 
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
+from imtok.export.hashing import hashed_writer
 from imtok.export.rows import (
     Numbers,
     check_equal,
@@ -53,7 +54,7 @@ class Datatrove(Format):
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the ids of a piece, the ends of its images, and the text about it."""
         paths = [path_of(piece, suffix) for suffix in (".ds", ".ds.index", ".ds.metadata")]
-        with atomic_writer(make_target(folder, paths[0])) as file:
+        with hashed_writer(make_target(folder, paths[0])) as file:
             write_rows(file, piece, blocks, plan)
         with atomic_writer(folder / paths[1]) as file:
             write_numbers(file, _ends(piece, plan))

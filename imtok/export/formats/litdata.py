@@ -19,6 +19,7 @@ import numpy as np
 
 from imtok.errors import ConfigError, TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage, Split
+from imtok.export.hashing import hashed_writer
 from imtok.export.rows import (
     check_equal,
     check_size,
@@ -31,7 +32,7 @@ from imtok.export.rows import (
     write_numbers,
     write_rows,
 )
-from imtok.files import atomic_writer, write_atomically
+from imtok.files import write_atomically
 
 INDEX = "index.json"
 MOST_BYTES = 2**32 - 1  # of a chunk: its offsets are uint32
@@ -64,7 +65,7 @@ class LitData(Format):
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the chunk of a piece."""
         path = _chunk(piece)
-        with atomic_writer(make_target(folder, path)) as file:
+        with hashed_writer(make_target(folder, path)) as file:
             file.write(np.uint32(rows_in(piece, plan)).tobytes())
             for offsets in multiples(plan.ids_per_image * plan.dtype.itemsize, 0, rows_in(piece, plan) + 1, "<u4"):
                 write_numbers(file, [offsets + np.uint32(_header_bytes(piece, plan))])

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from imtok.errors import TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
+from imtok.export.hashing import hashed_writer
 from imtok.export.rows import make_target, path_of, read_rows, rows_in, write_rows
 from imtok.files import atomic_writer
 
@@ -41,7 +42,7 @@ class Olmo(Format):
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the ids of a piece, and the bounds of its images."""
         paths = [path_of(piece, ".npy"), path_of(piece, ".csv.gz")]
-        with atomic_writer(make_target(folder, paths[0])) as file:
+        with hashed_writer(make_target(folder, paths[0])) as file:
             write_rows(file, piece, blocks, plan)
         with (
             atomic_writer(folder / paths[1]) as file,

@@ -15,6 +15,7 @@ import numpy as np
 
 from imtok.errors import TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
+from imtok.export.hashing import hashed_writer
 from imtok.export.rows import (
     check_equal,
     check_numbers,
@@ -42,7 +43,7 @@ class Torchtitan(Format):
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the ids of a piece, and the bounds of its images."""
         paths = _paths(piece)
-        with atomic_writer(make_target(folder, paths[0])) as file:
+        with hashed_writer(make_target(folder, paths[0])) as file:
             write_rows(file, piece, blocks, plan)
         bounds = rows_in(piece, plan) + 1
         with atomic_writer(folder / paths[1]) as file:
