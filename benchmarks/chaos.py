@@ -110,8 +110,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--fresh", type=float, default=0.1, help="share of the other starts without loaded packages")
     parser.add_argument("--in-bucket", type=float, default=0.2, help="share of the rounds with tokens on an S3 server")
     parser.add_argument("--formats", nargs="*", default=_FORMATS, help="formats of the exports")
-    parser.add_argument("--small-disk", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--served", action=argparse.BooleanOptionalAction, default=False)
+    parser.add_argument("--small-disk", action=argparse.BooleanOptionalAction, default=True, help="one to fill")
+    parser.add_argument("--served", action=argparse.BooleanOptionalAction, default=True, help="some tars by HTTP")
     parser.add_argument("--scratch", default=None, help="folder for temporary files")
     return parser.parse_args()
 

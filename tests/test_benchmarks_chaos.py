@@ -24,11 +24,10 @@ def chaos(scratch: Path, *words: object) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("disk", ["--small-disk", "--no-small-disk"])
-def test_a_disturbed_encode_ends_as_an_undisturbed_one(tmp_path: Path, disk: str) -> None:
-    found = chaos(
-        tmp_path, "--restarts", 6, "--torchrun", 0, "--fresh", 0, "--in-bucket", 0, "--formats", "npy", "megatron", disk
-    )
+@pytest.mark.parametrize("place", [["--small-disk", "--served"], ["--no-small-disk", "--no-served"]])
+def test_a_disturbed_encode_ends_as_an_undisturbed_one(tmp_path: Path, place: list[str]) -> None:
+    short = ["--restarts", 6, "--torchrun", 0, "--fresh", 0, "--in-bucket", 0, "--formats", "npy", "megatron"]
+    found = chaos(tmp_path, *short, *place)
     assert (found["restarts"], sum(found["layouts"].values())) == (6, 6)
     assert found["exports"] == 2 * found["rounds"] > 0
     assert sum(found["events"].values()) >= 6
