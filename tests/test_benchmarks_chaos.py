@@ -24,12 +24,14 @@ def chaos(scratch: Path, *words: object) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("place", [["--small-disk", "--served"], ["--no-small-disk", "--no-served"]])
-def test_a_disturbed_encode_ends_as_an_undisturbed_one(tmp_path: Path, place: list[str]) -> None:
-    short = ["--restarts", 6, "--torchrun", 0, "--fresh", 0, "--in-bucket", 0, "--formats", "npy", "megatron"]
+@pytest.mark.parametrize(
+    ("restarts", "place"), [(6, ["--small-disk", "--served"]), (3, ["--no-small-disk", "--no-served"])]
+)
+def test_a_disturbed_encode_ends_as_an_undisturbed_one(tmp_path: Path, restarts: int, place: list[str]) -> None:
+    short = ["--restarts", restarts, "--torchrun", 0, "--fresh", 0, "--in-bucket", 0, "--formats", "npy"]
     found = chaos(tmp_path, *short, *place)
-    assert (found["restarts"], sum(found["layouts"].values())) == (6, 6)
-    assert found["exports"] == 2 * found["rounds"] > 0
-    assert sum(found["events"].values()) >= 6
+    assert (found["restarts"], sum(found["layouts"].values())) == (restarts, restarts)
+    assert found["exports"] == found["rounds"] > 0
+    assert sum(found["events"].values()) >= restarts
     assert found["bytes_compared"] > 10_000
     assert not list(tmp_path.iterdir())
