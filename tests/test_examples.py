@@ -20,7 +20,8 @@ from PIL import Image
 
 from imtok.encoding import encode
 from imtok.export import ExportOptions, export_tokens
-from imtok.tokens import open_tokens, write_tokens
+from imtok.tokens import open_tokens, verify_tokens, write_tokens
+from imtok.tokens.folder import find_shards
 
 ROOT = Path(__file__).parents[1]
 SECTION = re.search(r"^## More than one GPU$(.*?)^## ", (ROOT / "README.md").read_text(), re.M | re.S)
@@ -118,6 +119,38 @@ def test_a_slurm_job_near_its_limit_is_requeued(started: Path) -> None:
     assert "the same command resumes" in line_of(job.text, "stopped:")
     assert code == 0
     assert queue.read_text() == f"requeue {slurm['SLURM_JOB_ID']}\n"
+
+
+def test_tasks_of_an_array_share_an_encode_and_are_requeued(started: Path) -> None:
+    queue, tokens = started / "scontrol.txt", started / "tokens"
+    fill(started / "many", (f"{number:03d}.png" for number in range(240)))
+    tiny_tokenizer(started / "tiny")
+    words = ["many", "-o", tokens, "-t", "tiny", "--unit-size", 2, "--workers", 1]
+
+    def task(number: int, **environment: str) -> Started:
+        array = {"SLURM_ARRAY_JOB_ID": "77", "SLURM_ARRAY_TASK_ID": str(number), "SLURM_ARRAY_TASK_MIN": "3"}
+        script = f"{ROOT}/examples/encode_slurm.sh"
+        return Started(
+            ["sbatch", "--array", "3-4", script, *map(str, words)],
+            started / f"task{number}.txt",
+            SLURM_ARRAY_TASK_COUNT="2",
+            **array,
+            **environment,
+        )
+
+    job = task(3)
+    job.wait_for(lambda: len(find_shards(tokens)[0]) > 2)
+    assert job.signal_and_wait(signal.SIGUSR2)[0] == 0
+    assert "run the same command again to resume" in line_of(job.text, "stopped:")
+    assert queue.read_text().splitlines()[-1] == "requeue 77_3"
+    assert len(find_shards(tokens)[0]) < 120
+    dealt = task(4, DEALT="1")
+    assert dealt.process.wait(300) == 0, dealt.text
+    assert find_shards(tokens)[0] >= set(range(1, 120, 2))
+    last = task(3)
+    assert last.process.wait(300) == 0, last.text
+    assert verify_tokens(tokens).ok
+    assert queue.read_text().splitlines()[-1] == "requeue 77_3"
 
 
 def test_several_machines_finish_the_run(started: Path) -> None:
