@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -230,3 +231,18 @@ def test_images_of_several_crops_are_exported_with_all(tmp_path: Path) -> None:
     *_, images = export_and_read(tokens, "npy", tmp_path)
     check_equal(tokens, images)
     assert images[0].ids.shape == (3, 12)
+
+
+@pytest.mark.parametrize("options", [{"eod": 2000}, {"shuffle": 1, "val_fraction": 0.1}])
+def test_memory_does_not_grow_with_the_number_of_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, object]
+) -> None:
+    monkeypatch.setattr("imtok.export.blocks._BLOCK_BYTES", 1 << 16)
+    peaks = []
+    for number, units in enumerate((2, 2, 20)):  # the first call imports what the others use
+        tokens = random_tokens(tmp_path / f"tokens{number}", units=(500,) * units, grid=(8, 8))
+        tracemalloc.start()
+        export_tokens(tokens, tmp_path / f"out{number}", "nanogpt", ExportOptions.model_validate(options))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] < peaks[1] + 400_000  # 18 open shards more, and 9,000 images more, whose ids are 1.2 MB

@@ -82,7 +82,7 @@ def _check_token_set(folder: Path, record: ExportRecord, tokens: TokenDataset) -
     found, _ = name_token_set(tokens)
     if found != record.dataset_id:
         raise TokensError(
-            f"{folder}: made from token set {record.dataset_id[:12]}, {tokens.folder} is {found[:12]}; compare it with "
+            f"{folder}: made from token set {record.dataset_id[:12]}, {tokens.store} is {found[:12]}; compare it with "
             "the set that it was made from"
         )
 
