@@ -49,8 +49,9 @@ def test_both_ways_find_the_same_images(tmp_path: Path, monkeypatch: pytest.Monk
     for name in ("b/1.cls", "b/1.txt", ".hidden.png", "b/.DS_Store"):
         (tmp_path / "in" / name).write_text("7")
     Path(os.fsdecode(bytes(tmp_path / "in") + b"/b/\xff.png")).write_bytes(encoded(picture(1)))
+    monkeypatch.setattr("imtok.data.walk._PIECE", 2)
     if one_by_one:
-        monkeypatch.setattr("imtok.data.sources.plain_images", nothing)
+        monkeypatch.setattr("imtok.data.scanning.plain_images", nothing)
     found = find_sources([tmp_path / "in"])
     assert [image.key for image in found.files] == sorted([*names, "b/\\xff.png"], key=str.encode)
     assert all(isinstance(image, ImageFile) and len(image.read()) == image.size for image in found.files)

@@ -9,6 +9,8 @@ from imtok.data.listing import Listing
 from imtok.data.storage import Storage
 from imtok.errors import SourceError
 
+_PIECE = 4096  # files
+
 
 class FolderFiles(NamedTuple):
     """Files of one folder that follow each other in the byte order of relative paths: none of a subfolder lies between.
@@ -41,13 +43,17 @@ def walk(
         return
     start = 0
     for index in entries.folders():
-        if index > start:
-            yield FolderFiles(relative, entries, start, index)
+        yield from _pieces(relative, entries, start, index)
         start, entry = index + 1, entries[index]
         if not entry.name.startswith("."):
             yield from walk(storage, entry.address, f"{relative}{entry.name}/", above | {true_folder})
-    if start < len(entries):
-        yield FolderFiles(relative, entries, start, len(entries))
+    yield from _pieces(relative, entries, start, len(entries))
+
+
+def _pieces(relative: str, entries: Listing, start: int, stop: int) -> Iterator[FolderFiles]:
+    """Yield files of a folder some thousand at a time, so that what is made of them takes little memory."""
+    for first in range(start, stop, _PIECE):
+        yield FolderFiles(relative, entries, first, min(first + _PIECE, stop))
 
 
 def _is_ours(entries: Listing) -> bool:
