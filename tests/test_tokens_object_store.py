@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pickle
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from imtok.data.remote_errors import RemoteError
 from imtok.data.streaming.transfers import Patience
 from imtok.encoding import encode
 from imtok.errors import TokensError
-from imtok.tokens import object_store, open_tokens, read_info, read_manifest, verify_tokens
+from imtok.tokens import dataset, object_store, open_tokens, ranged, read_info, read_manifest, verify_tokens
+from imtok.tokens.object_store import ObjectFile
 from imtok.tokens.store import LocalStore, store_of
 
 
@@ -98,6 +99,39 @@ def test_images_of_a_store_are_those_of_the_disk(bucket: str, photos: Path, toke
     assert repr(remote).startswith(f"<TokenDataset {bucket}/t, 8 images")
     with pytest.raises(TokensError, match="no folder of this machine"):
         _ = remote.folder
+
+
+def test_images_of_a_long_shard_are_read_by_ranges(
+    bucket: str, photos: Path, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dataset, "WHOLE_BYTES", 0)
+    monkeypatch.setattr(ranged, "_BLOCK_BYTES", 64)
+    monkeypatch.setattr(ObjectFile, "read_bytes", without(ObjectFile.read_bytes, ".safetensors"))
+    for options in ({}, {"augment": "flip"}):
+        name = f"t{len(options)}"
+        encode([photos], tmp_path / name, tokenizer, unit_size=5, **options)
+        address = f"{bucket}/{name}"
+        for file in contents(tmp_path / name):
+            store_of(address).replace(file, (tmp_path / name / file).read_bytes())
+        local, remote = open_tokens(tmp_path / name), pickle.loads(pickle.dumps(open_tokens(address)))
+        for index in range(len(local)):
+            assert remote[index][0] == local[index][0]
+            assert remote.all_codes(index).equal(local.all_codes(index))
+            assert (remote.label(index), remote.source(index)) == (local.label(index), local.source(index))
+    path = "shards/000/00000000.safetensors"
+    store_of(address).replace(path, (tmp_path / name / path).read_bytes()[:300])
+    with pytest.raises(TokensError, match=rf"{path}: damaged"):
+        open_tokens(address)[0]
+
+
+def without(real: Callable[..., bytes], suffix: str) -> Callable[..., bytes]:
+    """A way to read files that are not of this suffix alone."""
+
+    def read(file: ObjectFile) -> bytes:
+        assert not file.name.endswith(suffix), file
+        return real(file)
+
+    return read
 
 
 def test_damage_in_a_store_is_found_by_name(bucket: str, photos: Path, tokenizer: Path) -> None:

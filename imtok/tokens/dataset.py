@@ -8,6 +8,7 @@ Shards are mapped as they are needed, so random access costs microseconds and a 
 from __future__ import annotations
 
 import itertools
+import math
 import operator
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
@@ -19,8 +20,10 @@ import numpy as np
 from imtok.counted import counted
 from imtok.errors import TokensError
 from imtok.tokens.folder import MANIFEST, Manifest, TokensInfo, find_shards, read_info, read_manifest, shard_path
+from imtok.tokens.object_store import ObjectFile
 from imtok.tokens.plan import read_plans
-from imtok.tokens.shard import NO_LABEL, Shard, read_shard
+from imtok.tokens.ranged import WHOLE_BYTES, RangedReader
+from imtok.tokens.shard import NO_LABEL, Shard, read_shard, smallest_dtype
 from imtok.tokens.store import LocalStore, Location, Store, StoredFile, store_of
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 # A process may hold 65,530 maps on Linux; a billion images in shards of 2,048 would need 488,000.
 _OPEN_SHARDS = 4096
+_FETCHED_SHARDS = 64  # of an object store, each of some MiB, in memory
 
 
 class ImageSource(NamedTuple):
@@ -55,6 +59,7 @@ class TokenDataset:
         self.skipped = skipped  # inputs that could not be read
         self._ends = list(itertools.accumulate(counts))
         self._open: dict[int, Shard] = {}
+        self._ranged = RangedReader()
         self._container_names: dict[int, str] | None = None  # by unit, read when it is first asked for
 
     @property
@@ -197,7 +202,25 @@ class TokenDataset:
             raise IndexError(f"index {index} of {len(self)} images")
         index %= len(self)
         position = bisect_right(self._ends, index)
-        return self._shard(position), index - self._start(position)
+        row = index - self._start(position)
+        if self._is_long(position):
+            return self._read_row(position, row), 0
+        return self._shard(position), row
+
+    def _is_long(self, position: int) -> bool:
+        """Return whether a shard is on an object store and too long to be fetched for the sake of one image."""
+        if isinstance(self.store, LocalStore):
+            return False
+        codes = math.prod(self.info.code_shape) * self.num_crops * smallest_dtype(self.codebook_size).itemsize
+        return (self._ends[position] - self._start(position)) * codes > WHOLE_BYTES
+
+    def _read_row(self, position: int, row: int) -> Shard:
+        """Read an image as a shard of its own."""
+        file = self.shard_path(position)
+        assert isinstance(file, ObjectFile)
+        shard, images = self._ranged.read_row(file, row)
+        self._check(position, shard, images)
+        return shard
 
     def _start(self, position: int) -> int:
         return self._ends[position - 1] if position else 0
@@ -205,22 +228,25 @@ class TokenDataset:
     def _shard(self, position: int) -> Shard:
         shard = self._open.get(position)
         if shard is None:
-            if len(self._open) >= _OPEN_SHARDS:
+            if len(self._open) >= (_OPEN_SHARDS if isinstance(self.store, LocalStore) else _FETCHED_SHARDS):
                 self._open.clear()
             shard = self._open[position] = self._read(position)
         return shard
 
     def _read(self, position: int) -> Shard:
-        path = self.shard_path(position)
-        shard = read_shard(path)
-        check_shard(shard, self.units[position], self.info, path)
-        images = self._ends[position] - self._start(position)
-        if len(shard) != images:  # the numbers of its images would be those of others
-            raise TokensError(
-                f"{path}: holds {len(shard)} images where {images} are listed; delete it and run the same "
-                "`imtok encode` again"
-            )
+        shard = read_shard(self.shard_path(position))
+        self._check(position, shard, len(shard))
         return shard
+
+    def _check(self, position: int, shard: Shard, images: int) -> None:
+        """Raise TokensError where a shard of so many images, or a row of it, is not the one that is listed."""
+        path, listed = self.shard_path(position), self._ends[position] - self._start(position)
+        check_shard(shard, self.units[position], self.info, path)
+        if images != listed:  # the numbers of its images would be those of others
+            raise TokensError(
+                f"{path}: holds {images} images where {listed} are listed; delete it and run the same `imtok encode` "
+                "again"
+            )
 
 
 class LabelledTokens:

@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from imtok.tokens.store import StoredFile
 
-_DTYPES: dict[str, np.dtype[Any]] = {
+DTYPES: dict[str, np.dtype[Any]] = {
     "U8": np.dtype("u1"),
     "U16": np.dtype("<u2"),
     "U32": np.dtype("<u4"),
@@ -39,7 +39,7 @@ def map_arrays(file: StoredFile) -> tuple[dict[str, npt.NDArray[Any]], dict[str,
     start = 8 + int.from_bytes(data[:8], "little")
     if start > size:
         raise ValueError(f"cut short: {size} bytes, its header alone needs {start}")
-    header = _header(data[8:start])
+    header = parse_header(data[8:start])
     metadata = header.pop("__metadata__", {})
     arrays = {name: _view(data, start, name, entry) for name, entry in header.items()}
     end = start + sum(array.nbytes for array in arrays.values())
@@ -66,7 +66,8 @@ def _mapped(file: BinaryIO) -> mmap.mmap | bytes:
         return file.read()
 
 
-def _header(data: bytes) -> dict[str, Any]:
+def parse_header(data: bytes) -> dict[str, Any]:
+    """Return the header of a safetensors file from its JSON; raises ValueError where it is none."""
     try:
         header = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -78,7 +79,7 @@ def _header(data: bytes) -> dict[str, Any]:
 
 def _view(data: mmap.mmap | bytes, start: int, name: str, entry: Any) -> npt.NDArray[Any]:
     try:
-        dtype, shape = _DTYPES[entry["dtype"]], entry["shape"]
+        dtype, shape = DTYPES[entry["dtype"]], entry["shape"]
         begin, end = entry["data_offsets"]
         if begin < 0 or min(shape, default=0) < 0:
             raise ValueError

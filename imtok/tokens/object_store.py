@@ -16,6 +16,7 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -180,7 +181,16 @@ class ObjectFile:
 
     def range(self, start: int, size: int) -> bytes:
         """Read so many bytes from `start` on, fewer where it ends before; raises as `read_bytes` does."""
-        return patiently(self, "read", lambda: self.storage.read(self.address, start, size))
+
+        def read() -> bytes:
+            try:
+                return self.storage.read(self.address, start, size)
+            except RemoteError as error:
+                if error.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # it ends before `start`
+                    return b""
+                raise
+
+        return patiently(self, "read", read)
 
     def size(self) -> int:
         """Return its size in bytes; raises as `read_bytes` does."""
