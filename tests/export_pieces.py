@@ -10,6 +10,7 @@ import numpy as np
 
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage, Split
 from imtok.export.options import ExportOptions
+from imtok.export.planning import cut_pieces
 from imtok.tokens import Numerics, TokensInfo
 
 INFO = TokensInfo(
@@ -64,15 +65,10 @@ class Exporting:
 
     @property
     def pieces(self) -> list[Piece]:
-        size = self.shard_size or self.images
-        count = -(-self.images // size)
-        return [
-            Piece(self.split, number, count, number * size, min(size, self.images - number * size))
-            for number in range(count)
-        ]
+        return cut_pieces(self.plan, self.writer)
 
     def block(self, start: int, stop: int) -> Block:
-        """Return images [start, stop), the same whoever asks."""
+        """Return images [start, stop), the same in every call."""
         random = np.random.default_rng(7)
         images, plan = self.images, self.plan
         ids = random.integers(0, plan.num_ids, (images, self.crops, plan.ids_per_image)).astype(plan.dtype)

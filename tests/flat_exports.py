@@ -8,28 +8,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from export_pieces import INFO
 
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage, Split
+from imtok.export.formats.npy import Npy
 from imtok.export.options import ExportOptions
-from imtok.tokens import Numerics, TokensInfo
-
-INFO = TokensInfo(
-    fingerprint="f" * 64,
-    codebook_size=1000,
-    num_codebooks=1,
-    index_order=None,
-    grid=(2, 3),
-    downsample=8,
-    size=24,
-    fit="crop",
-    numerics=Numerics(device="cpu", precision="fp32", batch_size=16, threads=1, versions={"imtok": "1"}),
-    units=1,
-    unit_size=64,
-    images=64,
-    tars=0,
-    class_names=(),
-    plan="0" * 64,
-)
+from imtok.export.planning import cut_pieces
 
 
 def plan_of(
@@ -58,16 +42,9 @@ def plan_of(
     )
 
 
-def pieces_of(plan: ExportPlan) -> list[Piece]:
-    """The pieces of `shard_size` images of each split, one piece where it is None."""
-    pieces = []
-    for split, images in plan.images.items():
-        size = plan.options.shard_size or images
-        starts = range(0, images, size)
-        pieces += [
-            Piece(split, number, len(starts), first, min(size, images - first)) for number, first in enumerate(starts)
-        ]
-    return pieces
+def pieces_of(plan: ExportPlan, format_class: type[Format] = Npy) -> list[Piece]:
+    """The pieces of `shard_size` images of each split; where it is None, of as many as the format takes."""
+    return cut_pieces(plan, format_class())
 
 
 def ids_of(piece: Piece, plan: ExportPlan) -> npt.NDArray[np.integer[Any]]:
@@ -99,7 +76,7 @@ def key_of(split: Split, number: int) -> str:
 
 def export(format_class: type[Format], plan: ExportPlan, folder: Path) -> list[Piece]:
     """Check, write and finish an export; every file that the format names is there, and no other."""
-    form, pieces = format_class(), pieces_of(plan)
+    form, pieces = format_class(), pieces_of(plan, format_class)
     form.check(plan)
     folder.mkdir(exist_ok=True)
     written = [path for piece in pieces for path in form.write(piece, blocks_of(piece, plan), plan, folder)]

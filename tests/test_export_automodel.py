@@ -11,7 +11,6 @@ from flat_exports import assert_read, export, ids_of, plan_of
 
 from imtok.errors import ConfigError, TokensError
 from imtok.export.formats.automodel import Automodel
-from imtok.export.verification import verify_export
 
 
 def load_bin_shard(path: Path) -> np.ndarray:
@@ -90,12 +89,3 @@ def test_token_set_comes_back(tmp_path: Path, crops: int) -> None:
 
 def test_trainer_is_given_the_length_of_an_image() -> None:
     assert "seq_len=5)" in Automodel().trainer_note(plan_of(5))
-
-
-def test_verification_compares_every_image(tmp_path: Path) -> None:
-    tokens = random_tokens(tmp_path / "tokens", units=(9, 7), codebooks=2, classes=5)
-    options = {"offset": 7, "boi": 1, "eol": 2, "eod": 3, "label": "before", "shuffle": 5, "val_fraction": 0.4}
-    folder, plan, _, _ = export_and_read(tokens, "automodel", tmp_path, shard_size=4, **options)
-    assert set(plan.images) == {"train", "val"}
-    result = verify_export(folder, tokens)
-    assert (result.images, result.problems) == (16, [])

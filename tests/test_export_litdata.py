@@ -70,7 +70,7 @@ def test_index_of_other_tokens_has_another_stamp(tmp_path: Path) -> None:
 
 
 def test_chunk_of_too_many_bytes_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"bytes, and one of litdata has at most 4,294,967,295; use --shard-size 83"):
+    with pytest.raises(ConfigError, match=r"one of litdata holds at most 4,294,967,295; use --shard-size 83"):
         LitData().check(plan_of(10_000_000, ids=256, shard_size=10_000_000))
     LitData().check(plan_of(10_000_000, ids=256))
 

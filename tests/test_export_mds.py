@@ -88,7 +88,7 @@ def test_shard_is_the_published_layout(tmp_path: Path) -> None:
 
 
 def test_shard_of_too_many_bytes_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"bytes, and one of mds has at most 4,294,967,295; use --shard-size 83"):
+    with pytest.raises(ConfigError, match=r"bytes, and one of mds holds at most 4,294,967,295; use --shard-size 83"):
         Mds().check(plan_of(10_000_000, ids=256, dtype="int32", shard_size=10_000_000))
     Mds().check(plan_of(10_000_000, ids=256, dtype="int32"))
 

@@ -13,7 +13,6 @@ from flat_exports import assert_read, export, ids_of, plan_of
 
 from imtok.errors import TokensError
 from imtok.export.formats.olmo import Olmo, bound_lines
-from imtok.export.verification import verify_export
 
 
 def load_array_slice(path: Path, start: int, end: int, dtype: type[np.unsignedinteger]) -> np.ndarray:
@@ -110,12 +109,3 @@ def test_token_set_comes_back(tmp_path: Path, crops: int) -> None:
 
 def test_trainer_is_given_the_length_of_an_image() -> None:
     assert "dtype=uint16, sequence_length=6)" in Olmo().trainer_note(plan_of(5))
-
-
-def test_verification_compares_every_image(tmp_path: Path) -> None:
-    tokens = random_tokens(tmp_path / "tokens", units=(9, 7), codebooks=2, classes=5)
-    options = {"offset": 7, "boi": 1, "eol": 2, "eod": 3, "label": "before", "shuffle": 5, "val_fraction": 0.4}
-    folder, plan, _, _ = export_and_read(tokens, "olmo", tmp_path, shard_size=4, **options)
-    assert set(plan.images) == {"train", "val"}
-    result = verify_export(folder, tokens)
-    assert (result.images, result.problems) == (16, [])

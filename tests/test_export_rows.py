@@ -13,10 +13,11 @@ from flat_exports import assert_read, blocks_of, export, files_in, ids_of, piece
 
 import imtok.export.formats.olmo
 import imtok.export.rows
-from imtok.errors import Interrupted, TokensError
+from imtok.errors import ConfigError, Interrupted, TokensError
 from imtok.export.format import Block
 from imtok.export.formats import FORMATS
-from imtok.export.rows import check_numbers, largest_piece, multiples, read_rows, write_numbers, write_rows
+from imtok.export.formats.npy import Npy
+from imtok.export.rows import check_capacity, check_numbers, multiples, read_rows, write_numbers, write_rows
 
 FLAT = ("automodel", "torchtitan", "datatrove", "olmo", "litdata", "mds")
 
@@ -77,8 +78,15 @@ def test_other_bounds_are_refused(tmp_path: Path, numbers: list[int]) -> None:
 
 
 @pytest.mark.parametrize(("shard_size", "default", "images"), [(None, None, 9), (None, 5, 5), (3, 5, 3), (20, 5, 9)])
-def test_largest_piece_follows_options(shard_size: int | None, default: int | None, images: int) -> None:
-    assert largest_piece(plan_of(9, 4, shard_size=shard_size), default) == images
+def test_a_file_that_would_hold_too_much_is_refused(
+    monkeypatch: pytest.MonkeyPatch, shard_size: int | None, default: int | None, images: int
+) -> None:
+    monkeypatch.setattr(Npy, "default_images", default)
+    plan, found = plan_of(9, 4, shard_size=shard_size), 2 + 6 * images
+    check_capacity(Npy(), plan, "ids", each=6, most=found, other="olmo", beside=2)
+    message = f"would hold {found} ids, and one of npy holds at most {found - 1}; use --shard-size {images - 1} or"
+    with pytest.raises(ConfigError, match=message):
+        check_capacity(Npy(), plan, "ids", each=6, most=found - 1, other="olmo", beside=2)
 
 
 @pytest.mark.parametrize("name", FLAT)

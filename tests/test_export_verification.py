@@ -142,8 +142,9 @@ def test_every_format_reads_back_what_it_wrote(
     target = FORMATS[name]
     monkeypatch.setattr(target, "library", None)  # tests of the format read with it
     tokens = random_tokens(tmp_path / "tokens", (6, 9, 5), (2, 2), codebooks, crops=crops, classes=4)
-    wished = {"shuffle": 2, "val_fraction": 0.3, "shard_size": 6, "offset": 5, "eod": 4, "order": "concatenated"}
-    options = {option: value for option, value in wished.items() if option not in target.refused}
+    ids = {"offset": 5, "boi": 1, "eoi": 2, "eol": 3, "eod": 4, "label": "before", "order": "concatenated"}
+    options = {"shuffle": 2, "val_fraction": 0.3, "shard_size": 6} | ids
+    options = {option: value for option, value in options.items() if option not in target.refused}
     try:
         export_tokens(tokens, tmp_path / "out", name, ExportOptions.model_validate(options))
     except ConfigError:  # a format that holds no such set

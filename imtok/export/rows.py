@@ -8,6 +8,7 @@ known without reading: bounds of documents are multiples of T, which are written
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,8 +16,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from imtok.errors import TokensError
-from imtok.export.format import Block, ExportPlan, Piece, ReadImage
+from imtok.errors import ConfigError, TokensError
+from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
 
 Numbers = npt.NDArray[np.integer[Any]]
 
@@ -45,11 +46,22 @@ def ids_in(piece: Piece, plan: ExportPlan) -> int:
     return rows_in(piece, plan) * plan.ids_per_image
 
 
-def largest_piece(plan: ExportPlan, default_images: int | None) -> int:
-    """Return the images of the largest piece that the options give, before any piece is there."""
-    most = max(plan.images.values(), default=0)
-    asked = plan.options.shard_size or default_images
-    return most if asked is None else min(most, asked)
+def check_capacity(
+    target: Format, plan: ExportPlan, what: str, *, each: int, most: int, other: str, beside: int = 0
+) -> None:
+    """Raise ConfigError where the largest file of a format would hold more than it can count.
+
+    A file counts `beside` and `each` for every image of what is called `what`, and at most `most`. The message names a
+    number of images that fits, and `other`, a format that holds more.
+    """
+    images = max(plan.images.values(), default=0)
+    size = plan.options.shard_size or target.default_images
+    found = beside + each * (images if size is None else min(images, size))
+    if found > most:
+        raise ConfigError(
+            f"a file would hold {found:,} {what}, and one of {target.name} holds at most {most:,}; use --shard-size "
+            f"{max(1, (most - beside) // each)} or fewer images, or --to {other}"
+        )
 
 
 def whole_blocks(piece: Piece, blocks: Iterable[Block]) -> Iterator[Block]:
@@ -90,6 +102,15 @@ def check_size(path: Path, expected: int) -> None:
         raise TokensError(f"{path}: is missing, expected a file of {expected:,} bytes") from None
     if size != expected:
         raise TokensError(f"{path}: {size:,} bytes, expected {expected:,}; the file is damaged or was cut off")
+
+
+def check_json(path: Path, expected: object) -> None:
+    """Raise TokensError unless a file is there and holds this value as JSON."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (FileNotFoundError, ValueError) as error:
+        raise TokensError(f"{path}: {error}") from error
+    check_equal(path, "content", found, expected)
 
 
 def check_equal(path: Path, name: str, found: object, expected: object) -> None:

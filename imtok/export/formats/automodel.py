@@ -17,16 +17,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from imtok.errors import ConfigError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
 from imtok.export.hashing import hashed_writer
 from imtok.export.rows import (
     Numbers,
+    check_capacity,
     check_equal,
     check_numbers,
     check_size,
     ids_in,
-    largest_piece,
     make_target,
     multiples,
     path_of,
@@ -52,13 +51,7 @@ class Automodel(Format):
 
     def check(self, plan: ExportPlan) -> None:
         """Raise ConfigError where a file would hold more ids than its header can count."""
-        per_image = plan.crops * plan.ids_per_image
-        ids = largest_piece(plan, self.default_images) * per_image
-        if ids > MOST_IDS:
-            raise ConfigError(
-                f"a file would hold {ids:,} ids, and one of automodel holds at most {MOST_IDS:,}; "
-                f"use --shard-size {max(1, MOST_IDS // per_image)} or fewer images, or --to olmo"
-            )
+        check_capacity(self, plan, "ids", each=plan.crops * plan.ids_per_image, most=MOST_IDS, other="olmo")
 
     def trainer_note(self, plan: ExportPlan) -> str:
         """Return the length with which a sample is one image, and the number of files that loses none."""

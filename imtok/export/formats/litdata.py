@@ -17,14 +17,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from imtok.errors import ConfigError, TokensError
+from imtok.errors import TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage, Split
 from imtok.export.hashing import hashed_writer
 from imtok.export.rows import (
+    check_capacity,
     check_equal,
+    check_json,
     check_size,
     ids_in,
-    largest_piece,
     make_target,
     multiples,
     read_rows,
@@ -50,12 +51,7 @@ class LitData(Format):
     def check(self, plan: ExportPlan) -> None:
         """Raise ConfigError where a chunk would have more bytes than its offsets can count."""
         row = 4 + plan.ids_per_image * plan.dtype.itemsize
-        size = 8 + largest_piece(plan, self.default_images) * plan.crops * row
-        if size > MOST_BYTES:
-            raise ConfigError(
-                f"a chunk would have {size:,} bytes, and one of litdata has at most {MOST_BYTES:,}; "
-                f"use --shard-size {max(1, (MOST_BYTES - 8) // (plan.crops * row))} or fewer images, or --to olmo"
-            )
+        check_capacity(self, plan, "bytes", each=plan.crops * row, most=MOST_BYTES, other="olmo", beside=8)
 
     def trainer_note(self, plan: ExportPlan) -> str:
         """Return the block size that leaves no ids over at the end of a chunk."""
@@ -84,12 +80,7 @@ class LitData(Format):
     def read(self, pieces: Sequence[Piece], plan: ExportPlan, folder: Path) -> Iterator[ReadImage]:
         """Read every image back; index, counts and offsets are compared with what the plan says."""
         for split in plan.images:
-            path = folder / split / INDEX
-            try:
-                index = json.loads(path.read_bytes())
-            except (FileNotFoundError, ValueError) as error:
-                raise TokensError(f"{path}: {error}") from error
-            check_equal(path, "content", index, _index(pieces, plan, split))
+            check_json(folder / split / INDEX, _index(pieces, plan, split))
         for piece in pieces:
             _check_offsets(folder / _chunk(piece), piece, plan)
             yield from read_rows(folder / _chunk(piece), piece, plan, start=_header_bytes(piece, plan))

@@ -15,10 +15,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from imtok.errors import ConfigError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
 from imtok.export.hashing import hashed_writer
-from imtok.export.rows import Numbers, check_equal, check_size, ids_in, largest_piece, read_rows, write_rows
+from imtok.export.rows import Numbers, check_capacity, check_equal, check_size, ids_in, read_rows, write_rows
 
 HEADER = 256  # int32 numbers
 VARIANTS = {"uint16": (20240520, 1), "uint32": (20240801, 7)}  # magic number and version by type
@@ -34,13 +33,7 @@ class LlmC(Format):
 
     def check(self, plan: ExportPlan) -> None:
         """Raise ConfigError where a file would hold more ids than its header can count."""
-        per_image = plan.crops * plan.ids_per_image
-        ids = largest_piece(plan, self.default_images) * per_image
-        if ids > MOST_IDS:
-            raise ConfigError(
-                f"a file would hold {ids:,} ids, and one of llmc holds at most {MOST_IDS:,}; use --shard-size "
-                f"{max(1, MOST_IDS // per_image)} or fewer images, or --to megatron"
-            )
+        check_capacity(self, plan, "ids", each=plan.crops * plan.ids_per_image, most=MOST_IDS, other="megatron")
 
     def trainer_note(self, plan: ExportPlan) -> str:
         """Return the patterns of the files, and the vocabulary that the source fixes."""

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from imtok.errors import ConfigError, TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage, Split
-from imtok.export.rows import check_equal, check_size, largest_piece, make_target, rows_in, whole_blocks
+from imtok.export.rows import check_capacity, check_equal, check_size, make_target, rows_in, whole_blocks
 from imtok.files import atomic_writer, write_atomically
 
 INDEX = "index.json"
@@ -44,12 +44,9 @@ class Mds(Format):
     def check(self, plan: ExportPlan) -> None:
         """Raise ConfigError where a shard may have more bytes than its offsets can count."""
         row = 4 + 8 + _KEY_BYTES + 8 + len(_prefix(plan)) + plan.ids_per_image * plan.dtype.itemsize
-        size = largest_piece(plan, self.default_images) * plan.crops * row
-        if size > MOST_BYTES - 4096:
-            raise ConfigError(
-                f"a shard may have {size:,} bytes, and one of mds has at most {MOST_BYTES:,}; "
-                f"use --shard-size {max(1, (MOST_BYTES - 4096) // (plan.crops * row))} or fewer images, or --to parquet"
-            )
+        each, header = plan.crops * row, 8 + len(_config_bytes(plan))
+        what = f"bytes with keys of {_KEY_BYTES:,} bytes"
+        check_capacity(self, plan, what, each=each, most=MOST_BYTES, other="parquet", beside=header)
 
     def trainer_note(self, plan: ExportPlan) -> str:
         """Return the length that cuts no image."""

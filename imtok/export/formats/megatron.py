@@ -21,14 +21,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from imtok.errors import ConfigError, TokensError
+from imtok.errors import TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
 from imtok.export.hashing import hashed_writer
 from imtok.export.rows import (
     Numbers,
+    check_capacity,
     check_equal,
     check_numbers,
-    largest_piece,
     multiples,
     read_rows,
     rows_in,
@@ -53,12 +53,7 @@ class Megatron(Format):
 
     def check(self, plan: ExportPlan) -> None:
         """Raise ConfigError where a file would hold more documents than Megatron can count."""
-        documents = largest_piece(plan, self.default_images) * plan.crops
-        if documents > MOST_DOCUMENTS:
-            raise ConfigError(
-                f"a file would hold {documents:,} documents, and Megatron counts at most {MOST_DOCUMENTS:,}; use "
-                f"--shard-size {MOST_DOCUMENTS // plan.crops} or fewer images"
-            )
+        check_capacity(self, plan, "documents", each=plan.crops, most=MOST_DOCUMENTS, other="npy")
 
     def trainer_note(self, plan: ExportPlan) -> str:
         """Return the options of Megatron's pretrain scripts, and the id that ends a document."""
