@@ -154,7 +154,10 @@ def test_what_a_bucket_does_not_hold_is_named(
     assert not (tmp_path / "tokens").exists()
 
 
-def test_a_data_set_of_the_hub_is_encoded(tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("source", ["data/s-{0..1}.tar", "data", "data/*.tar"])
+def test_a_data_set_of_the_hub_is_encoded(
+    source: str, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = shards(tmp_path / "sets")
     monkeypatch.setitem(STORAGES, "hf", RemoteStorage("hf"))
     tree = [
@@ -165,11 +168,12 @@ def test_a_data_set_of_the_hub_is_encoded(tokenizer: Path, tmp_path: Path, monke
     files["/api/datasets/org/set"] = files["/api/datasets/org/set/revision/main"] = json.dumps(
         {"id": "org/set", "sha": "1" * 40, "siblings": []}
     ).encode()
-    for place in ("tree/main", "tree/main/data"):
-        files[f"/api/datasets/org/set/{place}"] = json.dumps(tree).encode()
+    files["/api/datasets/org/set/tree/main/data"] = json.dumps(tree).encode()
+    folders = [{"type": "directory", "oid": "2", "path": "data"}]
+    files["/api/datasets/org/set/tree/main"] = json.dumps(folders).encode()
     with served(files) as web:
         monkeypatch.setitem(fsspec.config.conf, "hf", {"endpoint": web.url, "token": False})
-        encode(["hf://datasets/org/set/data/s-{0..1}.tar"], tmp_path / "remote", tokenizer)
+        encode([f"hf://datasets/org/set/{source}"], tmp_path / "remote", tokenizer)
     encode([folder], tmp_path / "local", tokenizer)
     assert contents(tmp_path / "remote") == contents(tmp_path / "local")
 
