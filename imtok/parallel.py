@@ -26,9 +26,13 @@ _Result = TypeVar("_Result")
 _POLL_SECONDS = 0.1  # the longest time that a request to stop may go unseen
 
 
+class NothingYet:
+    """In place of an item that is still waited for."""
+
+
 def in_order(
     function: Callable[[_Item], _Result],
-    items: Iterable[_Item],
+    items: Iterable[_Item | NothingYet],
     *,
     workers: int,
     ahead: int,
@@ -38,7 +42,8 @@ def in_order(
     """Apply `function` to `items` on `workers` threads; yield the results in order, at most `ahead` before their turn.
 
     With `one_core` torch computes every operation on the core of its own thread, the caller's own operations
-    included, until the iterator ends. Raises what `function` raises, and Interrupted once `should_stop` says so.
+    included, until the iterator ends. Items that are NothingYet let results out while the next one is waited for.
+    Raises what `function` raises, and Interrupted once `should_stop` says so.
     Close the iterator, or run it to its end: then no thread is left and torch's thread count is what it was.
     """
     # OpenMP keeps the thread count for each thread: those of the pool set it as they start.
@@ -47,6 +52,10 @@ def in_order(
         waiting: deque[Future[_Result]] = deque()
         try:
             for item in items:
+                if isinstance(item, NothingYet):
+                    if waiting:
+                        yield result_of(waiting.popleft(), should_stop)
+                    continue
                 waiting.append(pool.submit(function, item))
                 if len(waiting) > ahead:
                     yield result_of(waiting.popleft(), should_stop)

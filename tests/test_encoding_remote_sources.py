@@ -234,6 +234,20 @@ def test_a_stop_does_not_wait_for_a_server(web: Web, tokenizer: Path, tmp_path: 
     assert time.perf_counter() - begun < 10
 
 
+def test_units_are_committed_while_the_next_is_waited_for(web: Web, tokenizer: Path, tmp_path: Path) -> None:
+    web.faults = {"/s-1.tar": ["stall"]}
+    first = tmp_path / "tokens/shards/000/00000000.safetensors"
+    begun = time.perf_counter()
+    with pytest.raises(Interrupted, match="stopped with 1 of 4 units committed"):
+        encode(
+            [f"{web.url}/s-{{0..3}}.tar"],
+            tmp_path / "tokens",
+            tokenizer,
+            labels="none",
+            should_stop=lambda: first.exists() or time.perf_counter() - begun > 10,
+        )
+
+
 def test_a_full_disk_of_temporary_files_ends_the_job(
     web: Web, tokenizer: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from imtok.errors import Interrupted
-from imtok.parallel import in_order
+from imtok.parallel import NothingYet, in_order
 
 
 def threads() -> list[str]:
@@ -105,3 +105,17 @@ def test_a_closed_queue_drops_what_no_thread_has_begun() -> None:
     results.close()
     assert len(begun) <= 2
     assert threads() == []
+
+
+def test_results_come_out_while_the_next_item_is_waited_for() -> None:
+    given: list[int] = []
+
+    def items() -> Iterator[int | NothingYet]:
+        yield 1
+        while not given:  # an item that comes after the result of the first one
+            yield NothingYet()
+        yield 2
+
+    for result in in_order(lambda item: 10 * item, items(), workers=1, ahead=5):
+        given.append(result)
+    assert given == [10, 20]

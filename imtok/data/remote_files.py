@@ -10,7 +10,7 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,7 @@ from imtok.data.remote_images import ImagePool
 from imtok.data.storage import Storage, storage_of
 from imtok.data.streaming.source import never
 from imtok.data.streaming.transfers import Patience, patiently, receive, unless_missing
-from imtok.errors import DiskError, SourceError, disk_errors
+from imtok.errors import DiskError, Interrupted, SourceError, disk_errors
 from imtok.files import working_folder
 from imtok.parallel import LeftBehind, result_of
 
@@ -38,6 +38,7 @@ PATIENCE = Patience()
 ROOM_BYTES = 2**32  # of fetched files that are kept, where the disk has twice as much
 _GUESSED_BYTES = 2**28  # of a file whose server does not state its length
 _FETCHED_AT_ONCE = 8
+_MOMENT = 0.05  # seconds
 _LOOKS_AT_ONCE = 16
 
 
@@ -155,6 +156,12 @@ class RemoteFiles:
             self._copies[address] = copy
             copy.users += 1
         return True
+
+    def ready(self, address: str) -> bool:
+        """Wait a moment; return whether `path` would not wait any more. Raises Interrupted after a stop."""
+        if self.should_stop():
+            raise Interrupted("stopped on request")
+        return bool(wait([self._copies[address].done], _MOMENT).done)
 
     def path(self, address: str) -> Path:
         """Return the copy of a file that is held, once it is whole.

@@ -59,6 +59,10 @@ class ContainerFile:
             return nothing_to_close
         return self._closed() if self.remote.begin(self.address, self.size, ahead=ahead) else None
 
+    def ready(self) -> bool:
+        """Return, after a moment, whether `open` would not wait for what `fetch_ahead` has begun."""
+        return self.remote is None or self.remote.ready(self.address)
+
     def _opened_copy(self, remote: RemoteFiles) -> Container:
         """Read a copy; where it is damaged, a second one says whether the file itself is."""
         path = str(remote.path(self.address))

@@ -17,8 +17,8 @@ _Opened = Callable[[], OpenUnit | SourceError]
 
 def open_ahead(
     plan: Plan, units: Iterable[int], *, salvage: bool, on_duplicate: OnDuplicate
-) -> Iterator[tuple[int, OpenUnit | SourceError]]:
-    """Open units in order, or return the error that says why one cannot be used.
+) -> Iterator[tuple[int, OpenUnit | SourceError | None]]:
+    """Open units in order, or return the error that says why one cannot be used; None while one is waited for.
 
     Units of this machine are taken one at a time. Of others up to eight are taken ahead, as they have to be fetched.
     """
@@ -57,6 +57,9 @@ def open_ahead(
         if not waiting:
             return
         unit, _, opening = waiting.popleft()
+        container = plan.container(unit)
+        while container is not None and not container.ready():
+            yield unit, None
         yield unit, opening()
 
 

@@ -24,7 +24,7 @@ from imtok.encoding.setup import Job
 from imtok.encoding.taking import Taker
 from imtok.encoding.units import build_shard, commit
 from imtok.errors import SourceError
-from imtok.parallel import in_order
+from imtok.parallel import NothingYet, in_order
 from imtok.tokenizer import Tokenizer
 from imtok.tokens.folder import JOURNAL, ManifestEntry
 
@@ -97,13 +97,16 @@ class _Run:
         self._taken: set[int] = set()
         self._total = self._count_images()
 
-    def batches(self) -> Iterator[Batch]:
+    def batches(self) -> Iterator[Batch | NothingYet]:
         """All batches of all units, each unit opened when its turn comes."""
         size = self._job.settings.batch_size
         opening = open_ahead(
             self._job.plan, self._units_taken(), salvage=self._options.salvage, on_duplicate=self._options.on_duplicate
         )
         for unit, inputs in opening:
+            if inputs is None:
+                yield NothingYet()  # meanwhile the units before are committed
+                continue
             if isinstance(inputs, SourceError):
                 self._fail(unit, str(inputs))
                 continue
