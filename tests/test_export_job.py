@@ -59,6 +59,19 @@ def test_the_same_command_again_does_nothing(tokens: Path, tmp_path: Path) -> No
     assert contents(tmp_path / "out") == before
 
 
+def test_another_version_leaves_a_finished_export_and_resumes_none(
+    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = stopping_after(5)
+    with pytest.raises(Interrupted):
+        export_tokens(tokens, tmp_path / "begun", "npy", ExportOptions(), should_stop=lambda: next(answers))
+    export_tokens(tokens, tmp_path / "out", "npy")
+    monkeypatch.setattr("imtok.export.record.__version__", "99")
+    assert export_tokens(tokens, tmp_path / "out", "npy").existed
+    with pytest.raises(TokensError, match=r"an unfinished export with imtok .*, this one has 99"):
+        export_tokens(tokens, tmp_path / "begun", "npy")
+
+
 def test_another_command_is_refused_with_both_sides(tokens: Path, tmp_path: Path) -> None:
     export_tokens(tokens, tmp_path / "out", "npy", ExportOptions(offset=3))
     with pytest.raises(TokensError, match="an export with --offset 3, this one has 4"):

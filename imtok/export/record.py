@@ -208,6 +208,9 @@ def _read_begun(folder: Path) -> ExportRecord:
 def _changes(found: ExportRecord, record: ExportRecord) -> tuple[str, str] | None:
     """Name the first difference between two exports, as each of them has it."""
     sides = [_facts(each) for each in (found, record)]
+    if found.files:  # finished: another version of imtok has nothing to write
+        for side in sides:
+            del side["imtok"], side["facts"]
     for name in sides[0]:
         if sides[0][name] != sides[1][name]:
             return f"{name} {sides[0][name]}", f"{sides[1][name]}"
