@@ -81,6 +81,8 @@ def test_every_command_takes_the_address_of_a_store(bucket: str, photos: Path, t
     assert f"{tokens}: sound, 8 images in 3 shards" in run("verify", tokens)
     assert "images: 8" in run("info", tokens)
     assert '"images":8' in run("stats", tokens, "--json", "--deep", "--images", photos)
+    assert "8 images" in run("export", tokens, "--to", "npy", "-o", tmp_path / "npy")
+    assert "3 of 3 units committed" in run("status", tokens)
     run("decode", tokens, "-o", tmp_path / "images")
     assert len(list((tmp_path / "images").rglob("*.png"))) == 8
 
