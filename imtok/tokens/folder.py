@@ -4,11 +4,11 @@
     tokenizer/              a copy of the tokenizer, so that decoding needs nothing else
     plan/inputs-00000.jsonl frozen, ordered list of inputs, cut into units; one more for each time that inputs came
     shards/000/00000000.safetensors   one committed unit each
-    journal/                times and speeds; never the truth, and the only thing outside bit-identity
+    journal/                times, claims and failures; never the truth, and the only thing outside bit-identity
     MANIFEST.jsonl          written last: every unit with its hash; its own hash names the data set
 
 No source paths and no times: folders made from the same inputs are equal byte for byte. Everything is made whole
-and published by an exclusive link; who comes second compares, and adopts or refuses.
+and published once, by its `Store`; who comes second compares, and adopts or refuses.
 """
 
 from __future__ import annotations
