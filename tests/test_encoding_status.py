@@ -13,7 +13,7 @@ from object_stores import new_bucket, s3_server
 
 from imtok.encoding import encode, read_status, status
 from imtok.encoding.claims import LocalClaims, claim_of, failure_of, record_failure
-from imtok.encoding.leases import LEASE_SECONDS
+from imtok.encoding.leases import LEASE_SECONDS, open_claims
 from imtok.encoding.share import Share
 from imtok.encoding.status import StatusReader
 from imtok.errors import TokensError
@@ -100,6 +100,18 @@ def test_rate_and_time_left_are_those_of_processes_at_work(unfinished: Path) -> 
         each.close()
 
 
+def test_processes_that_run_one_command_add_up(unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claims = [claim_of(2, Share()).model_copy(update={"host": host, "held": True}) for host in ("one", "two")]
+    monkeypatch.setattr(status, "read_claims", lambda _: [claims[0], claims[1].model_copy(update={"unit": 4})])
+    lines = [
+        {"unit": unit, "images": 10, "seconds": seconds, "host": host, "pid": claims[0].pid}
+        for unit, host, seconds in ((0, "one", 2.0), (1, "two", 1.0), (3, "dead", 1.0))
+    ]
+    (unfinished / "journal").mkdir()
+    (unfinished / "journal/00000-of-00001.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_status(unfinished).images_per_second == 10 / 2 + 10 / 1
+
+
 def test_images_of_missing_tars_are_taken_from_committed_ones(tmp_path: Path, tokenizer: Path) -> None:
     for name, count in (("a", 3), ("b", 1), ("c", 1)):
         write_tar(tmp_path / f"{name}.tar", [(f"{number}.png", encoded(picture(number))) for number in range(count)])
@@ -172,6 +184,14 @@ def test_a_set_on_an_object_store_has_the_same_state(
             here, there = read_status(tmp_path / name), read_status(store)
             assert replace(there, path=here.path) == here
             assert there.path == f"s3://tokens/{name}"
+        claims = open_claims(store_of(f"{bucket}/t"), Share())
+        assert claims.take(2)
+        for unit in range(2):  # each process has a journal of its own there
+            store = store_of(f"{bucket}/t")
+            store.append("journal/00000-of-00001.jsonl", b'{"unit": %d, "images": 3, "seconds": 2.0}\n' % unit)
+            store.flush()
+        assert read_status(f"{bucket}/t").images_per_second == 3 / 2
+        claims.close()
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ for the end of a unit.
 from __future__ import annotations
 
 import json
+import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -178,6 +180,8 @@ class _Run:
             "seconds": round(seconds, 3),
             "images_per_second": round(entry.images / max(seconds, 1e-9), 1),
             "hardware": _hardware(self._job.settings.device),
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
         }
         self._job.store.append(f"{JOURNAL}/{self._options.journal}", (json.dumps(line) + "\n").encode())
 

@@ -146,10 +146,12 @@ def _is_missing(unit: int, info: TokensInfo, present: set[int]) -> bool:
 
 def _rate(store: Store, held: Sequence[Claim]) -> float | None:
     """Add up the images a second of the processes that hold units, from the last lines of their journals."""
+    if not held:
+        return None
+    journals = [name for name in store.names(JOURNAL) if name.endswith(".jsonl")]
     rates = []
-    for process in {claim.process for claim in held}:
-        number, _, count = process.partition(" of ")
-        lines = _journal(store, f"{int(number):05d}-of-{int(count):05d}.jsonl") if count else []
+    for process, host, pid in {(claim.process, claim.host, claim.pid) for claim in held}:
+        lines = [line for line in _journal(store, journals, process) if _is_of(line, host, pid)][-_RECENT:]
         images = sum(line.get("images", 0) + line.get("skipped", 0) for line in lines)
         seconds = sum(line.get("seconds", 0.0) for line in lines)
         if images and seconds > 0:
@@ -157,12 +159,22 @@ def _rate(store: Store, held: Sequence[Claim]) -> float | None:
     return sum(rates) if rates else None
 
 
-def _journal(store: Store, name: str) -> list[dict[str, Any]]:
-    """Read the last lines of a process's journal; none where it is missing, as nothing relies on it."""
-    with suppress(OSError, TokensError, ValueError):
-        lines = store.file(f"{JOURNAL}/{name}").read_bytes().splitlines()[-_RECENT:]
-        return [line for line in map(json.loads, lines) if isinstance(line, dict)]
-    return []
+def _journal(store: Store, journals: Sequence[str], process: str) -> list[dict[str, Any]]:
+    """Read the journals of a share, of which an object store has several; damaged ones say nothing."""
+    number, _, count = process.partition(" of ")
+    lines: list[dict[str, Any]] = []
+    with suppress(ValueError):
+        stem = f"{JOURNAL}/{int(number):05d}-of-{int(count):05d}"
+        for name in journals:
+            if name.startswith((f"{stem}.", f"{stem}-")):
+                with suppress(OSError, TokensError, ValueError):
+                    found = map(json.loads, store.file(name).read_bytes().splitlines())
+                    lines += [line for line in found if isinstance(line, dict)]
+    return lines
+
+
+def _is_of(line: dict[str, Any], host: str, pid: int) -> bool:
+    return (line.get("host", host), line.get("pid", pid)) == (host, pid)  # earlier versions record neither
 
 
 def _seconds_left(
