@@ -16,6 +16,7 @@ from making import contents, token_folder
 
 from imtok.errors import ConfigError, DiskError, ImtokError, Interrupted, TokensError
 from imtok.export import ExportOptions, export_tokens
+from imtok.export import record as records
 from imtok.export.formats import FORMATS
 from imtok.export.formats.npy import Npy
 from imtok.export.record import read_record
@@ -138,6 +139,41 @@ def test_a_full_disk_leaves_nothing_half(tokens: Path, tmp_path: Path, monkeypat
     assert read_record(tmp_path / "out").images == {"train": 20}
 
 
+def test_of_two_exports_at_once_one_is_refused(tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write, answers = Npy.write, []
+
+    def meeting(self: Npy, piece, blocks, plan, folder):  # type: ignore[no-untyped-def]
+        for offset in (0, 3):
+            with pytest.raises(TokensError) as error:
+                export_tokens(tokens, tmp_path / "out", "npy", ExportOptions(offset=offset))
+            answers.append(str(error.value).removeprefix(f"{tmp_path / 'out'}: "))
+        return write(self, piece, blocks, plan, folder)
+
+    monkeypatch.setattr(Npy, "write", meeting)
+    assert not export_tokens(tokens, tmp_path / "out", "npy").existed
+    assert answers == [
+        "another process exports into it; wait for it, or choose another -o",
+        "an unfinished export with --offset 0, this one has 3; choose another -o",
+    ]
+
+
+def test_an_export_that_began_a_moment_before_is_seen(
+    tokens: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = records.find_export
+
+    def late(folder: Path, record: records.ExportRecord) -> records.ExportRecord | None:
+        monkeypatch.setattr(records, "find_export", look)
+        with pytest.raises(Interrupted):
+            export_tokens(tokens, folder, "npy", ExportOptions(offset=3), should_stop=stopping_after(4).__next__)
+        return None  # as the folder was at the first look
+
+    monkeypatch.setattr(records, "find_export", late)
+    with pytest.raises(TokensError, match="an unfinished export with --offset 3, this one has 0"):
+        export_tokens(tokens, tmp_path / "out", "npy")
+    export_tokens(tokens, tmp_path / "out", "npy", ExportOptions(offset=3))
+
+
 def test_an_incomplete_set_is_refused_without_partial(tokens: Path, tmp_path: Path) -> None:
     (tokens / "shards" / "000" / "00000001.safetensors").unlink()
     with pytest.raises(TokensError, match="--partial"):
@@ -163,6 +199,9 @@ def test_labels_that_some_images_lack_are_refused(tmp_path: Path) -> None:
     [
         ({"dtype": "uint8"}, "1,000 ids, the largest 999: npy with uint8 holds ids up to 255; take --dtype uint16"),
         ({"label_offset": 5}, "give --label before or --label after"),
+        ({"order": "concatenated"}, "--order: the token set has 1 codebook, and the option is for several"),
+        ({"codebook_offsets": True}, "--codebook-offsets: the token set has 1 codebook"),
+        ({"val_fraction": 0.9999}, "--val-fraction 0.9999 holds out all 20 images; give a smaller one"),
         ({"boi": 7}, r"--boi 7: ids of codes span \[0, 1000\)"),
     ],
 )

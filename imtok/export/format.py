@@ -91,6 +91,7 @@ class Format(ABC):
     library: ClassVar[str | None] = None  # distribution that owns the format and reads it back; None: no library
     refused: ClassVar[frozenset[str]] = frozenset()  # options that mean nothing in this format, by field name
     default_images: ClassVar[int | None] = None  # images in a piece where --shard-size says nothing; None: one piece
+    trainer_folders: ClassVar[frozenset[str]] = frozenset()  # that its trainer makes among the files of an export
     id_limits: ClassVar[Mapping[str, int]] = {}  # ids that a type holds here, where fewer than its width could
 
     @classmethod

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,17 +75,18 @@ def export_tokens(
     pieces, layout = cut_pieces(plan, target), make_layout(dataset, options, selection)
     note = target.trainer_note(plan)
     begun = records.make_record(dataset, target, plan, layout, pieces)
-    finished = records.begin(folder, begun)
-    if finished is not None:
-        records.clear(folder)
-        return ExportReport(folder, finished, plan, tuple(pieces), note, True, 0, time.perf_counter() - started)
+    finished = records.find_export(folder, begun)
     writing = _Writing(folder, target, plan, pieces, progress)
     reader = BlockReader(selection, plan, should_stop)
     try:
-        with disk_errors(folder), claimed(folder / _LOCK):
-            sweep_temporaries(folder)
-            files = writing.write(reader, layout)
-            record = records.finish(folder, begun, files)
+        if finished is None:
+            with disk_errors(folder), _held(folder):
+                # Another process may have ended the same export since, or have begun a different one.
+                finished = records.find_export(folder, begun)
+                if finished is None:
+                    records.begin(folder, begun)
+                    sweep_temporaries(folder)
+                    record = records.finish(folder, begun, writing.write(reader, layout))
     except BlockingIOError as error:
         raise TokensError(f"{folder}: another process exports into it; wait for it, or choose another -o") from error
     except (KeyboardInterrupt, Interrupted) as error:
@@ -92,8 +94,19 @@ def export_tokens(
             f"{folder}: stopped after {writing.done:,} of {counted(plan.total, 'image', form=',')}; run the same "
             "command again"
         ) from error
+    if finished is not None:
+        records.clear(folder)
+        return ExportReport(folder, finished, plan, tuple(pieces), note, True, 0, time.perf_counter() - started)
     seconds = time.perf_counter() - started
     return ExportReport(folder, record, plan, tuple(pieces), note, False, writing.done - writing.before, seconds)
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Make an output folder and hold it for this process; raises BlockingIOError while another one exports into it."""
+    (folder / _LOCK).parent.mkdir(parents=True, exist_ok=True)
+    with claimed(folder / _LOCK):
+        yield
 
 
 def _open(tokens: str | Path, to: str, partial: bool) -> TokenDataset:

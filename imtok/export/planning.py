@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
+from imtok.counted import counted
 from imtok.errors import ConfigError, ImtokError, TokensError
 from imtok.export.format import ExportPlan, Format, Piece, Split
 from imtok.export.formats import FORMATS
@@ -52,6 +53,11 @@ def make_layout(tokens: TokenDataset, options: ExportOptions, selection: Selecti
             f"{tokens.store}: --label {options.label} needs a label for every image, and {labelled}, the first is "
             f"{facts.unlabelled_key}; export without --label, or encode with --labels"
         )
+    for name in sorted({"order", "codebook_offsets"} & options.given.keys()):
+        if tokens.num_codebooks == 1:
+            raise ConfigError(
+                f"--{name.replace('_', '-')}: the token set has 1 codebook, and the option is for several; leave it out"
+            )
     classes = max(facts.largest + 1, len(tokens.class_names))
     layout = SequenceLayout(tokens.grid, tokens.num_codebooks, tokens.codebook_size, options, classes)
     layout.check()
@@ -63,6 +69,11 @@ def make_plan(tokens: TokenDataset, target: Format, options: ExportOptions, sele
     if not len(tokens):
         raise TokensError(f"{tokens.store}: holds no images, so there is nothing to export")
     layout = make_layout(tokens, options, selection)
+    if "train" not in selection.images:
+        raise ConfigError(
+            f"--val-fraction {options.val_fraction} holds out all {counted(len(tokens), 'image', form=',')}; give a "
+            "smaller one"
+        )
     plan = ExportPlan(
         info=tokens.info,
         options=options,

@@ -125,40 +125,36 @@ def name_token_set(tokens: TokenDataset) -> tuple[str, bool]:
 
 def read_record(folder: Path) -> ExportRecord:
     """Read the record of a finished export; raises TokensError where there is none that this imtok reads."""
-    path = folder / RECORD
-    try:
-        return ExportRecord.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        unfinished = (folder / _BEGUN).is_file()
-        found = (
-            "an unfinished export; run the same `imtok export` again"
-            if unfinished
-            else f"no export, it has no {RECORD}"
-        )
-        raise TokensError(f"{folder}: {found}") from error
-    except ValidationError as error:
-        problem = error.errors()[0]
-        field = ".".join(map(str, problem["loc"])) or "content"
-        raise TokensError(f"{path}: damaged, {field}: {problem['msg']}; export the tokens again") from error
+    record = _read(folder / RECORD)
+    if record is None:
+        begun = (folder / _BEGUN).is_file()
+        found = "an unfinished export; run the same `imtok export` again" if begun else f"no export, it has no {RECORD}"
+        raise TokensError(f"{folder}: {found}")
+    return record
 
 
-def begin(folder: Path, record: ExportRecord) -> ExportRecord | None:
-    """Claim an output folder for an export; return the record of the same export where it is finished there.
+def find_export(folder: Path, record: ExportRecord) -> ExportRecord | None:
+    """Return the record of the same export where it is finished in a folder; nothing is written.
 
     Raises TokensError where the folder holds another export, or anything else.
     """
-    finished = (folder / RECORD).is_file()
-    if not finished and not (folder / _BEGUN).is_file():
+    # A process that ends an export writes the record before it removes the other, so one of them is always found.
+    begun, finished = _read(folder / _BEGUN), _read(folder / RECORD)
+    found = finished or begun
+    if found is None:
         if folder.exists() and any(path.name != WORK for path in folder.iterdir()):
             raise TokensError(f"{folder}: exists and holds no export of imtok; choose another -o")
-        write_atomically(folder / _BEGUN, record.to_bytes())
         return None
-    found = read_record(folder) if finished else _read_begun(folder)
     changes = _changes(found, record)
     if changes:
         what = "an export" if finished else "an unfinished export"
         raise TokensError(f"{folder}: {what} with {changes[0]}, this one has {changes[1]}; choose another -o")
-    return found if finished else None
+    return finished
+
+
+def begin(folder: Path, record: ExportRecord) -> None:
+    """Note what the files of a folder are made from; the caller holds the folder."""
+    write_atomically(folder / _BEGUN, record.to_bytes())
 
 
 def finish(folder: Path, record: ExportRecord, files: Iterable[ExportedFile]) -> ExportRecord:
@@ -197,12 +193,37 @@ def _piece_path(piece: Piece) -> str:
     return f"{_PIECES}/{piece.split}-{piece.number}.json"
 
 
-def _read_begun(folder: Path) -> ExportRecord:
-    path = folder / _BEGUN
+def _read(path: Path) -> ExportRecord | None:
+    """Read a record, finished or not; None where there is none. Raises TokensError where it is damaged."""
     try:
         return ExportRecord.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
     except ValidationError as error:
-        raise TokensError(f"{path}: damaged; remove {folder} and export again") from error
+        problem = error.errors()[0]
+        field = ".".join(map(str, problem["loc"])) or "content"
+        folder = path.parent if path.name == RECORD else path.parent.parent
+        raise TokensError(
+            f"{path}: damaged, {field}: {problem['msg']}; remove {folder} and export the tokens again"
+        ) from error
+
+
+def wrong_fact(found: ExportRecord, expected: ExportRecord) -> str | None:
+    """Name the first fact of a record that is not the expected one, with both values; files and version are left."""
+    sides = [_flat(record.model_dump(mode="json", exclude={"files", "imtok"})) for record in (found, expected)]
+    for name in sorted(sides[0].keys() | sides[1].keys()):
+        values = [side.get(name, "missing") for side in sides]
+        if values[0] != values[1]:
+            return f"{name} is {values[0]}, expected {values[1]}"
+    return None
+
+
+def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested facts by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in facts.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
 
 
 def _changes(found: ExportRecord, record: ExportRecord) -> tuple[str, str] | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -18,13 +19,13 @@ from imtok.export.blocks import BlockReader, CodeBlock
 from imtok.export.format import Format, Piece, ReadImage
 from imtok.export.formats import FORMATS
 from imtok.export.planning import cut_pieces, make_layout, make_plan
-from imtok.export.record import RECORD, ExportRecord, name_token_set, read_record
+from imtok.export.record import RECORD, ExportRecord, make_record, name_token_set, read_record, wrong_fact
 from imtok.export.selection import Selection
 from imtok.export.sequences import Ids
 from imtok.tokens import TokenDataset, open_tokens
 from imtok.tokens.shard import NO_LABEL
 
-_MOST_NAMED = 20  # images whose problems are named; the others are counted
+_MOST_NAMED = 20  # files of each kind, and images, whose problems are named; the others are counted
 
 
 @dataclass
@@ -65,8 +66,18 @@ def verify_export(
     target = FORMATS[record.to]()
     reader, by_library = _choose_reader(target)
     result = ExportVerification(record, reader)
-    result.problems += _file_problems(folder, record)
     check = _Check(folder, target, record, tokens, result, should_stop)
+    wrong = wrong_fact(record, check.record())
+    if wrong is not None:
+        result.problems.append(f"{folder / RECORD}: {wrong}; the record was changed")
+    missing = list(_first(_missing_files(folder, record)))
+    result.problems += [
+        *missing,
+        *_first(_changed_files(folder, record)),
+        *_first(_other_files(folder, record, target)),
+    ]
+    if missing or wrong is not None:  # its reader would say the same again, less clearly
+        return result
     try:
         check.run(check.images(by_library), progress)
     except TokensError as error:
@@ -97,12 +108,16 @@ def _choose_reader(target: Format) -> tuple[str, bool]:
         return f"imtok's reader of {target.name} ({target.library} is not installed)", False
 
 
-def _file_problems(folder: Path, record: ExportRecord) -> Iterator[str]:
-    """Name files that are missing, changed, or not on record."""
+def _missing_files(folder: Path, record: ExportRecord) -> Iterator[str]:
+    for listed in record.files:
+        if not (folder / listed.path).is_file():
+            yield f"{folder / listed.path}: missing; export the tokens again"
+
+
+def _changed_files(folder: Path, record: ExportRecord) -> Iterator[str]:
     for listed in record.files:
         path = folder / listed.path
         if not path.is_file():
-            yield f"{path}: missing; export the tokens again"
             continue
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -111,6 +126,24 @@ def _file_problems(folder: Path, record: ExportRecord) -> Iterator[str]:
                 f"{path}: {path.stat().st_size:,} bytes of hash {digest[:12]}, {RECORD} says {listed.bytes:,} of "
                 f"{listed.sha256[:12]}; export the tokens again"
             )
+
+
+def _other_files(folder: Path, record: ExportRecord, target: Format) -> Iterator[str]:
+    """Name files that are not on record: a trainer that takes all files of a pattern would read them too."""
+    known = {RECORD, *(file.path for file in record.files)}
+    for parent, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name[0] != "." and name not in target.trainer_folders)
+        for name in sorted(files):
+            path = Path(parent) / name
+            if name[0] != "." and path.relative_to(folder).as_posix() not in known:
+                yield f"{path}: {RECORD} does not list it, and a trainer may read it; move it elsewhere"
+
+
+def _first(problems: Iterator[str]) -> Iterator[str]:
+    """Yield the first problems of a kind, and the number of the others."""
+    yield from itertools.islice(problems, _MOST_NAMED)
+    if others := sum(1 for _ in problems):
+        yield f"and {others:,} others of this kind"
 
 
 class _Check:
@@ -130,9 +163,14 @@ class _Check:
         self._plan = make_plan(tokens, target, record.options, self._selection)
         self._layout = make_layout(tokens, record.options, self._selection)
         self._pieces = cut_pieces(self._plan, target)
+        self._tokens = tokens
         self._reader = BlockReader(self._selection, self._plan, should_stop)
         self._seen = {"keys": 0, "labels": 0}  # images that were read back with one
         self._wrong = 0  # images
+
+    def record(self) -> ExportRecord:
+        """Return the record of such an export of the token set, without files."""
+        return make_record(self._tokens, self._target, self._plan, self._layout, self._pieces)
 
     def images(self, by_library: bool) -> Iterator[ReadImage]:
         """Read every image of the export back."""

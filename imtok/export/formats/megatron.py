@@ -49,6 +49,7 @@ class Megatron(Format):
     name: ClassVar[str] = "megatron"
     dtypes: ClassVar[tuple[str, ...]] = ("uint16", "int32", "int64")
     library: ClassVar[str | None] = "megatron-core"
+    trainer_folders: ClassVar[frozenset[str]] = frozenset({"cache"})  # of indices that GPTDataset makes
     id_limits: ClassVar[Mapping[str, int]] = {"uint16": FIRST_INT32 - 1}
 
     def check(self, plan: ExportPlan) -> None:
