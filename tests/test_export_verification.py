@@ -101,6 +101,14 @@ def test_a_missing_file_is_one_problem_of_a_library(tokens: Path, tmp_path: Path
     assert problem.endswith("000000.ds: missing; export the tokens again")
 
 
+def test_a_library_reads_no_damaged_file(tokens: Path, tmp_path: Path) -> None:
+    export_tokens(tokens, tmp_path / "out", "megatron")
+    (tmp_path / "out" / "train.idx").write_bytes(b"")  # of which IndexedDataset leaves a trace at its end
+    first, second = verify_export(tmp_path / "out", tokens).problems
+    assert first.endswith("export the tokens again")
+    assert second.endswith("the file is damaged")
+
+
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_a_file_beyond_the_record_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setattr(FORMATS[name], "library", None)
@@ -144,7 +152,7 @@ def test_the_cache_of_megatron_is_passed_over(tokens: Path, tmp_path: Path) -> N
         ({"complete": False}, "complete is False, expected True"),
         ({"origin": {"repo": "x"}}, "origin"),
         ({"files": []}, "train.keys.txt: imtok-export.json does not list it"),
-        ({"to": "megatron"}, "dtype is|missing|does not list it"),
+        ({"to": "4m"}, "dtype is uint16, expected int16"),
         ({"options": {"shuffle": 5}}, "image 0 of train"),
         ({"options": {"shard_size": 5}}, "pieces.train is 1, expected 4"),
     ],

@@ -70,14 +70,12 @@ def verify_export(
     wrong = wrong_fact(record, check.record())
     if wrong is not None:
         result.problems.append(f"{folder / RECORD}: {wrong}; the record was changed")
-    missing = list(_first(_missing_files(folder, record)))
-    result.problems += [
-        *missing,
-        *_first(_changed_files(folder, record)),
-        *_first(_other_files(folder, record, target)),
-    ]
-    if missing or wrong is not None:  # its reader would say the same again, less clearly
+    missing, changed = list(_first(_missing_files(folder, record))), list(_first(_changed_files(folder, record)))
+    result.problems += [*missing, *changed, *_first(_other_files(folder, record, target))]
+    if missing or wrong is not None:  # a reader would say the same again, less clearly
         return result
+    if changed:  # a library that meets damage may print traces of its own, or end the process
+        result.reader, by_library = f"imtok's reader of {target.name}", False
     try:
         check.run(check.images(by_library), progress)
     except TokensError as error:
