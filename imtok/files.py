@@ -30,10 +30,10 @@ except ImportError:  # Windows
 _PREFIX = ".tmp-"
 
 # Answers of a file system that lacks the call; none of them is one of a disk that fails.
-_LACKING = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
-_NO_FOLDER_SYNC = _LACKING | {errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM}  # a folder may refuse to be opened
-_NO_LINKS = _LACKING | {errno.EPERM, errno.EACCES, errno.EMLINK, errno.EXDEV}
-_NO_LOCKS = _LACKING | {errno.ENOLCK, errno.EBADF}
+LACKING = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOTTY}
+_NO_FOLDER_SYNC = LACKING | {errno.EBADF, errno.EISDIR, errno.EACCES, errno.EPERM}  # a folder may refuse to be opened
+_NO_LINKS = LACKING | {errno.EPERM, errno.EACCES, errno.EMLINK, errno.EXDEV}
+_NO_LOCKS = LACKING | {errno.ENOLCK, errno.EBADF}
 _HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES}  # the last by POSIX, where locks are those of `fcntl`
 
 # What a file system lacks, and what may be lost by it.
@@ -265,7 +265,7 @@ def sync_file(file: IO[Any]) -> None:
     try:
         os.fsync(file.fileno())
     except OSError as error:
-        if error.errno not in _LACKING:
+        if error.errno not in LACKING:
             raise
         _warn_once(*_NO_SYNC, Path(file.name).parent)
 

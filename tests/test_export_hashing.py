@@ -29,12 +29,14 @@ def test_the_hash_is_that_of_the_file(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (described.bytes, described.sha256) == (len(WHOLE), hashlib.sha256(WHOLE).hexdigest())
 
 
-def test_a_file_of_another_writer_is_read_for_its_hash(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [WHOLE, b"two"], ids=["of another size", "of the same size"])
+def test_a_file_of_another_writer_is_read_for_its_hash(tmp_path: Path, content: bytes) -> None:
     with hashed_writer(tmp_path / "file") as file:
         file.write(b"one")
-    (tmp_path / "file").write_bytes(WHOLE)
+    (tmp_path / "other").write_bytes(content)
+    (tmp_path / "other").replace(tmp_path / "file")
     described = describe_file(tmp_path, "file")
-    assert (described.bytes, described.sha256) == (len(WHOLE), hashlib.sha256(WHOLE).hexdigest())
+    assert (described.bytes, described.sha256) == (len(content), hashlib.sha256(content).hexdigest())
 
 
 def test_an_error_leaves_no_file(tmp_path: Path) -> None:

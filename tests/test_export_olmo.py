@@ -12,7 +12,8 @@ from exporting import check_equal, export_and_read, random_tokens
 from flat_exports import assert_read, export, ids_of, plan_of
 
 from imtok.errors import TokensError
-from imtok.export.formats.olmo import Olmo, bound_lines
+from imtok.export.decimal_text import pair_lines
+from imtok.export.formats.olmo import Olmo
 
 
 def load_array_slice(path: Path, start: int, end: int, dtype: type[np.unsignedinteger]) -> np.ndarray:
@@ -66,7 +67,7 @@ def test_sequences_of_an_image_lose_no_ids(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("step", "count"), [(1, 1), (1, 2), (1, 120), (3, 400), (256, 5), (10, 11), (10**9, 40)])
 def test_lines_are_the_numbers_as_text(step: int, count: int) -> None:
     bounds = np.arange(count + 1) * step
-    assert bound_lines(bounds).decode() == "".join(f"{start},{end}\n" for start, end in pairwise(bounds))
+    assert pair_lines(bounds).decode() == "".join(f"{start},{end}\n" for start, end in pairwise(bounds))
 
 
 def test_bounds_hold_no_time_and_no_name(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from imtok.errors import ConfigError, Interrupted, TokensError
 from imtok.export.format import Block
 from imtok.export.formats import FORMATS
 from imtok.export.formats.npy import Npy
-from imtok.export.rows import check_capacity, check_numbers, multiples, read_rows, write_numbers, write_rows
+from imtok.export.limits import check_capacity
+from imtok.export.rows import check_numbers, multiples, read_rows, write_numbers, write_rows
 
 FLAT = ("automodel", "torchtitan", "datatrove", "olmo", "litdata", "mds")
 
@@ -43,7 +44,7 @@ def test_file_of_another_size_is_refused(tmp_path: Path, change: int) -> None:
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
     plan = plan_of(2)
-    with pytest.raises(TokensError, match="rows: is missing"):
+    with pytest.raises(TokensError, match="rows: missing, expected a file of 24 bytes"):
         next(read_rows(tmp_path / "rows", pieces_of(plan)[0], plan))
 
 

@@ -142,7 +142,7 @@ def add_list(addresses: AddressList, reading: Reading, files: GrowingFileList, *
             if not adding.add(line):
                 missing, first_missing = missing + 1, first_missing or line.address
     if not count:
-        raise SourceError(f"{addresses.name}: holds no path and no URL")
+        raise SourceError(f"{addresses.name}: holds no path and no URL; write one on each line")
     if missing == count:
         where = f"relative paths begin at {addresses.base or 'the current folder'}"
         raise SourceError(

@@ -68,8 +68,8 @@ def decode(
 
     Images out of a tar go below a folder of its name; what fit=pad added is cut off again. The folder's own tokenizer
     is used, or one with the same fingerprint. `limit` stops after so many images, and `crop` chooses the crop of an
-    augmented set, the first one by default. A folder gets a record of the decode
-    first (`imtok.decoding.record`): the same call resumes after a kill, and does nothing once all is written.
+    augmented set, the first one by default. A folder gets a record of the decode first (`imtok.decoding.record`): the
+    same call resumes after a kill, and does nothing once all is written.
 
     Raises TokensError where the folder is incomplete and `partial` is False, is damaged, or holds keys that would
     leave `output`; also where `output` is a folder of imtok's own, or, unless `overwrite`, holds other files or another
@@ -79,7 +79,9 @@ def decode(
         raise ConfigError(f"--format {format}: expected one of {', '.join(FORMATS)}")
     dataset, output = open_tokens(tokens, partial=partial), Path(output)
     if not 0 <= crop < dataset.num_crops:
-        raise ConfigError(f"--crop {crop}: {tokens} has crops 0 to {dataset.num_crops - 1} of each image")
+        raise ConfigError(
+            f"--crop {crop}: {tokens} has crops 0 to {dataset.num_crops - 1} of each image; give one of these"
+        )
     check_sink(output, overwrite=overwrite)
     tokenizer = _load_tokenizer(dataset, tokenizer_path)
     target = resolve_device(device)

@@ -6,7 +6,6 @@ interpreter's lock, so the hash costs nothing on a second core.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io
 import os
@@ -19,13 +18,13 @@ from threading import Thread
 from typing import Any, BinaryIO, cast
 
 from imtok.export.record import ExportedFile
-from imtok.files import atomic_writer
+from imtok.files import LACKING, atomic_writer
 
 _SYNC_BYTES = 32 << 20  # after so many the disk begins to write, so that the sync at the end has little left to do
-_LACKING = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}  # answers of a file system without a sync
+_Identity = tuple[int, int, int]  # size, inode and time of a file: another one is there once they differ
 _AHEAD = 4  # writes that may wait for the hash; each holds a block in memory
 
-_known: dict[Path, tuple[int, str]] = {}  # bytes and SHA-256 of files that were written and not yet described
+_known: dict[Path, tuple[_Identity, str]] = {}  # SHA-256 of files that were written and not yet described
 
 
 @contextmanager
@@ -41,17 +40,22 @@ def hashed_writer(path: Path) -> Iterator[BinaryIO]:
         finally:
             hashing.join()
         digest = hashing.digest()
-    _known[path] = hashing.size, digest
+    _known[path] = _identity(path), digest
 
 
 def describe_file(folder: Path, path: str) -> ExportedFile:
     """Return the record's line of a file below `folder`; what `hashed_writer` has hashed is not read again."""
-    size, digest = _known.pop(folder / path, (-1, ""))
-    if size != (folder / path).stat().st_size:
+    identity = _identity(folder / path)
+    known, digest = _known.pop(folder / path, (None, ""))
+    if known != identity:
         with (folder / path).open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = file.tell()
-    return ExportedFile(path=path, bytes=size, sha256=digest)
+    return ExportedFile(path=path, bytes=identity[0], sha256=digest)
+
+
+def _identity(path: Path) -> _Identity:
+    facts = path.stat()
+    return facts.st_size, facts.st_ino, facts.st_mtime_ns
 
 
 class _Hashing(io.RawIOBase):
@@ -63,7 +67,7 @@ class _Hashing(io.RawIOBase):
         self._thread = Thread(target=self._update, name="imtok-hash", daemon=True)
         self._thread.start()
         self._sync: Future[None] | None = None
-        self._unsynced = self.size = 0  # bytes
+        self._unsynced = 0  # bytes
 
     def writable(self) -> bool:
         return True
@@ -73,7 +77,6 @@ class _Hashing(io.RawIOBase):
         self._queue.put(data)
         size = memoryview(data).nbytes
         self._file.write(data)
-        self.size += size
         self._unsynced += size
         if self._unsynced >= _SYNC_BYTES and (self._sync is None or self._sync.done()):
             self._check_sync()
@@ -93,7 +96,7 @@ class _Hashing(io.RawIOBase):
     def _check_sync(self) -> None:
         """Raise the error of the last sync: the system names a lost write once, so it must not be passed over."""
         error = None if self._sync is None else self._sync.exception()
-        if error is not None and getattr(error, "errno", None) not in _LACKING:
+        if error is not None and getattr(error, "errno", None) not in LACKING:
             raise error
 
     def _update(self) -> None:

@@ -67,7 +67,7 @@ def make_layout(tokens: TokenDataset, options: ExportOptions, selection: Selecti
 def make_plan(tokens: TokenDataset, target: Format, options: ExportOptions, selection: Selection) -> ExportPlan:
     """Return the facts of an export; raises ConfigError where the format cannot hold the tokens."""
     if not len(tokens):
-        raise TokensError(f"{tokens.store}: holds no images, so there is nothing to export")
+        raise TokensError(f"{tokens.store}: holds no images, so there is nothing to export; encode some")
     layout = make_layout(tokens, options, selection)
     if "train" not in selection.images:
         raise ConfigError(

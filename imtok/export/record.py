@@ -128,7 +128,8 @@ def read_record(folder: Path) -> ExportRecord:
     record = _read(folder / RECORD)
     if record is None:
         begun = (folder / _BEGUN).is_file()
-        found = "an unfinished export; run the same `imtok export` again" if begun else f"no export, it has no {RECORD}"
+        none = f"no export, it has no {RECORD}; give a folder that `imtok export` wrote"
+        found = "an unfinished export; run the same `imtok export` again" if begun else none
         raise TokensError(f"{folder}: {found}")
     return record
 

@@ -16,24 +16,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from imtok.errors import ConfigError, TokensError
-from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
+from imtok.errors import TokensError
+from imtok.export.format import Block, ExportPlan, Piece, ReadImage
 
 Numbers = npt.NDArray[np.integer[Any]]
 
 _CHUNK = 1 << 20  # ids or bounds in memory at once
-
-
-def path_of(piece: Piece, suffix: str) -> str:
-    """Return the POSIX path of a piece's file: a folder for each split, so that one pattern names the files of one."""
-    return f"{piece.split}/{piece.number:06d}{suffix}"
-
-
-def make_target(folder: Path, path: str) -> Path:
-    """Return the target of a file below `folder`, and make the folder that it lies in."""
-    target = folder / path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return target
 
 
 def rows_in(piece: Piece, plan: ExportPlan) -> int:
@@ -44,24 +32,6 @@ def rows_in(piece: Piece, plan: ExportPlan) -> int:
 def ids_in(piece: Piece, plan: ExportPlan) -> int:
     """Return D T, the ids of a piece."""
     return rows_in(piece, plan) * plan.ids_per_image
-
-
-def check_capacity(
-    target: Format, plan: ExportPlan, what: str, *, each: int, most: int, other: str, beside: int = 0
-) -> None:
-    """Raise ConfigError where the largest file of a format would hold more than it can count.
-
-    A file counts `beside` and `each` for every image of what is called `what`, and at most `most`. The message names a
-    number of images that fits, and `other`, a format that holds more.
-    """
-    images = max(plan.images.values(), default=0)
-    size = plan.options.shard_size or target.default_images
-    found = beside + each * (images if size is None else min(images, size))
-    if found > most:
-        raise ConfigError(
-            f"a file would hold {found:,} {what}, and one of {target.name} holds at most {most:,}; use --shard-size "
-            f"{max(1, (most - beside) // each)} or fewer images, or --to {other}"
-        )
 
 
 def whole_blocks(piece: Piece, blocks: Iterable[Block]) -> Iterator[Block]:
@@ -99,7 +69,7 @@ def check_size(path: Path, expected: int) -> None:
     try:
         size = path.stat().st_size
     except FileNotFoundError:
-        raise TokensError(f"{path}: is missing, expected a file of {expected:,} bytes") from None
+        raise TokensError(f"{path}: missing, expected a file of {expected:,} bytes; export again") from None
     if size != expected:
         raise TokensError(f"{path}: {size:,} bytes, expected {expected:,}; the file is damaged or was cut off")
 
@@ -108,8 +78,8 @@ def check_json(path: Path, expected: object) -> None:
     """Raise TokensError unless a file is there and holds this value as JSON."""
     try:
         found = json.loads(path.read_bytes())
-    except (FileNotFoundError, ValueError) as error:
-        raise TokensError(f"{path}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise TokensError(f"{path}: cannot be read ({error}); export again") from error
     check_equal(path, "content", found, expected)
 
 

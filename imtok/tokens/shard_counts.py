@@ -82,7 +82,9 @@ def _damage_named(file: StoredFile) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise TokensError(f"{file}: cannot be read ({error.strerror or error})") from error
+        raise TokensError(
+            f"{file}: cannot be read ({error.strerror or error}); run the same `imtok encode` again"
+        ) from error
     except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise TokensError(f"{file}: damaged; delete it and run the same `imtok encode` again") from error
 

@@ -15,21 +15,17 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
+from imtok.export.bin_header import make_header, read_after_header
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
 from imtok.export.hashing import hashed_writer
+from imtok.export.limits import check_capacity
+from imtok.export.paths import make_target, path_of
 from imtok.export.rows import (
     Numbers,
-    check_capacity,
-    check_equal,
     check_numbers,
     check_size,
     ids_in,
-    make_target,
     multiples,
-    path_of,
-    read_rows,
     rows_in,
     write_numbers,
     write_rows,
@@ -38,7 +34,6 @@ from imtok.files import atomic_writer
 
 MAGIC = 278895051
 VERSION = 1
-HEADER = 256  # int32 numbers
 MOST_IDS = 2**31 - 1  # of a file: the header counts them in int32, and so does the index
 
 
@@ -62,7 +57,7 @@ class Automodel(Format):
         """Write the ids of a piece, and where its images begin."""
         paths = [path_of(piece, ".bin"), path_of(piece, ".bos.idx")]
         with hashed_writer(make_target(folder, paths[0])) as file:
-            file.write(_header(piece, plan).tobytes())
+            file.write(_header(piece, plan).data)
             write_rows(file, piece, blocks, plan)
         with atomic_writer(folder / paths[1]) as file:
             write_numbers(file, multiples(plan.ids_per_image, 0, rows_in(piece, plan), "<i4"))
@@ -71,17 +66,12 @@ class Automodel(Format):
     def read(self, pieces: Sequence[Piece], plan: ExportPlan, folder: Path) -> Iterator[ReadImage]:
         """Read every image back; header and index are compared with what the plan says."""
         for piece in pieces:
-            path, index = folder / path_of(piece, ".bin"), folder / path_of(piece, ".bos.idx")
-            header = _header(piece, plan)
-            check_size(path, header.nbytes + ids_in(piece, plan) * plan.dtype.itemsize)
-            check_equal(path, "header", np.fromfile(path, "<i4", HEADER)[:4].tolist(), header[:4].tolist())
+            index = folder / path_of(piece, ".bos.idx")
             check_size(index, 4 * rows_in(piece, plan))
             with index.open("rb") as file:
                 check_numbers(index, file, multiples(plan.ids_per_image, 0, rows_in(piece, plan), "<i4"))
-            yield from read_rows(path, piece, plan, start=header.nbytes)
+            yield from read_after_header(folder / path_of(piece, ".bin"), _header(piece, plan), piece, plan)
 
 
 def _header(piece: Piece, plan: ExportPlan) -> Numbers:
-    header = np.zeros(HEADER, "<i4")
-    header[:4] = [MAGIC, VERSION, ids_in(piece, plan), plan.dtype.itemsize]
-    return header
+    return make_header(MAGIC, VERSION, ids_in(piece, plan), plan.dtype.itemsize)

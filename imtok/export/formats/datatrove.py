@@ -20,15 +20,14 @@ import numpy as np
 
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
 from imtok.export.hashing import hashed_writer
+from imtok.export.paths import make_target, path_of
 from imtok.export.rows import (
     Numbers,
     check_equal,
     check_numbers,
     check_size,
     ids_in,
-    make_target,
     multiples,
-    path_of,
     read_rows,
     rows_in,
     write_numbers,

@@ -68,7 +68,9 @@ class FourM(Format):
             try:
                 for member, crops in pairs:
                     if member.name != crops.name:
-                        raise TokensError(f"{settings}: has {crops.name} where {tokens} has {member.name}")
+                        raise TokensError(
+                            f"{settings}: has {crops.name} where {tokens} has {member.name}; export again"
+                        )
                     _load(crops, _CROPS_DTYPE, (plan.crops, 5), settings)
                     ids = _load(member, plan.dtype, (plan.crops, plan.ids_per_image), tokens)
                     yield ReadImage(split=piece.split, ids=ids)

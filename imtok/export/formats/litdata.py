@@ -20,13 +20,13 @@ import numpy as np
 from imtok.errors import TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage, Split
 from imtok.export.hashing import hashed_writer
+from imtok.export.limits import check_capacity
+from imtok.export.paths import make_target
 from imtok.export.rows import (
-    check_capacity,
     check_equal,
     check_json,
     check_size,
     ids_in,
-    make_target,
     multiples,
     read_rows,
     rows_in,

@@ -22,7 +22,7 @@ import numpy.typing as npt
 
 from imtok.errors import ConfigError, TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage, Split
-from imtok.export.labelled import check_all_labelled
+from imtok.export.limits import check_all_labelled
 from imtok.export.npy_files import npy_files
 from imtok.export.small_files import write_small_files
 
@@ -40,7 +40,7 @@ class LlamaGen(Format):
 
     def check(self, plan: ExportPlan) -> None:
         """Refuse images without a label, and more images than the names of LlamaGen's loader."""
-        check_all_labelled(self.name, plan)
+        check_all_labelled(self, plan)
         for split, images in plan.images.items():
             if images > _NAMES:
                 raise ConfigError(

@@ -13,13 +13,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
+from imtok.export.bin_header import make_header, read_after_header
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
 from imtok.export.hashing import hashed_writer
-from imtok.export.rows import Numbers, check_capacity, check_equal, check_size, ids_in, read_rows, write_rows
+from imtok.export.limits import check_capacity
+from imtok.export.rows import Numbers, ids_in, write_rows
 
-HEADER = 256  # int32 numbers
 VARIANTS = {"uint16": (20240520, 1), "uint32": (20240801, 7)}  # magic number and version by type
 MOST_IDS = 2**31 - 1  # of a file, which the header counts in int32
 
@@ -45,17 +44,14 @@ class LlmC(Format):
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write one file."""
         with hashed_writer(folder / _name(piece)) as file:
-            file.write(_header(piece, plan).tobytes())
+            file.write(_header(piece, plan).data)
             write_rows(file, piece, blocks, plan)
         return [_name(piece)]
 
     def read(self, pieces: Sequence[Piece], plan: ExportPlan, folder: Path) -> Iterator[ReadImage]:
         """Read every image back; header and size are compared with what the plan says."""
         for piece in pieces:
-            path, header = folder / _name(piece), _header(piece, plan)
-            check_size(path, header.nbytes + ids_in(piece, plan) * plan.dtype.itemsize)
-            check_equal(path, "header", np.fromfile(path, "<i4", HEADER)[:4].tolist(), header[:4].tolist())
-            yield from read_rows(path, piece, plan, start=header.nbytes)
+            yield from read_after_header(folder / _name(piece), _header(piece, plan), piece, plan)
 
 
 def _name(piece: Piece) -> str:
@@ -63,6 +59,4 @@ def _name(piece: Piece) -> str:
 
 
 def _header(piece: Piece, plan: ExportPlan) -> Numbers:
-    header = np.zeros(HEADER, "<i4")
-    header[:3] = [*VARIANTS[plan.dtype.name], ids_in(piece, plan)]
-    return header
+    return make_header(*VARIANTS[plan.dtype.name], ids_in(piece, plan))

@@ -24,7 +24,9 @@ import numpy.typing as npt
 
 from imtok.errors import ConfigError, TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage, Split
-from imtok.export.rows import check_capacity, check_equal, check_size, make_target, rows_in, whole_blocks
+from imtok.export.limits import check_capacity
+from imtok.export.paths import make_target
+from imtok.export.rows import check_equal, check_size, rows_in, whole_blocks
 from imtok.files import atomic_writer, write_atomically
 
 INDEX = "index.json"
@@ -67,7 +69,10 @@ class Mds(Format):
                 sizes.append(lengths)
             offsets = np.concatenate(sizes).cumsum()  # N + 1
             if offsets[-1] > MOST_BYTES:
-                raise ConfigError(f"{path}: {offsets[-1]:,} bytes, and a shard of mds has at most {MOST_BYTES:,}")
+                raise ConfigError(
+                    f"{path}: {offsets[-1]:,} bytes, and a shard of mds has at most {MOST_BYTES:,}; export into a new "
+                    "folder with a smaller --shard-size"
+                )
             file.seek(0)
             file.write(np.uint32(rows_in(piece, plan)).tobytes() + offsets.astype("<u4").tobytes() + config)
         return [path]
@@ -88,7 +93,7 @@ class Mds(Format):
             try:
                 index, expected = json.loads(path.read_bytes()), _index(pieces, plan, split, folder)
             except (FileNotFoundError, ValueError) as error:
-                raise TokensError(f"{path}: {error}") from error
+                raise TokensError(f"{path}: cannot be read ({error}); export again") from error
             check_equal(path, "content", index, expected)
         for piece in pieces:
             yield from _read_shard(folder / piece.split / _basename(piece), piece, plan)

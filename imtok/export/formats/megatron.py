@@ -24,9 +24,10 @@ import numpy as np
 from imtok.errors import TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
 from imtok.export.hashing import hashed_writer
+from imtok.export.limits import check_capacity
+from imtok.export.paths import stem_of
 from imtok.export.rows import (
     Numbers,
-    check_capacity,
     check_equal,
     check_numbers,
     multiples,
@@ -35,7 +36,6 @@ from imtok.export.rows import (
     write_numbers,
     write_rows,
 )
-from imtok.export.stems import stem_of
 
 CODES = {"uint16": 8, "int32": 4, "int64": 5}  # of types
 FIRST_INT32 = 65500  # ids from which Megatron takes int32
@@ -95,7 +95,8 @@ class Megatron(Format):
             bounds = documents.document_indices
             if len(documents) != rows_in(piece, plan) or not np.array_equal(bounds, np.arange(len(documents) + 1)):
                 raise TokensError(
-                    f"{folder / stem_of(piece)}.idx: {len(documents)} sequences in {len(bounds) - 1} documents"
+                    f"{folder / stem_of(piece)}.idx: {len(documents):,} sequences in {len(bounds) - 1:,} documents, "
+                    f"expected {rows_in(piece, plan):,} of one each; export again"
                 )
             for first in range(0, len(documents), plan.crops):
                 yield ReadImage(piece.split, np.stack(documents[first : first + plan.crops]))

@@ -26,7 +26,7 @@ import numpy.typing as npt
 from imtok.errors import TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
 from imtok.export.hashing import hashed_writer
-from imtok.export.stems import stem_of
+from imtok.export.paths import stem_of
 from imtok.tokens.shard import NO_LABEL
 
 
@@ -79,7 +79,8 @@ def _images(
     keys = _keys(folder / f"{stem_of(piece)}.keys.txt")
     if len(ids) != piece.images or len(keys) != piece.images:
         raise TokensError(
-            f"{folder / stem_of(piece)}: {len(ids)} rows of ids and {len(keys)} keys, expected {piece.images} of each"
+            f"{folder / stem_of(piece)}: {len(ids)} rows of ids and {len(keys)} keys, expected {piece.images} of each; "
+            "export again"
         )
     ids = ids.reshape(-1, plan.crops, plan.ids_per_image)
     for row, key in enumerate(keys):
@@ -107,7 +108,8 @@ def _mapped(path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDA
         found = file.read(len(header))
     if found != header or path.stat().st_size != size:
         raise TokensError(
-            f"{path}: {path.stat().st_size} bytes, expected {size}: {dtype.name} {list(shape)} and its header"
+            f"{path}: {path.stat().st_size:,} bytes, expected {size:,}: {dtype.name} {list(shape)} and its header; "
+            "export again"
         )
     return np.memmap(path, dtype, "r", len(header), shape)
 

@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from imtok.errors import TokensError
+from imtok.export.decimal_text import pair_lines
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
 from imtok.export.hashing import hashed_writer
-from imtok.export.rows import make_target, path_of, read_rows, rows_in, write_rows
+from imtok.export.paths import make_target, path_of
+from imtok.export.rows import read_rows, rows_in, write_rows
 from imtok.files import atomic_writer
 
 _LINES = 1 << 16  # in memory at once
-_POWERS = 10 ** np.arange(1, 19)  # the first numbers of 2, 3 ... digits
 
 
 class Olmo(Format):
@@ -64,36 +64,7 @@ def _bounds(piece: Piece, plan: ExportPlan) -> Iterator[bytes]:
     """Yield the lines of `.csv.gz`, some at a time."""
     rows = rows_in(piece, plan)
     for first in range(0, rows, _LINES):
-        yield bound_lines(np.arange(first, min(first + _LINES, rows) + 1) * plan.ids_per_image)
-
-
-def bound_lines(bounds: npt.NDArray[np.int64]) -> bytes:
-    """Return a line `start,end` for each two neighbours of ascending numbers.
-
-    Numbers of equally many digits are a matrix of digits, and so are their lines: text made number by number takes as
-    long as the ids take to be written.
-    """
-    widths = 1 + np.searchsorted(_POWERS, bounds, side="right")
-    lines, last = [], None
-    for width in np.unique(widths).tolist():
-        same = bounds[widths == width]
-        if last is not None:
-            lines.append(f"{last},{same[0]}\n".encode())  # the line from one width to the next
-        digits = _digits(same, width)
-        comma, newline = (np.full((len(same) - 1, 1), ord(sign), np.uint8) for sign in ",\n")
-        lines.append(np.hstack([digits[:-1], comma, digits[1:], newline]).tobytes())
-        last = same[-1]
-    return b"".join(lines)
-
-
-def _digits(numbers: npt.NDArray[np.int64], width: int) -> npt.NDArray[np.uint8]:
-    """Return the digits (n, width) of numbers as text; numpy divides fast by one number, slowly by an array."""
-    digits = np.empty((len(numbers), width), np.uint8)
-    for place in range(width - 1, -1, -1):
-        tenths = numbers // 10
-        digits[:, place] = numbers - 10 * tenths + ord("0")
-        numbers = tenths
-    return digits
+        yield pair_lines(np.arange(first, min(first + _LINES, rows) + 1) * plan.ids_per_image)
 
 
 def _check_bounds(path: Path, piece: Piece, plan: ExportPlan) -> None:

@@ -24,8 +24,8 @@ from imtok.errors import TokensError
 from imtok.export.decimal_text import DecimalLines
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
 from imtok.export.hashing import hashed_writer
-from imtok.export.labelled import check_all_labelled
-from imtok.export.stems import stem_of
+from imtok.export.limits import check_all_labelled
+from imtok.export.paths import stem_of
 
 
 class RarJsonl(Format):
@@ -37,7 +37,7 @@ class RarJsonl(Format):
 
     def check(self, plan: ExportPlan) -> None:
         """Refuse images without a label."""
-        check_all_labelled(self.name, plan)
+        check_all_labelled(self, plan)
 
     def trainer_note(self, plan: ExportPlan) -> str:
         """Return the fields of 1d-tokenizer's configuration."""
@@ -85,6 +85,7 @@ def _read_image(piece: Piece, lines: Sequence[bytes], plan: ExportPlan, place: s
         raise TokensError(f"{place}: damaged ({error}); export again") from error
     if ids.shape != (plan.crops, plan.ids_per_image) or len(labels) != 1:
         raise TokensError(
-            f"{place}: {ids.shape[-1]} tokens of {len(labels)} classes, expected {plan.ids_per_image} of 1"
+            f"{place}: {ids.shape[-1]} tokens of {len(labels)} classes, expected {plan.ids_per_image} of 1; export "
+            "again"
         )
     return ReadImage(split=piece.split, ids=ids, label=labels.pop())

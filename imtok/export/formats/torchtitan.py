@@ -16,16 +16,8 @@ import numpy as np
 from imtok.errors import TokensError
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage
 from imtok.export.hashing import hashed_writer
-from imtok.export.rows import (
-    check_equal,
-    check_numbers,
-    make_target,
-    multiples,
-    read_rows,
-    rows_in,
-    write_numbers,
-    write_rows,
-)
+from imtok.export.paths import make_target
+from imtok.export.rows import check_equal, check_numbers, multiples, read_rows, rows_in, write_numbers, write_rows
 from imtok.files import atomic_writer
 
 
@@ -62,7 +54,7 @@ class Torchtitan(Format):
                     check_equal(offsets, "shape and type", _read_header(file), ((bounds,), "<i8"))
                     check_numbers(offsets, file, multiples(plan.ids_per_image, 0, bounds, "<i8"))
             except (FileNotFoundError, ValueError) as error:
-                raise TokensError(f"{offsets}: {error}") from error
+                raise TokensError(f"{offsets}: cannot be read ({error}); export again") from error
             yield from read_rows(tokens, piece, plan)
 
 
