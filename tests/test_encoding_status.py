@@ -153,19 +153,22 @@ def test_a_reader_counts_each_shard_once(unfinished: Path, monkeypatch: pytest.M
     assert reader.read().images == 3
 
 
-def test_a_claim_that_stands_still_holds_nothing(unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    claim = claim_of(2, Share())
+@pytest.mark.parametrize("lease", [None, 300.0])
+def test_a_claim_that_stands_still_holds_nothing(
+    unfinished: Path, monkeypatch: pytest.MonkeyPatch, lease: float | None
+) -> None:
+    claim, seconds = claim_of(2, Share(), lease), lease or LEASE_SECONDS
     claims, now = [claim], [100.0]
     monkeypatch.setattr(status, "read_claims", lambda _: claims)  # as those of an object store, `held` is None
     monkeypatch.setattr(status.time, "monotonic", lambda: now[0])
     reader = StatusReader(unfinished)
     assert reader.read().units_held == 1
-    now[0] += LEASE_SECONDS / 2
+    now[0] += seconds / 2
     claims[0] = claim.model_copy(update={"beat": 1})
     assert reader.read().units_held == 1
-    now[0] += LEASE_SECONDS * 0.9
+    now[0] += seconds * 0.9
     assert reader.read().units_held == 1
-    now[0] += LEASE_SECONDS * 0.2
+    now[0] += seconds * 0.2
     assert (reader.read().units_held, reader.read().units_waiting) == (0, 3)
 
 

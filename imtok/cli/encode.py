@@ -56,12 +56,14 @@ def encode(
     salvage: Annotated[
         bool,
         typer.Option(
-            "--salvage", help="Take what can be read of a damaged tar, and skip images that cannot be fetched."
+            "--salvage", help="Take what can be read of a damaged tar or zip file; skip images that cannot be fetched."
         ),
     ] = False,
     on_duplicate: Annotated[
         Literal["fail", "suffix"],
-        typer.Option(help="A key that occurs twice in a tar: fail that tar, or add a suffix to the second."),
+        typer.Option(
+            help="A key that occurs twice in a tar or zip file: fail that file, or add a suffix to the second key."
+        ),
     ] = "fail",
     rules: Annotated[
         int | None,
@@ -72,7 +74,7 @@ def encode(
     augment: Annotated[
         str | None,
         typer.Option(
-            help="Encode several crops of each image: flip, ten-crop (LlamaGen), or random-crops=K (ml-4m). "
+            help="Encode several crops of each image: flip, ten-crop[=R] (LlamaGen), or random-crops=K (ml-4m). "
             "(default: none)"
         ),
     ] = None,
@@ -95,8 +97,8 @@ def encode(
         str,
         typer.Option(
             metavar="I/N",
-            help="Begin with every N-th unit, from I = 0, then help those of the N that have begun. Without, processes "
-            "of the same command share all units.",
+            help="This is process I of N, counted from 0: begin with every N-th unit, then help the others that have "
+            "begun. Without it, processes of the same command share all units.",
         ),
     ] = "0/1",
     lease: Annotated[
@@ -104,13 +106,14 @@ def encode(
         typer.Option(
             min=0.1,
             metavar="SECONDS",
-            help="On s3:// and gs://, take over the units of a process that was silent for so long. (default: 60)",
+            help="On s3:// and gs://, take over units of a process that has been silent for this long. (default: 60)",
         ),
     ] = None,
 ) -> None:
     """Turn images into tokens.
 
-    The same command resumes a stopped job, even one that was killed, and the tokens are the same bit for bit.
+    The same command resumes a stopped job, even one that was killed, and any number of processes may run it at one
+    time: the tokens are the same bit for bit.
     """
     with stop_on_signals() as should_stop, progress_bar("encoding") as bar:
         import imtok.encoding

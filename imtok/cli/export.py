@@ -52,8 +52,8 @@ def export(
         Literal[TokenizerFormat, TokensFormat],
         typer.Option(
             "--to",
-            help="torch-export, onnx (encoder and decoder as graphs that need no imtok) and diffusers (a VQModel, "
-            "where the network is one) are formats of tokenizers; the others are those of trainers, and take tokens.",
+            help="Layout of a trainer, which takes a token folder. torch-export, onnx (encoder and decoder as graphs "
+            "that need no imtok) and diffusers (a VQModel, where the network is one) take a tokenizer.",
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT", help="Folder to make.")],
@@ -67,10 +67,11 @@ def export(
         _option(help="Codes of several codebooks side by side (default), or one codebook after the other."),
     ] = None,
     codebook_offsets: Annotated[
-        bool, _option("--codebook-offsets", help="Give each codebook ids of its own: K more than the one before.")
+        bool, _option("--codebook-offsets", help="Give each codebook ids of its own, after those of the one before.")
     ] = False,
     label: Annotated[
-        Literal["before", "after", "none"] | None, _option(help="Put a class id before or after each image's ids.")
+        Literal["before", "after", "none"] | None,
+        _option(help="Put a class id before or after each image's ids. (default: none)"),
     ] = None,
     label_offset: Annotated[
         int | None, _option(min=0, help="Id of class 0. (default: the first above those of the codes)")
@@ -78,8 +79,12 @@ def export(
     val_fraction: Annotated[
         float | None, _option(min=0, max=0.999999, help="Share of images held out, by a hash of their keys.")
     ] = None,
-    shuffle: Annotated[int | None, _option(metavar="SEED", help="Shuffle the images. (default: input order)")] = None,
-    shard_size: Annotated[int | None, _option(min=1, help="Images a file, where the format has several.")] = None,
+    shuffle: Annotated[
+        int | None, _option(metavar="SEED", help="Shuffle the images of each split once. (default: input order)")
+    ] = None,
+    shard_size: Annotated[
+        int | None, _option(min=1, help="Images in a file, where the format has several files.")
+    ] = None,
     dtype: Annotated[
         Literal["uint8", "uint16", "uint32", "int16", "int32", "int64"] | None,
         _option(help="Type of the ids. (default: the narrowest of the format that holds them)"),
@@ -88,9 +93,9 @@ def export(
 ) -> None:
     """Write tokens in the layout of a trainer, or a tokenizer as files that other programs run.
 
-    Of tokens, the same command resumes a stopped export and leaves a finished one as it is. `imtok-export.json` says
-    what made the files; `imtok verify OUT --against TOKENS` reads them back. Of a tokenizer, the files have given the
-    tokenizer's own codes before they appear, and `imtok.json` beside them says what they take and give.
+    The same command resumes a stopped export of tokens and leaves a finished one as it is. `imtok-export.json` records
+    what made the files, and `imtok verify OUT --against TOKENS` reads them back. The files of a tokenizer are run and
+    compared with it before they appear, and `imtok.json` beside them says what they take and give.
     """
     options: dict[str, Any] = {
         "offset": offset,

@@ -42,6 +42,7 @@ class Claim(JsonRecord):
     process: str  # such as "1 of 8", counted from 0
     since: str  # UTC, by the clock of its machine
     beat: int = 0  # renewals, on an object store
+    lease: float | None = None  # seconds within which its holder renews it, on an object store
     held: bool | None = None  # by a living process, as `read_claims` finds it; None where that cannot be seen
 
 
@@ -57,9 +58,9 @@ class Failure(JsonRecord):
     since: str
 
 
-def claim_of(unit: int, share: Share) -> Claim:
+def claim_of(unit: int, share: Share, lease: float | None = None) -> Claim:
     """Return a claim of this process that begins now."""
-    return Claim(unit=unit, **_who(share))
+    return Claim(unit=unit, lease=lease, **_who(share))
 
 
 def failure_of(unit: int, name: str, reason: str, share: Share) -> Failure:

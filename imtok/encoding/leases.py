@@ -63,7 +63,7 @@ class Leases(Claims):
         """Create the object of a claim, or replace one that stood still for the time of a lease."""
         if not self._conditions():
             return True
-        claim = claim_of(unit, self.share)
+        claim = claim_of(unit, self.share, self._seconds)
         try:
             tag = self._create(claim) or self._take_over(claim)
         except RemoteError:

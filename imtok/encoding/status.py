@@ -55,7 +55,7 @@ class EncodeStatus:
         """Return the state as JSON has it."""
         return asdict(self) | {
             "skips": dict(self.skips),
-            "held": [claim.model_dump(exclude={"beat", "held"}) for claim in self.held],
+            "held": [claim.model_dump(exclude={"beat", "lease", "held"}) for claim in self.held],
             "failed": [failure.model_dump() for failure in self.failed],
             "damaged": list(self.damaged),
         }
@@ -131,7 +131,7 @@ class StatusReader:
         if known != claim:
             self._seen[claim.unit] = claim, time.monotonic()
             return True
-        return time.monotonic() - since < LEASE_SECONDS
+        return time.monotonic() - since < (claim.lease or LEASE_SECONDS)
 
     def _counts_of(self, unit: int) -> ShardCounts | None:
         try:
