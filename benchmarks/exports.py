@@ -34,6 +34,7 @@ from machine import machine
 
 from imtok.errors import ImtokError
 from imtok.export import ExportOptions, ExportReport, export_tokens
+from imtok.export.file_runs import names_in
 from imtok.export.formats import FORMATS
 from imtok.export.verification import ExportVerification, verify_export
 
@@ -102,11 +103,11 @@ def measure(tokens: str, name: str, options: ExportOptions, scratch: Path, round
         report = export_tokens(tokens, export, name, options)
         seconds[0].append(time.perf_counter() - began)
         began = time.perf_counter()
-        copy_files(export, copy, [file.path for file in report.record.files])
+        copy_files(export, copy, [name for file in report.record.files for name in names_in(file.path)])
         seconds[1].append(time.perf_counter() - began)
     return Row(
         name=name,
-        files=len(report.record.files),
+        files=report.record.num_files,
         bytes=sum(file.bytes for file in report.record.files),
         export=seconds[0],
         copy=seconds[1],

@@ -132,7 +132,7 @@ def _export(folder: Path) -> dict[str, Any]:
         "dtype": record.dtype,
         "options": record.options.given,
         "labelled": record.labelled,
-        "files": len(record.files),
+        "files": record.num_files,
         "bytes": sum(file.bytes for file in record.files),
         "dataset_id": record.dataset_id,
         "complete": record.complete,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from imtok.export.file_runs import names_in
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage, Split
 from imtok.export.options import ExportOptions
 from imtok.export.planning import cut_pieces
@@ -98,6 +99,7 @@ class Exporting:
             path for piece in self.pieces for path in self.writer.write(piece, self.blocks(piece), self.plan, folder)
         ]
         paths += self.writer.finish(self.pieces, self.plan, folder)
+        paths = [name for path in paths for name in names_in(path)]
         assert len(set(paths)) == len(paths)
         assert sorted(paths) == sorted(
             path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()

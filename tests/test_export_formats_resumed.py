@@ -71,15 +71,21 @@ def test_ids_around_codes_go_through_formats_that_take_them(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("name", "note"),
     [
-        ("4m", "data_path OUT/train/[tok_rgb@24,crop_settings]/shard-{00000..N}.tar; vocab_size 1000, max_tokens 6"),
+        ("4m", "data_path OUT/train/[tok_rgb@24,crop_settings]/shard-00000.tar; vocab_size 1000, max_tokens 6"),
         ("emu3", "run in OUT with --data_path list/train.json --codebook_size 1000"),
         ("llamagen", "--code-path OUT/flip/ --image-size 24 --vocab-size 1000"),
         ("parquet", 'datasets.load_dataset("OUT"): input_ids holds 6 of 1000 ids'),
         ("rar-jsonl", "dataset.params.pretokenization=OUT/train.jsonl, model.vq_model.codebook_size=1000"),
-        ("webdataset", "WebDataset(OUT/train-{00000..N}.tar).decode(): .npy holds 6 of 1000 ids"),
+        ("webdataset", 'WebDataset("OUT/train-00000.tar").decode(): .npy holds 6 of 1000 ids'),
     ],
 )
 def test_each_format_says_what_its_trainer_is_told(tmp_path: Path, name: str, note: str) -> None:
     tokens = random_tokens(tmp_path / "tokens", classes=4, crops=2)
     report = export_tokens(tokens, tmp_path / "out", name)
     assert FORMATS[name]().trainer_note(report.plan).startswith(note)
+
+
+def test_notes_name_the_last_of_several_files(tmp_path: Path) -> None:
+    tokens = random_tokens(tmp_path / "tokens", (6, 9, 5))
+    for name, tars in (("4m", "shard-{00000..00002}.tar;"), ("webdataset", '"OUT/train-{00000..00002}.tar"')):
+        assert tars in export_tokens(tokens, tmp_path / name, name, ExportOptions(shard_size=9)).trainer_note

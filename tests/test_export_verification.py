@@ -114,7 +114,7 @@ def test_a_file_beyond_the_record_is_named(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(FORMATS[name], "library", None)
     tokens = random_tokens(tmp_path / "tokens", (3,), classes=2)
     report = export_tokens(tokens, tmp_path / "out", name)
-    first = tmp_path / "out" / report.record.files[0].path
+    first = next(report.record.files[0].paths(tmp_path / "out"))
     shutil.copy(first, first.with_name(f"9{first.name}"))
     (first.parent / ".DS_Store").touch()
     (problem,) = verify_export(tmp_path / "out", tokens).problems

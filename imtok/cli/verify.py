@@ -61,7 +61,7 @@ def _verify_export(folder: str, against: str) -> None:
         result = verify_export(folder, against, progress=bar, should_stop=should_stop)
     _end_where_wrong(folder, result.problems, "remove the folder and export the tokens again")
     print_result(
-        f"{folder}: sound, {counted(len(result.record.files), 'file', form=',')} of the recorded hashes; "
+        f"{folder}: sound, {counted(result.record.num_files, 'file', form=',')} of the recorded hashes; "
         f"{counted(result.images, 'image', form=',')} read by {result.reader}, {_listed(result.compared)} as in "
         f"{shown(against)}"
     )

@@ -102,6 +102,11 @@ class Format(ABC):
     def check(self, plan: ExportPlan) -> None:  # noqa: B027  (most formats hold whatever fits their types)
         """Raise ConfigError where the format cannot hold the tokens: both numbers, and the format that can."""
 
+    def last_piece(self, plan: ExportPlan, split: Split = "train") -> int:
+        """Return the number of the last piece of a split."""
+        size = plan.options.shard_size or self.default_images
+        return 0 if size is None else (plan.images[split] - 1) // size
+
     def trainer_note(self, plan: ExportPlan) -> str:
         """Return one line on what the trainer must be told; it is printed after the export."""
         return f"vocabulary of {plan.num_ids} ids, {plan.ids_per_image} ids an image"

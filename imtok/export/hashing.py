@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +17,7 @@ from queue import Queue
 from threading import Thread
 from typing import Any, BinaryIO, cast
 
+from imtok.export.file_runs import names_in
 from imtok.export.record import ExportedFile
 from imtok.files import LACKING, atomic_writer
 
@@ -44,13 +45,22 @@ def hashed_writer(path: Path) -> Iterator[BinaryIO]:
 
 
 def describe_file(folder: Path, path: str) -> ExportedFile:
-    """Return the record's line of a file below `folder`; what `hashed_writer` has hashed is not read again."""
-    identity = _identity(folder / path)
-    known, digest = _known.pop(folder / path, (None, ""))
-    if known != identity:
-        with (folder / path).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return ExportedFile(path=path, bytes=identity[0], sha256=digest)
+    """Return the record's line of a file or a run of files; what `hashed_writer` has hashed is not read again."""
+    known = _known.pop(folder / path, None)
+    if known is not None and known[0] == (identity := _identity(folder / path)):
+        return ExportedFile(path=path, bytes=identity[0], sha256=known[1])
+    size, digest = hash_files(folder / name for name in names_in(path))
+    return ExportedFile(path=path, bytes=size, sha256=digest)
+
+
+def hash_files(paths: Iterable[Path]) -> tuple[int, str]:
+    """Return the bytes and the SHA-256 of files, one after the other."""
+    digest, size = hashlib.sha256(), 0
+    for path in paths:
+        with path.open("rb") as file:
+            hashlib.file_digest(file, lambda: digest)
+            size += file.tell()
+    return size, digest.hexdigest()
 
 
 def _identity(path: Path) -> _Identity:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import Field, ValidationError
 
 from imtok.errors import TokensError
+from imtok.export.file_runs import count_in, names_in
 from imtok.export.format import ExportPlan, Format, Piece, Split
 from imtok.export.options import ExportOptions
 from imtok.export.sequences import SequenceLayout
@@ -35,11 +36,15 @@ _BEGUN, _PIECES = f"{WORK}/begun.json", f"{WORK}/pieces"
 
 
 class ExportedFile(Record):
-    """A file of an export as it lies on disk."""
+    """A file of an export as it lies on disk, or a run of small files whose bytes are taken one after the other."""
 
-    path: str  # POSIX, below the export's folder
+    path: str  # POSIX, below the export's folder; of a run as `imtok.export.file_runs` has it
     bytes: int = Field(ge=0)
     sha256: str
+
+    def paths(self, folder: Path) -> Iterator[Path]:
+        """Yield the paths of the files in an export's folder."""
+        return (folder / name for name in names_in(self.path))
 
 
 class ExportRecord(Record):
@@ -65,6 +70,11 @@ class ExportRecord(Record):
     class_names: tuple[str, ...]
     pieces: dict[Split, int]
     files: tuple[ExportedFile, ...] = ()
+
+    @property
+    def num_files(self) -> int:
+        """How many files the export has beside the record."""
+        return sum(count_in(file.path) for file in self.files)
 
     def to_bytes(self) -> bytes:
         """Return the file's bytes."""
@@ -175,7 +185,7 @@ def piece_files(folder: Path, piece: Piece) -> tuple[ExportedFile, ...] | None:
     """Return the files of a piece that is whole, None where it has to be written."""
     try:
         files = _PieceFiles.model_validate_json((folder / _piece_path(piece)).read_bytes()).files
-        whole = all((folder / file.path).stat().st_size == file.bytes for file in files)
+        whole = all(sum(path.stat().st_size for path in file.paths(folder)) == file.bytes for file in files)
     except (OSError, ValidationError):
         return None
     return files if whole else None

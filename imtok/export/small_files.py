@@ -16,8 +16,8 @@ from imtok.errors import disk_errors
 from imtok.files import atomic_writer, sync_file, sync_folder
 
 
-def write_small_files(folder: Path, files: Iterable[tuple[str, bytes]]) -> list[str]:
-    """Write files, given as (POSIX path below `folder`, content); return their paths.
+def write_small_files(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
+    """Write files, given as (POSIX path below `folder`, content).
 
     Raises DiskError where the disk refuses, with the half-written file removed.
     """
@@ -30,13 +30,12 @@ def write_small_files(folder: Path, files: Iterable[tuple[str, bytes]]) -> list[
         held = file
         names.append(file[0])
     if held is None:
-        return []
+        return
     with disk_errors(folder):
         if not _sync_file_system(folder):
             _sync_each([folder / name for name in names[:-1]])
     with atomic_writer(folder / held[0]) as last:
         last.write(held[1])
-    return names
 
 
 def _write(path: Path, data: bytes, parents: set[Path]) -> None:

@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ from imtok.errors import ImtokError, TokensError
 from imtok.export.blocks import BlockReader, CodeBlock
 from imtok.export.format import Format, Piece, ReadImage
 from imtok.export.formats import FORMATS
+from imtok.export.hashing import hash_files
 from imtok.export.planning import cut_pieces, make_layout, make_plan
 from imtok.export.record import RECORD, ExportRecord, make_record, name_token_set, read_record, wrong_fact
 from imtok.export.selection import Selection
@@ -70,7 +70,8 @@ def verify_export(
     wrong = wrong_fact(record, check.record())
     if wrong is not None:
         result.problems.append(f"{folder / RECORD}: {wrong}; the record was changed")
-    missing, changed = list(_first(_missing_files(folder, record))), list(_first(_changed_files(folder, record)))
+    missing = list(_first(_missing_files(folder, record)))
+    changed = [] if missing else list(_first(_changed_files(folder, record)))
     result.problems += [*missing, *changed, *_first(_other_files(folder, record, target))]
     if missing or wrong is not None:  # a reader would say the same again, less clearly
         return result
@@ -108,33 +109,40 @@ def _choose_reader(target: Format) -> tuple[str, bool]:
 
 def _missing_files(folder: Path, record: ExportRecord) -> Iterator[str]:
     for listed in record.files:
-        if not (folder / listed.path).is_file():
-            yield f"{folder / listed.path}: missing; export the tokens again"
+        for path in listed.paths(folder):
+            if not path.is_file():
+                yield f"{path}: missing; export the tokens again"
 
 
 def _changed_files(folder: Path, record: ExportRecord) -> Iterator[str]:
     for listed in record.files:
-        path = folder / listed.path
-        if not path.is_file():
-            continue
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size, digest = hash_files(listed.paths(folder))
         if digest != listed.sha256:
             yield (
-                f"{path}: {path.stat().st_size:,} bytes of hash {digest[:12]}, {RECORD} says {listed.bytes:,} of "
+                f"{folder / listed.path}: {size:,} bytes of hash {digest[:12]}, {RECORD} says {listed.bytes:,} of "
                 f"{listed.sha256[:12]}; export the tokens again"
             )
 
 
 def _other_files(folder: Path, record: ExportRecord, target: Format) -> Iterator[str]:
     """Name files that are not on record: a trainer that takes all files of a pattern would read them too."""
-    known = {RECORD, *(file.path for file in record.files)}
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if name[0] != "." and name not in target.trainer_folders)
-        for name in sorted(files):
-            path = Path(parent) / name
-            if name[0] != "." and path.relative_to(folder).as_posix() not in known:
-                yield f"{path}: {RECORD} does not list it, and a trainer may read it; move it elsewhere"
+    if sum(1 for _ in _files_below(folder, target)) == record.num_files + 1:
+        return  # the record is one of them; names of all files are held where some are wrong alone
+    known = {folder / RECORD, *(path for listed in record.files for path in listed.paths(folder))}
+    for path in sorted(path for path in _files_below(folder, target) if path not in known):
+        yield f"{path}: {RECORD} does not list it, and a trainer may read it; move it elsewhere"
+
+
+def _files_below(folder: Path, target: Format) -> Iterator[Path]:
+    """Yield all files but hidden ones and those that the trainer made."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name[0] == ".":
+                continue
+            if not entry.is_dir(follow_symlinks=False):
+                yield Path(entry.path)
+            elif entry.name not in target.trainer_folders:
+                yield from _files_below(Path(entry.path), target)
 
 
 def _first(problems: Iterator[str]) -> Iterator[str]:

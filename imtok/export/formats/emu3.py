@@ -14,7 +14,6 @@ codes are a tensor, which `torch.load` takes with `weights_only` too; Emu3's own
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +23,7 @@ import numpy.typing as npt
 import torch
 
 from imtok.errors import ConfigError, TokensError
+from imtok.export.file_runs import run_of
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage, Split
 from imtok.export.small_files import write_small_files
 from imtok.files import atomic_writer
@@ -60,7 +60,8 @@ class Emu3(Format):
 
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write a file for each crop of each image; the piece is whole where its last file is there."""
-        return write_small_files(folder, _files(piece, blocks, plan))
+        write_small_files(folder, _files(piece, blocks, plan))
+        return [f"{_FEATURES}/{name}" for name in _runs(piece, plan)]
 
     def finish(self, pieces: Sequence[Piece], plan: ExportPlan, folder: Path) -> list[str]:
         """Write the list of each split, a name at a time."""
@@ -69,29 +70,42 @@ class Emu3(Format):
         for split, images in plan.images.items():
             paths.append(f"list/{split}.json")
             with atomic_writer(folder / paths[-1]) as file:
-                file.write(b'{"prefix": "%b", "path_list": [' % _FEATURES.encode())
-                for number in range(images):
-                    names = ", ".join(f'"{_file_name(split, number, crop, plan)}"' for crop in range(plan.crops))
-                    file.write((", " if number else "").encode() + names.encode())
-                file.write(b"]}\n")
+                file.writelines(_list(split, images, plan))
         return paths
 
     def read(self, pieces: Sequence[Piece], plan: ExportPlan, folder: Path) -> Iterator[ReadImage]:
-        """Read the files that the lists name."""
-        lists = {
-            split: _read_list(folder / f"list/{split}.json", images, plan) for split, images in plan.images.items()
-        }
+        """Read the files that the lists name; these are compared with what they have to be."""
+        for split, images in plan.images.items():
+            _check_list(folder / f"list/{split}.json", _list(split, images, plan))
         for piece in pieces:
-            prefix, names = lists[piece.split]
             for number in range(piece.first, piece.first + piece.images):
-                files = names[number * plan.crops : (number + 1) * plan.crops]
-                found = [_load(folder / prefix / name, plan) for name in files]
+                files = [_file_name(piece.split, number, crop, plan) for crop in range(plan.crops)]
+                found = [_load(folder / _FEATURES / name, plan) for name in files]
                 yield ReadImage(split=piece.split, ids=np.stack([ids for _, ids in found]), key=found[0][0])
 
 
 def _file_name(split: Split, number: int, crop: int, plan: ExportPlan) -> str:
     part = "" if plan.crops == 1 else f"-{crop}"
     return f"{split}/{number // _FOLDER_IMAGES:06}/{number}{part}.pth"
+
+
+def _runs(piece: Piece, plan: ExportPlan) -> Iterator[str]:
+    """Yield the names of a piece's files, those of a folder as one run."""
+    first, end = piece.first, piece.first + piece.images
+    while first < end:
+        images = min(end, (first // _FOLDER_IMAGES + 1) * _FOLDER_IMAGES) - first
+        part = "" if plan.crops == 1 else f"-{run_of(0, plan.crops)}"
+        yield f"{piece.split}/{first // _FOLDER_IMAGES:06}/{run_of(first, images)}{part}.pth"
+        first += images
+
+
+def _list(split: Split, images: int, plan: ExportPlan) -> Iterator[bytes]:
+    """Yield the list of a split, an image at a time."""
+    yield b'{"prefix": "%b", "path_list": [' % _FEATURES.encode()
+    for number in range(images):
+        names = ", ".join(f'"{_file_name(split, number, crop, plan)}"' for crop in range(plan.crops))
+        yield (", " if number else "").encode() + names.encode()
+    yield b"]}\n"
 
 
 def _files(piece: Piece, blocks: Iterable[Block], plan: ExportPlan) -> Iterator[tuple[str, bytes]]:
@@ -114,15 +128,15 @@ def _texts(block: Block, plan: ExportPlan) -> list[str]:
     return [names[label] if 0 <= label < len(names) else "" for label in block.labels.tolist()]
 
 
-def _read_list(path: Path, images: int, plan: ExportPlan) -> tuple[str, list[str]]:
+def _check_list(path: Path, expected: Iterator[bytes]) -> None:
+    """Raise TokensError unless a file holds the expected list."""
     try:
-        content = json.loads(path.read_bytes())
-        prefix, names = content["prefix"], content["path_list"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        with path.open("rb") as file:
+            same = all(file.read(len(part)) == part for part in expected) and not file.read(1)
+    except OSError as error:
         raise TokensError(f"{path}: cannot be read ({error}); export again") from error
-    if len(names) != images * plan.crops:
-        raise TokensError(f"{path}: names {len(names)} files, expected {images * plan.crops}; export again")
-    return prefix, names
+    if not same:
+        raise TokensError(f"{path}: names other files than those of the export; export again")
 
 
 def _load(path: Path, plan: ExportPlan) -> tuple[str, npt.NDArray[np.int64]]:

@@ -40,8 +40,10 @@ class FourM(Format):
 
     def trainer_note(self, plan: ExportPlan) -> str:
         """Return the path for ml-4m's data configuration, and the facts of the modality."""
+        last = self.last_piece(plan)
+        shards = f"shard-{{00000..{last:05}}}.tar" if last else "shard-00000.tar"
         return (
-            f"data_path OUT/train/[tok_rgb@{plan.info.size},crop_settings]/shard-{{00000..N}}.tar; "
+            f"data_path OUT/train/[tok_rgb@{plan.info.size},crop_settings]/{shards}; "
             f"vocab_size {plan.num_ids}, max_tokens {plan.ids_per_image}"
         )
 

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from imtok.errors import ConfigError, TokensError
+from imtok.export.file_runs import run_of
 from imtok.export.format import Block, ExportPlan, Format, Piece, ReadImage, Split
 from imtok.export.limits import check_all_labelled
 from imtok.export.npy_files import npy_files
@@ -61,7 +62,8 @@ class LlamaGen(Format):
 
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write two files for each image; the piece is whole where its last file, a label, is there."""
-        return write_small_files(folder, _files(piece, blocks, plan))
+        write_small_files(folder, _files(piece, blocks, plan))
+        return [f"{name}/{run_of(piece.first, piece.images)}.npy" for name in _folders(piece.split, plan)]
 
     def read(self, pieces: Sequence[Piece], plan: ExportPlan, folder: Path) -> Iterator[ReadImage]:
         """Read the files by their numbers."""

@@ -76,14 +76,10 @@ class Npy(Format):
 def _images(
     piece: Piece, plan: ExportPlan, ids: npt.NDArray[Any], labels: npt.NDArray[Any] | None, folder: Path
 ) -> Iterator[ReadImage]:
-    keys = _keys(folder / f"{stem_of(piece)}.keys.txt")
-    if len(ids) != piece.images or len(keys) != piece.images:
-        raise TokensError(
-            f"{folder / stem_of(piece)}: {len(ids)} rows of ids and {len(keys)} keys, expected {piece.images} of each; "
-            "export again"
-        )
+    if len(ids) != piece.images or (labels is not None and len(labels) != piece.images):
+        raise TokensError(f"{folder / stem_of(piece)}: {len(ids)} rows of ids, expected {piece.images}; export again")
     ids = ids.reshape(-1, plan.crops, plan.ids_per_image)
-    for row, key in enumerate(keys):
+    for row, key in enumerate(_keys(folder / f"{stem_of(piece)}.keys.txt", piece.images)):
         label = None if labels is None or labels[row] == NO_LABEL else int(labels[row])
         yield ReadImage(piece.split, ids[row], key, label)
 
@@ -118,6 +114,13 @@ def _escaped(key: str) -> str:
     return key.replace("\\", "\\\\").replace("\n", "\\n") if "\\" in key or "\n" in key else key
 
 
-def _keys(path: Path) -> list[str]:
-    lines = path.read_bytes().decode().split("\n")[:-1]
-    return [re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], line) for line in lines]
+def _keys(path: Path, count: int) -> Iterator[str]:
+    """Read the keys line by line; raises TokensError unless there are as many as images."""
+    with path.open("rb") as file:
+        for number in range(count):
+            line = file.readline()
+            if line[-1:] != b"\n":
+                raise TokensError(f"{path}: {number} keys, expected {count}; export again")
+            yield re.sub(r"\\(.)", lambda found: "\n" if found[1] == "n" else found[1], line[:-1].decode())
+        if file.read(1):
+            raise TokensError(f"{path}: more than {count} keys; export again")

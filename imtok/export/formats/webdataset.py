@@ -39,7 +39,9 @@ class WebDataset(Format):
 
     def trainer_note(self, plan: ExportPlan) -> str:
         """Return the pattern of the tars, and the vocabulary."""
-        return f"WebDataset(OUT/train-{{00000..N}}.tar).decode(): .npy holds {plan.ids_per_image} of {plan.num_ids} ids"
+        last = self.last_piece(plan)
+        tars = f"train-{{00000..{last:05}}}.tar" if last else "train-00000.tar"
+        return f'WebDataset("OUT/{tars}").decode(): .npy holds {plan.ids_per_image} of {plan.num_ids} ids'
 
     def write(self, piece: Piece, blocks: Iterable[Block], plan: ExportPlan, folder: Path) -> list[str]:
         """Write one tar."""
