@@ -49,6 +49,12 @@ def test_the_report_says_what_the_trainer_needs(tokens: Path, tmp_path: Path) ->
     assert again.stdout.splitlines()[0].startswith("nothing to do: 20 images")
 
 
+def test_a_split_that_holds_out_nothing_is_noted(tokens: Path, tmp_path: Path) -> None:
+    result = imtok("export", tokens, "--to", "nanogpt", "-o", tmp_path / "out", "--val-fraction", 0.001)
+    assert result.exit_code == 0, result.output
+    assert "--val-fraction 0.001 holds out none of 20 images" in result.stderr
+
+
 def test_an_export_is_verified_against_its_tokens(tokens: Path, tmp_path: Path) -> None:
     imtok("export", tokens, "--to", "npy", "-o", tmp_path / "out")
     result = imtok("verify", tmp_path / "out", "--against", tokens)

@@ -199,6 +199,7 @@ def test_labels_that_some_images_lack_are_refused(tmp_path: Path) -> None:
     [
         ({"dtype": "uint8"}, "1,000 ids, the largest 999: npy with uint8 holds ids up to 255; take --dtype uint16"),
         ({"label_offset": 5}, "give --label before or --label after"),
+        ({"offset": 2**63}, f"npy with int64 holds ids up to {2**63 - 1:,}; no format holds so many"),
         ({"order": "concatenated"}, "--order: the token set has 1 codebook, and the option is for several"),
         ({"codebook_offsets": True}, "--codebook-offsets: the token set has 1 codebook"),
         ({"val_fraction": 0.9999}, "--val-fraction 0.9999 holds out all 20 images; give a smaller one"),
@@ -211,6 +212,11 @@ def test_options_that_do_not_fit_are_refused_first(
     with pytest.raises(ConfigError, match=message):
         export_tokens(tokens, tmp_path / "out", "npy", ExportOptions.model_validate(options))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_type_that_a_format_lacks_names_those_with_it(tokens: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--dtype uint8: 4m holds int16; .* export to npy or olmo or webdataset$"):
+        export_tokens(tokens, tmp_path / "out", "4m", ExportOptions(dtype="uint8"))
 
 
 def test_an_unknown_format_is_refused(tokens: Path, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
-from imtok.cli.console import print_result, progress_bar, say, stop_on_signals
+from imtok.cli.console import print_result, progress_bar, say, stop_on_signals, warn
 from imtok.cli.options import Partial, shown
 from imtok.counted import counted
 from imtok.signals import NOTHING_SAVED, say_when_stopped
@@ -128,6 +128,8 @@ def _export_tokens(path: str, output: Path, to: str, given: dict[str, Any], part
         options = ExportOptions.model_validate(given)
         report = export_tokens(path, output, to, options, partial=partial, progress=bar, should_stop=should_stop)
     _print_tokens(report)
+    if report.plan.options.val_fraction and "val" not in report.plan.images:
+        warn(f"--val-fraction {options.val_fraction} holds out none of {counted(report.plan.total, 'image', form=',')}")
     say(f"check: imtok verify {output} --against {shown(path)}")
 
 
@@ -140,7 +142,7 @@ def _print_tokens(report: TokensReport) -> None:
     print_result(
         f"{'nothing to do: ' if report.existed else ''}{images}{splits if len(record.images) > 1 else ''} of "
         f"{counted(ids, 'id', form=',')} as {record.dtype} in {report.folder}, "
-        f"{counted(len(record.files), 'file', form=',')} ({size})"
+        f"{counted(record.num_files, 'file', form=',')} ({size})"
     )
     if not report.existed:
         print_result(f"{report.seconds:.1f} s, {report.ids_per_second:,.0f} tokens/s")

@@ -106,7 +106,11 @@ def _cut(split: Split, images: int, size: int | None) -> Iterator[Piece]:
 def _dtype(target: Format, options: ExportOptions, num_ids: int) -> np.dtype[np.generic]:
     """Return the type of the ids: that of --dtype, or the narrowest of the format that holds them all."""
     if options.dtype is not None and options.dtype not in target.dtypes:
-        raise ConfigError(f"--dtype {options.dtype}: {target.name} holds {', '.join(target.dtypes)}")
+        others = [name for name, found in FORMATS.items() if options.dtype in found.dtypes]
+        raise ConfigError(
+            f"--dtype {options.dtype}: {target.name} holds {', '.join(target.dtypes)}; take one of these, or export to "
+            f"{' or '.join(others)}"
+        )
     holding = [name for name in target.dtypes if num_ids <= target.most_ids(name)]
     chosen: str = options.dtype or (holding or target.dtypes[-1:])[0]
     if chosen not in holding:
@@ -124,5 +128,7 @@ def _wider(target: Format, holding: list[str], num_ids: int) -> str:
     others = [
         (name, dtype) for name, found in FORMATS.items() for dtype in found.dtypes if num_ids <= found.most_ids(dtype)
     ]
+    if not others:
+        return "no format holds so many"
     named = {name: dtype for name, dtype in reversed(others) if name != target.name}
     return f"export to {' or '.join(f'{name} ({dtype})' for name, dtype in sorted(named.items()))}"
