@@ -42,7 +42,7 @@ def test_a_record_has_an_entry_for_each_run(tmp_path: Path, monkeypatch: pytest.
     assert verify_export(tmp_path / "emu3", tokens).ok
 
 
-def test_a_damaged_file_of_a_run_is_named_by_its_image(tmp_path: Path) -> None:
+def test_swapped_files_of_a_run_are_named_by_image(tmp_path: Path) -> None:
     tokens = random_tokens(tmp_path / "tokens", (6, 9, 5), classes=4)
     export_tokens(tokens, tmp_path / "out", "llamagen")
     codes = tmp_path / "out" / "imagenet24_codes"
