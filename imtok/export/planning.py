@@ -125,10 +125,12 @@ def _wider(target: Format, holding: list[str], num_ids: int) -> str:
     """Say which type or which format holds so many ids."""
     if holding:
         return f"take --dtype {holding[0]}"
-    others = [
-        (name, dtype) for name, found in FORMATS.items() for dtype in found.dtypes if num_ids <= found.most_ids(dtype)
-    ]
-    if not others:
+    named: dict[str, list[str]] = {}  # formats by the narrowest type of theirs that holds the ids
+    for name, found in sorted(FORMATS.items()):
+        types = [dtype for dtype in found.dtypes if num_ids <= found.most_ids(dtype)]
+        if types and name != target.name:
+            named.setdefault(types[0], []).append(name)
+    if not named:
         return "no format holds so many"
-    named = {name: dtype for name, dtype in reversed(others) if name != target.name}
-    return f"export to {' or '.join(f'{name} ({dtype})' for name, dtype in sorted(named.items()))}"
+    choices = [f"{', '.join(names)} ({dtype})" for dtype, names in named.items()]
+    return f"export to {', or '.join(choices)}"
