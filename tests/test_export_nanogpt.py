@@ -35,7 +35,7 @@ def test_meta_holds_the_vocabulary(tmp_path: Path) -> None:
 @pytest.mark.parametrize("options", [ExportOptions(eod=65536), ExportOptions(offset=64537)])
 def test_ids_above_uint16_are_refused_with_formats_that_hold_them(tmp_path: Path, options: ExportOptions) -> None:
     tokens = random_tokens(tmp_path / "tokens")
-    message = r"65,537 ids, the largest 65,536: nanogpt with uint16 holds ids up to 65,535; export to .*llmc, npy, olmo, torchtitan \(uint32\), or"
+    message = r"65,537 ids, the largest 65,536: nanogpt .* up to 65,535; export to .*llmc, npy, .* \(uint32\), or"
     with pytest.raises(ConfigError, match=message):
         export_tokens(tokens, tmp_path / "out", "nanogpt", options)
     assert not (tmp_path / "out").exists()
