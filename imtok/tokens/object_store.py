@@ -25,7 +25,8 @@ from imtok.data.addresses import plain_address, redacted, scheme_of
 from imtok.data.remote import RemoteStorage
 from imtok.data.remote_errors import RemoteError
 from imtok.data.storage import storage_of
-from imtok.data.streaming.transfers import Patience
+from imtok.data.streaming.source import never
+from imtok.data.streaming.transfers import Patience, patiently
 from imtok.errors import TokensError
 from imtok.tokens.store import Store
 
@@ -59,14 +60,14 @@ class ObjectStore(Store):
 
     def exists(self) -> bool:
         """Return whether any object lies below the address."""
-        return patiently(self, "looked at", lambda: self.storage.kind(self.address)) is not None
+        return _answer(self, "looked at", lambda: self.storage.kind(self.address)) is not None
 
     def names(self, folder: str) -> Iterator[str]:
         """Yield the names of all objects below one of its folders, in any order."""
         place = _joined(self.address, folder)
         start = len(place.partition("://")[2]) - len(folder)
         try:
-            for entry in patiently(place, "listed", lambda: self.storage.find(place, "")):
+            for entry in _answer(place, "listed", lambda: self.storage.find(place, "")):
                 yield entry.address.partition("://")[2][start:]
         except FileNotFoundError:
             return
@@ -78,7 +79,7 @@ class ObjectStore(Store):
             schemes = " or ".join(f"{each}://" for each in objects.WRITABLE_SCHEMES)
             raise TokensError(f"{self}: {scheme}:// is for reading only; give a path of this machine, or {schemes}")
         with suppress(FileNotFoundError):
-            entries = patiently(self, "listed", lambda: self.storage.list(self.address))
+            entries = _answer(self, "listed", lambda: self.storage.list(self.address))
             if any(not entry.name.startswith(".") and entry.name for entry in entries):
                 raise TokensError(f"{self}: holds files and is no token folder; give an empty or a new one")
 
@@ -91,13 +92,13 @@ class ObjectStore(Store):
         if file.exists():
             return False
         whole = _whole(data)
-        return patiently(file, "written", lambda: objects.create(self.storage, file.address, whole)) is not None
+        return _answer(file, "written", lambda: objects.create(self.storage, file.address, whole)) is not None
 
     def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
         """Write an object, whatever is there."""
         file = self.file(name)
         whole = _whole(data)
-        patiently(file, "written", lambda: objects.put(self.storage, file.address, whole))
+        _answer(file, "written", lambda: objects.put(self.storage, file.address, whole))
 
     def append(self, name: str, data: bytes) -> None:
         """Add to an object of this process alone; a store cannot, so it is written anew from time to time."""
@@ -124,7 +125,7 @@ class ObjectStore(Store):
     def remove(self, name: str) -> None:
         """Remove an object, if it is there."""
         file = self.file(name)
-        patiently(file, "removed", lambda: objects.remove(self.storage, file.address))
+        _answer(file, "removed", lambda: objects.remove(self.storage, file.address))
 
     def sweep(self) -> None:
         """Do nothing: an object is never half written."""
@@ -168,11 +169,11 @@ class ObjectFile:
 
     def exists(self) -> bool:
         """Return whether it is there."""
-        return patiently(self, "looked at", lambda: self.storage.kind(self.address)) == "file"
+        return _answer(self, "looked at", lambda: self.storage.kind(self.address)) == "file"
 
     def read_bytes(self) -> bytes:
         """Read all of it; raises FileNotFoundError where it is missing, TokensError where it cannot be read."""
-        return patiently(self, "read", lambda: self.storage.read(self.address))
+        return _answer(self, "read", lambda: self.storage.read(self.address))
 
     def open(self, mode: Literal["rb"]) -> io.BufferedReader:
         """Open it for reading from its beginning, by ranges of 8 MiB; raises as `read_bytes` does."""
@@ -190,11 +191,11 @@ class ObjectFile:
                     return b""
                 raise
 
-        return patiently(self, "read", read)
+        return _answer(self, "read", read)
 
     def size(self) -> int:
         """Return its size in bytes; raises as `read_bytes` does."""
-        return patiently(self, "read", lambda: self.storage.size(self.address))
+        return _answer(self, "read", lambda: self.storage.size(self.address))
 
 
 class _Ranges(io.RawIOBase):
@@ -214,26 +215,25 @@ class _Ranges(io.RawIOBase):
         return len(data)
 
 
-def patiently(place: object, verb: str, call: Callable[[], _T]) -> _T:
+def _answer(place: object, verb: str, call: Callable[[], _T]) -> _T:
     """Return the result of a request, which is repeated where it fails.
 
     Raises FileNotFoundError where the store says that there is no such object, and TokensError, which names `place`
     and has `verb` in it, where it fails to the end.
     """
-    failed = 0
-    while True:
+
+    def once() -> _T:
         try:
             return call()
         except RemoteError as error:
             if error.missing and verb != "written":
                 raise FileNotFoundError(errno.ENOENT, "does not exist", _shown(place)) from None
-            failed += 1
-            if failed >= (_patience.tries_of_refusals if error.permanent else _patience.tries):
-                times = f", after {failed} tries" if failed > 1 else ""
-                raise TokensError(
-                    f"{_shown(place)}: cannot be {verb} ({error.reason}{times}); {error.advice}"
-                ) from None
-        time.sleep(_patience.wait(failed))
+            raise
+
+    try:
+        return patiently(once, _patience, never)
+    except RemoteError as error:
+        raise TokensError(f"{_shown(place)}: cannot be {verb} ({error.reason}); {error.advice}") from None
 
 
 def _shown(place: object) -> str:
