@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exporting import check_equal, export_and_read, random_tokens
 from flat_exports import assert_read, export, ids_of, plan_of
 
 from imtok.errors import ConfigError, TokensError
@@ -77,14 +76,6 @@ def test_another_header_is_refused(tmp_path: Path, field: int, value: int) -> No
     data.flush()
     with pytest.raises(TokensError, match=r"000000\.bin: header is"):
         next(Automodel().read(pieces, plan, tmp_path))
-
-
-@pytest.mark.parametrize("crops", [0, 2])
-def test_token_set_comes_back(tmp_path: Path, crops: int) -> None:
-    tokens = random_tokens(tmp_path / "tokens", crops=crops)
-    _, _, pieces, images = export_and_read(tokens, "automodel", tmp_path, shard_size=4)
-    assert len(pieces) == 3
-    check_equal(tokens, images, keys=False, labels=False)
 
 
 def test_trainer_is_given_the_length_of_an_image() -> None:

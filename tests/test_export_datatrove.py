@@ -8,7 +8,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from exporting import check_equal, export_and_read, random_tokens
+from exporting import export_and_read, random_tokens
 from flat_exports import assert_read, export, ids_of, plan_of
 
 from imtok.errors import TokensError
@@ -93,17 +93,6 @@ def test_damaged_files_are_refused(tmp_path: Path, suffix: str) -> None:
     if suffix != ".ds":  # other ids are found by comparing them with the token set
         with pytest.raises(TokensError, match=path.name.replace(".", r"\.")):
             list(Datatrove().read(pieces, plan, tmp_path))
-
-
-@pytest.mark.parametrize("library", [False, True])
-@pytest.mark.parametrize("crops", [0, 2])
-def test_token_set_comes_back(tmp_path: Path, crops: int, library: bool) -> None:
-    if library:
-        pytest.importorskip("datatrove", reason="datatrove is not installed")
-    tokens = random_tokens(tmp_path / "tokens", crops=crops)
-    _, _, pieces, images = export_and_read(tokens, "datatrove", tmp_path, library=library, shard_size=4)
-    assert len(pieces) == 3
-    check_equal(tokens, images, keys=False, labels=False)
 
 
 def test_trainer_is_given_the_length_of_an_image() -> None:

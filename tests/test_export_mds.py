@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exporting import check_equal, export_and_read, random_tokens
+from exporting import export_and_read, random_tokens
 from flat_exports import assert_read, export, ids_of, key_of, pieces_of, plan_of
 
 from imtok.errors import ConfigError, TokensError
@@ -124,14 +124,6 @@ def test_pieces_are_numbered_as_streaming_numbers_them(tmp_path: Path) -> None:
     index = json.loads((tmp_path / "train/index.json").read_text())
     assert [shard["raw_data"]["basename"] for shard in index["shards"]] == names
     assert [shard["samples"] for shard in index["shards"]] == [2, 2, 1]
-
-
-@pytest.mark.parametrize("crops", [0, 2])
-def test_token_set_comes_back(tmp_path: Path, crops: int) -> None:
-    tokens = random_tokens(tmp_path / "tokens", classes=5, crops=crops)
-    _, _, pieces, images = export_and_read(tokens, "mds", tmp_path, shard_size=4)
-    assert len(pieces) == 3
-    check_equal(tokens, images)
 
 
 def test_trainer_is_given_the_length_of_an_image() -> None:

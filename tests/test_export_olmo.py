@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exporting import check_equal, export_and_read, random_tokens
 from flat_exports import assert_read, export, ids_of, plan_of
 
 from imtok.errors import TokensError
@@ -98,14 +97,6 @@ def test_damaged_bounds_are_refused(tmp_path: Path, damage: str) -> None:
         path.write_bytes(other[damage])
     with pytest.raises(TokensError, match=r"000000\.csv\.gz"):
         next(Olmo().read(pieces, plan, tmp_path))
-
-
-@pytest.mark.parametrize("crops", [0, 2])
-def test_token_set_comes_back(tmp_path: Path, crops: int) -> None:
-    tokens = random_tokens(tmp_path / "tokens", crops=crops)
-    _, _, pieces, images = export_and_read(tokens, "olmo", tmp_path, shard_size=4)
-    assert len(pieces) == 3
-    check_equal(tokens, images, keys=False, labels=False)
 
 
 def test_trainer_is_given_the_length_of_an_image() -> None:

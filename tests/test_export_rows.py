@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from exporting import check_equal, export_and_read, random_tokens
 from flat_exports import assert_read, blocks_of, export, files_in, ids_of, pieces_of, plan_of
 
 import imtok.export.formats.olmo
@@ -21,6 +22,7 @@ from imtok.export.limits import check_capacity
 from imtok.export.rows import check_numbers, multiples, read_rows, write_numbers, write_rows
 
 FLAT = ("automodel", "torchtitan", "datatrove", "olmo", "litdata", "mds")
+READERS = [*((name, False) for name in FLAT), ("datatrove", True), ("litdata", True)]  # the last two by their libraries
 
 
 def test_rows_come_back_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,3 +137,16 @@ def test_memory_does_not_grow_with_images(tmp_path: Path, name: str, monkeypatch
     peak(64)
     ids_bytes = block[0].nbytes * (2048 - 256)
     assert peak(2048) - peak(256) < ids_bytes / 10
+
+
+@pytest.mark.parametrize("crops", [0, 2])
+@pytest.mark.parametrize(
+    ("name", "library"), [*((name, False) for name in FLAT), ("datatrove", True), ("litdata", True)]
+)
+def test_a_token_set_comes_back_from_its_pieces(tmp_path: Path, name: str, library: bool, crops: int) -> None:
+    if library:
+        pytest.importorskip(name, reason=f"{name} is not installed")
+    tokens = random_tokens(tmp_path / "tokens", classes=5, crops=crops)
+    _, _, pieces, images = export_and_read(tokens, name, tmp_path, library=library, shard_size=4)
+    assert len(pieces) == 3
+    check_equal(tokens, images, keys=name == "mds", labels=name == "mds")
