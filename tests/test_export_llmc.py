@@ -44,6 +44,11 @@ def test_more_ids_than_a_header_counts_are_refused(tmp_path: Path, monkeypatch: 
     export_tokens(tokens, tmp_path / "out", "llmc", ExportOptions(shard_size=3))
 
 
+def test_the_note_names_the_id_of_modded_nanogpt(tmp_path: Path) -> None:
+    report = export_tokens(random_tokens(tmp_path / "tokens"), tmp_path / "out", "llmc")
+    assert "vocab_size has to be 1000 or more; modded-nanogpt looks for id 50256" in report.trainer_note
+
+
 def test_a_file_cut_short_is_named(tmp_path: Path) -> None:
     tokens = random_tokens(tmp_path / "tokens")
     folder, plan, pieces, _ = export_and_read(tokens, "llmc", tmp_path)

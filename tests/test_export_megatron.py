@@ -64,6 +64,15 @@ def test_the_note_names_the_vocabulary_of_the_tokenizer(tmp_path: Path, eod: int
     assert note in report.trainer_note
 
 
+def test_more_documents_than_megatron_counts_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imtok.export.formats.megatron.MOST_DOCUMENTS", 20)
+    tokens = random_tokens(tmp_path / "tokens", crops=3)
+    with pytest.raises(ConfigError, match="27 documents, and one of megatron holds at most 20; use --shard-size 6 or"):
+        export_tokens(tokens, tmp_path / "out", "megatron")
+    assert not (tmp_path / "out").exists()
+    export_tokens(tokens, tmp_path / "out", "megatron", ExportOptions(shard_size=6))
+
+
 def test_a_changed_index_is_named(tmp_path: Path) -> None:
     tokens = random_tokens(tmp_path / "tokens")
     folder, plan, pieces, _ = export_and_read(tokens, "megatron", tmp_path)
