@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,11 +35,14 @@ def blocks(language: str, text: str = README) -> list[str]:
 
 def commands(text: str = README) -> list[str]:
     lines = [line for block in blocks("sh", text) for line in block.replace("\\\n", " ").splitlines()]
-    return [line for line in lines if line.startswith("imtok ")]
+    return [line for line in lines if line.startswith(("imtok ", "find "))]
 
 
 def run(command: str) -> None:
     """One command of a page, short of length."""
+    if command.startswith("find "):  # the shell's
+        subprocess.run(command, shell=True, check=True)
+        return
     words = shlex.split(command)[1:]
     if words[0] == "train" and "--start-from" in words:
         words += ["--images", "32"]
@@ -110,7 +114,8 @@ def test_the_samples_of_the_pages_run(page: Path, tmp_path: Path, hub: Hub, monk
     text = page.read_text()
     lines, samples = commands(text), blocks("python", text)
     assert lines or samples
-    if any("decode tokens" in line for line in lines) and not any("-o tokens" in line for line in lines):
+    read = any(f"{command} tokens" in line for line in lines for command in ("decode", "status"))
+    if read and not any("-o tokens" in line for line in lines):
         run("imtok encode photos/ -o tokens")
     for line in lines:
         run(line)
