@@ -63,6 +63,11 @@ def _cut_between_members_without_length(handler: Any, data: bytes) -> None:
 
 
 @_fault
+def _half_without_length(handler: Any, data: bytes) -> None:
+    _no_length(handler, data[: len(data) // 2])
+
+
+@_fault
 def _stall(handler: Any, data: bytes) -> None:
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(data)))

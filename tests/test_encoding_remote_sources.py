@@ -213,6 +213,25 @@ def test_a_dead_link_is_skipped_and_a_dead_server_fails(web: Web, tokenizer: Pat
     assert [key for key, _ in open_tokens(tmp_path / "tokens")] == ["0.png", "3.png"]
 
 
+@pytest.mark.parametrize("fault", ["half", "html", "empty"])
+@pytest.mark.parametrize("salvage_images", [None, True])
+def test_a_listed_image_that_came_damaged_is_fetched_again(
+    web: Web, tokenizer: Path, tmp_path: Path, fault: str, salvage_images: bool | None
+) -> None:
+    lines = urls(web, fill(tmp_path / "photos", [f"{n}.png" for n in range(4)]))
+    web.files["/3.png"] = b"no picture, whoever asks"
+    (tmp_path / "photos/3.png").write_bytes(b"no picture, whoever asks")
+    web.faults = {"/2.png": [f"{fault} without length" if fault == "half" else fault]}
+    (tmp_path / "list.txt").write_text("".join(lines))
+    report = encode([tmp_path / "list.txt"], tmp_path / "remote", tokenizer, salvage_images=salvage_images)
+    encode([tmp_path / "photos"], tmp_path / "local", tokenizer, salvage_images=salvage_images)
+    assert (report.images, report.skipped, report.salvaged_images) == (3, 1, ())
+    assert shards_of(tmp_path / "remote") == shards_of(tmp_path / "local")
+    assert [path for method, path in sorted(web.requests) if method == "GET"] == [
+        *("/0.png", "/1.png", "/2.png", "/2.png", "/3.png", "/3.png")
+    ]
+
+
 def test_a_list_may_grow_and_not_shrink(web: Web, tokenizer: Path, tmp_path: Path) -> None:
     lines = urls(web, fill(tmp_path / "photos", [f"{n}.png" for n in range(5)]))
     for count in (3, 5):

@@ -8,6 +8,7 @@ nothing else.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from imtok.data.augmentation import augment
-from imtok.data.images import cut_share, decode_salvaging
+from imtok.data.images import Decoded, cut_share, decode_salvaging
 from imtok.encoding.forward import EncoderForward
 from imtok.encoding.inputs import OpenUnit
 from imtok.encoding.settings import Settings
@@ -76,7 +77,7 @@ class UnitEncoder:
         """Fill `pixels` (A, 3, S, S) and record the image in `done`, or the reason to skip it."""
         settings = self._settings
         try:
-            decoded = decode_salvaging(unit.read(position), settings.reading)
+            decoded = self._decoded(unit, position)
         except ImageError as error:
             done.skips.append((position, error.reason))
             return
@@ -92,3 +93,13 @@ class UnitEncoder:
             done.cut += cut_share(picture, settings.fit)
         if decoded.problem is not None:
             done.salvaged.append(unit.keys[position])
+
+    def _decoded(self, unit: OpenUnit, position: int) -> Decoded:
+        """Read and decode an image; one that is not whole is fetched once more where that may help."""
+        data, reading = unit.read(position), self._settings.reading
+        with suppress(ImageError):
+            decoded = decode_salvaging(data, reading)
+            if decoded.problem is None:
+                return decoded
+        again = unit.read_again(position)
+        return decode_salvaging(data if again is None else again, reading)

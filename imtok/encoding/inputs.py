@@ -72,6 +72,19 @@ class OpenUnit:
             )
         return data
 
+    def read_again(self, position: int) -> bytes | None:
+        """Fetch an image of a list once more, as it may have been cut on its way: nobody knows its length.
+
+        Returns None for all other images; raises as `read` does.
+        """
+        image = self.images[position]
+        if self.fetched is None or image.size != UNKNOWN_SIZE or not is_remote(image.address):
+            return None
+        outcome = self.fetched.fetch(position)
+        if isinstance(outcome, ImageError | SourceError):
+            raise outcome
+        return outcome.data
+
     def full_name(self, position: int) -> str:
         """Return the name of an image that no other of the job has: its container's, and its key."""
         return f"{self.name}\0{self.keys[position]}"
