@@ -71,6 +71,20 @@ def test_paths_out_of_the_folder_have_absolute_keys(tmp_path: Path) -> None:
     assert [file.key for file in again] == [file.key for file in files] == [str(tmp_path / "a/1.png")[1:]]
 
 
+@pytest.mark.parametrize("other", ["./a/1.png", "a//1.png", "a/./1.png", "././a/1.png"])
+def test_a_file_has_one_key_however_it_is_written(other: str, tmp_path: Path) -> None:
+    fill(tmp_path, ["a/1.png"])
+    files, _ = added(other.encode(), str(tmp_path))
+    assert [file.key for file in files] == ["a/1.png"]
+    with pytest.raises(SourceError, match=r"both would have the key a/1\.png"):
+        added(f"a/1.png\n{other}\n".encode(), str(tmp_path))
+
+
+def test_blanks_around_a_url_are_no_part_of_it() -> None:
+    files, _ = added(b"  https://h/1.png \nhttps://h/2.png\t2.png\n")
+    assert [file.address for file in files] == ["https://h/2.png", "https://h/1.png"]
+
+
 def test_a_list_that_ends_names_by_nul_takes_any_name(tmp_path: Path) -> None:
     names = ["a\tb.png", "line\nbreak.png", "é.png"]
     fill(tmp_path, names)
@@ -114,7 +128,10 @@ def test_files_of_other_kinds_and_missing_ones_are_told_apart(tmp_path: Path) ->
         (b"1.png\nfolder\n", "list: line 2: folder: no file; give folders as a SOURCE of their own"),
         (b"1.png\nnone.tar\n", r"list: line 2: none\.tar: does not exist"),
         (b"1.png\ts/../../x.png\n", r"list: line 1: the key s/\.\./\.\./x\.png would leave its folder"),
-        (b"ftp://h/1.png", "ftp://h/1.png: nothing reads this"),
+        (b"1.png\n\thttps://h/1.png", "list: line 2: begins with a tab; a path or URL stands before the key"),
+        (b"1.png\nftp://h/1.png", "list: line 2: ftp://h/1.png: nothing reads this"),
+        (b"s3://key:secret@b/1.png", "list: line 1: s3://b/1.png: has a user name in it"),
+        (b"PK\3\4" + bytes(900), "list: a .zip file and no list; give it without @"),
         (b"https://h/folder/", "list: line 1: https://h/folder/: a folder"),
         ("1.png\n".encode("utf-16"), "list: in UTF-16; write it as UTF-8"),
         (b"x" * 200_000, "list: a line of more than 65536 bytes"),

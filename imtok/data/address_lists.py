@@ -100,6 +100,8 @@ class AddressList:
         end = b"\0" if b"\0" in first else b"\n"
         if end == b"\0" and first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
             raise SourceError(f"{self.name}: in UTF-16; write it as UTF-8")
+        if kind := container_kind_of("", first):
+            raise SourceError(f"{self.name}: a {kind} file and no list; give it without @")
         number, rest, chunk = 1, b"", first
         while chunk:
             *whole, rest = (rest + chunk).split(end)
@@ -118,6 +120,8 @@ class AddressList:
         if end == b"\0":
             return Line(number, os.fsdecode(data), "") if data else None
         address, _, key = os.fsdecode(data.removesuffix(b"\r")).partition("\t")
+        if key and not address:
+            raise SourceError(f"{self.name}: line {number}: begins with a tab; a path or URL stands before the key")
         if key and is_unsafe(key):
             raise SourceError(
                 f"{self.name}: line {number}: the key {as_text(key)} would leave its folder; give another"
@@ -186,9 +190,12 @@ class _Adding:
         """Add what a line names; returns False where nothing is there."""
         if "://" not in line.address:
             return self._add_local(line, line.address)
-        address = plain_address(line.address)
+        try:
+            address = plain_address(line.address.strip())
+            storage_of(address)
+        except SourceError as error:
+            raise SourceError(f"{self._list.name}: line {line.number}: {error}") from None
         if not is_remote(address):
-            storage_of(address)  # raises for what nothing reads
             return self._add_local(line, address)
         if not self._remote:
             raise self._error(line, "a URL; remote images are read by encode alone, copy them here")
@@ -259,7 +266,8 @@ def _common_ending(one: str, other: str) -> int:
 
 def _key(path: str, place: str) -> str:
     """Return the key of a path of this machine."""
-    path = path.removeprefix("./")
     if ".." in path.split("/"):
         path = os.path.abspath(place)  # noqa: PTH100
+    elif "//" in path or "/./" in f"/{path}":
+        path = os.path.normpath(path)
     return path.lstrip("/")
