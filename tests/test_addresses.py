@@ -19,6 +19,7 @@ from imtok.errors import SourceError
         ("https://host/x.tar?X-Signature=secret&b=/x@y", "https://host/x.tar"),
         ("https://host/x.tar#secret", "https://host/x.tar"),
         ("https://host?secret", "https://host"),
+        ("s3://bucket/take #2.png", "s3://bucket/take #2.png"),
         ("hf://datasets/org/name@branch/x.tar", "hf://datasets/org/name@branch/x.tar"),
         ("s3://bucket/x.tar?versionId=secret", "s3://bucket/x.tar"),
         ("/data/what?.tar", "/data/what?.tar"),
@@ -42,6 +43,9 @@ def test_schemes_are_told_apart() -> None:
         ("s3://key:secret@bucket/x.tar", "s3://bucket/x.tar: has a user name in it"),
         ("https://host/x.tar::y?secret", "https://host/x.tar::y: chains by :: are not read"),
         ("file://other/x.tar", "file://other/x.tar: a file of another machine"),
+        ("s3:///x.tar", "s3:///x.tar: names no bucket"),
+        ("gs://", "gs://: names no bucket"),
+        ("https:///x.tar", "https:///x.tar: names no host"),
     ],
 )
 def test_what_is_never_read_is_refused(address: str, line: str) -> None:

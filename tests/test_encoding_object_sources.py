@@ -103,6 +103,18 @@ def test_labels_beside_objects_are_those_of_the_disk(bucket: str, kind: str, tok
     assert contents(tmp_path / "remote") == contents(tmp_path / "local")
 
 
+def test_any_letter_of_a_name_is_kept(bucket: str, tokenizer: Path, tmp_path: Path) -> None:
+    names = ["take #1.png", "take #2.png", "100%.png", "%41.png", "a+b.png", "{1,2}.png"]
+    address = upload(fill(tmp_path / "photos", names), f"{bucket}/photos")
+    (tmp_path / "list.txt").write_text("".join(f"{address}/{name}\t{name}\n" for name in names))
+    encode([tmp_path / "photos"], tmp_path / "disk", tokenizer)
+    encode([address], tmp_path / "folder", tokenizer)
+    encode([tmp_path / "list.txt"], tmp_path / "list", tokenizer)
+    assert contents(tmp_path / "folder") == contents(tmp_path / "disk")
+    shard = "shards/000/00000000.safetensors"
+    assert contents(tmp_path / "list")[shard] == contents(tmp_path / "disk")[shard]
+
+
 def test_several_folders_lead_their_keys(bucket: str, tokenizer: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         upload(fill(tmp_path / name, ["x.png"]), f"{bucket}/{name}")

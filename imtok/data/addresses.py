@@ -11,7 +11,8 @@ from urllib.parse import unquote
 
 from imtok.errors import SourceError
 
-REMOTE_SCHEMES = ("http", "https", "s3", "gs", "hf")
+STORES = ("s3", "gs", "hf")
+REMOTE_SCHEMES = ("http", "https", *STORES)
 
 
 def scheme_of(address: str) -> str:
@@ -42,7 +43,10 @@ def plain_address(argument: str) -> str:
     if is_remote(argument):
         if "::" in argument:
             raise SourceError(f"{shown}: chains by :: are not read; give the address of the tar alone")
-        if not scheme.lower().startswith("http") and "@" in rest.partition("/")[0]:
+        host = rest.partition("/")[0]
+        if not host:
+            raise SourceError(f"{shown}: names no {'bucket' if scheme.lower() in STORES else 'host'}; give all of it")
+        if scheme.lower() in STORES and "@" in host:
             raise SourceError(
                 f"{shown}: has a user name in it; keys belong where {scheme}:// looks for them, see README"
             )
@@ -50,7 +54,7 @@ def plain_address(argument: str) -> str:
 
 
 def redacted(address: str) -> str:
-    """Return an address without user name, password, query and fragment; a path of this machine as it is."""
+    """Return an address without user name, password and query; a path of this machine as it is."""
     scheme, separator, rest = address.partition("://")
     if not separator:
         return address
@@ -58,8 +62,10 @@ def redacted(address: str) -> str:
     port = host.rpartition("@")[2].partition(":")[2]
     if port and not port.isdigit():  # a password with a slash in it, as no host looks so
         host, slash, path = rest.rpartition("@")[2].partition("/")
-    place = f"{host.rpartition('@')[2]}{slash}{path}"
-    return f"{scheme}://{place.partition('?')[0].partition('#')[0]}"
+    place = f"{host.rpartition('@')[2]}{slash}{path}".partition("?")[0]
+    if scheme.lower() not in STORES:  # in which # is a letter of a name
+        place = place.partition("#")[0]
+    return f"{scheme}://{place}"
 
 
 def file_name(address: str) -> str:
