@@ -27,10 +27,11 @@ from imtok.analysis import CodebookUsage
 from imtok.analysis.statistics import Finding
 from imtok.cli import app
 from imtok.cli.console import reports_errors
+from imtok.cli.encode import _with_standard_input
 from imtok.cli.train import preset_lines
 from imtok.cli.train_display import TrainDisplay, print_report
 from imtok.config import load_train_config, read_config_file
-from imtok.errors import SlowerWarning
+from imtok.errors import SlowerWarning, SourceError
 from imtok.evaluation import Quality
 from imtok.tokenizer import load
 from imtok.training import TrainProgress, TrainReport
@@ -605,3 +606,9 @@ def test_encode_reads_a_list_on_standard_input(pictures: Path, run: Path, tmp_pa
     assert (twice.exit_code, "standard input can be read once" in twice.output) == (1, True)
     ranks = CliRunner().invoke(app, ["encode", "-", *words], input=b"x.png\n", env={"RANK": "0", "WORLD_SIZE": "2"})
     assert (ranks.exit_code, "standard input reaches one process alone" in ranks.output) == (1, True)
+
+
+def test_a_standard_input_that_is_closed_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)  # as after `imtok encode - <&-`
+    with pytest.raises(SourceError, match="-: standard input is closed"):
+        _with_standard_input(["-"])

@@ -165,6 +165,8 @@ def _with_standard_input(sources: list[str]) -> list[str | AddressList]:
 
     if sources.count("-") > 1:
         raise SourceError("-: standard input can be read once; give - once")
+    if sys.stdin is None:
+        raise SourceError("-: standard input is closed; send paths or URLs through it, or give @FILE")
     read = AddressList.of_stream(sys.stdin.buffer)
     return [read if source == "-" else source for source in sources]
 
