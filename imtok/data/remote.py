@@ -39,7 +39,7 @@ class _Backend:
     extra: str  # of imtok, with the package that it needs
     options: Callable[[], Mapping[str, Any]]
     streamed: Mapping[str, Any]  # options of `open` for reading a file once, from its beginning to its end
-    silent: tuple[str, ...] = ()  # loggers whose warnings hold URLs; imtok says itself what failed
+    silent: tuple[str, ...] = ()  # loggers of whole tracebacks and URLs; imtok says itself what failed
 
 
 def _http_options() -> Mapping[str, Any]:
@@ -79,6 +79,7 @@ _BACKENDS = {
         "gs",
         lambda: {"session_kwargs": {"timeout": _aiohttp_timeout()}},
         {"block_size": BLOCK_BYTES, "cache_type": "readahead"},
+        ("gcsfs",),
     ),
     "hf": _Backend(
         "huggingface_hub",
