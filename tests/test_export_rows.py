@@ -22,7 +22,6 @@ from imtok.export.limits import check_capacity
 from imtok.export.rows import check_numbers, multiples, read_rows, write_numbers, write_rows
 
 FLAT = ("automodel", "torchtitan", "datatrove", "olmo", "litdata", "mds")
-READERS = [*((name, False) for name in FLAT), ("datatrove", True), ("litdata", True)]  # the last two by their libraries
 
 
 def test_rows_come_back_in_chunks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
