@@ -19,7 +19,14 @@ The steps:
 The sources are those of a simulated storage, which makes up names and sizes and opens no file:
 
     classes    1000 images in each folder, as a data set of classes has them
-    flat       all images in one folder
+    flat       all images in one folder, which is listed in order
+    shuffled   all images in one folder, which is listed in another order, as a disk does
+
+or a list of URLs, none of which is asked for:
+
+    urls       a line of 60 bytes for each image, in order
+    signed     lines of 310 bytes, each with a signature of its own, in order
+    unordered  those of `urls`, in another order
 
 Listing takes longer on a real disk or an object store, by the time that they need for it.
 
@@ -31,20 +38,24 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 from machine import machine
 
 from imtok.config import NetworkConfig, TokenizerConfig
+from imtok.data.address_lists import AddressList
+from imtok.data.remote_files import RemoteFiles
 from imtok.data.storage import STORAGES, Entry, Kind
 from imtok.encoding.settings import Requested
 from imtok.encoding.setup import prepare
@@ -53,6 +64,9 @@ from imtok.tokenizer import Tokenizer
 from imtok.tokens.store import LocalStore
 
 _IN_A_FOLDER = 1000
+_STRIDE = 7919  # between neighbours of a list in another order; a prime
+_SOURCES = ("classes", "flat", "shuffled", "urls", "signed", "unordered")
+_LISTS = {"urls", "signed", "unordered"}
 _STEPS = ("begin", "resume", "grow", "regrow")
 _GROWN = {"grow", "regrow"}
 _NEW_IN = 10  # one new image beside as many recorded ones
@@ -78,7 +92,7 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=10**7)
-    parser.add_argument("--sources", nargs="+", choices=("classes", "flat"), default=["classes", "flat"])
+    parser.add_argument("--sources", nargs="+", choices=_SOURCES, default=_SOURCES)
     parser.add_argument("--steps", nargs="+", choices=_STEPS, default=_STEPS, help="in this order, begin first")
     parser.add_argument("--scratch", help="folder for the token folders; the system's own by default")
     parser.add_argument("--row", nargs=4, help=argparse.SUPPRESS)  # a process of its own
@@ -96,12 +110,12 @@ def row(step: str, source: str, images: int, folder: Path) -> dict[str, Any]:
 
 def show(rows: Sequence[dict[str, Any]]) -> None:
     titles = ("source", "step", "images", "seconds", "CPU s", "peak MB", "start MB", "plan MB")
-    print(("{:9}{:8}" + "{:>13}" * 6).format(*titles))
+    print(("{:11}{:8}" + "{:>13}" * 6).format(*titles))
     for each in rows:
         times = (f"{each[name]:.1f}" for name in ("seconds", "cpu_seconds"))
         sizes = (f"{each[name] / 1e6:.0f}" for name in ("peak_bytes", "start_bytes", "plan_bytes"))
         cells = (f"{each['images']:,}", *times, *sizes)
-        print(("{:9}{:8}" + "{:>13}" * 6).format(each["source"], each["step"], *cells))
+        print(("{:11}{:8}" + "{:>13}" * 6).format(each["source"], each["step"], *cells))
 
 
 def measured(step: str, source: str, images: int, folder: Path) -> dict[str, Any]:
@@ -110,8 +124,11 @@ def measured(step: str, source: str, images: int, folder: Path) -> dict[str, Any
     tokenizer = small_tokenizer()
     start_bytes = status("VmRSS")
     started, cpu_started = time.perf_counter(), time.process_time()
-    address = f"made://{source}/{images}/{'grown' if step in _GROWN else 'first'}"
-    job = prepare([address], LocalStore(folder), tokenizer, options())
+    address: str | AddressList = f"made://{source}/{images}/{'grown' if step in _GROWN else 'first'}"
+    if source in _LISTS:
+        address = AddressList("list", "", lambda: made_list(source, images, grown=step in _GROWN))
+    with RemoteFiles() as remote:
+        job = prepare([address], LocalStore(folder), tokenizer, options(), remote)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     peak = status("VmHWM")
     check(step, images, folder, len(job.plan))
@@ -157,6 +174,57 @@ def options() -> Requested:
     return Requested(size=None, fit=None, device="cpu", precision=None, batch_size=None, unit_size=None)
 
 
+def in_an_order(count: int, *, shuffled: bool) -> Iterator[int]:
+    """Yield the numbers below `count`."""
+    for number in range(count):
+        yield number * _STRIDE % count if shuffled else number
+
+
+def names(numbers: Iterable[int], first: int, *, grown: bool) -> Iterator[tuple[str, int]]:
+    """Yield the names of images, and where they have grown those of new ones, with their numbers."""
+    for number in numbers:
+        if grown and (first + number) % _NEW_IN == 0:
+            yield f"{first + number:08d}-new.jpg", first + number
+        yield f"{first + number:08d}.jpg", first + number
+
+
+def made_list(source: str, count: int, *, grown: bool) -> BinaryIO:
+    """Make up a list of URLs as it is read."""
+
+    def lines() -> Iterator[bytes]:
+        for name, number in names(in_an_order(count, shuffled=source == "unordered"), 0, grown=grown):
+            line = f"https://images.example.org/sets/{number // _IN_A_FOLDER:05d}/a/{name}"
+            yield f"{line}{signature(number) if source == 'signed' else ''}\n".encode()
+
+    return cast(BinaryIO, io.BufferedReader(Lines(lines())))
+
+
+def signature(number: int) -> str:
+    """Return the query of a URL that a store has signed."""
+    digest = hashlib.sha256(b"%d" % number).hexdigest()
+    return (
+        "?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-Credential=AKIAIOSFODNN7EXAMPLE%2F20260101%2Fus-east-1%2Fs3%2F"
+        f"aws4_request&X-Amz-Date=20260101T000000Z&X-Amz-Expires=604800&X-Amz-SignedHeaders=host&X-Amz-Signature={digest}"
+    )
+
+
+class Lines(io.RawIOBase):
+    """A file of lines that are made as they are read."""
+
+    def __init__(self, lines: Iterator[bytes]) -> None:
+        self._lines, self._rest = lines, b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while len(self._rest) < len(buffer) and (some := b"".join(islice(self._lines, 1000))):
+            self._rest += some
+        data, self._rest = self._rest[: len(buffer)], self._rest[len(buffer) :]
+        buffer[: len(data)] = data
+        return len(data)
+
+
 class Made:
     """A storage of folders `made://SOURCE/COUNT/first`, and `made://SOURCE/COUNT/grown` with more images in them."""
 
@@ -165,18 +233,14 @@ class Made:
 
     def list(self, folder: str) -> Iterator[Entry]:
         source, count, time_, *inner = folder.removeprefix("made://").split("/")
-        if inner or source == "flat":
+        if inner or source != "classes":
             first = _IN_A_FOLDER * int(inner[0][1:]) if inner else 0
-            yield from self._images(folder, first, _IN_A_FOLDER if inner else int(count), grown=time_ == "grown")
+            numbers = in_an_order(_IN_A_FOLDER if inner else int(count), shuffled=source == "shuffled")
+            for name, number in names(numbers, first, grown=time_ == "grown"):
+                yield Entry(name, f"{folder}/{name}", "file", 100_000 + number * 7919 % 100_003)
             return
         for number in range(int(count) // _IN_A_FOLDER):
             yield Entry(f"n{number:08d}", f"{folder}/n{number:08d}", "folder")
-
-    def _images(self, folder: str, first: int, count: int, *, grown: bool) -> Iterator[Entry]:
-        for number in range(first, first + count):
-            names = [f"{number:08d}.jpg"] + [f"{number:08d}-new.jpg"] * (grown and number % _NEW_IN == 0)
-            for name in names:
-                yield Entry(name, f"{folder}/{name}", "file", 100_000 + number * 7919 % 100_003)
 
     def size(self, address: str) -> int:
         raise AssertionError(f"{address}: its listing had its size")

@@ -109,22 +109,20 @@ class GrowingStrings:
         self._data += string
         self._offsets.append(len(self._data))
 
-    def add_ascii(self, strings: Sequence[str], prefix: str) -> None:
-        """Add strings of ASCII, one at least, each after a prefix of ASCII."""
-        ends = np.fromiter(map(len, strings), np.int64, len(strings))
-        ends += len(prefix)
-        self._offsets.extend(len(self._data) + ends.cumsum())
-        self._data += (prefix + prefix.join(strings)).encode("ascii")
+    def extend(self, strings: Sequence[bytes]) -> None:
+        """Add strings as UTF-8."""
+        ends = np.fromiter(map(len, strings), np.int64, len(strings)).cumsum()
+        self._offsets.extend(len(self._data) + ends)
+        self._data += b"".join(strings)
 
     def cut(self, count: int) -> None:
         """Keep the first `count` strings alone."""
         del self._data[self._offsets[count] :]
         self._offsets.cut(count + 1)
 
-    @property
-    def last(self) -> bytes:
-        """The last string as UTF-8, empty where there is none."""
-        return bytes(self._data[self._offsets[len(self) - 1] :]) if len(self) else b""
+    def encoded(self, index: int) -> bytes:
+        """Return one string as UTF-8."""
+        return bytes(self._data[self._offsets[index] : self._offsets[index + 1]])
 
     def __len__(self) -> int:
         return len(self._offsets) - 1

@@ -21,7 +21,7 @@ def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return script
 
 
-@pytest.mark.parametrize("source", ["classes", "flat"])
+@pytest.mark.parametrize("source", ["classes", "shuffled", "signed", "unordered"])
 def test_it_measures_every_step_of_a_source(source: str, script: ModuleType, tmp_path: Path) -> None:
     rows = [script.measured(step, source, 60, tmp_path / "t") for step in script._STEPS]
     assert [row["images"] for row in rows] == [60, 60, 66, 66]

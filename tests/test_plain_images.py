@@ -10,15 +10,15 @@ from making import encoded, fill, picture
 
 from imtok.data.containers import ImageFile
 from imtok.data.kinds import FileKind, kind_of
-from imtok.data.listing import Entry, Listing
+from imtok.data.listing import Entry, Files, Listing
 from imtok.data.plain_images import PlainImages, plain_images
 from imtok.data.sources import find_sources
-from imtok.data.walk import FolderFiles
 
 
 def plain(*entries: Entry, beginning: str = "/in/") -> PlainImages | None:
-    listing = Listing.of("/in", entries)
-    return plain_images(FolderFiles("", listing, 0, len(listing)), beginning, kind_of)
+    (files,) = Listing("/in", entries)
+    assert isinstance(files, Files)
+    return plain_images(files, beginning, kind_of)
 
 
 def file(name: str, size: int | None = None) -> Entry:
@@ -49,7 +49,7 @@ def test_both_ways_find_the_same_images(tmp_path: Path, monkeypatch: pytest.Monk
     for name in ("b/1.cls", "b/1.txt", ".hidden.png", "b/.DS_Store"):
         (tmp_path / "in" / name).write_text("7")
     Path(os.fsdecode(bytes(tmp_path / "in") + b"/b/\xff.png")).write_bytes(encoded(picture(1)))
-    monkeypatch.setattr("imtok.data.walk._PIECE", 2)
+    monkeypatch.setattr("imtok.data.listing._PIECE", 2)
     if one_by_one:
         monkeypatch.setattr("imtok.data.scanning.plain_images", nothing)
     found = find_sources([tmp_path / "in"])
@@ -58,5 +58,5 @@ def test_both_ways_find_the_same_images(tmp_path: Path, monkeypatch: pytest.Monk
     assert (found.ignored, found.texts) == (2, {".cls": 1})
 
 
-def nothing(files: FolderFiles, beginning: str, kind_of: FileKind) -> None:
+def nothing(files: Files, beginning: str, kind_of: FileKind) -> None:
     """Stand in for `plain_images`, and find that each file has to be looked at."""

@@ -21,7 +21,7 @@ from typing import BinaryIO, NamedTuple
 from urllib.parse import unquote
 
 from imtok.data.addresses import REMOTE_SCHEMES, is_remote, plain_address, redacted, scheme_of
-from imtok.data.containers import UNKNOWN_SIZE, ImageFile, LostImage, as_text, is_unsafe, unreadable
+from imtok.data.containers import UNKNOWN_SIZE, LostImage, as_text, is_unsafe, unreadable
 from imtok.data.file_list import GrowingFileList, Place
 from imtok.data.kinds import container_kind_of
 from imtok.data.pixels.formats import HEAD_BYTES, looks_like_image
@@ -33,6 +33,8 @@ from imtok.errors import SourceError
 SUFFIX = ".txt"  # of a list that is named without a leading @
 _CHUNK_BYTES = 2**16
 _LONGEST_LINE = 2**16
+_MOST_PLACES = 2**16  # that are kept; addresses beyond these are kept as they are
+_NOWHERE = Place("", "")
 _SPECIAL = re.compile(rb"[\t\r\0?#@%]")  # what a plain URL has not, with a key or without
 
 
@@ -243,16 +245,16 @@ class _Adding:
 
     def _add_image(self, key: str, address: str, size: int) -> None:
         """Add an image, whose key and address mostly end in the same folders and name."""
+        shown = redacted(address)  # before a signature
         cut = len(key)
-        if not address.endswith(key):
-            common = _common_ending(key, address)
+        if not shown.endswith(key):
+            common = _common_ending(key, shown)
             cut = len(key) - key.find("/", len(key) - common) - 1 if "/" in key[len(key) - common :] else 0
-        if not cut:
-            self._files.add_object(ImageFile(as_text(key), address, size))
-            return
-        prefix, folder = key[: len(key) - cut], address[: len(address) - cut]
-        place = self._places.setdefault((prefix, folder), Place(as_text(prefix), folder))
-        self._files.add(place, key[len(prefix) :], address, size)
+        prefix, folder = key[: len(key) - cut], shown[: len(shown) - cut] if cut else ""
+        place = self._places.get((prefix, folder), _NOWHERE)
+        if place is _NOWHERE and cut and len(self._places) < _MOST_PLACES:
+            place = self._places[prefix, folder] = Place(as_text(prefix), folder)
+        self._files.add(place, key if place is _NOWHERE else key[len(prefix) :], address, size)
 
     def _error(self, line: Line, what: str) -> SourceError:
         return SourceError(f"{self._list.name}: line {line.number}: {redacted(as_text(line.address))}: {what}")

@@ -1,19 +1,21 @@
-"""The listing of one folder, packed: a folder may hold millions of files.
+"""The listing of one folder in the order of keys, some thousand entries at a time: a folder may hold millions of files.
 
-Entries lie in the byte order of the keys below the folder: a subfolder sorts as its name with a slash. So a walk
-through listings meets keys in their order, and nothing has to be sorted afterwards.
+A subfolder sorts as its name with a slash. So a walk through listings meets keys in the order of their bytes, and
+nothing has to be sorted afterwards.
 """
 
 from __future__ import annotations
 
-from array import array
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple, overload
+
+from imtok.sorted_runs import in_sorted_blocks
 
 Kind = Literal["folder", "file", "other"]  # other: a link to nothing, a socket
 
+_Row = tuple[str, int, str, Kind]  # name, of folders with a slash; size; address unless that is plain; kind
+
+_PIECE = 4096  # files
 _UNKNOWN = -1  # in place of a size
 
 
@@ -26,71 +28,25 @@ class Entry(NamedTuple):
     size: int | None = None  # bytes, where the listing has them for nothing
 
 
-class Listing(Sequence[Entry]):
-    """Entries of one folder in the order of the keys below it, each made as it is used."""
+class Files(Sequence[Entry]):
+    """Entries of one folder that follow each other in the order of keys, each made as it is used."""
 
-    def __init__(self, beginning: str, entries: Iterable[tuple[str, Kind, str | None, int | None]]) -> None:
-        """Pack names with their kinds, addresses and sizes; without an address it is `beginning` and the name."""
-        self._beginning = beginning
-        self._names: list[str] = []  # of folders with a slash
-        self._others: set[str] = set()
-        self._addresses: dict[str, str] = {}
-        sizes = array("q")
-        for name, kind, address, size in entries:
-            self._names.append(f"{name}/" if kind == "folder" else name)
-            if kind == "other":
-                self._others.add(name)
-            if address is not None and address != beginning + name:
-                self._addresses[self._names[-1]] = address
-            if size is not None and not sizes:
-                sizes.extend([_UNKNOWN] * (len(self._names) - 1))
-            if size is not None or sizes:
-                sizes.append(_UNKNOWN if size is None else size)
-        self._sizes = self._sort(sizes)
+    def __init__(self, beginning: str, rows: Sequence[_Row]) -> None:
+        self._beginning, self._rows = beginning, rows
 
-    @classmethod
-    def of(cls, folder: str, entries: Sequence[Entry]) -> Listing:
-        """Return what a storage lists in a folder as a listing."""
-        if isinstance(entries, Listing):
-            return entries
-        beginning = folder if folder.endswith("/") else f"{folder}/"
-        return cls(beginning, ((entry.name, entry.kind, entry.address, entry.size) for entry in entries))
-
-    def holds(self, name: str) -> bool:
-        """Return whether an entry has this name."""
-        return any(self._names[self._place(one) : self._place(one) + 1] == [one] for one in (name, f"{name}/"))
-
-    def folders(self) -> list[int]:
-        """Return the positions of folders."""
-        return [index for index, name in enumerate(self._names) if name.endswith("/")]
-
-    def plain_files(self, beginning: str, start: int, stop: int) -> list[str] | None:
-        """Return the names of entries that are no folders, None unless all are files at `beginning` and their name."""
-        if self._others or self._addresses or self._beginning != beginning:
+    def plain_names(self, beginning: str) -> list[str] | None:
+        """Return the names, None unless all are files at `beginning` and their name."""
+        if self._beginning != beginning or any(address or kind != "file" for _, _, address, kind in self._rows):
             return None
-        return self._names[start:stop]
+        return [row[0] for row in self._rows]
 
-    def sizes(self, start: int, stop: int) -> list[int | None]:
-        """Return the bytes of entries, None for those whose size the listing does not have."""
-        if not self._sizes:
-            return [None] * (stop - start)
-        return [None if size == _UNKNOWN else size for size in self._sizes[start:stop]]
-
-    def _place(self, name: str) -> int:
-        return bisect_left(self._names, name)
-
-    def _sort(self, sizes: array[int]) -> array[int]:
-        """Sort the names; return their sizes in this order."""
-        if not sizes:
-            self._names.sort()
-        elif any(one > other for one, other in pairwise(self._names)):
-            order = sorted(range(len(sizes)), key=self._names.__getitem__)
-            self._names = [self._names[index] for index in order]
-            return array("q", (sizes[index] for index in order))
-        return sizes
+    @property
+    def sizes(self) -> list[int | None]:
+        """The bytes of each entry, None where the listing does not have them."""
+        return [None if row[1] == _UNKNOWN else row[1] for row in self._rows]
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._rows)
 
     @overload
     def __getitem__(self, index: int) -> Entry: ...
@@ -98,15 +54,48 @@ class Listing(Sequence[Entry]):
     def __getitem__(self, index: slice) -> Sequence[Entry]: ...
     def __getitem__(self, index: int | slice) -> Entry | Sequence[Entry]:
         if isinstance(index, slice):
-            return [self._entry(one) for one in range(len(self))[index]]
-        return self._entry(range(len(self))[index])
+            return [self._entry(row) for row in self._rows[index]]
+        return self._entry(self._rows[index])
 
-    def __iter__(self) -> Iterator[Entry]:
-        return map(self._entry, range(len(self)))
+    def _entry(self, row: _Row) -> Entry:
+        name, size, address, kind = row
+        name = name[:-1] if kind == "folder" else name
+        return Entry(name, address or self._beginning + name, kind, None if size == _UNKNOWN else size)
 
-    def _entry(self, index: int) -> Entry:
-        slashed = self._names[index]
-        name = slashed.removesuffix("/")
-        address = self._addresses.get(slashed) if self._addresses else None
-        kind: Kind = "folder" if name != slashed else "other" if name in self._others else "file"
-        return Entry(name, address or self._beginning + name, kind, self.sizes(index, index + 1)[0])
+
+class Listing:
+    """The entries of one folder, which can be met once: `Files`, and each subfolder as an `Entry`.
+
+    `names` are those of the watched ones that are there.
+    """
+
+    def __init__(self, folder: str, entries: Iterable[Entry], watched: Collection[str] = ()) -> None:
+        self._beginning = folder if folder.endswith("/") else f"{folder}/"
+        self._watched, self.names = watched, set[str]()
+        self._blocks = in_sorted_blocks(self._rows(entries))
+
+    def __iter__(self) -> Iterator[Files | Entry]:
+        for rows in self._blocks:
+            start = 0
+            for index in [index for index, row in enumerate(rows) if row[3] == "folder"]:
+                yield from self._files(rows, start, index)
+                yield Files(self._beginning, rows)[index]
+                start = index + 1
+            yield from self._files(rows, start, len(rows))
+
+    def _rows(self, entries: Iterable[Entry]) -> Iterator[_Row]:
+        beginning, watched = self._beginning, self._watched
+        for name, address, kind, size in entries:
+            if name in watched:
+                self.names.add(name)
+            yield (
+                f"{name}/" if kind == "folder" else name,
+                _UNKNOWN if size is None else size,
+                "" if address == beginning + name else address,
+                kind,
+            )
+
+    def _files(self, rows: list[_Row], start: int, stop: int) -> Iterator[Files]:
+        """Yield files some thousand at a time, so that what is made of them takes little memory."""
+        for first in range(start, stop, _PIECE):
+            yield Files(self._beginning, rows[first : min(first + _PIECE, stop)])

@@ -101,22 +101,22 @@ class _Scan:
         """Images of the folder, with what bears an image's name and cannot be read."""
         return len(self._files) - self._first
 
-    def add_files(self, files: FolderFiles) -> None:
+    def add_files(self, found: FolderFiles) -> None:
         """Take files of a folder for what they are: plain images all at once, the others one by one."""
         if self._place is None:
-            first = files.listing[files.start]
-            self._place = Place(as_text(self._prefix), first.address.removesuffix(f"{files.relative}{first.name}"))
-        beginning = self._place.folder + files.relative
-        plain = plain_images(files, beginning, lambda name: kind_by_rules(name, self._reading))
+            first = found.files[0]
+            self._place = Place(as_text(self._prefix), first.address.removesuffix(f"{found.relative}{first.name}"))
+        beginning = self._place.folder + found.relative
+        plain = plain_images(found.files, beginning, lambda name: kind_by_rules(name, self._reading))
         if plain is not None and plain.names:
             pairs = zip(plain.names, plain.sizes, strict=True)
             sizes = [self.storage.size(beginning + name) if size is None else size for name, size in pairs]
-            self._files.add_folder(self._place, files.relative, plain.names, sizes)
+            self._files.add_folder(self._place, found.relative, plain.names, sizes)
             self._named += len(plain.names)
-        for index in range(files.start, files.stop) if plain is None else plain.others:
-            entry = files.listing[index]
+        for index in range(len(found.files)) if plain is None else plain.others:
+            entry = found.files[index]
             if not entry.name.startswith("."):
-                self._add(f"{files.relative}{entry.name}", entry)
+                self._add(f"{found.relative}{entry.name}", entry)
 
     def _add(self, relative: str, entry: Entry) -> None:
         """Take one file for what it is."""

@@ -7,14 +7,13 @@ A new storage is a class with the methods of `Storage` and an entry in `STORAGES
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
 from imtok.data.addresses import REMOTE_SCHEMES, redacted, scheme_of
 from imtok.data.listing import Entry as Entry
 from imtok.data.listing import Kind as Kind
-from imtok.data.listing import Listing
 from imtok.data.remote import RemoteStorage
 from imtok.errors import SourceError
 
@@ -25,7 +24,7 @@ class Storage(Protocol):
     def kind(self, address: str) -> Kind | None:
         """Tell a folder from a file; None where nothing has this address."""
 
-    def list(self, folder: str) -> Sequence[Entry]:
+    def list(self, folder: str) -> Iterable[Entry]:
         """List one folder, without what lies in its subfolders, in any order."""
 
     def size(self, address: str) -> int:
@@ -53,11 +52,11 @@ class LocalStorage:
             return "file"
         return "other" if path.exists() else None
 
-    def list(self, folder: str) -> Sequence[Entry]:
+    def list(self, folder: str) -> Iterator[Entry]:
         """List one folder; sizes are left out, as each would cost a look at its file."""
         with os.scandir(folder) as entries:  # a Path per file is slow for millions
-            # The paths that scandir makes: a folder without a slash gets one.
-            return Listing(os.path.join(folder, ""), ((entry.name, _kind(entry), None, None) for entry in entries))  # noqa: PTH118
+            for entry in entries:
+                yield Entry(entry.name, entry.path, _kind(entry))
 
     def size(self, address: str) -> int:
         """Return the size of a file in bytes."""

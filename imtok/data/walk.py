@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from imtok.data.listing import Listing
+from imtok.data.listing import Files, Listing
 from imtok.data.storage import Storage
 from imtok.errors import SourceError
 
-_PIECE = 4096  # files
+_OURS = frozenset({"imtok.json", "config.yaml", ".lock"})  # a token folder has the first one, a run the others
 
 
 class FolderFiles(NamedTuple):
     """Files of one folder that follow each other in the byte order of relative paths: none of a subfolder lies between.
 
-    `relative` is the path of the folder, with a slash unless it is empty; the files are entries of its listing.
+    `relative` is the path of the folder, with a slash unless it is empty.
     """
 
     relative: str
-    listing: Listing
-    start: int
-    stop: int
+    files: Files
 
 
 def walk(
@@ -35,26 +33,18 @@ def walk(
     """
     try:
         true_folder = storage.resolve(folder)
-        entries = Listing.of(folder, storage.list(folder))
+        listing = Listing(folder, storage.list(folder), _OURS)
     except OSError as error:
         place = error.filename or folder
         raise SourceError(f"{place}: cannot be listed ({error.strerror}); check its permissions") from error
-    if true_folder in above or (relative and _is_ours(entries)):
+    if true_folder in above or (relative and _is_ours(listing)):
         return
-    start = 0
-    for index in entries.folders():
-        yield from _pieces(relative, entries, start, index)
-        start, entry = index + 1, entries[index]
-        if not entry.name.startswith("."):
-            yield from walk(storage, entry.address, f"{relative}{entry.name}/", above | {true_folder})
-    yield from _pieces(relative, entries, start, len(entries))
+    for entries in listing:
+        if isinstance(entries, Files):
+            yield FolderFiles(relative, entries)
+        elif not entries.name.startswith("."):
+            yield from walk(storage, entries.address, f"{relative}{entries.name}/", above | {true_folder})
 
 
-def _pieces(relative: str, entries: Listing, start: int, stop: int) -> Iterator[FolderFiles]:
-    """Yield files of a folder some thousand at a time, so that what is made of them takes little memory."""
-    for first in range(start, stop, _PIECE):
-        yield FolderFiles(relative, entries, first, min(first + _PIECE, stop))
-
-
-def _is_ours(entries: Listing) -> bool:
-    return entries.holds("imtok.json") or (entries.holds("config.yaml") and entries.holds(".lock"))
+def _is_ours(listing: Listing) -> bool:
+    return "imtok.json" in listing.names or {"config.yaml", ".lock"} <= listing.names
