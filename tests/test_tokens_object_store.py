@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 from making import contents, fill, tiny_tokenizer, token_folder
 from object_stores import SECRET, new_bucket, objects_below, s3_server
@@ -154,6 +155,42 @@ def test_of_two_writers_of_an_object_the_first_wins(bucket: str) -> None:
     storage = store.storage  # type: ignore[attr-defined]
     assert objects.create(storage, f"{bucket}/t/a/b", b"third") is None
     assert store.file("a/b").read_bytes() == b"first"
+
+
+@pytest.mark.parametrize("other", [None, "first", "meanwhile"])
+def test_a_long_object_is_written_once_in_parts(
+    other: str | None, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imtok.tokens.object_store._PART_BYTES", 5 * 2**20)  # no store takes shorter ones
+    pieces = [bytes([number]) * 3 * 2**20 for number in range(5)]
+    store, kept = store_of(f"{bucket}/t"), b"".join(pieces)
+    if other is not None:
+        kept = b"other"
+        store.replace("x", kept)
+    if other == "meanwhile":
+        monkeypatch.setattr(ObjectFile, "exists", lambda _: False)
+    assert store.publish_once("x", iter(pieces)) == (other is None)
+    assert store.file("x").read_bytes() == kept
+    client = boto3.client("s3")
+    assert not client.list_multipart_uploads(Bucket=bucket.removeprefix("s3://")).get("Uploads")
+    client.close()
+    store.replace("x", iter(pieces[::-1]))
+    assert store.file("x").read_bytes() == b"".join(pieces[::-1])
+
+
+def test_an_object_that_fails_half_way_leaves_nothing(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imtok.tokens.object_store._PART_BYTES", 5 * 2**20)
+
+    def pieces() -> Iterator[bytes]:
+        yield from [b"x" * 5 * 2**20] * 2
+        raise ValueError("no more")
+
+    with pytest.raises(ValueError, match="no more"):
+        store_of(f"{bucket}/t").publish_once("y", pieces())
+    client = boto3.client("s3")
+    assert not client.list_multipart_uploads(Bucket=bucket.removeprefix("s3://")).get("Uploads")
+    client.close()
+    assert not store_of(f"{bucket}/t").file("y").exists()
 
 
 def test_an_object_is_exchanged_by_its_tag_alone(bucket: str) -> None:

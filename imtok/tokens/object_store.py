@@ -16,13 +16,15 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from imtok.data import objects
 from imtok.data.addresses import plain_address, redacted, scheme_of
-from imtok.data.remote import RemoteStorage
+from imtok.data.remote import RemoteStorage, attempted
 from imtok.data.remote_errors import RemoteError
 from imtok.data.storage import storage_of
 from imtok.data.streaming.source import never
@@ -33,6 +35,7 @@ from imtok.tokens.store import Store
 _T = TypeVar("_T")
 
 _BLOCK_BYTES = 2**23  # of one request, where a file is read from its beginning to its end
+_PART_BYTES = 2**24  # of an object that is made while it is written; a store takes 10,000 parts
 _JOURNAL_SECONDS = 15.0  # between two puts of one object of the journal
 _JOURNAL_BYTES = 2**18  # of one object of the journal; the next line begins another
 
@@ -87,18 +90,34 @@ class ObjectStore(Store):
         """Do nothing: a folder of a store needs no creation."""
 
     def publish_once(self, name: str, data: bytes | Iterable[bytes]) -> bool:
-        """Create an object by a put on the condition that there is none."""
+        """Create an object on the condition that there is none."""
         file = self.file(name)
-        if file.exists():
-            return False
-        whole = _whole(data)
-        return _answer(file, "written", lambda: objects.create(self.storage, file.address, whole)) is not None
+        return not file.exists() and self._write(file, data, "") is not None
 
     def replace(self, name: str, data: bytes | Iterable[bytes]) -> None:
         """Write an object, whatever is there."""
-        file = self.file(name)
-        whole = _whole(data)
-        _answer(file, "written", lambda: objects.put(self.storage, file.address, whole))
+        self._write(self.file(name), data, None)
+
+    def _write(self, file: ObjectFile, data: bytes | Iterable[bytes], tag: str | None) -> str | None:
+        """Write an object by a put, or in parts where it is long; `tag` and the result are those of `exchange`."""
+        storage, address = self.storage, file.address
+        parts = _parts(data)
+        first = next(parts, b"")
+        second = next(parts, None)
+        upload = second and _answer(file, "written", lambda: objects.begin(storage, address))
+        if not second or not upload:  # Google's store is written by one put, with all in memory
+            whole = b"".join((first, second or b"", *parts))
+            return _answer(file, "written", lambda: objects.exchange(storage, address, whole, tag))
+        try:
+            for part in chain((first, second), parts):
+                _answer(file, "written", partial(attempted, partial(upload.add, part)))
+            written = _answer(file, "written", lambda: objects.finish(storage, address, upload, tag))
+        except BaseException:
+            _abort(upload)
+            raise
+        if written is None:
+            _abort(upload)
+        return written
 
     def append(self, name: str, data: bytes) -> None:
         """Add to an object of this process alone; a store cannot, so it is written anew from time to time."""
@@ -240,8 +259,26 @@ def _shown(place: object) -> str:
     return redacted(str(place))
 
 
-def _whole(data: bytes | Iterable[bytes]) -> bytes:
-    return data if isinstance(data, bytes) else b"".join(data)
+def _abort(upload: objects.Upload) -> None:
+    """Drop parts, which nobody would see and somebody pays for."""
+    with suppress(RemoteError):
+        attempted(upload.abort)
+
+
+def _parts(data: bytes | Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the bytes of an object in parts: all at once where they are together."""
+    if isinstance(data, bytes):
+        yield data
+        return
+    held, size = list[bytes](), 0
+    for some in data:
+        held.append(some)
+        size += len(some)
+        if size >= _PART_BYTES:
+            yield b"".join(held)
+            held, size = [], 0
+    if held:
+        yield b"".join(held)
 
 
 def _joined(address: str, name: str) -> str:
