@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from pathlib import Path
 
@@ -95,3 +96,4 @@ def test_megatron_core_reads_every_image(tmp_path: Path, crops: int, codebooks: 
     result = verify_export(tmp_path / "out", tokens)
     assert result.problems == []
     assert result.reader.startswith("megatron-core ")
+    assert logging.root.manager.disable == logging.NOTSET  # as it was before the import of megatron-core

@@ -13,11 +13,12 @@ vocabulary has to come to the same result.
 
 from __future__ import annotations
 
+import logging
 import struct
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -87,11 +88,9 @@ class Megatron(Format):
 
     def read_by_library(self, pieces: Sequence[Piece], plan: ExportPlan, folder: Path) -> Iterator[ReadImage]:
         """Read every document by `IndexedDataset`."""
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of optional parts of Megatron that are not installed
-            from megatron.core.datasets.indexed_dataset import IndexedDataset
+        open_dataset = _indexed_dataset()
         for piece in pieces:
-            documents = IndexedDataset(str(folder / stem_of(piece)))
+            documents = open_dataset(str(folder / stem_of(piece)))
             bounds = documents.document_indices
             if len(documents) != rows_in(piece, plan) or not np.array_equal(bounds, np.arange(len(documents) + 1)):
                 raise TokensError(
@@ -100,6 +99,19 @@ class Megatron(Format):
                 )
             for first in range(0, len(documents), plan.crops):
                 yield ReadImage(piece.split, np.stack(documents[first : first + plan.crops]))
+
+
+def _indexed_dataset() -> Any:
+    """Import the class without the notes of optional parts of Megatron that are not installed."""
+    logged = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            from megatron.core.datasets.indexed_dataset import IndexedDataset
+    finally:
+        logging.disable(logged)
+    return IndexedDataset
 
 
 def _header(piece: Piece, plan: ExportPlan) -> bytes:
