@@ -91,6 +91,11 @@ def test_an_unfinished_set_at_rest_says_what_goes_on(unfinished: Path) -> None:
     ]
 
 
+def test_a_damaged_manifest_is_not_one_to_be_written(complete: Path) -> None:
+    (complete / MANIFEST).write_text("x\n")
+    assert imtok(complete).stdout.splitlines()[1].startswith(f"not complete: {complete / MANIFEST}: line 1: damaged")
+
+
 def test_watching_ends_when_the_set_is_complete(complete: Path) -> None:
     (complete / MANIFEST).rename(complete / "later")
     thread = threading.Timer(0.5, (complete / "later").rename, [complete / MANIFEST])

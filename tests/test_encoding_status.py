@@ -146,6 +146,16 @@ def test_a_damaged_shard_is_named_and_counts_nothing(unfinished: Path) -> None:
     assert (state.damaged, state.images, state.units_done) == ((1,), 2, 3)
 
 
+def test_a_damaged_manifest_says_what_to_do(tmp_path: Path) -> None:
+    folder = token_folder(tmp_path / "t", [np.zeros((1, 4, 4), np.int64)] * 2, 16)
+    assert read_status(folder).manifest_problem is None
+    with (folder / MANIFEST).open("a") as file:
+        file.write("x\n")
+    state = read_status(folder)
+    assert (state.complete, state.units_done, state.images) == (False, 2, 2)
+    assert str(state.manifest_problem).endswith("delete the file and run the same `imtok encode` again")
+
+
 def test_a_reader_counts_each_shard_once(unfinished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reader = StatusReader(unfinished)
     assert reader.read().images == 3
@@ -212,7 +222,7 @@ def test_the_json_of_a_state_has_its_documented_keys(unfinished: Path) -> None:
     assert set(found) == {
         *("path", "complete", "dataset_id", "units", "units_done", "units_missing", "units_held", "units_failed"),
         *("units_waiting", "images", "skipped", "skips", "held", "failed", "damaged", "images_per_second"),
-        "seconds_left",
+        *("seconds_left", "manifest_problem"),
     }
     assert set(found["held"][0]) == {"unit", "host", "pid", "process", "since"}
     assert set(found["failed"][0]) == {"unit", "name", "reason", "host", "pid", "process", "since"}

@@ -124,6 +124,8 @@ def _more(count: int, word: str) -> list[str]:
 def _end(state: EncodeStatus) -> str:
     if state.complete:
         return f"complete: data set {str(state.dataset_id)[:12]}"
+    if state.manifest_problem:
+        return f"not complete: {state.manifest_problem}"
     if not state.units_missing:
         return "not complete: the manifest is not written yet; the same `imtok encode` writes it"
     if state.images_per_second is None:

@@ -48,6 +48,7 @@ class EncodeStatus:
     held: tuple[Claim, ...]  # of units_held
     failed: tuple[Failure, ...]
     damaged: tuple[int, ...]  # committed units whose shard cannot be read; they count no images
+    manifest_problem: str | None  # why the manifest cannot be read, and what to do; None without one
     images_per_second: float | None  # of the processes that hold units, together; None where nobody works
     seconds_left: float | None  # None where nobody works, and where no container shows how many images one has
 
@@ -80,7 +81,7 @@ class StatusReader:
         info = read_info(store)
         claims, failures = read_claims(store), read_failures(store)
         present = {unit for unit in find_shards(store)[0] if unit < info.all_units}  # after claims: a held unit may end
-        dataset_id, damaged = self._count(info, present)
+        dataset_id, damaged, problem = self._count(info, present)
         held = [claim for claim in claims if _is_missing(claim.unit, info, present) and self._is_held(claim)]
         units_held = {claim.unit for claim in held}
         failed = [one for one in failures if _is_missing(one.unit, info, present) and one.unit not in units_held]
@@ -104,15 +105,18 @@ class StatusReader:
             held=tuple(held),
             failed=tuple(failed),
             damaged=tuple(damaged),
+            manifest_problem=problem,
             images_per_second=rate,
             seconds_left=_seconds_left(info, present, self._counts, rate),
         )
 
-    def _count(self, info: TokensInfo, present: set[int]) -> tuple[str | None, list[int]]:
-        """Count shards that are new; return the name of a complete set, and the units of damaged shards."""
-        manifest = None
-        with suppress(TokensError):  # a damaged manifest is what `imtok verify` is for
+    def _count(self, info: TokensInfo, present: set[int]) -> tuple[str | None, list[int], str | None]:
+        """Count shards that are new; return the name of a complete set, and what is damaged: units, the manifest."""
+        manifest = problem = None
+        try:
             manifest = read_manifest(self._store)
+        except TokensError as error:
+            problem = str(error)
         for entry in manifest.entries if manifest else ():
             if not entry.skipped and entry.unit in present:
                 self._counts[entry.unit] = ShardCounts(entry.images)
@@ -121,7 +125,7 @@ class StatusReader:
             found = readers.map(self._counts_of, new)
             self._counts |= {unit: counts for unit, counts in zip(new, found, strict=True) if counts is not None}
         whole = manifest is not None and len(manifest.entries) == info.all_units == len(present)
-        return manifest.dataset_id if manifest and whole else None, sorted(present - self._counts.keys())
+        return manifest.dataset_id if manifest and whole else None, sorted(present - self._counts.keys()), problem
 
     def _is_held(self, claim: Claim) -> bool:
         """Return whether a living process holds a claim; on an object store it renews it, which two looks show."""
