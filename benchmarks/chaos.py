@@ -1,23 +1,28 @@
 """An encode under random kills, stops, full disks, damaged inputs and lost servers, which must end as if undisturbed.
 
 The script encodes a small set once in peace. Then it gives the same command again and again, as one process or as
-several, as shares of `--shard`, as ranks, below torchrun, or as a mixture. It disturbs each start at random moments:
+several, as shares of `--shard`, as ranks, below torchrun, or as a mixture, into a folder or into objects of an S3
+server. It disturbs each start at random moments:
 
 - SIGKILL, SIGTERM and SIGINT to any process; SIGSTOP, while another process goes on, and then SIGCONT or SIGKILL;
-- a disk without bytes or without inodes, for a while or until all have ended;
-- tars that are cut, inputs that change or vanish, and that are mended after all have ended;
-- connections that break, and servers that are away for a while: of some tars, and of tokens that are objects.
+- a disk without bytes or without inodes, for a while or until all have ended; a journal that is removed;
+- archives that are cut, inputs that change or vanish, and that are mended after all have ended;
+- connections that break, and servers that are away for a while: those of some inputs, and that of the tokens.
 
-After each start, every committed shard must have the bytes of the undisturbed one. Once the set is complete, all of
-its files outside `journal/` must, `imtok verify` must accept it, and its images and skips must be as many as the
-inputs. Then it is exported under kills, and the export must have the bytes of one in peace. Then another folder is
-begun, until there were enough starts.
+After each start, every shard that was committed before must still be there, with the bytes of the undisturbed one,
+every process must have ended with an exit code and a message that its disturbances explain, and only what was damaged
+may have failed. Once the set is complete, all of its files outside `journal/` must be those of the undisturbed one,
+`imtok verify` must accept it, and its images and skips must be as many as the inputs. Then it is exported under kills,
+stops and full disks, and the export must have the bytes of one in peace, which `imtok verify --against` has read back.
+Then another folder is begun, until there were enough starts. An event counts where it took effect: a signal to a
+process that was alive, a connection that was open, a disk that was full.
 
-    python benchmarks/chaos.py
+    python benchmarks/chaos.py -o chaos.json
     python benchmarks/chaos.py --restarts 30 --seed 7 --scale 3 --in-bucket 0
 
-A small disk is mounted where the system lets it (`unshare`, as root or not). Otherwise the disturbed processes may not
-let a file grow beyond some bytes.
+The last line printed is one of JSON, also written to `-o`; the exit code is 1 where anything differed. It needs Linux
+and `pip install -e '.[dev]'`. A small disk is mounted where the system lets it (`unshare`, as root or not). Otherwise
+the disturbed processes may not let a file grow beyond some bytes.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -35,9 +41,12 @@ from pathlib import Path
 
 import torch
 from chaos_places import Bucket, bucket_served
+from chaos_processes import BROKEN_BY
 from chaos_rounds import Choices, Rounds
 from chaos_world import Disk, folder_served
 from machine import machine
+
+from imtok.counted import counted
 
 _OWN_DISKS = ["unshare", "--user", "--map-root-user", "--mount"]
 _INSIDE = "CHAOS_HAS_OWN_DISKS"
@@ -51,6 +60,8 @@ _FORMATS = (
 
 def main() -> None:
     args = parse()
+    if args.broken_by:
+        os.environ[BROKEN_BY] = args.broken_by
     with ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=args.scratch)))
         disk = Disk(scratch / "disk", _DISK_MEGABYTES if os.environ.get(_INSIDE) else None)
@@ -62,30 +73,44 @@ def main() -> None:
         if args.in_bucket:
             links["store"], client = stack.enter_context(bucket_served(scratch / "store.txt"))
             bucket = partial(Bucket, client)
-        names = ("restarts", "seed", "scale", "torchrun", "fresh", "in_bucket", "formats")
+        names = ("restarts", "seed", "scale", "torchrun", "fresh", "in_bucket", "formats", "exports_each")
         choices = Choices(**{name: getattr(args, name) for name in names})
         started = time.monotonic()
         rounds = Rounds(choices, scratch, disk, links, bucket)
+        stack.callback(rounds.end)
         rounds.run()
-        report(rounds, disk, choices, time.monotonic() - started)
+        report(rounds, disk, choices, time.monotonic() - started, args.output)
+    sys.exit(1 if rounds.tally.differences else 0)
 
 
-def report(rounds: Rounds, disk: Disk, choices: Choices, seconds: float) -> None:
-    """Print the counts as a table, and as one line."""
-    tally, events = rounds.tally, rounds.disturbances.events
-    print("| event | times |")
-    print("|---|---|")
-    for name, times in sorted(events.items()):
-        print(f"| {name} | {times} |")
-    print("| processes of a start | starts |")
-    print("|---|---|")
-    for name, times in sorted(tally.layouts.items()):
-        print(f"| {name} | {times} |")
-    rounds_said = f"{tally.rounds} rounds, {tally.rounds_in_bucket} of them on S3"
-    print(f"{tally.restarts} restarts with {tally.processes} processes in {rounds_said}, in {seconds:.0f} s")
-    print(f"{tally.bytes_compared:,} bytes and {tally.exports} exports compared, all equal to the undisturbed ones")
-    record = {"benchmark": "chaos", **vars(choices), **vars(tally), "events": events, "small_disk": disk.mounted}
-    print(json.dumps(record | {"seconds": round(seconds, 1)} | machine(torch.device("cpu"))))
+def report(rounds: Rounds, disk: Disk, choices: Choices, seconds: float, output: Path | None) -> None:
+    """Print the counts as tables, then all of them as one line, which goes into `output` too."""
+    tally = rounds.tally
+    events, ends = (dict(sorted((+each).items())) for each in (rounds.disturbances.events, tally.ends))
+    for title, counts in (("event", events), ("processes of a start", tally.layouts), ("end", ends)):
+        print(f"| {title} | times |")
+        print("|---|---|")
+        for name, times in sorted(counts.items()):
+            print(f"| {name} | {times:,} |")
+        print()
+    print(f"{tally.restarts} restarts with {tally.processes} processes in {tally.rounds} rounds, {seconds:.0f} s")
+    print(
+        f"{tally.files_compared:,} files with {tally.bytes_compared:,} bytes, {tally.images:,} images and "
+        f"{tally.exports} exports compared with the undisturbed ones: {counted(len(tally.differences), 'difference')}"
+    )
+    for difference in tally.differences:
+        print(f"difference: {difference}")
+    record = {"benchmark": "chaos", **vars(choices), **vars(tally), "events": events, "ends": ends}
+    record |= {
+        "inputs": rounds.inputs,
+        "small_disk": disk.mounted,
+        "seconds": round(seconds, 1),
+        "cpu_seconds": round(sum(os.times()[:4]), 1),
+    }
+    line = json.dumps(record | machine(torch.device("cpu")))
+    print(line)
+    if output is not None:
+        output.write_text(f"{line}\n")
 
 
 def with_own_disks() -> None:
@@ -109,13 +134,17 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--torchrun", type=float, default=0.05, help="share of the starts that torchrun does")
     parser.add_argument("--fresh", type=float, default=0.1, help="share of the other starts without loaded packages")
     parser.add_argument("--in-bucket", type=float, default=0.2, help="share of the rounds with tokens on an S3 server")
+    parser.add_argument("--exports", dest="exports_each", type=int, default=2, help="exports of each round")
     parser.add_argument("--formats", nargs="*", default=_FORMATS, help="formats of the exports")
     parser.add_argument("--small-disk", action=argparse.BooleanOptionalAction, default=True, help="one to fill")
     parser.add_argument("--served", action=argparse.BooleanOptionalAction, default=True, help="some tars by HTTP")
     parser.add_argument("--scratch", default=None, help="folder for temporary files")
+    parser.add_argument("--broken-by", default=None, help="module that breaks imtok on purpose, in forked processes")
+    parser.add_argument("-o", "--output", type=Path, default=None, help="file for the last line")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
     with_own_disks()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))  # so that servers end and folders are cleared away
     main()

@@ -22,18 +22,22 @@ class Place(Protocol):
 
     address: str  # as `imtok` takes it
 
+    pause: float  # seconds between two looks at its files
+
     def names(self, below: str = "") -> list[str]:
         """Return the names of the files below one of its folders."""
 
     def read(self, name: str) -> bytes:
         """Read a file."""
 
-    def clear(self) -> None:
-        """Remove all files."""
+    def clear(self, below: str = "") -> bool:
+        """Remove the files below one of its folders, or all; False where there are none."""
 
 
 class Folder:
     """A folder of this machine."""
+
+    pause = 0.002
 
     def __init__(self, folder: Path) -> None:
         self.address, self._folder = str(folder), folder
@@ -47,12 +51,16 @@ class Folder:
     def read(self, name: str) -> bytes:
         return (self._folder / name).read_bytes()
 
-    def clear(self) -> None:
-        shutil.rmtree(self._folder)
+    def clear(self, below: str = "") -> bool:
+        there = (self._folder / below).exists()
+        shutil.rmtree(self._folder / below, ignore_errors=True)  # processes may write into it meanwhile
+        return there
 
 
 class Bucket:
     """Objects, which this process reaches without the link that is disturbed."""
+
+    pause = 0.05
 
     def __init__(self, client: Any, prefix: str) -> None:
         self.address = f"s3://{_BUCKET}/{prefix}"
@@ -67,9 +75,17 @@ class Bucket:
         found: bytes = self._client.get_object(Bucket=_BUCKET, Key=f"{self._prefix}/{name}")["Body"].read()
         return found
 
-    def clear(self) -> None:
-        for name in self.names():
+    def clear(self, below: str = "") -> bool:
+        names = self.names(below)
+        for name in names:
             self._client.delete_object(Bucket=_BUCKET, Key=f"{self._prefix}/{name}")
+        return bool(names)
+
+    def put(self, folder: Path) -> None:
+        """Copy the files of a folder into it."""
+        for path in (path for path in folder.rglob("*") if path.is_file()):
+            key = f"{self._prefix}/{path.relative_to(folder).as_posix()}"
+            self._client.put_object(Bucket=_BUCKET, Key=key, Body=path.read_bytes())
 
 
 def contents(place: Place) -> dict[str, bytes]:
@@ -92,7 +108,7 @@ def bucket_served(log: Path) -> Iterator[tuple[Link, Any]]:
             [sys.executable, "-m", "moto.server", "--host", "127.0.0.1", "--port", str(port)], stdout=file, stderr=file
         ) as server,
     ):
-        link = Link(port)
+        link = Link(port, [f"s3://{_BUCKET}"])
         credentials = {
             "AWS_ACCESS_KEY_ID": "id",
             "AWS_SECRET_ACCESS_KEY": "word",

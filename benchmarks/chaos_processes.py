@@ -6,6 +6,7 @@ and run the command's own `main` from its first line on. The others are fresh on
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import resource
@@ -21,6 +22,8 @@ from typing import Protocol
 
 _TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 _SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
+BROKEN_BY = "CHAOS_BROKEN_BY"  # a variable of the environment that names a module
+_PRELOADED = ["imtok.encoding", "imtok.cli", "s3fs", "fsspec.implementations.http"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Command:
     words: Sequence[str]
     kind: str = "forked"  # or fresh, or torchrun
     environment: dict[str, str] = field(default_factory=dict)  # beside that of this process
-    ranks: int = 2  # of torchrun
+    ranks: int = 1  # of torchrun
     largest_file: int | None = None  # bytes, beyond which the system lets no file grow
 
 
@@ -45,9 +48,6 @@ class Process(Protocol):
     def poll(self) -> int | None:
         """Return the exit code, None while the command works."""
 
-    def send(self, number: int) -> None:
-        """Send a signal to the command."""
-
 
 def start(command: Command, log: Path) -> Process:
     """Start a command; what it prints goes into `log`."""
@@ -55,14 +55,12 @@ def start(command: Command, log: Path) -> Process:
     return _Forked(command, log) if command.kind == "forked" else _Fresh(command, log)
 
 
-def wait(process: Process, seconds: float = 300) -> int:
-    """Wait for the end of a command and return its exit code, negative after a signal."""
-    until = time.monotonic() + seconds
-    while (code := process.poll()) is None:
-        if time.monotonic() > until:
-            raise TimeoutError(f"{process.pids()} still at work after {seconds} s: {process.log.read_text()}")
-        time.sleep(0.005)
-    return code
+def state(pid: int) -> str:
+    """Return the letter that the system has for the state of a process, nothing where it has ended."""
+    with suppress(OSError):
+        letter = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        return "" if letter in "ZX" else letter
+    return ""
 
 
 def catches_signals(pid: int) -> bool:
@@ -74,11 +72,31 @@ def catches_signals(pid: int) -> bool:
     return False
 
 
+def send(pid: int, number: int) -> bool:
+    """Send a signal; False where the process had ended."""
+    if not state(pid):
+        return False
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def stop(pid: int) -> bool:
+    """Stop a process, and wait until it stands still; False where it ended first."""
+    if not send(pid, signal.SIGSTOP):
+        return False
+    while (letter := state(pid)) not in ("", "T"):
+        time.sleep(0.001)
+    return letter == "T"
+
+
 class _Forked:
     def __init__(self, command: Command, log: Path) -> None:
         self.log = log
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["imtok.encoding", "imtok.cli", "s3fs", "fsspec.implementations.http"])
+        context.set_forkserver_preload(_PRELOADED)
         environment = os.environ | command.environment
         self._process = context.Process(target=_run, args=(command, log, environment))
         self._process.start()
@@ -88,10 +106,6 @@ class _Forked:
 
     def poll(self) -> int | None:
         return self._process.exitcode
-
-    def send(self, number: int) -> None:
-        with suppress(ProcessLookupError):
-            os.kill(self._process.pid or 0, number)
 
 
 class _Fresh:
@@ -124,9 +138,6 @@ class _Fresh:
     def poll(self) -> int | None:
         return self._process.poll()
 
-    def send(self, number: int) -> None:
-        self._process.send_signal(number)
-
 
 def _run(command: Command, log: Path, environment: dict[str, str]) -> None:
     from imtok.signals import end_on_signals
@@ -139,6 +150,8 @@ def _run(command: Command, log: Path, environment: dict[str, str]) -> None:
         os.dup2(file.fileno(), 2)
     if command.largest_file is not None:
         _limit_files(command.largest_file)
+    if BROKEN_BY in environment:
+        importlib.import_module(environment[BROKEN_BY])
     from imtok.__main__ import main
 
     sys.argv = ["imtok", *command.words]

@@ -55,7 +55,7 @@ class Command:
         """All that was printed so far."""
         return self.log.read_text() if self.log.exists() else ""
 
-    def wait(self, seconds: float = 120) -> int:
+    def wait(self, seconds: float = 600) -> int:
         """Wait for the end and return the exit code, which is negative after a signal."""
         self._process.join(seconds)
         code = self._process.exitcode
