@@ -133,7 +133,7 @@ class Runner:
         while (code := process.poll()) is None:
             if time.monotonic() > until:
                 raise Difference(f"{process.pids()} still at work after {_LONGEST} s: {process.log.read_text()}")
-            time.sleep(0.005)
+            time.sleep(0.01)
         return code
 
     def end_all(self) -> None:

@@ -85,4 +85,4 @@ class Exports:
             return
         goal = len(self._output.names()) + self._draw.randint(1, 6)
         while process.poll() is None and len(self._output.names()) < goal:
-            time.sleep(0.001)
+            time.sleep(0.002)

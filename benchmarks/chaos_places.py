@@ -37,7 +37,7 @@ class Place(Protocol):
 class Folder:
     """A folder of this machine."""
 
-    pause = 0.002
+    pause = 0.005
 
     def __init__(self, folder: Path) -> None:
         self.address, self._folder = str(folder), folder
