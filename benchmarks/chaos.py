@@ -105,7 +105,6 @@ def report(rounds: Rounds, disk: Disk, choices: Choices, seconds: float, output:
         "inputs": rounds.inputs,
         "small_disk": disk.mounted,
         "seconds": round(seconds, 1),
-        "cpu_seconds": round(sum(os.times()[:4]), 1),
     }
     line = json.dumps(record | machine(torch.device("cpu")))
     print(line)
