@@ -118,7 +118,7 @@ def test_a_file_that_may_not_grow_ends_with_74(place: Path, tmp_path: Path) -> N
     assert_resumes(place, tokens)
 
 
-def test_a_disk_that_is_full_before_the_first_unit_ends_with_74(place: Path, tmp_path: Path) -> None:
+def test_a_full_disk_before_the_first_unit_ends_with_74(place: Path, tmp_path: Path) -> None:
     tokens = tmp_path / "t"
     command = Command(*encode(place, tokens), log=tmp_path / "full", largest_file=500)
     assert command.wait() == 74
