@@ -7,6 +7,13 @@ import pty
 import subprocess
 import sys
 
+import pytest
+import typer
+
+from imtok.cli.console import reports_errors
+from imtok.errors import Interrupted
+from imtok.signals import GOES_ON
+
 # A bar with a line above it, a result in the middle, and a second bar.
 SCRIPT = """
 from imtok.cli.console import err, print_result, progress_bar, say, warn
@@ -85,3 +92,20 @@ def test_results_for_a_pipe_do_not_go_to_the_terminal() -> None:
     lines, piped = on_terminal(output=False)
     assert lines == ["line one", *["note: line two"] * 2]
     assert piped.splitlines() == ["a result", "a result", "the end"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        ("stopped on request", "stopped: on request; the same command resumes from what was saved"),
+        ("t: stopped after 3; run the same command again", "stopped: t: stopped after 3; run the same command again"),
+    ],
+)
+def test_a_stop_says_how_to_go_on(capsys: pytest.CaptureFixture[str], raised: str, said: str) -> None:
+    def command() -> None:
+        raise Interrupted(raised)
+
+    with pytest.raises(typer.Exit) as ended:
+        reports_errors(command, stopped=GOES_ON)()
+    assert ended.value.exit_code == 75
+    assert capsys.readouterr().err == f"{said}\n"

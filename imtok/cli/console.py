@@ -103,6 +103,10 @@ def reports_errors(command: Callable[P, R], *, stopped: str = NOTHING_SAVED) -> 
                 return command(*args, **kwargs)
         except (typer.Exit, typer.BadParameter):  # Typer's own way to end a command
             raise
+        except Interrupted as error:
+            text = str(error).removeprefix("stopped ")
+            # Work below a job knows that it was stopped, but not what the command has saved.
+            _fail(text if "; " in text else f"{text}; {outcome()}", error.exit_code)
         except ImtokError as error:
             _fail(str(error), error.exit_code)
         except KeyboardInterrupt:

@@ -56,7 +56,7 @@ class Selection:
         labels = _Labels()
         for position in range(len(tokens.units)):
             if should_stop and should_stop():
-                raise Interrupted("stopped on request before anything was written")
+                raise Interrupted("stopped on request")
             images, held_out = self._scan(position, options.val_fraction, labels)
             counts[:, position] = images - held_out, held_out
         self.labels = labels.facts(tokens)
