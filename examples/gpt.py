@@ -1,7 +1,7 @@
 """A small class-conditional GPT on image tokens that `imtok export --to nanogpt --label before` wrote.
 
-    imtok train train-*.tar --val val-*.tar --preset fsq-f4 -o runs/fsq
-    imtok encode train-*.tar -t runs/fsq -o tokens
+    imtok train cifar10/train --val cifar10/test --preset fsq-f4 -o runs/fsq
+    imtok encode cifar10/train -t runs/fsq -o tokens
     imtok export tokens --to nanogpt --label before --val-fraction 0.05 -o gpt-data
     python examples/gpt.py gpt-data tokens/tokenizer -o gpt
 
@@ -172,8 +172,11 @@ def main() -> None:
     for name, default in (integers | numbers).items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
     args = parser.parse_args()
+    record = args.data / "imtok-export.json"
+    facts = json.loads(record.read_text()) if record.exists() else {}
+    if facts.get("to") != "nanogpt" or not facts.get("label_ids"):
+        parser.error(f"{record}: no record of an export with --to nanogpt --label before; see the commands above")
     torch.manual_seed(args.seed)
-    facts = json.loads((args.data / "imtok-export.json").read_text())
     first, end = facts["label_ids"]  # of the classes; codes have the ids below
     classes = end - first
     facts |= {"codes": facts["code_ids"][1], "no_class": facts["num_ids"]}

@@ -218,5 +218,13 @@ def test_the_gpt_trains_and_its_samples_are_decoded(tmp_path: Path) -> None:
     assert (tmp_path / "gpt" / "loss.png").stat().st_size > 5000
 
 
+def test_the_gpt_asks_for_an_export_with_labels(tmp_path: Path) -> None:
+    script = [sys.executable, ROOT / "examples" / "gpt.py", tmp_path, tmp_path, "-o", tmp_path / "gpt"]
+    done = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "imtok-export.json: no record of an export with --to nanogpt --label before" in done.stderr
+    assert not (tmp_path / "gpt").exists()
+
+
 def test_the_gpt_has_at_most_200_lines() -> None:
     assert len((ROOT / "examples" / "gpt.py").read_text().splitlines()) <= 200
