@@ -180,7 +180,7 @@ def test_mistakes_are_reported_in_one_line_before_counting(
 @pytest.mark.parametrize(
     "place",
     [
-        "imtok.tokenizer.load",
+        "imtok.tokens.tokenizer_copy.load",
         "imtok.analysis.batched_runner.BatchedRunner.encode",
         "imtok.analysis.job.neighbours",
         "imtok.report.pages.report_page",
