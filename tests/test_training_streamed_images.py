@@ -202,7 +202,6 @@ def test_a_plan_of_a_stream_counts_shards_alone(tmp_path: Path, web: Web) -> Non
         (["train", "{url}", "{photos}", "-o", "{run}"], "holds images, and a stream reads tars alone"),
         (["train", "{photos}", "--stream", "-o", "{run}"], "holds images, and a stream reads tars alone"),
         (["train", "{url}", "-o", "{run}", "--set", "data.stream=false"], "data.stream is false, and http://"),
-        (["encode", "{url}", "-o", "{run}"], "remote sources are read by train and eval alone"),
         (["train", "{base}/shards/", "-o", "{run}"], "web servers list no folders"),
         (["train", "{base}/t.tar.gz", "-o", "{run}"], "compressed, and a stream reads plain tars alone"),
         (["train", "{base}/t.zip", "-o", "{run}"], "a stream reads tars alone"),
