@@ -18,6 +18,7 @@ Then another folder is begun, until there were enough starts. An event counts wh
 process that was alive, a connection that was open, a disk that was full.
 
     python benchmarks/chaos.py -o chaos.json
+    python benchmarks/chaos.py --minutes 15 -o chaos.json
     python benchmarks/chaos.py --restarts 30 --seed 7 --scale 3 --in-bucket 0
 
 The last line printed is one of JSON, also written to `-o`; the exit code is 1 where anything differed. It needs Linux
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import subprocess
@@ -73,7 +75,7 @@ def main() -> None:
         if args.in_bucket:
             links["store"], client = stack.enter_context(bucket_served(scratch / "store.txt"))
             bucket = partial(Bucket, client)
-        names = ("restarts", "seed", "scale", "torchrun", "fresh", "in_bucket", "formats", "exports_each")
+        names = ("restarts", "minutes", "seed", "scale", "torchrun", "fresh", "in_bucket", "formats", "exports_each")
         choices = Choices(**{name: getattr(args, name) for name in names})
         started = time.monotonic()
         rounds = Rounds(choices, scratch, disk, links, bucket)
@@ -100,7 +102,8 @@ def report(rounds: Rounds, disk: Disk, choices: Choices, seconds: float, output:
     )
     for difference in tally.differences:
         print(f"difference: {difference}")
-    record = {"benchmark": "chaos", **vars(choices), **vars(tally), "events": events, "ends": ends}
+    chosen = {name: value for name, value in vars(choices).items() if name != "minutes"}
+    record = {"benchmark": "chaos", **chosen, **vars(tally), "events": events, "ends": ends}
     record |= {
         "inputs": rounds.inputs,
         "small_disk": disk.mounted,
@@ -127,13 +130,14 @@ def with_own_disks() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--restarts", type=int, default=300)
+    parser.add_argument("--restarts", type=int, default=200)
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no further round after so long")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--scale", type=int, default=8, help="size of the set: 12 pictures and 3 tars for each")
-    parser.add_argument("--torchrun", type=float, default=0.05, help="share of the starts that torchrun does")
-    parser.add_argument("--fresh", type=float, default=0.1, help="share of the other starts without loaded packages")
+    parser.add_argument("--scale", type=int, default=4, help="size of the set: 12 pictures and 3 tars for each")
+    parser.add_argument("--torchrun", type=float, default=0.03, help="share of the starts that torchrun does")
+    parser.add_argument("--fresh", type=float, default=0.04, help="share of the other starts without loaded packages")
     parser.add_argument("--in-bucket", type=float, default=0.2, help="share of the rounds with tokens on an S3 server")
-    parser.add_argument("--exports", dest="exports_each", type=int, default=2, help="exports of each round")
+    parser.add_argument("--exports", dest="exports_each", type=int, default=1, help="exports of each round")
     parser.add_argument("--formats", nargs="*", default=_FORMATS, help="formats of the exports")
     parser.add_argument("--small-disk", action=argparse.BooleanOptionalAction, default=True, help="one to fill")
     parser.add_argument("--served", action=argparse.BooleanOptionalAction, default=True, help="some tars by HTTP")

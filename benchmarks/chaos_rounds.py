@@ -32,6 +32,7 @@ class Choices:
     """Choices of a person."""
 
     restarts: int
+    minutes: float  # no round begins later
     seed: int
     scale: int
     torchrun: float  # share of the starts
@@ -77,15 +78,20 @@ class Rounds:
         )
 
     def run(self) -> None:
-        """Run rounds until there were enough starts, or too many differences."""
-        tally = self.tally
-        while tally.restarts < self._choices.restarts and len(tally.differences) < _MOST_DIFFERENCES:
+        """Run rounds until there were enough starts, or too many differences, or the time is over."""
+        tally, end = self.tally, time.monotonic() + 60 * self._choices.minutes
+        while (
+            tally.restarts < self._choices.restarts
+            and len(tally.differences) < _MOST_DIFFERENCES
+            and time.monotonic() < end
+        ):
             start = Start()
             print(f"{tally.restarts} restarts in {tally.rounds} rounds", file=sys.stderr, flush=True)
             try:
                 self._round(start)
             except Difference as error:
                 tally.differences.append(f"round {tally.rounds}, start {tally.restarts}: {error}")
+                print(f"difference: {tally.differences[-1]}", file=sys.stderr, flush=True)
                 self._runner.end_all()
                 start.mend()
                 self._tokens.clear()
