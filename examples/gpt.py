@@ -167,7 +167,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="folder of imtok export")
     parser.add_argument("tokenizer", type=Path, help="the tokenizer that made the tokens, to decode the samples")
     parser.add_argument("-o", "--output", type=Path, required=True)
-    integers = {"steps": 2400, "batch-size": 64, "layers": 5, "width": 160, "heads": 5, "samples": 10, "seed": 0}
+    integers = {"steps": 1200, "batch-size": 64, "layers": 4, "width": 128, "heads": 4, "samples": 10, "seed": 0}
     numbers = {"learning-rate": 2e-3, "guidance": 2.0, "temperature": 1.0, "top-k": 200}
     for name, default in (integers | numbers).items():
         parser.add_argument(f"--{name}", type=type(default), default=default)
