@@ -23,7 +23,7 @@ from typing import Protocol
 _TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 _SIGTERM_BIT = 1 << (signal.SIGTERM - 1)
 BROKEN_BY = "CHAOS_BROKEN_BY"  # a variable of the environment that names a module
-_PRELOADED = ["imtok.encoding", "imtok.cli", "s3fs", "fsspec.implementations.http"]
+_PRELOADED = ["imtok.encoding.job", "imtok.export.job", "imtok.cli.encode", "s3fs", "fsspec.implementations.http"]
 
 
 @dataclass(frozen=True)

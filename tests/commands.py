@@ -15,7 +15,7 @@ from pathlib import Path
 def forked() -> ForkServerContext:
     """Return the maker of processes that begin with torch and imtok loaded: a start takes a tenth of a second."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["imtok.encoding", "imtok.cli"])
+    context.set_forkserver_preload(["imtok.encoding.job", "imtok.cli.encode"])
     return context
 
 
