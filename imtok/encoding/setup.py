@@ -95,7 +95,12 @@ def _recorded(store: Store) -> TokensInfo | None:
     """Read the folder's imtok.json, None where the folder is still to be made; refuses foreign folders."""
     if store.file(INFO).exists():
         return read_info(store)
-    store.check_new()
+    try:
+        store.check_new()
+    except TokensError:
+        if not store.file(INFO).exists():
+            raise
+        return read_info(store)  # another process has begun the folder between the two looks
     return None
 
 
