@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
 
 class _Way(NamedTuple):
-    """How addresses follow from keys: with nothing of their own, with an end, or not at all."""
+    """How addresses are made from keys: from the key alone, from the key and an ending, or each stored whole."""
 
     place: Place
     own: Literal["", "end", "all"] = ""

@@ -119,8 +119,8 @@ def find_sources(
     """Resolve folders, containers, single images, lists, and brace patterns such as `train-{000..099}.tar`.
 
     `known` are the names and bytes of containers that a job has recorded: they keep their names. Without `remote`
-    URLs are refused. Raises SourceError, naming the argument, for what does not exist, holds no images, or cannot be
-    told apart.
+    URLs are refused. Raises SourceError, naming the argument, for what does not exist, holds no images, or has the
+    name of another source.
     """
     named = expand(arguments, reading, remote)
     addresses = [one for one in named if isinstance(one, str)]

@@ -74,7 +74,7 @@ class Inputs:
 
     @property
     def images_left(self) -> bool:
-        """Whether there are images in folders that nobody took."""
+        """Whether there are images in folders that no recorded input matches."""
         return 0 in self._taken
 
     def longer(self, entry: PlanEntry) -> str | None:

@@ -1,6 +1,6 @@
 """Numbers as decimal text, without a Python integer for each: lines of ids, and pairs of bounds.
 
-A line of ids lies in an array of fixed width first, with a zero byte wherever it is shorter. All zeros are then dropped
+Lines of ids are first written into an array of fixed width, padded with zero bytes. All zeros are then dropped
 at once.
 """
 
