@@ -152,10 +152,11 @@ def _rate(store: Store, held: Sequence[Claim]) -> float | None:
     """Add up the images a second of the processes that hold units, from the last lines of their journals."""
     if not held:
         return None
-    journals = [name for name in store.names(JOURNAL) if name.endswith(".jsonl")]
+    names = [name for name in store.names(JOURNAL) if name.endswith(".jsonl")]
+    journals = {process: _journal(store, names, process) for process in {claim.process for claim in held}}
     rates = []
     for process, host, pid in {(claim.process, claim.host, claim.pid) for claim in held}:
-        lines = [line for line in _journal(store, journals, process) if _is_of(line, host, pid)][-_RECENT:]
+        lines = [line for line in journals[process] if _is_of(line, host, pid)][-_RECENT:]
         images = sum(line.get("images", 0) + line.get("skipped", 0) for line in lines)
         seconds = sum(line.get("seconds", 0.0) for line in lines)
         if images and seconds > 0:
@@ -163,13 +164,13 @@ def _rate(store: Store, held: Sequence[Claim]) -> float | None:
     return sum(rates) if rates else None
 
 
-def _journal(store: Store, journals: Sequence[str], process: str) -> list[dict[str, Any]]:
+def _journal(store: Store, names: Sequence[str], process: str) -> list[dict[str, Any]]:
     """Read the journals of a share, of which an object store has several; damaged ones say nothing."""
     number, _, count = process.partition(" of ")
     lines: list[dict[str, Any]] = []
     with suppress(ValueError):
         stem = f"{JOURNAL}/{int(number):05d}-of-{int(count):05d}"
-        for name in journals:
+        for name in names:
             if name.startswith((f"{stem}.", f"{stem}-")):
                 with suppress(OSError, TokensError, ValueError):
                     found = map(json.loads, store.file(name).read_bytes().splitlines())
