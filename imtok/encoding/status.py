@@ -19,7 +19,8 @@ from typing import Any
 
 from imtok.encoding.claims import Claim, Failure, read_claims, read_failures
 from imtok.encoding.leases import LEASE_SECONDS
-from imtok.errors import TokensError
+from imtok.encoding.share import Share
+from imtok.errors import ConfigError, TokensError
 from imtok.tokens.folder import JOURNAL, TokensInfo, find_shards, read_info, read_manifest, shard_path
 from imtok.tokens.plan import Extension
 from imtok.tokens.shard_counts import ShardCounts, read_shard_counts
@@ -168,8 +169,8 @@ def _journal(store: Store, names: Sequence[str], process: str) -> list[dict[str,
     """Read the journals of a share, of which an object store has several; damaged ones say nothing."""
     number, _, count = process.partition(" of ")
     lines: list[dict[str, Any]] = []
-    with suppress(ValueError):
-        stem = f"{JOURNAL}/{int(number):05d}-of-{int(count):05d}"
+    with suppress(ValueError, ConfigError):  # a damaged claim names no process
+        stem = f"{JOURNAL}/{Share(int(number), int(count)).name()}"
         for name in names:
             if name.startswith((f"{stem}.", f"{stem}-")):
                 with suppress(OSError, TokensError, ValueError):
